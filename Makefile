@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test lint bench clean
+.DEFAULT_GOAL := demo
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml
+	$(PIP) install -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml
+	$(PIP) install -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.demo  ## set up .venv, enroll and inspect real photographs
+	$(BIN)/fewshot-ad demo --output demo_output
+
+test: $(VENV)/.dev  ## install what the tests need and run them all
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.bench  ## the tables that the README quotes
+	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/shared_board.py
+
+clean:
+	rm -rf $(VENV) demo_output

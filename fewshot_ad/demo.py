@@ -1,0 +1,221 @@
+"""Enroll and inspect real photographs end to end, with nothing downloaded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fewshot_ad.encoder import load_encoder
+from fewshot_ad.errors import FewshotADError, SupportSetError
+from fewshot_ad.images import Uint8Array, list_images, read_image
+from fewshot_ad.inspection import Inspection
+from fewshot_ad.inspector import Inspector
+from fewshot_ad.memory_bank import Progress
+
+TEXTURES = ("brick", "grass", "gravel")
+CROP = 160
+TILE = 256
+ProgressContext = Callable[[bool], AbstractContextManager["Progress | None"]]
+
+
+@dataclass(frozen=True)
+class DemoImage:
+    """A photograph to inspect, and what is known of it: `good`, or the kind of defect."""
+
+    pixels: Uint8Array
+    truth: str
+    name: str
+
+
+@dataclass(frozen=True)
+class DemoProduct:
+    """A product of the demo."""
+
+    name: str
+    support: list[Uint8Array]
+    tests: list[DemoImage]
+
+
+def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
+    """A textured "product" cut from one of scikit-image's photographs (CC0, 512 x 512, in its wheel).
+
+    The support set comes from the upper half, what is inspected from the lower half, so no pixel is in both. Defects
+    are drawn.
+
+    Args:
+        name: `brick`, `grass` or `gravel`.
+        shots: Number of support crops.
+        seed: Of the crops and the defects.
+    """
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise FewshotADError(
+            "the demo's photographs ship with scikit-image: pip install 'fewshot-ad[demo]'."
+        ) from error
+    photograph = read_image(getattr(data, name)())
+    rng = np.random.default_rng([seed, TEXTURES.index(name)])
+    middle = photograph.shape[0] // 2
+
+    def crop(top: int, bottom: int) -> Uint8Array:
+        y = int(rng.integers(top, bottom - CROP))
+        x = int(rng.integers(0, photograph.shape[1] - CROP))
+        return np.ascontiguousarray(photograph[y : y + CROP, x : x + CROP])
+
+    support = [crop(0, middle) for _ in range(shots)]
+    tests = [DemoImage(crop(middle, photograph.shape[0]), "good", f"{name}_good_{i}") for i in range(4)]
+    for kind, draw in (("scratch", draw_scratch), ("stain", draw_stain), ("missing", draw_missing_piece)):
+        for i in range(2):
+            tests.append(DemoImage(draw(crop(middle, photograph.shape[0]), rng), kind, f"{name}_{kind}_{i}"))
+    return DemoProduct(name, support, tests)
+
+
+def draw_scratch(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
+    """A bright, slightly bent line of two pixels across a third of the picture."""
+    size = image.shape[0]
+    start = rng.uniform(0.2, 0.5, 2) * size
+    angle = rng.uniform(0, np.pi)
+    steps = np.linspace(0, 1, 12)[:, None]
+    bend = np.sin(steps * np.pi) * rng.uniform(-0.06, 0.06) * size
+    along = np.array([np.cos(angle), np.sin(angle)])
+    across = np.array([-along[1], along[0]])
+    points = np.clip(start + steps * along * size * 0.4 + bend * across, 2, size - 3)
+    scratched = image.copy()
+    cv2.polylines(scratched, [np.rint(points).astype(np.int32)], False, (235, 235, 235), 2, cv2.LINE_AA)
+    return scratched
+
+
+def draw_stain(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
+    """A soft dark blot."""
+    size = image.shape[0]
+    mask = np.zeros(image.shape[:2], np.float32)
+    centre = tuple(int(v) for v in rng.uniform(0.3, 0.7, 2) * size)
+    axes = tuple(int(v) for v in rng.uniform(0.07, 0.13, 2) * size)
+    cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
+    mask = cv2.GaussianBlur(mask, (0, 0), 3)[..., None] * 0.75
+    return np.rint(image * (1 - mask) + 25 * mask).astype(np.uint8)
+
+
+def draw_missing_piece(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
+    """A flat grey patch where texture should be."""
+    size = image.shape[0]
+    centre = rng.uniform(0.3, 0.7, 2) * size
+    corners = centre + rng.uniform(0.08, 0.14, (5, 1)) * size * np.stack(
+        [np.cos(np.arange(5) * 2 * np.pi / 5), np.sin(np.arange(5) * 2 * np.pi / 5)], axis=1
+    )
+    broken = image.copy()
+    level = int(image.mean())
+    cv2.fillPoly(broken, [np.rint(corners).astype(np.int32)], (level, level, level), cv2.LINE_AA)
+    return broken
+
+
+def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
+    """A product in MVTec layout: `train/good`, `test/good` and `test/<defect>`."""
+    train, test = folder / "train" / "good", folder / "test"
+    if not train.is_dir() or not test.is_dir():
+        raise SupportSetError(
+            f"expected the MVTec layout, with {train} and {test}; they do not exist. Name the product's folder."
+        )
+    paths = list_images(train)
+    picked = np.random.default_rng(seed).permutation(len(paths))[:shots]
+    support = [read_image(paths[i]) for i in sorted(picked)]
+    tests = [
+        DemoImage(read_image(path), kind.name, f"{kind.name}_{path.stem}")
+        for kind in sorted(p for p in test.iterdir() if p.is_dir())
+        for path in list_images(kind)[:6]
+    ]
+    return DemoProduct(folder.name, support, tests)
+
+
+def run_demo(
+    output: Path, data: Path | None, shots: int, seed: int, progress_context: ProgressContext
+) -> tuple[list[str], dict[str, Any]]:
+    """Run the demo.
+
+    Args:
+        output: Folder for the overlays and the contact sheet.
+        data: A product in MVTec layout, or None for the shipped photographs.
+        shots: Size of each support set.
+        seed: Of what is drawn.
+        progress_context: Makes a progress callback for as long as it is open.
+
+    Returns:
+        What to tell the user, line by line, and the same as plain JSON types.
+    """
+    if data is not None:
+        products = [folder_product(data, shots, seed)]
+        lines = [f"Photographs from {data}."]
+    else:
+        products = [texture_product(name, shots, seed) for name in TEXTURES]
+        lines = [
+            "Real photographs from scikit-image (brick, grass, gravel; CC0), cut into crops.",
+            "The defects (scratch, stain, missing piece) are drawn by this demo.",
+        ]
+    output.mkdir(parents=True, exist_ok=True)
+    report: list[dict[str, Any]] = []
+    encoder = load_encoder()
+    right = total = 0
+    for product in products:
+        start = time.perf_counter()
+        with progress_context(False) as progress:
+            inspector = Inspector.from_support(
+                product.support, product=product.name, encoder=encoder, seed=seed, progress=progress
+            )
+        seconds = time.perf_counter() - start
+        inspector.save(output / f"{product.name}.fsad")
+        lines += ["", f"{product.name}: enrolled from {len(product.support)} photographs in {seconds:.1f} s"]
+        lines += [f"  {reason}" for reason in inspector.enrolment.reasons]
+        lines.append(f"  {inspector.calibration.explain()}")
+        tiles = []
+        for test in product.tests:
+            result = inspector.inspect(test.pixels)
+            correct = result.is_anomalous == (test.truth != "good")
+            right += correct
+            total += 1
+            path = output / f"{test.name}.png"
+            write_png(path, result.overlay())
+            tiles.append(_tile(test, result))
+            report.append({"product": product.name, "truth": test.truth, "overlay": str(path), **result.as_dict()})
+            lines.append(
+                f"  {'ANOMALOUS' if result.is_anomalous else 'good     '}  severity {result.severity:5.2f}  "
+                f"{result.timings_ms['total']:5.1f} ms  truth: {test.truth:<14} {path.name}"
+                f"{'' if correct else '   <- wrong'}"
+            )
+        write_png(output / f"{product.name}_contact_sheet.png", _sheet(tiles))
+    lines += [
+        "",
+        f"{right} of {total} verdicts right. Overlays, contact sheets and .fsad files: {output.resolve()}",
+    ]
+    return lines, {"right": right, "total": total, "output": str(output), "inspections": report}
+
+
+def write_png(path: Path, rgb: Uint8Array) -> None:
+    """Write (H, W, 3) uint8 RGB as PNG."""
+    _, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise FewshotADError(f"{path}: cannot be written ({error.strerror}). Choose another --output.") from error
+
+
+def _tile(test: DemoImage, result: Inspection) -> Uint8Array:
+    pair = [cv2.resize(p, (TILE, TILE), interpolation=cv2.INTER_AREA) for p in (test.pixels, result.overlay())]
+    strip = np.full((28, 2 * TILE, 3), (170, 40, 40) if result.is_anomalous else (40, 120, 60), np.uint8)
+    verdict = "ANOMALOUS" if result.is_anomalous else "good"
+    text = f"{verdict} {result.severity:.2f}  (truth: {test.truth})"
+    cv2.putText(strip, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.vstack([np.hstack(pair), strip])
+
+
+def _sheet(tiles: list[Uint8Array], columns: int = 3) -> Uint8Array:
+    blank = np.full_like(tiles[0], 255)
+    tiles = tiles + [blank] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)

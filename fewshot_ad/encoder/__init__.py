@@ -1,0 +1,179 @@
+"""Image -> patch embeddings: the encoder, by name, on the engine of choice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import cv2
+import numpy as np
+
+from fewshot_ad.encoder.engine import (
+    ENGINES,
+    PRECISIONS,
+    Engine,
+    EngineName,
+    OnnxRuntimeEngine,
+    OpenVINOEngine,
+    Precision,
+    TorchEngine,
+)
+from fewshot_ad.encoder.weights import shipped_encoders, verified_file
+from fewshot_ad.errors import WeightsError
+from fewshot_ad.images import Float32Array, Uint8Array
+
+DEFAULT_ENCODER = "efficientnet_lite0"
+Fusion: TypeAlias = Literal["concat", "separate"]
+FUSIONS: tuple[Fusion, ...] = ("concat", "separate")
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What identifies an encoder: two encoders of equal spec give the same embeddings (up to engine rounding).
+
+    Attributes:
+        name: Shipped encoder or timm model.
+        sha256: Hash of the shipped file, or of the timm model's tensors.
+        stages: The stages that are used.
+        strides: Their strides in pixels.
+        channels: Their channels.
+        fusion: `concat` brings the stages to the finest grid and joins them into one level; `separate` keeps a level
+            a stage, each with its own memory bank and distance map.
+        precision: Precision of the network.
+    """
+
+    name: str
+    sha256: str
+    stages: tuple[int, ...]
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+    fusion: Fusion
+    precision: Precision
+
+    @property
+    def multiple(self) -> int:
+        """Both sides of an input must be multiples of this many pixels."""
+        return max(self.strides)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Dimensions of a patch embedding, a level."""
+        return (sum(self.channels),) if self.fusion == "concat" else self.channels
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> EncoderSpec:
+        """Rebuild from `dataclasses.asdict` after a trip through JSON."""
+        typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**typed)
+
+
+class Encoder:
+    """An encoder ready to run. Made by `load_encoder`."""
+
+    def __init__(self, spec: EncoderSpec, engine: Engine, engine_name: EngineName) -> None:
+        self.spec = spec
+        self.engine_name = engine_name
+        self._engine = engine
+
+    def encode(self, photograph: Uint8Array) -> tuple[Float32Array, ...]:
+        """Patch embeddings of one input.
+
+        Args:
+            photograph: (H, W, 3) uint8 RGB, H and W multiples of `spec.multiple`.
+
+        Returns:
+            One array (h, w, d) float32 a level: a single level with `concat`, one a stage with `separate`.
+        """
+        stages = self._engine.run(np.ascontiguousarray(photograph))
+        if self.spec.fusion == "separate" or len(stages) == 1:
+            return tuple(np.ascontiguousarray(stage) for stage in stages)
+        height, width = max(stage.shape[:2] for stage in stages)
+        joined = np.empty((height, width, sum(self.spec.channels)), np.float32)
+        start = 0
+        for stage in stages:
+            if stage.shape[:2] != (height, width):
+                stage = cv2.resize(stage, (width, height), interpolation=cv2.INTER_LINEAR)
+            joined[..., start : start + stage.shape[2]] = stage
+            start += stage.shape[2]
+        return (joined,)
+
+
+def load_encoder(
+    name: str = DEFAULT_ENCODER,
+    *,
+    engine: EngineName | None = None,
+    precision: Precision = "f32",
+    stages: Sequence[int] | None = None,
+    fusion: Fusion = "concat",
+    weights: str | os.PathLike[str] | None = None,
+    allow_download: bool = False,
+    threads: int | None = None,
+) -> Encoder:
+    """Load an encoder by name.
+
+    Args:
+        name: A shipped encoder (see `shipped_encoders`), or any timm model with `features_only` (extra `torch`).
+        engine: `openvino` (default), `onnxruntime` (extra `onnx`) or `torch` (extra `torch`). timm models run on
+            torch.
+        precision: `f32` or `bf16`.
+        stages: Which stages to use, as indices into timm's `feature_info`; None takes the encoder's own.
+        fusion: `concat` or `separate`, see `EncoderSpec.fusion`.
+        weights: Local weights of a timm model: `.safetensors`, or a `.pth` state dict.
+        allow_download: Let timm fetch the weights from the internet if no file is given.
+        threads: Number of CPU threads; None leaves it to the engine.
+
+    Raises:
+        WeightsError: The name, engine, precision or weights cannot be had; the message names the way out.
+    """
+    if fusion not in FUSIONS:
+        raise WeightsError(f"expected fusion among {FUSIONS}, got {fusion!r}.")
+    if precision not in PRECISIONS:
+        raise WeightsError(f"expected precision among {PRECISIONS}, got {precision!r}.")
+    if engine is not None and engine not in ENGINES:
+        raise WeightsError(f"expected engine among {ENGINES}, got {engine!r}.")
+    card = shipped_encoders().get(name)
+    if card is None:
+        if engine not in (None, "torch"):
+            raise WeightsError(
+                f"{name} is not among the shipped encoders ({', '.join(shipped_encoders())}), and timm models run on "
+                f"engine='torch' only, got engine={engine!r}."
+            )
+        pyramid = _load_pyramid(name, weights, stages, allow_download)
+        spec = EncoderSpec(name, pyramid.sha256(), pyramid.stages, pyramid.strides, pyramid.channels, fusion, precision)
+        return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch")
+    if weights is not None:
+        raise WeightsError(f"{name} ships with its weights; weights= is for timm models. Drop one of the two.")
+    used = tuple(stages) if stages is not None else card.default_stages
+    if not used or any(s not in card.stages for s in used):
+        raise WeightsError(f"{name}: expected stages among {card.stages}, got {used}.")
+    at = [card.stages.index(s) for s in used]
+    spec = EncoderSpec(
+        name,
+        card.sha256,
+        used,
+        tuple(card.strides[i] for i in at),
+        tuple(card.channels[i] for i in at),
+        fusion,
+        precision,
+    )
+    if engine == "torch":
+        pyramid = _load_pyramid(card.backbone, None, used, False)
+        return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch")
+    outputs = [f"stage{s}" for s in used]
+    runtime = OnnxRuntimeEngine if engine == "onnxruntime" else OpenVINOEngine
+    return Encoder(spec, runtime(verified_file(card), outputs, precision, threads), engine or "openvino")
+
+
+def _load_pyramid(
+    name: str, weights: str | os.PathLike[str] | None, stages: Sequence[int] | None, allow_download: bool
+) -> Any:
+    try:
+        from fewshot_ad.encoder.pyramid import load_pyramid
+    except ImportError as error:
+        raise WeightsError(
+            f"{name} on torch needs the extra 'torch' (no module {error.name}): pip install 'fewshot-ad[torch]'. "
+            f"Without torch, use encoder={DEFAULT_ENCODER!r} on engine='openvino'."
+        ) from error
+    return load_pyramid(name, os.fspath(weights) if weights is not None else None, stages, allow_download)

@@ -1,0 +1,144 @@
+"""The same encoder on OpenVINO, ONNX Runtime or torch, behind one call: photograph in, stage features out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from fewshot_ad.errors import WeightsError
+from fewshot_ad.images import Float32Array, Uint8Array
+
+if TYPE_CHECKING:
+    from fewshot_ad.encoder.pyramid import Pyramid
+
+EngineName: TypeAlias = Literal["openvino", "onnxruntime", "torch"]
+Precision: TypeAlias = Literal["f32", "bf16"]
+ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "torch")
+PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
+
+# A model compiled for one fixed input size is about a fifth faster than one for any size. A line has one camera, so a
+# few sizes get their own; a stream of ever-changing sizes is served by the model for any size.
+MAX_FIXED_SIZES = 4
+
+
+class Engine(Protocol):
+    """Runs the encoder's network."""
+
+    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+        """Stage features of one input.
+
+        Args:
+            photograph: (H, W, 3) uint8 RGB, C-contiguous, H and W multiples of the encoder's stride.
+
+        Returns:
+            One array (h, w, C) float32 a stage, owned by the caller.
+        """
+
+
+class OpenVINOEngine:
+    """OpenVINO on the CPU.
+
+    Args:
+        path: ONNX file.
+        outputs: Names of the outputs that are wanted; the rest of the graph is cut away.
+        precision: `f32` (default; the same scores on every processor) or `bf16` (faster where the processor has it).
+        threads: Number of CPU threads; None leaves it to OpenVINO.
+    """
+
+    def __init__(self, path: Path, outputs: Sequence[str], precision: Precision, threads: int | None) -> None:
+        import openvino as ov
+
+        self._ov = ov
+        self._core = ov.Core()
+        self._path = path
+        self._outputs = list(outputs)
+        # OpenVINO picks bf16 by itself on processors that have it; the hint pins what was asked for.
+        self._config: dict[str, object] = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            self._config["INFERENCE_NUM_THREADS"] = threads
+        self._fixed: dict[tuple[int, ...], object] = {}
+        self._any_size: object | None = None
+        self._lock = threading.Lock()
+
+    def _compile(self, shape: tuple[int, ...] | None) -> object:
+        model = self._core.read_model(self._path)
+        model = self._ov.Model([model.output(name) for name in self._outputs], model.get_parameters())
+        if shape is not None:
+            model.reshape(shape)
+        return self._core.compile_model(model, "CPU", self._config).create_infer_request()
+
+    def _request(self, shape: tuple[int, ...]) -> object:
+        if shape not in self._fixed and len(self._fixed) < MAX_FIXED_SIZES:
+            self._fixed[shape] = self._compile(shape)
+        if shape in self._fixed:
+            return self._fixed[shape]
+        if self._any_size is None:
+            self._any_size = self._compile(None)
+        return self._any_size
+
+    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+        """See `Engine.run`."""
+        batch = photograph[None]
+        with self._lock:
+            result = self._request(batch.shape).infer([self._ov.Tensor(batch, shared_memory=True)])  # type: ignore[attr-defined]
+            return [result[i][0] for i in range(len(self._outputs))]
+
+
+class OnnxRuntimeEngine:
+    """ONNX Runtime on the CPU (extra `onnx`). Arguments as for `OpenVINOEngine`; float32 only."""
+
+    def __init__(self, path: Path, outputs: Sequence[str], precision: Precision, threads: int | None) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise WeightsError(
+                "engine='onnxruntime' needs ONNX Runtime: pip install 'fewshot-ad[onnx]', or use engine='openvino'."
+            ) from error
+        if precision != "f32":
+            raise WeightsError(
+                f"engine='onnxruntime' runs precision='f32' only, got {precision!r}. Use engine='openvino'."
+            )
+        options = ort.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = list(outputs)
+
+    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+        """See `Engine.run`."""
+        return [stage[0] for stage in self._session.run(self._outputs, {self._input: photograph[None]})]
+
+
+class TorchEngine:
+    """torch on the CPU or a GPU (extra `torch`).
+
+    Args:
+        pyramid: The network, with the stages that are wanted.
+        precision: `f32` or `bf16`.
+        threads: Number of CPU threads, for the whole process (torch has no other way); None leaves it alone.
+    """
+
+    def __init__(self, pyramid: Pyramid, precision: Precision, threads: int | None) -> None:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._pyramid = pyramid.to(self._device)
+        self._bf16 = precision == "bf16"
+
+    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+        """See `Engine.run`."""
+        torch = self._torch
+        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._bf16):
+            stages = self._pyramid(torch.from_numpy(np.ascontiguousarray(photograph)[None]).to(self._device))
+            return [stage[0].float().cpu().numpy() for stage in stages]

@@ -1,0 +1,285 @@
+"""Support set -> memory banks and calibration: everything that happens once a product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_ad.calibration import Calibration, Method, calibrate
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.errors import SupportSetError
+from fewshot_ad.images import Float32Array, Geometry, inside_patches
+from fewshot_ad.memory_bank import (
+    IndexArray,
+    MemoryBank,
+    Origin,
+    Progress,
+    greedy_coreset,
+    normalise,
+)
+from fewshot_ad.scoring import Measurement, ScoringConfig, anomaly_map, measure
+from fewshot_ad.support import SupportImage, View
+
+# Patches held at once; beyond, each photograph is thinned by its own coreset first (composable: the coreset of
+# coresets covers within twice the radius), which bounds memory for hundreds of photographs.
+POOL_LIMIT = 131_072
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Patch embeddings of all views of a support set, a level.
+
+    Attributes:
+        vectors: (n, d) float32, `normalise`d and rounded to what the artefact stores.
+        origin: Where each comes from.
+    """
+
+    vectors: Float32Array
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A good picture that is held out to stand for the next one of the line.
+
+    Attributes:
+        levels: Its embeddings, (h, w, d) float32 a level.
+        geometry: Of its photograph.
+        image: Index of its photograph.
+        view: Index of the view; 0 is the photograph itself.
+    """
+
+    levels: tuple[Float32Array, ...]
+    geometry: Geometry
+    image: int
+    view: int
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An embedded support set.
+
+    Attributes:
+        pools: One pool a level.
+        stand_ins: What is held out in turn: each photograph; of a single one, also its views.
+        n: Number of photographs.
+    """
+
+    pools: tuple[Pool, ...]
+    stand_ins: tuple[StandIn, ...]
+    n: int
+
+
+def embed_support(
+    images: Sequence[SupportImage],
+    views: Sequence[View],
+    image_size: int,
+    encoder: Encoder,
+    scoring: ScoringConfig,
+    seed: int,
+    progress: Progress | None = None,
+) -> Embedded:
+    """Encode every view of every support photograph.
+
+    Args:
+        images: The support set.
+        views: Views besides the photographs themselves.
+        image_size: Working scale.
+        encoder: The encoder.
+        scoring: Gives the metric.
+        seed: Of the thinning of very large sets.
+        progress: Called as `progress("views", done, total)`.
+    """
+    share = max(1, POOL_LIMIT // len(images))
+    collected: list[list[Pool]] = [[] for _ in encoder.spec.dims]
+    stand_ins = []
+    total = len(images) * (len(views) + 1)
+    for i, image in enumerate(images):
+        geometry = Geometry.fit(image.pixels.shape[:2], image_size, encoder.spec.multiple)  # type: ignore[arg-type]
+        base = geometry.to_input(image.pixels)
+        content = geometry.content_mask()
+        own: list[list[Pool]] = [[] for _ in encoder.spec.dims]
+        for v, view in enumerate([None, *views]):
+            if view is None:
+                picture, mask, back = base, content, np.eye(2, 3)
+            else:
+                picture, mask, back = view.apply(base, content)
+            levels = encoder.encode(picture)
+            # Of a single photograph, views that show all of it stand in for further photographs.
+            if view is None or (len(images) == 1 and np.array_equal(mask, content)):
+                stand_ins.append(StandIn(levels, geometry, i, v))
+            for pools, level in zip(own, levels, strict=True):
+                # The photograph's own edge patches count as the inspection will see them; a view's must be whole.
+                keep = inside_patches(mask, level.shape[:2], partly=view is None).ravel()
+                vectors = normalise(level.reshape(-1, level.shape[2])[keep], scoring.metric)
+                xy = _patch_centres(level.shape[:2], geometry, back)[keep]
+                number = np.full(len(vectors), 0, np.int32)
+                pools.append(Pool(vectors, Origin(number + i, number + v, xy)))
+            if progress is not None:
+                progress("views", i * (len(views) + 1) + v + 1, total)
+        for pools, target in zip(own, collected, strict=True):
+            joined = _join(pools)
+            if len(joined.vectors) > share:
+                picked = greedy_coreset(joined.vectors, share, seed)
+                joined = Pool(joined.vectors[picked], joined.origin[picked])
+            target.append(joined)
+    return Embedded(tuple(_join(pools) for pools in collected), tuple(stand_ins), len(images))
+
+
+def _join(pools: list[Pool]) -> Pool:
+    return Pool(np.concatenate([p.vectors for p in pools]), Origin.join([p.origin for p in pools]))
+
+
+def _patch_centres(
+    grid_hw: tuple[int, ...], geometry: Geometry, back: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int32]:
+    height, width = grid_hw[:2]
+    stride_y, stride_x = geometry.input_hw[0] / height, geometry.input_hw[1] / width
+    y, x = np.mgrid[0:height, 0:width]
+    view_xy = np.stack(
+        [(x.ravel() + 0.5) * stride_x - 0.5, (y.ravel() + 0.5) * stride_y - 0.5, np.ones(height * width)]
+    )
+    input_xy = (back @ view_xy).T
+    photo_xy = (input_xy + 0.5) * geometry.scale_xy() - 0.5
+    return np.rint(photo_xy).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """Memory banks and what was learnt about their scores.
+
+    Attributes:
+        banks: One a level.
+        level_scale: One divisor a level.
+        calibration: The thresholds.
+    """
+
+    banks: tuple[MemoryBank, ...]
+    level_scale: tuple[float, ...]
+    calibration: Calibration
+
+
+def build(
+    embedded: Embedded,
+    scoring: ScoringConfig,
+    image_size: int,
+    budget: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Enrolled:
+    """Thin the pools to memory banks and calibrate them on held-out photographs.
+
+    Args:
+        embedded: The embedded support set.
+        scoring: How distances become a score and a map.
+        image_size: Working scale.
+        budget: Bank vectors a level.
+        seed: Of the coreset's projection.
+        progress: Called as `progress(stage, done, total)`.
+    """
+    if budget < 1:
+        raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 4000.")
+    picked = [greedy_coreset(pool.vectors, budget, seed, progress) for pool in embedded.pools]
+    banks = tuple(
+        MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric)
+        for pool, index in zip(embedded.pools, picked, strict=True)
+    )
+    ones = (1.0,) * len(banks)
+    folds = hold_out(embedded, picked, scoring, ones, progress)
+    level_scale = ones
+    if len(banks) > 1:
+        # Levels differ in the size of their distances; a median good patch becomes 1 on each.
+        level_scale = tuple(
+            max(1e-12, float(np.median(np.concatenate([m.grids[at].ravel() for m in folds]))))
+            for at in range(len(banks))
+        )
+        folds = hold_out(embedded, picked, scoring, level_scale, progress)
+    peaks = [
+        float(anomaly_map(m.grids, stand_in.geometry, scoring.sigma, image_size).max())
+        for m, stand_in in zip(folds, embedded.stand_ins, strict=True)
+    ]
+    median = float(np.median(np.concatenate([grid.ravel() for m in folds for grid in m.grids])))
+    method: Method = "leave-one-image-out" if embedded.n > 1 else "leave-one-view-out"
+    calibration = calibrate([m.score for m in folds], peaks, median, method, embedded.n)
+    return Enrolled(banks, level_scale, calibration)
+
+
+def hold_out(
+    embedded: Embedded,
+    picked: Sequence[IndexArray],
+    scoring: ScoringConfig,
+    level_scale: Sequence[float],
+    progress: Progress | None = None,
+) -> list[Measurement]:
+    """Score every support photograph against the others' memory bank, all its own views taken out.
+
+    A coreset of the others need not be computed anew for each: of the full coreset, the held-out photograph's own
+    vectors are replaced by the nearest patches of the others, which cover what it covered as well as the others can.
+
+    With a single photograph, views that show all of it are held out in turn instead.
+
+    Args:
+        embedded: The embedded support set.
+        picked: The coreset's indices, a level.
+        scoring: How distances become a score.
+        level_scale: One divisor a level.
+        progress: Called as `progress("hold-out", done, total)`.
+
+    Returns:
+        One measurement a stand-in.
+
+    Raises:
+        SupportSetError: There is nothing to hold out against.
+    """
+    if len(embedded.stand_ins) < 2:
+        raise SupportSetError(
+            "expected at least two pictures to calibrate on, got one photograph without views. Give a second good "
+            "photograph, or leave views='auto'."
+        )
+    measurements = []
+    for done, stand_in in enumerate(embedded.stand_ins, 1):
+        banks = []
+        for pool, index in zip(embedded.pools, picked, strict=True):
+            if embedded.n > 1:
+                held_out = pool.origin.image == stand_in.image
+            else:
+                held_out = pool.origin.view == stand_in.view
+            rest = np.flatnonzero(~held_out)
+            own = index[held_out[index]]
+            fold = index[~held_out[index]]
+            if len(own):
+                search = faiss.IndexFlatL2(pool.vectors.shape[1])
+                search.add(pool.vectors[rest])
+                fold = np.union1d(fold, rest[search.search(pool.vectors[own], 1)[1][:, 0]])
+            banks.append(MemoryBank(pool.vectors[fold], pool.origin[fold], scoring.metric))
+        measurements.append(measure(stand_in.levels, banks, level_scale, stand_in.geometry, scoring))
+        if progress is not None:
+            progress("hold-out", done, len(embedded.stand_ins))
+    return measurements
+
+
+def odd_ones_out(scores: Sequence[float], names: Sequence[str]) -> tuple[str, ...]:
+    """Notes on support photographs that look unlike the others, by name.
+
+    A held-out score more than half above the median of the others stands out: good parts of one support set are
+    typically within a quarter of each other.
+
+    Args:
+        scores: Held-out scores, one a photograph.
+        names: Their names.
+    """
+    if len(scores) != len(names) or len(scores) < 3:
+        return ()
+    notes = []
+    for i, (score, name) in enumerate(zip(scores, names, strict=True)):
+        median = float(np.median([s for j, s in enumerate(scores) if j != i]))
+        if score > 1.5 * median:
+            notes.append(
+                f"unlike the others: {name} (held-out score {score:.4g}, the others' median {median:.4g}). Look at "
+                "it: if it is not a good part, or not this product, leave it out and enroll again."
+            )
+    return tuple(notes)

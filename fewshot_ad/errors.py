@@ -1,0 +1,25 @@
+"""The exceptions of fewshot_ad. Every message says what was expected, what was got and how to fix it."""
+
+
+class FewshotADError(Exception):
+    """Base of all errors this package raises on purpose."""
+
+
+class ImageError(FewshotADError, ValueError):
+    """A photograph cannot be used: unreadable, truncated, of a wrong type, or of an impossible size."""
+
+
+class SupportSetError(FewshotADError, ValueError):
+    """The support set cannot be enrolled: empty, or its views or sizes make no sense."""
+
+
+class NotEnrolledError(FewshotADError, RuntimeError):
+    """An inspection was asked of a product that has not been enrolled."""
+
+
+class ArtefactError(FewshotADError, RuntimeError):
+    """An artefact (`.fsad` file) cannot be written, is damaged, or does not fit this installation."""
+
+
+class WeightsError(FewshotADError, RuntimeError):
+    """An encoder's weights are missing, altered, or do not fit its architecture."""

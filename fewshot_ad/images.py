@@ -1,0 +1,294 @@
+"""Any input -> RGB uint8, and the geometry between a photograph and the encoder's input."""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import cv2
+import imagesize
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_ad.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+Uint8Array: TypeAlias = npt.NDArray[np.uint8]
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+ImageSource: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | PILImage"
+ColorOrder: TypeAlias = Literal["rgb", "bgr"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2", ".gif"})
+MIN_SIDE = 16
+MAX_PIXELS = 200_000_000
+
+
+def read_image(source: ImageSource, color: ColorOrder = "rgb") -> Uint8Array:
+    """Turn any supported photograph into an RGB array.
+
+    Files are decoded by OpenCV: EXIF orientation is applied, CMYK and palette pictures are converted, an alpha
+    channel is dropped, 16 bits are scaled to 8 over their full range.
+
+    Args:
+        source: A path; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 (full range) or float
+            in 0..1; or a PIL image.
+        color: Channel order of an array with colour. Files and PIL images need none: theirs is known.
+
+    Returns:
+        Array (H, W, 3) uint8, RGB, C-contiguous. A contiguous RGB uint8 array is returned as it is, not copied.
+
+    Raises:
+        ImageError: The photograph cannot be used; the message says why and what to do.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _decode(Path(source))
+    if isinstance(source, np.ndarray):
+        return _from_array(source, color, "the array")
+    if hasattr(source, "convert") and hasattr(source, "getexif"):
+        return _from_pil(source)
+    raise ImageError(
+        f"expected a path, a numpy array or a PIL image, got {type(source).__name__}. "
+        "Convert it first, for example with numpy.asarray(...)."
+    )
+
+
+def list_images(source: str | os.PathLike[str]) -> list[Path]:
+    """Expand a folder, a glob or a file name into photograph paths, in sorted order.
+
+    Args:
+        source: A folder (its photographs, not its sub-folders), a glob such as `good/*.png`, or one file.
+
+    Raises:
+        ImageError: Nothing is there, or nothing there looks like a photograph.
+    """
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not found:
+            inside = sorted(p.name for p in path.iterdir())[:5]
+            raise ImageError(
+                f"expected photographs ({', '.join(sorted(SUFFIXES))}) in {path}, found none"
+                f"{' but ' + ', '.join(inside) if inside else ' (the folder is empty)'}. Name the folder that "
+                "holds the photographs themselves."
+            )
+        return found
+    if path.exists():
+        return [path]
+    matches = sorted(Path(p) for p in glob.glob(str(source), recursive=True))
+    if not matches:
+        raise ImageError(f"expected a folder, a file or a glob, but nothing matches {str(source)!r}. Check the path.")
+    return [p for p in matches if p.is_file()]
+
+
+def image_name(source: ImageSource, index: int) -> str:
+    """The name a photograph goes by in reports: its file name, or `image[index]` for one from memory."""
+    return Path(source).name if isinstance(source, (str, os.PathLike)) else f"image[{index}]"
+
+
+def expand_sources(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
+    """Flatten what a caller may pass as "images" into one list of single photographs.
+
+    Folders and globs inside a sequence are expanded too. An array (N, H, W, 3) counts as N photographs.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        return list(list_images(images))
+    if isinstance(images, np.ndarray):
+        return list(images) if images.ndim == 4 else [images]
+    if not isinstance(images, Iterable):
+        return [images]
+    sources: list[ImageSource] = []
+    for image in images:
+        sources.extend(list_images(image) if isinstance(image, (str, os.PathLike)) else [image])
+    return sources
+
+
+def _decode(path: Path) -> Uint8Array:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: expected a photograph, but the file does not exist. Check the path.") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror}). Check the path and the permissions.") from error
+    if not data:
+        raise ImageError(f"{path}: expected a photograph, got an empty file (0 bytes). Copy or record it again.")
+    # The header alone tells the size, so a decompression bomb is refused before any memory is taken for it.
+    width, height = imagesize.get(io.BytesIO(data))
+    _check_size(height, width, str(path), known=width > 0)
+    buffer = np.frombuffer(data, np.uint8)
+    if data[:4] == b"GIF8":
+        return _decode_gif(buffer, path)
+    try:
+        pixels = cv2.imdecode(buffer, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise ImageError(f"{path}: OpenCV cannot decode it ({error.err}). Save it as PNG or JPEG.") from error
+    if pixels is None:
+        if width > 0:
+            raise ImageError(
+                f"{path}: expected a whole photograph of {width} x {height} pixels, but the file is truncated or "
+                f"damaged ({len(data)} bytes). Copy or record it again."
+            )
+        raise ImageError(
+            f"{path}: expected a photograph (PNG, JPEG, BMP, TIFF, WebP), but the content is none of these "
+            f"(it starts with {data[:8]!r}). Check that the file really is a picture."
+        )
+    return _from_array(pixels, "rgb", str(path))
+
+
+def _decode_gif(buffer: Uint8Array, path: Path) -> Uint8Array:
+    ok, animation = cv2.imdecodeanimation(buffer)
+    if not ok or not animation.frames:
+        raise ImageError(f"{path}: the GIF is truncated or damaged. Save the photograph as PNG.")
+    if len(animation.frames) > 1:
+        raise ImageError(
+            f"{path}: expected one photograph, got an animated GIF of {len(animation.frames)} frames. "
+            "Save the frame you mean as PNG."
+        )
+    frame = animation.frames[0]
+    return _from_array(frame[..., :3], "bgr", str(path))
+
+
+def _from_pil(image: Any) -> Uint8Array:
+    # PIL is not a dependency: whoever passes a PIL image has it.
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith(("I;16", "I")) or upright.mode == "F":
+        return _from_array(np.asarray(upright), "rgb", "the PIL image")
+    return _from_array(np.asarray(upright.convert("RGB")), "rgb", "the PIL image")
+
+
+def _check_size(height: int, width: int, name: str, known: bool = True) -> None:
+    if known and height * width > MAX_PIXELS:
+        raise ImageError(
+            f"{name}: expected at most {MAX_PIXELS // 1_000_000} megapixels, got {width} x {height} = "
+            f"{height * width / 1e6:.0f} megapixels. Scale it down or cut it into tiles."
+        )
+    if known and min(height, width) < MIN_SIDE:
+        raise ImageError(
+            f"{name}: expected at least {MIN_SIDE} x {MIN_SIDE} pixels, got {width} x {height}. "
+            "There is nothing to inspect in so small a picture."
+        )
+
+
+def _from_array(array: npt.NDArray[Any], color: ColorOrder, name: str) -> Uint8Array:
+    if color not in ("rgb", "bgr"):
+        raise ImageError(f"expected color='rgb' or 'bgr', got {color!r}.")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        hint = " It looks like channels first: use array.transpose(1, 2, 0)." if array.shape[:1] in ((1,), (3,)) else ""
+        raise ImageError(f"{name}: expected shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}.{hint}")
+    _check_size(array.shape[0], array.shape[1], name)
+    array = _to_uint8(array, name)
+    if array.ndim == 2:
+        return cv2.cvtColor(array, cv2.COLOR_GRAY2RGB)
+    if color == "bgr":
+        return cv2.cvtColor(array, cv2.COLOR_BGRA2RGB if array.shape[2] == 4 else cv2.COLOR_BGR2RGB)
+    return np.ascontiguousarray(array[..., :3])
+
+
+def _to_uint8(array: npt.NDArray[Any], name: str) -> Uint8Array:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        # 65535 = 257 * 255: full range to full range, rounded to the nearest.
+        return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise ImageError(f"{name}: expected finite floats in 0..1, got NaN or infinity. Mend the source.")
+        low, high = float(array.min()), float(array.max())
+        if low < 0 or high > 1:
+            raise ImageError(
+                f"{name}: expected floats in 0..1, got {low:.4g}..{high:.4g}. Divide by the full scale, or convert "
+                "to uint8."
+            )
+        return np.rint(array * 255).astype(np.uint8)
+    raise ImageError(
+        f"{name}: expected dtype uint8, uint16 or float in 0..1, got {array.dtype}. "
+        "Convert with array.astype(numpy.uint8) if the values are 0..255."
+    )
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How one photograph is laid into the encoder's input, and back.
+
+    The photograph keeps its aspect ratio: it is scaled to an area of about `image_size` squared pixels and its right
+    and bottom edges are mirrored up to a multiple of the encoder's stride. Nothing is cropped.
+
+    Attributes:
+        photo_hw: Height and width of the photograph in pixels.
+        content_hw: Height and width of the scaled photograph.
+        input_hw: Height and width of the encoder's input (content plus mirrored edge).
+    """
+
+    photo_hw: tuple[int, int]
+    content_hw: tuple[int, int]
+    input_hw: tuple[int, int]
+
+    @classmethod
+    def fit(cls, photo_hw: tuple[int, int], image_size: int, multiple: int) -> Geometry:
+        """The geometry of a photograph at a working scale.
+
+        Args:
+            photo_hw: Height and width in pixels.
+            image_size: Working scale: the square root of the scaled photograph's area, in pixels.
+            multiple: Each side of the encoder's input is a multiple of this.
+        """
+        height, width = photo_hw
+        scale = image_size / (height * width) ** 0.5
+        content = (max(multiple, round(height * scale)), max(multiple, round(width * scale)))
+        padded = (-(-content[0] // multiple) * multiple, -(-content[1] // multiple) * multiple)
+        return cls((height, width), content, padded)
+
+    def to_input(self, photograph: Uint8Array) -> Uint8Array:
+        """Scale and mirror-pad a photograph (H, W, 3) uint8 into the encoder's input."""
+        height, width = self.content_hw
+        if self.content_hw != self.photo_hw:
+            shrinks = height * width < self.photo_hw[0] * self.photo_hw[1]
+            photograph = cv2.resize(
+                photograph, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+            )
+        bottom, right = self.input_hw[0] - height, self.input_hw[1] - width
+        if bottom or right:
+            photograph = cv2.copyMakeBorder(photograph, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
+        return photograph
+
+    def crop_to_photo(self, input_map: Float32Array) -> Float32Array:
+        """Cut the mirrored edge off a map at input resolution and scale the rest to the photograph's size."""
+        content = input_map[: self.content_hw[0], : self.content_hw[1]]
+        return cv2.resize(content, self.photo_hw[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def content_mask(self) -> Uint8Array:
+        """Mask (input height, input width) uint8: 255 on the photograph, 0 on the mirrored edge."""
+        mask = np.zeros(self.input_hw, np.uint8)
+        mask[: self.content_hw[0], : self.content_hw[1]] = 255
+        return mask
+
+    def scale_xy(self) -> tuple[float, float]:
+        """Photograph pixels per input pixel, along x and y."""
+        return self.photo_hw[1] / self.content_hw[1], self.photo_hw[0] / self.content_hw[0]
+
+
+def inside_patches(mask: Uint8Array, grid_hw: Sequence[int], partly: bool = False) -> npt.NDArray[np.bool_]:
+    """Which patches of a grid lie inside a mask.
+
+    Args:
+        mask: (H, W) uint8 of 0 and 255.
+        grid_hw: Height and width of the grid.
+        partly: Count patches of which any pixel is inside, instead of those that are wholly inside.
+
+    Returns:
+        (h, w) bool.
+    """
+    share = cv2.resize(mask, (grid_hw[1], grid_hw[0]), interpolation=cv2.INTER_AREA)
+    return share >= (1 if partly else 250)

@@ -1,0 +1,122 @@
+"""What one inspection returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fewshot_ad.images import Float32Array, Uint8Array
+
+RESULT_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected area of a photograph that looks anomalous.
+
+    Attributes:
+        box: (x, y, width, height) in pixels of the photograph.
+        area: Number of pixels in it.
+        peak: (x, y) of its highest anomaly, in pixels of the photograph.
+        severity: Anomaly at the peak on the fixed scale: 0 = median good patch, 1 = threshold of the map.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    peak: tuple[int, int]
+    severity: float
+
+
+@dataclass(frozen=True)
+class MapScale:
+    """The fixed colour scale of a product's heatmaps, in distance units.
+
+    Attributes:
+        median_good: Distance of a median patch of held-out good photographs; 0 on the scale.
+        threshold: The value that the map of a good photograph stays below; 1 on the scale.
+    """
+
+    median_good: float
+    threshold: float
+
+    def apply(self, anomaly_map: Float32Array) -> Float32Array:
+        """Distances -> 0 at the median good patch, 1 at the threshold (not clipped)."""
+        return (anomaly_map - np.float32(self.median_good)) / np.float32(self.threshold - self.median_good)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The verdict on one photograph.
+
+    Attributes:
+        product: Name of the product.
+        encoder: Name of the encoder.
+        score: Image score; higher is worse. A distance in the encoder's feature space.
+        threshold: Scores above it are anomalous.
+        is_anomalous: The decision: `score > threshold`.
+        severity: `score / threshold`; above 1 is anomalous.
+        anomaly_map: (H, W) float32 of the photograph's own size: smoothed distance to good patches.
+        regions: Where, worst first; empty for a good part.
+        map_scale: The fixed scale for showing the map.
+        timings_ms: Milliseconds by stage (`decode`, `encode`, `search`, `map`) and in `total`.
+        photograph: (H, W, 3) uint8 RGB that was inspected.
+        name: File name, or empty for one from memory.
+    """
+
+    product: str
+    encoder: str
+    score: float
+    threshold: float
+    is_anomalous: bool
+    severity: float
+    anomaly_map: Float32Array = field(repr=False)
+    regions: tuple[Region, ...]
+    map_scale: MapScale = field(repr=False)
+    timings_ms: dict[str, float] = field(repr=False)
+    photograph: Uint8Array = field(repr=False)
+    name: str = ""
+
+    def overlay(self, opacity: float = 0.55) -> Uint8Array:
+        """The photograph with the heatmap and the regions' outlines on it.
+
+        The colours mean the same on every photograph of a product: nothing is drawn up to the median good patch,
+        blue to green is below the threshold, red is at or above it. A good part looks good.
+
+        Args:
+            opacity: Of the strongest colour, 0..1.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        heat = np.clip(self.map_scale.apply(self.anomaly_map), 0, 1)
+        colours = cv2.applyColorMap(np.rint(heat * 255).astype(np.uint8), cv2.COLORMAP_JET)
+        colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
+        # The weight grows with the square, so ordinary texture stays visible under a faint tint.
+        weight = (opacity * heat * heat)[..., None]
+        picture = np.rint(self.photograph * (1 - weight) + colours * weight).astype(np.uint8)
+        line = max(1, round(max(picture.shape[:2]) / 300))
+        for region in self.regions:
+            x, y, width, height = region.box
+            cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), (255, 0, 0), line)
+        return picture
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict as plain JSON types, without the pictures."""
+        return {
+            "schema": RESULT_SCHEMA,
+            "name": self.name,
+            "product": self.product,
+            "encoder": self.encoder,
+            "is_anomalous": self.is_anomalous,
+            "score": self.score,
+            "threshold": self.threshold,
+            "severity": self.severity,
+            "size": [self.anomaly_map.shape[1], self.anomaly_map.shape[0]],
+            "regions": [
+                {"box": list(r.box), "area": r.area, "peak": list(r.peak), "severity": r.severity} for r in self.regions
+            ],
+            "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
+        }

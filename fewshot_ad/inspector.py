@@ -1,0 +1,436 @@
+"""The facade: enroll a product from a few good photographs, inspect the next ones, save and load."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from fewshot_ad.artefact import read_artefact, write_artefact
+from fewshot_ad.calibration import Calibration
+from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder, EncoderSpec, Fusion, load_encoder
+from fewshot_ad.encoder.engine import EngineName, Precision
+from fewshot_ad.enrolment import build, embed_support, odd_ones_out
+from fewshot_ad.errors import ArtefactError, ImageError, SupportSetError
+from fewshot_ad.images import ColorOrder, ImageSource, Uint8Array, expand_sources, image_name, read_image
+from fewshot_ad.inspection import Inspection
+from fewshot_ad.memory_bank import MemoryBank, Origin, Progress
+from fewshot_ad.scoring import Model, ScoringConfig, inspect_photograph
+from fewshot_ad.selection import Choice, choose
+from fewshot_ad.support import View, ViewsSpec, read_support
+
+DEFAULT_BUDGET = 4000
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """The record of how a product was enrolled; all of it is stored in the artefact.
+
+    Attributes:
+        product: Name of the product.
+        image_size: Working scale in pixels, see `images.Geometry`.
+        views: Views of each support photograph besides itself.
+        budget: Bank vectors a level, at most.
+        seed: Of everything random.
+        support: Name and pixel hash of each support photograph.
+        notes: What was noticed about the support set.
+        reasons: Why `auto` chose the views and the size it did.
+        created: ISO date and time, UTC.
+        versions: Versions of the libraries that computed it.
+    """
+
+    product: str
+    image_size: int
+    views: tuple[View, ...]
+    budget: int
+    seed: int
+    support: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    reasons: tuple[str, ...]
+    created: str
+    versions: dict[str, str]
+
+
+class Inspector:
+    """Says of each photograph of a product whether it is good, how sure that is, and where it is not.
+
+    Made by `Inspector.from_support` or `Inspector.load`.
+
+    Example:
+        >>> inspector = Inspector.from_support("good/")             # doctest: +SKIP
+        >>> inspection = inspector.inspect("line/0001.png")         # doctest: +SKIP
+        >>> inspection.is_anomalous, inspection.severity            # doctest: +SKIP
+        (True, 1.84)
+    """
+
+    def __init__(self, encoder: Encoder, model: Model, calibration: Calibration, enrolment: Enrolment) -> None:
+        self._encoder = encoder
+        self._model = model
+        self.calibration = calibration
+        self.enrolment = enrolment
+
+    @property
+    def product(self) -> str:
+        """Name of the product."""
+        return self.enrolment.product
+
+    @property
+    def threshold(self) -> float:
+        """Image scores above it are anomalous. Settable while running, without enrolling again."""
+        return self._model.threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"expected a positive, finite threshold, got {value}.")
+        self._model = dataclasses.replace(self._model, threshold=float(value))
+
+    @property
+    def scoring(self) -> ScoringConfig:
+        """How distances become a score and a map."""
+        return self._model.scoring
+
+    @property
+    def banks(self) -> tuple[MemoryBank, ...]:
+        """The memory banks, one a level."""
+        return self._model.banks
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; pass it to the next `from_support` or `load` to share it between products."""
+        return self._encoder
+
+    @classmethod
+    def from_support(
+        cls,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        product: str | None = None,
+        encoder: str | Encoder = DEFAULT_ENCODER,
+        views: ViewsSpec = "auto",
+        image_size: int | Literal["auto"] = "auto",
+        budget: int = DEFAULT_BUDGET,
+        seed: int = 0,
+        progress: Progress | None = None,
+        color: ColorOrder = "rgb",
+        scoring: ScoringConfig | None = None,
+        engine: EngineName | None = None,
+        precision: Precision = "f32",
+        stages: Sequence[int] | None = None,
+        fusion: Fusion = "concat",
+        weights: str | os.PathLike[str] | None = None,
+        allow_download: bool = False,
+        threads: int | None = None,
+    ) -> Inspector:
+        """Enroll a product from good photographs, 2 to 8 of them as a rule.
+
+        Args:
+            images: A folder, a glob, or photographs as paths, PIL images or arrays (see `images.read_image`).
+            product: Name; the folder's name by default.
+            encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
+                case the arguments from `engine` on are not looked at.
+            views: `"auto"` chooses from the support set alone; `"none"`; or a choice as in `support.parse_views`.
+            image_size: Working scale: each photograph is scaled to about this many pixels squared, its aspect kept.
+                `"auto"` chooses from the support set alone.
+            budget: Bank vectors a level, at most.
+            seed: Of everything random.
+            progress: Called as `progress(stage, done, total)`.
+            color: Channel order of arrays with colour.
+            scoring: Metric, image score and smoothing; None takes the defaults.
+            engine: See `encoder.load_encoder`, as for the arguments that follow.
+            precision: `f32` or `bf16`.
+            stages: Stages of the backbone.
+            fusion: `concat` or `separate`.
+            weights: Local weights of a timm model.
+            allow_download: Let timm fetch weights from the internet.
+            threads: Number of CPU threads.
+
+        Raises:
+            SupportSetError: No usable photograph, or a setting that makes no sense.
+            WeightsError: The encoder cannot be had.
+        """
+        if image_size != "auto" and not (
+            isinstance(image_size, int) and MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE
+        ):
+            raise SupportSetError(
+                f"expected image_size='auto' or a whole number in {MIN_IMAGE_SIZE}..{MAX_IMAGE_SIZE}, "
+                f"got {image_size!r}."
+            )
+        if budget < 1:
+            raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 4000.")
+        support = read_support(images, color)
+        scoring = scoring or ScoringConfig()
+        if not isinstance(encoder, Encoder):
+            encoder = load_encoder(
+                encoder,
+                engine=engine,
+                precision=precision,
+                stages=stages,
+                fusion=fusion,
+                weights=weights,
+                allow_download=allow_download,
+                threads=threads,
+            )
+        choice: Choice = choose(support.images, views, image_size, encoder, scoring, seed, progress)
+        embedded = embed_support(support.images, choice.views, choice.image_size, encoder, scoring, seed, progress)
+        enrolled = build(embedded, scoring, choice.image_size, budget, seed, progress)
+        names = [image.name for image in support.images]
+        enrolment = Enrolment(
+            product=product or _product_name(images),
+            image_size=choice.image_size,
+            views=choice.views,
+            budget=budget,
+            seed=seed,
+            support=tuple((image.name, image.sha256) for image in support.images),
+            notes=(*support.notes, *odd_ones_out(enrolled.calibration.scores, names)),
+            reasons=choice.reasons,
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            versions=_versions(encoder),
+        )
+        calibration = enrolled.calibration
+        model = Model(
+            choice.image_size,
+            enrolled.banks,
+            enrolled.level_scale,
+            scoring,
+            calibration.threshold,
+            calibration.map_scale,
+        )
+        return cls(encoder, model, calibration, enrolment)
+
+    def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
+        """Inspect one photograph.
+
+        Args:
+            image: A path, a PIL image or an array (see `images.read_image`).
+            color: Channel order of an array with colour.
+
+        Raises:
+            ImageError: The photograph cannot be used.
+        """
+        start = time.perf_counter()
+        photograph = read_image(image, color)
+        decode_ms = (time.perf_counter() - start) * 1e3
+        name = image_name(image, 0) if isinstance(image, (str, os.PathLike)) else ""
+        return inspect_photograph(photograph, self._encoder, self._model, self.product, name, decode_ms)
+
+    def inspect_batch(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        color: ColorOrder = "rgb",
+        errors: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Inspection | ImageError]:
+        """Inspect many photographs, in order; the next ones are decoded while one is inspected.
+
+        Args:
+            images: A folder, a glob, or any iterable of photographs; a generator is read only a little ahead.
+            color: Channel order of arrays.
+            errors: What to do with a photograph that cannot be used: `raise` its `ImageError`, or `return` it in
+                its place and go on.
+
+        Yields:
+            An `Inspection` a photograph, or its `ImageError`.
+        """
+        lazy = isinstance(images, Iterator)
+        sources: Iterator[ImageSource] = images if lazy else iter(expand_sources(images))  # type: ignore[assignment]
+
+        def read(source: ImageSource) -> tuple[str, Uint8Array | ImageError, float]:
+            start = time.perf_counter()
+            name = image_name(source, 0) if isinstance(source, (str, os.PathLike)) else ""
+            try:
+                pixels: Uint8Array | ImageError = read_image(source, color)
+            except ImageError as error:
+                pixels = error
+            return name, pixels, (time.perf_counter() - start) * 1e3
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fewshot-ad-decode") as pool:
+            ahead = [pool.submit(read, source) for source in islice(sources, 4)]
+            while ahead:
+                name, pixels, decode_ms = ahead.pop(0).result()
+                ahead.extend(pool.submit(read, source) for source in islice(sources, 1))
+                if isinstance(pixels, ImageError):
+                    if errors == "raise":
+                        raise pixels
+                    yield pixels
+                    continue
+                yield inspect_photograph(pixels, self._encoder, self._model, self.product, name, decode_ms)
+
+    def info(self) -> dict[str, Any]:
+        """All that is known of the product, as plain JSON types."""
+        e, c, spec, s = self.enrolment, self.calibration, self._encoder.spec, self._model.scoring
+        return {
+            "product": e.product,
+            "encoder": {**dataclasses.asdict(spec), "engine": self._encoder.engine_name},
+            "image_size": e.image_size,
+            "views": [str(view) for view in e.views],
+            "reasons": list(e.reasons),
+            "scoring": dataclasses.asdict(s),
+            "bank": {
+                "vectors": [len(bank) for bank in self.banks],
+                "dimensions": [bank.vectors.shape[1] for bank in self.banks],
+                "megabytes": round(sum(bank.vectors.nbytes for bank in self.banks) / 2e6, 3),
+            },
+            "support": [{"name": name, "sha256": sha256} for name, sha256 in e.support],
+            "notes": list(e.notes),
+            "calibration": {
+                "method": c.method,
+                "n": c.n,
+                "threshold": self.threshold,
+                "status": c.status,
+                "false_reject_rate": c.false_reject_rate,
+                "held_out_scores": list(c.scores),
+                "explanation": c.explain(),
+            },
+            "seed": e.seed,
+            "created": e.created,
+            "versions": e.versions,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the product to one `.fsad` file, whole or not at all.
+
+        Raises:
+            ArtefactError: It cannot be written; an older file there is untouched.
+        """
+        tensors: dict[str, Any] = {}
+        for i, bank in enumerate(self.banks):
+            tensors[f"bank{i}.vectors"] = bank.vectors.astype(bank.stored_dtype)
+            tensors[f"bank{i}.image"] = bank.origin.image
+            tensors[f"bank{i}.view"] = bank.origin.view
+            tensors[f"bank{i}.xy"] = bank.origin.xy
+        record = {
+            "encoder": dataclasses.asdict(self._encoder.spec),
+            "preprocessing": {
+                "color": "rgb",
+                "image_size": self._model.image_size,
+                "multiple": self._encoder.spec.multiple,
+                "shrink": "area",
+                "enlarge": "bilinear",
+                "padding": "mirror right and bottom",
+            },
+            "scoring": dataclasses.asdict(self._model.scoring),
+            "level_scale": list(self._model.level_scale),
+            "threshold": self._model.threshold,
+            "calibration": dataclasses.asdict(self.calibration),
+            "enrolment": dataclasses.asdict(self.enrolment),
+        }
+        write_artefact(path, tensors, record)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoder: Encoder | None = None,
+        engine: EngineName | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        allow_download: bool = False,
+        threads: int | None = None,
+    ) -> Inspector:
+        """Load a product; what was enrolled elsewhere gives the same number here, or is refused with the reason.
+
+        Args:
+            path: The `.fsad` file.
+            encoder: An encoder already loaded, to share it between products.
+            engine: Engine to run on; any gives the same scores.
+            weights: Local weights, if the product was enrolled with a timm model.
+            allow_download: Let timm fetch such weights from the internet.
+            threads: Number of CPU threads.
+
+        Raises:
+            NotEnrolledError: There is no such file.
+            ArtefactError: It is damaged, of another format, or does not fit the encoder.
+            WeightsError: Its encoder cannot be had.
+        """
+        tensors, record = read_artefact(path)
+        try:
+            spec = EncoderSpec.from_dict(record["encoder"])
+            scoring = ScoringConfig(**record["scoring"])
+            calibration = Calibration.from_dict(record["calibration"])
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["enrolment"].items()}
+            fields["views"] = tuple(View(**view) for view in fields["views"])
+            fields["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
+            enrolment = Enrolment(**fields)
+            banks = []
+            for i, dims in enumerate(spec.dims):
+                vectors = tensors[f"bank{i}.vectors"]
+                origin = Origin(tensors[f"bank{i}.image"], tensors[f"bank{i}.view"], tensors[f"bank{i}.xy"])
+                if vectors.ndim != 2 or vectors.shape[1] != dims:
+                    raise ArtefactError(
+                        f"{path}: expected bank vectors of {dims} dimensions for {spec.name}, got {vectors.shape}. "
+                        "Enroll again."
+                    )
+                banks.append(MemoryBank(vectors, origin, scoring.metric))
+            level_scale = tuple(float(v) for v in record["level_scale"])
+            threshold = float(record["threshold"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"{path}: the description lacks or has an unexpected field ({error}). Enroll again or update."
+            ) from error
+        if encoder is None:
+            encoder = load_encoder(
+                spec.name,
+                engine=engine,
+                precision=spec.precision,
+                stages=spec.stages,
+                fusion=spec.fusion,
+                weights=weights,
+                allow_download=allow_download,
+                threads=threads,
+            )
+        if encoder.spec != spec:
+            differing = [
+                f"{f.name} {getattr(spec, f.name)!r} there, {getattr(encoder.spec, f.name)!r} here"
+                for f in dataclasses.fields(spec)
+                if getattr(spec, f.name) != getattr(encoder.spec, f.name)
+            ]
+            raise ArtefactError(
+                f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
+                "something else. Use the same encoder and weights, or enroll again."
+            )
+        model = Model(enrolment.image_size, tuple(banks), level_scale, scoring, threshold, calibration.map_scale)
+        return cls(encoder, model, calibration, enrolment)
+
+    def __repr__(self) -> str:
+        return (
+            f"Inspector(product={self.product!r}, encoder={self._encoder.spec.name!r}, "
+            f"shots={len(self.enrolment.support)}, image_size={self.enrolment.image_size}, "
+            f"views={len(self.enrolment.views)}, bank={sum(len(b) for b in self.banks)}, "
+            f"threshold={self.threshold:.4g})"
+        )
+
+
+def _product_name(images: object) -> str:
+    if isinstance(images, (str, os.PathLike)):
+        path = Path(images)
+        folder = path if path.is_dir() else path.parent
+        # MVTec layout: .../bottle/train/good
+        parts = [part for part in folder.resolve().parts if part not in ("good", "train", "ok", os.sep)]
+        if parts:
+            return parts[-1]
+    return "product"
+
+
+def _versions(encoder: Encoder) -> dict[str, str]:
+    runtime = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "torch"}[encoder.engine_name]
+    packages = ["fewshot-ad", "numpy", "opencv-python-headless", "faiss-cpu", runtime]
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions

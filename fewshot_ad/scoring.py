@@ -1,0 +1,263 @@
+"""Distances -> map -> score -> decision: the only place where a decision is made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import cv2
+import numpy as np
+
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.errors import SupportSetError
+from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
+from fewshot_ad.inspection import Inspection, MapScale, Region
+from fewshot_ad.memory_bank import METRICS, MemoryBank, Metric, normalise
+
+ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
+IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
+MAX_REGIONS = 20
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """How distances become a score and a map.
+
+    Attributes:
+        metric: Distance of patch embeddings: `l2` or `cosine`.
+        image_score: `top_mean`, the mean of the largest patch distances, or `reweighted`, PatchCore's eq. 7.
+        top_fraction: Share of the patches that `top_mean` averages, 0..1.
+        neighbours: b of eq. 7: how many bank neighbours `reweighted` compares.
+        sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale.
+    """
+
+    metric: Metric = "l2"
+    image_score: ImageScore = "top_mean"
+    top_fraction: float = 0.02
+    neighbours: int = 9
+    sigma: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.metric not in METRICS:
+            raise SupportSetError(f"expected metric among {METRICS}, got {self.metric!r}.")
+        if self.image_score not in IMAGE_SCORES:
+            raise SupportSetError(f"expected image_score among {IMAGE_SCORES}, got {self.image_score!r}.")
+        if not 0 < self.top_fraction <= 1:
+            raise SupportSetError(f"expected top_fraction in 0..1, got {self.top_fraction}.")
+        if self.neighbours < 2 or self.sigma < 0:
+            raise SupportSetError(f"expected neighbours >= 2 and sigma >= 0, got {self.neighbours} and {self.sigma}.")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a product's decisions are made with: banks, scoring, thresholds.
+
+    Attributes:
+        image_size: Working scale, see `Geometry.fit`.
+        banks: One memory bank a level.
+        level_scale: One divisor a level that brings the levels' distances to a common scale.
+        scoring: How distances become a score and a map.
+        threshold: Image scores above it are anomalous.
+        map_scale: Fixed scale of the maps.
+    """
+
+    image_size: int
+    banks: tuple[MemoryBank, ...]
+    level_scale: tuple[float, ...]
+    scoring: ScoringConfig
+    threshold: float
+    map_scale: MapScale
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a photograph's patches say before any threshold.
+
+    Attributes:
+        score: Image score.
+        grids: One (h, w) float32 array of patch distances a level, on the common scale.
+        timings_ms: `search`.
+    """
+
+    score: float
+    grids: tuple[Float32Array, ...]
+    timings_ms: dict[str, float]
+
+
+def measure(
+    levels: Sequence[Float32Array],
+    banks: Sequence[MemoryBank],
+    level_scale: Sequence[float],
+    geometry: Geometry,
+    scoring: ScoringConfig,
+) -> Measurement:
+    """Patch distances and image score.
+
+    Args:
+        levels: One (h, w, d) float32 array of patch embeddings a level.
+        banks: One memory bank a level.
+        level_scale: One divisor a level.
+        geometry: Of the photograph; patches that show nothing of it do not count.
+        scoring: How.
+    """
+    start = time.perf_counter()
+    padded = geometry.content_hw != geometry.input_hw
+    score = 0.0
+    grids = []
+    for level, bank, scale in zip(levels, banks, level_scale, strict=True):
+        height, width, dims = level.shape
+        queries = normalise(level.reshape(-1, dims), scoring.metric)
+        distances, nearest = bank.search(queries)
+        distances, nearest = distances[:, 0] / np.float32(scale), nearest[:, 0]
+        counted = distances
+        if padded:
+            shown = inside_patches(geometry.content_mask(), (height, width), partly=True).ravel()
+            counted = np.where(shown, distances, np.float32(0))
+            if scoring.image_score == "top_mean":
+                counted = counted[shown]
+        if scoring.image_score == "top_mean":
+            level_score = top_mean(counted, scoring.top_fraction)
+        else:
+            at = int(np.argmax(counted))
+            level_score = reweighted(queries[at], int(nearest[at]), float(counted[at]), bank, scale, scoring.neighbours)
+        score = max(score, level_score)
+        grids.append(distances.reshape(height, width))
+    return Measurement(score, tuple(grids), {"search": (time.perf_counter() - start) * 1e3})
+
+
+def top_mean(distances: Float32Array, fraction: float) -> float:
+    """Mean of the largest `fraction` of the distances (n,), at least of one."""
+    count = max(1, int(len(distances) * fraction))
+    return float(np.partition(distances, len(distances) - count)[-count:].mean())
+
+
+def reweighted(
+    query: Float32Array, nearest: int, distance: float, bank: MemoryBank, scale: float, neighbours: int
+) -> float:
+    """PatchCore's image score: the largest patch distance, less where its neighbourhood in the bank is sparse.
+
+    s = (1 - exp(d*) / sum over b in N_b(m*) of exp(d_b)) d*, where d_b is the distance of the patch to b, and N_b(m*)
+    the nearest bank vectors of its own nearest one m*.
+
+    Args:
+        query: (d,) embedding of the patch with the largest distance.
+        nearest: Index of m* in the bank.
+        distance: d*, on the common scale.
+        bank: The memory bank.
+        scale: Divisor to the common scale.
+        neighbours: b.
+
+    Source: Roth et al. 2022, eq. 7.
+    """
+    if len(bank) < 2:
+        return distance
+    _, index = bank.search(bank.vectors[nearest][None], neighbours)
+    around = np.unique(np.append(index[0], nearest))
+    distances = np.linalg.norm(bank.vectors[around] - query, axis=1)
+    if bank.metric == "cosine":
+        distances = distances**2 / 2
+    distances = distances / scale
+    # exp(d*) / sum exp(d_b) = 1 / sum exp(d_b - d*), with the largest exponent taken out against overflow.
+    exponents = distances - distance
+    largest = float(exponents.max())
+    share = np.exp(-largest) / float(np.exp(exponents - largest).sum())
+    return float((1 - min(1.0, share)) * distance)
+
+
+def anomaly_map(grids: Sequence[Float32Array], geometry: Geometry, sigma: float, image_size: int) -> Float32Array:
+    """Patch distances -> smoothed map of the photograph's size.
+
+    Each level is brought to the encoder's input size bilinearly, the levels' maximum is smoothed, and the result is
+    brought to the photograph. Smoothing before the last step costs the same for every camera.
+
+    Returns:
+        (H, W) float32.
+    """
+    size = geometry.input_hw[::-1]
+    joined = cv2.resize(grids[0], size, interpolation=cv2.INTER_LINEAR)
+    for grid in grids[1:]:
+        np.maximum(joined, cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR), out=joined)
+    if sigma > 0:
+        spread = sigma * image_size / 256
+        joined = cv2.GaussianBlur(joined, (0, 0), spread, borderType=cv2.BORDER_REFLECT_101)
+    return geometry.crop_to_photo(joined)
+
+
+def find_regions(heat: Float32Array, map_scale: MapScale, peak_share: float = 0.75) -> tuple[Region, ...]:
+    """Connected areas of an anomalous photograph's map.
+
+    An area counts from the map's threshold up. Where the score says anomalous but the smoothed map stays below (a
+    defect of a few pixels), the surroundings of the highest peak count, so there always is a "where".
+
+    Args:
+        heat: (H, W) float32 map.
+        map_scale: The product's fixed scale.
+        peak_share: For that case: from which share of the peak's height on.
+
+    Returns:
+        At most `MAX_REGIONS`, worst first.
+    """
+    top = float(heat.max())
+    cut = min(map_scale.threshold, map_scale.median_good + peak_share * max(0.0, top - map_scale.median_good))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((heat >= cut).astype(np.uint8), connectivity=8)
+    regions = []
+    for label in range(1, count):
+        x, y, width, height, area = (int(v) for v in stats[label])
+        window = np.where(labels[y : y + height, x : x + width] == label, heat[y : y + height, x : x + width], -np.inf)
+        row, column = divmod(int(np.argmax(window)), width)
+        severity = float(map_scale.apply(heat[y + row, x + column]))
+        regions.append(Region((x, y, width, height), area, (x + column, y + row), severity))
+    return tuple(sorted(regions, key=lambda r: -r.severity)[:MAX_REGIONS])
+
+
+def inspect_photograph(
+    photograph: Uint8Array,
+    encoder: Encoder,
+    model: Model,
+    product: str,
+    name: str = "",
+    decode_ms: float = 0.0,
+) -> Inspection:
+    """Photograph (H, W, 3) uint8 RGB -> verdict. Every caller's decision is made here.
+
+    Args:
+        photograph: (H, W, 3) uint8 RGB.
+        encoder: The encoder the banks were filled with.
+        model: The enrolled product.
+        product: Its name, for the record.
+        name: Of the photograph, for the record.
+        decode_ms: Milliseconds already spent on reading it.
+    """
+    start = time.perf_counter()
+    height, width = photograph.shape[:2]
+    geometry = Geometry.fit((height, width), model.image_size, encoder.spec.multiple)
+    levels = encoder.encode(geometry.to_input(photograph))
+    encoded = time.perf_counter()
+    measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
+    searched = time.perf_counter()
+    heat = anomaly_map(measured.grids, geometry, model.scoring.sigma, model.image_size)
+    is_anomalous = measured.score > model.threshold
+    regions = find_regions(heat, model.map_scale) if is_anomalous else ()
+    end = time.perf_counter()
+    return Inspection(
+        product=product,
+        encoder=encoder.spec.name,
+        score=measured.score,
+        threshold=model.threshold,
+        is_anomalous=is_anomalous,
+        severity=measured.score / model.threshold,
+        anomaly_map=heat,
+        regions=regions,
+        map_scale=model.map_scale,
+        timings_ms={
+            "decode": decode_ms,
+            "encode": (encoded - start) * 1e3,
+            "search": (searched - encoded) * 1e3,
+            "map": (end - searched) * 1e3,
+            "total": decode_ms + (end - start) * 1e3,
+        },
+        photograph=photograph,
+        name=name,
+    )
