@@ -12,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fewshot_ad.defects import blot, missing_piece, scratch
 from fewshot_ad.encoder import load_encoder
 from fewshot_ad.errors import FewshotADError, SupportSetError
 from fewshot_ad.images import Uint8Array, list_images, read_image
@@ -71,49 +72,16 @@ def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
 
     support = [crop(0, middle) for _ in range(shots)]
     tests = [DemoImage(crop(middle, photograph.shape[0]), "good", f"{name}_good_{i}") for i in range(4)]
-    for kind, draw in (("scratch", draw_scratch), ("stain", draw_stain), ("missing", draw_missing_piece)):
-        for i in range(2):
-            tests.append(DemoImage(draw(crop(middle, photograph.shape[0]), rng), kind, f"{name}_{kind}_{i}"))
+    for i in range(2):
+        scratched = scratch(crop(middle, photograph.shape[0]), rng, length=0.4, width=0.012, contrast=0.9)
+        stained = blot(crop(middle, photograph.shape[0]), rng, radius=0.12, contrast=0.8)
+        broken = missing_piece(crop(middle, photograph.shape[0]), rng, radius=0.12)
+        tests += [
+            DemoImage(scratched, "scratch", f"{name}_scratch_{i}"),
+            DemoImage(stained, "stain", f"{name}_stain_{i}"),
+            DemoImage(broken, "missing", f"{name}_missing_{i}"),
+        ]
     return DemoProduct(name, support, tests)
-
-
-def draw_scratch(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
-    """A bright, slightly bent line of two pixels across a third of the picture."""
-    size = image.shape[0]
-    start = rng.uniform(0.2, 0.5, 2) * size
-    angle = rng.uniform(0, np.pi)
-    steps = np.linspace(0, 1, 12)[:, None]
-    bend = np.sin(steps * np.pi) * rng.uniform(-0.06, 0.06) * size
-    along = np.array([np.cos(angle), np.sin(angle)])
-    across = np.array([-along[1], along[0]])
-    points = np.clip(start + steps * along * size * 0.4 + bend * across, 2, size - 3)
-    scratched = image.copy()
-    cv2.polylines(scratched, [np.rint(points).astype(np.int32)], False, (235, 235, 235), 2, cv2.LINE_AA)
-    return scratched
-
-
-def draw_stain(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
-    """A soft dark blot."""
-    size = image.shape[0]
-    mask = np.zeros(image.shape[:2], np.float32)
-    centre = tuple(int(v) for v in rng.uniform(0.3, 0.7, 2) * size)
-    axes = tuple(int(v) for v in rng.uniform(0.07, 0.13, 2) * size)
-    cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
-    mask = cv2.GaussianBlur(mask, (0, 0), 3)[..., None] * 0.75
-    return np.rint(image * (1 - mask) + 25 * mask).astype(np.uint8)
-
-
-def draw_missing_piece(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
-    """A flat grey patch where texture should be."""
-    size = image.shape[0]
-    centre = rng.uniform(0.3, 0.7, 2) * size
-    corners = centre + rng.uniform(0.08, 0.14, (5, 1)) * size * np.stack(
-        [np.cos(np.arange(5) * 2 * np.pi / 5), np.sin(np.arange(5) * 2 * np.pi / 5)], axis=1
-    )
-    broken = image.copy()
-    level = int(image.mean())
-    cv2.fillPoly(broken, [np.rint(corners).astype(np.int32)], (level, level, level), cv2.LINE_AA)
-    return broken
 
 
 def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +29,35 @@ from fewshot_ad.support import SupportImage, View
 # Patches held at once; beyond, each photograph is thinned by its own coreset first (composable: the coreset of
 # coresets covers within twice the radius), which bounds memory for hundreds of photographs.
 POOL_LIMIT = 131_072
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """The record of how a product was enrolled; all of it is stored in the artefact.
+
+    Attributes:
+        product: Name of the product.
+        image_size: Working scale in pixels, see `images.Geometry`.
+        views: Views of each support photograph besides itself.
+        budget: Bank vectors a level, at most.
+        seed: Of everything random.
+        support: Name and pixel hash of each support photograph.
+        notes: What was noticed about the support set.
+        reasons: Why `auto` chose the views and the size it did.
+        created: ISO date and time, UTC.
+        versions: Versions of the libraries that computed it.
+    """
+
+    product: str
+    image_size: int
+    views: tuple[View, ...]
+    budget: int
+    seed: int
+    support: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    reasons: tuple[str, ...]
+    created: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -169,6 +200,7 @@ def build(
     image_size: int,
     budget: int,
     seed: int,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Enrolled:
     """Thin the pools to memory banks and calibrate them on held-out photographs.
@@ -179,13 +211,14 @@ def build(
         image_size: Working scale.
         budget: Bank vectors a level.
         seed: Of the coreset's projection.
+        threads: Number of CPU threads of the banks' search.
         progress: Called as `progress(stage, done, total)`.
     """
     if budget < 1:
         raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 4000.")
     picked = [greedy_coreset(pool.vectors, budget, seed, progress) for pool in embedded.pools]
     banks = tuple(
-        MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric)
+        MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric, threads)
         for pool, index in zip(embedded.pools, picked, strict=True)
     )
     ones = (1.0,) * len(banks)
@@ -244,10 +277,8 @@ def hold_out(
     for done, stand_in in enumerate(embedded.stand_ins, 1):
         banks = []
         for pool, index in zip(embedded.pools, picked, strict=True):
-            if embedded.n > 1:
-                held_out = pool.origin.image == stand_in.image
-            else:
-                held_out = pool.origin.view == stand_in.view
+            several = embedded.n > 1
+            held_out = pool.origin.image == stand_in.image if several else pool.origin.view == stand_in.view
             rest = np.flatnonzero(~held_out)
             own = index[held_out[index]]
             fold = index[~held_out[index]]
@@ -283,3 +314,16 @@ def odd_ones_out(scores: Sequence[float], names: Sequence[str]) -> tuple[str, ..
                 "it: if it is not a good part, or not this product, leave it out and enroll again."
             )
     return tuple(notes)
+
+
+def library_versions(encoder: Encoder) -> dict[str, str]:
+    """Versions of what computes the scores, by package."""
+    runtime = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "torch"}[encoder.engine_name]
+    packages = ["fewshot-ad", "numpy", "opencv-python-headless", "faiss-cpu", runtime]
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import importlib.metadata
 import os
-import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +18,7 @@ from fewshot_ad.artefact import read_artefact, write_artefact
 from fewshot_ad.calibration import Calibration
 from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder, EncoderSpec, Fusion, load_encoder
 from fewshot_ad.encoder.engine import EngineName, Precision
-from fewshot_ad.enrolment import build, embed_support, odd_ones_out
+from fewshot_ad.enrolment import Enrolment, build, embed_support, library_versions, odd_ones_out
 from fewshot_ad.errors import ArtefactError, ImageError, SupportSetError
 from fewshot_ad.images import ColorOrder, ImageSource, Uint8Array, expand_sources, image_name, read_image
 from fewshot_ad.inspection import Inspection
@@ -32,35 +29,6 @@ from fewshot_ad.support import View, ViewsSpec, read_support
 
 DEFAULT_BUDGET = 4000
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
-
-
-@dataclass(frozen=True)
-class Enrolment:
-    """The record of how a product was enrolled; all of it is stored in the artefact.
-
-    Attributes:
-        product: Name of the product.
-        image_size: Working scale in pixels, see `images.Geometry`.
-        views: Views of each support photograph besides itself.
-        budget: Bank vectors a level, at most.
-        seed: Of everything random.
-        support: Name and pixel hash of each support photograph.
-        notes: What was noticed about the support set.
-        reasons: Why `auto` chose the views and the size it did.
-        created: ISO date and time, UTC.
-        versions: Versions of the libraries that computed it.
-    """
-
-    product: str
-    image_size: int
-    views: tuple[View, ...]
-    budget: int
-    seed: int
-    support: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-    reasons: tuple[str, ...]
-    created: str
-    versions: dict[str, str]
 
 
 class Inspector:
@@ -185,7 +153,7 @@ class Inspector:
             )
         choice: Choice = choose(support.images, views, image_size, encoder, scoring, seed, progress)
         embedded = embed_support(support.images, choice.views, choice.image_size, encoder, scoring, seed, progress)
-        enrolled = build(embedded, scoring, choice.image_size, budget, seed, progress)
+        enrolled = build(embedded, scoring, choice.image_size, budget, seed, encoder.threads, progress)
         names = [image.name for image in support.images]
         enrolment = Enrolment(
             product=product or _product_name(images),
@@ -197,7 +165,7 @@ class Inspector:
             notes=(*support.notes, *odd_ones_out(enrolled.calibration.scores, names)),
             reasons=choice.reasons,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            versions=_versions(encoder),
+            versions=library_versions(encoder),
         )
         calibration = enrolled.calibration
         model = Model(
@@ -364,16 +332,6 @@ class Inspector:
             fields["views"] = tuple(View(**view) for view in fields["views"])
             fields["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
             enrolment = Enrolment(**fields)
-            banks = []
-            for i, dims in enumerate(spec.dims):
-                vectors = tensors[f"bank{i}.vectors"]
-                origin = Origin(tensors[f"bank{i}.image"], tensors[f"bank{i}.view"], tensors[f"bank{i}.xy"])
-                if vectors.ndim != 2 or vectors.shape[1] != dims:
-                    raise ArtefactError(
-                        f"{path}: expected bank vectors of {dims} dimensions for {spec.name}, got {vectors.shape}. "
-                        "Enroll again."
-                    )
-                banks.append(MemoryBank(vectors, origin, scoring.metric))
             level_scale = tuple(float(v) for v in record["level_scale"])
             threshold = float(record["threshold"])
         except (KeyError, TypeError, ValueError) as error:
@@ -387,6 +345,7 @@ class Inspector:
                 precision=spec.precision,
                 stages=spec.stages,
                 fusion=spec.fusion,
+                norm_power=spec.norm_power,
                 weights=weights,
                 allow_download=allow_download,
                 threads=threads,
@@ -401,6 +360,16 @@ class Inspector:
                 f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
                 "something else. Use the same encoder and weights, or enroll again."
             )
+        banks = []
+        for i, dims in enumerate(spec.dims):
+            vectors = tensors[f"bank{i}.vectors"]
+            origin = Origin(tensors[f"bank{i}.image"], tensors[f"bank{i}.view"], tensors[f"bank{i}.xy"])
+            if vectors.ndim != 2 or vectors.shape[1] != dims:
+                raise ArtefactError(
+                    f"{path}: expected bank vectors of {dims} dimensions for {spec.name}, got {vectors.shape}. "
+                    "Enroll again."
+                )
+            banks.append(MemoryBank(vectors, origin, scoring.metric, encoder.threads))
         model = Model(enrolment.image_size, tuple(banks), level_scale, scoring, threshold, calibration.map_scale)
         return cls(encoder, model, calibration, enrolment)
 
@@ -422,15 +391,3 @@ def _product_name(images: object) -> str:
         if parts:
             return parts[-1]
     return "product"
-
-
-def _versions(encoder: Encoder) -> dict[str, str]:
-    runtime = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "torch"}[encoder.engine_name]
-    packages = ["fewshot-ad", "numpy", "opencv-python-headless", "faiss-cpu", runtime]
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "unknown"
-    return versions

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import faiss
 import numpy as np
 import numpy.typing as npt
+import openvino
+from openvino import opset13 as ops
 
 from fewshot_ad.errors import NotEnrolledError
 from fewshot_ad.images import Float32Array
@@ -19,7 +22,8 @@ Int32Array: TypeAlias = npt.NDArray[np.int32]
 IndexArray: TypeAlias = npt.NDArray[np.int64]
 Progress: TypeAlias = Callable[[str, int, int], None]
 
-JL_DIMS = 64
+JL_DIMS = 128
+WINDOW = 2048
 FLOAT16_MAX = 6e4
 
 
@@ -48,55 +52,70 @@ def greedy_coreset(
 ) -> IndexArray:
     """Greedy k-centre: pick, again and again, the embedding farthest from all picked so far.
 
-    Exact (on the projected embeddings) and deterministic. A pick can only change the nearest centre of points whose
-    own centre is closer to the new one than twice their distance to it (triangle inequality); only those are
-    measured, which on patch embeddings is a few per cent.
+    Exact (on the projected embeddings, up to float32 rounding) and deterministic. A distance to the nearest pick can
+    only shrink, so a stale one is an upper bound: picks are made within a window of the largest distances as long as
+    its maximum exceeds every stale distance outside, which makes it the maximum of all. Then all distances are brought
+    up to date with the new picks in one matrix product, and the window is drawn anew.
 
     Args:
         embeddings: (n, d) float32.
-        budget: How many to pick; fewer are returned if n is smaller or the rest are exact repeats.
+        budget: How many to pick; fewer are returned if n is smaller or the rest repeat what is picked.
         seed: Of the projection.
-        progress: Called as `progress("coreset", done, budget)` every few hundred picks.
+        progress: Called as `progress("coreset", done, budget)` between windows.
 
     Returns:
         Indices (k,) int64 in the order picked; the first is the embedding farthest from the mean.
 
-    Source: Roth et al. 2022 (PatchCore), algorithm 1; pruning after Elkan 2003.
+    Source: Roth et al. 2022 (PatchCore), algorithm 1; Gonzalez 1985.
     """
     n = len(embeddings)
     if n <= budget:
         return np.arange(n, dtype=np.int64)
     points = jl_projection(embeddings, seed)
+    squared = np.einsum("ij,ij->i", points, points)
+    repeats = 1e-6 * float(squared.max())
+    offset = points - points.mean(axis=0)
     picked = np.empty(budget, np.int64)
-    centres = np.empty((budget, points.shape[1]), np.float32)
-    first = int(np.argmax(_squared(points, points.mean(axis=0))))
-    picked[0], centres[0] = first, points[first]
-    nearest = _squared(points, points[first])
-    owner = np.zeros(n, np.int32)
-    for k in range(1, budget):
-        pick = int(np.argmax(nearest))
-        if nearest[pick] == 0:
-            return picked[:k]
-        point = points[pick]
-        # d(owner, point) >= 2 d(x, owner) implies d(x, point) >= d(x, owner). The margin covers rounding.
-        reach = _squared(centres[:k], point) * np.float32(0.2499)
-        near = np.flatnonzero(reach[owner] < nearest)
-        distance = _squared(points[near], point)
-        closer = distance < nearest[near]
-        changed = near[closer]
-        nearest[changed] = distance[closer]
-        owner[changed] = k
-        picked[k], centres[k] = pick, point
-        if progress is not None and k % 250 == 0:
-            progress("coreset", k, budget)
+    picked[0] = int(np.argmax(np.einsum("ij,ij->i", offset, offset)))
+    nearest = np.full(n, np.inf, np.float32)
+    done, count = 0, 1
+    while count < budget:
+        _shrink(nearest, points, squared, picked[done:count])
+        nearest[picked[:count]] = 0
+        done = count
+        if progress is not None:
+            progress("coreset", count, budget)
+        size = min(WINDOW, n - 1)
+        window = np.argpartition(nearest, n - size)[n - size :]
+        outside = float(np.delete(nearest, window).max())
+        bound, near, near_squared = nearest[window], points[window], squared[window]
+        while count < budget:
+            at = int(np.argmax(bound))
+            if bound[at] < outside:
+                break
+            if bound[at] <= repeats:
+                return picked[:count]
+            picked[count] = window[at]
+            count += 1
+            distance = near_squared + near_squared[at] - 2 * (near @ near[at])
+            np.minimum(bound, distance, out=bound)
+            bound[at] = 0
     if progress is not None:
         progress("coreset", budget, budget)
     return picked
 
 
-def _squared(points: Float32Array, point: Float32Array) -> Float32Array:
-    difference = points - point
-    return np.einsum("ij,ij->i", difference, difference)
+def _shrink(nearest: Float32Array, points: Float32Array, squared: Float32Array, picks: IndexArray) -> None:
+    """Take new picks into account: nearest = min(nearest, squared distance to each pick), in place, in blocks."""
+    for first in range(0, len(picks), 512):
+        block = picks[first : first + 512]
+        centres, centres_squared = points[block], squared[block]
+        for start in range(0, len(points), 8192):
+            rows = slice(start, start + 8192)
+            product = points[rows] @ centres.T
+            product *= -2
+            product += centres_squared
+            np.minimum(nearest[rows], product.min(axis=1) + squared[rows], out=nearest[rows])
 
 
 def normalise(embeddings: Float32Array, metric: Metric) -> Float32Array:
@@ -141,19 +160,24 @@ class Origin:
 
 
 class MemoryBank:
-    """Patch embeddings of good parts with their origins, searchable exactly by FAISS.
+    """Patch embeddings of good parts with their origins, searched exactly.
+
+    `search` is FAISS, for any number of neighbours and their indices. `nearest`, the inspect path, needs one distance
+    a patch and nothing else: a matrix product and a minimum, which OpenVINO does in half the time, on the encoder's
+    own threads (FAISS's spin for a while after each call and take the processor from the encoder).
 
     Args:
         vectors: (n, d) float32 or float16, already `normalise`d.
         origin: Where each comes from.
         metric: `l2` or `cosine`.
+        threads: Number of CPU threads of `nearest`; None leaves it to OpenVINO.
 
     Attributes:
         vectors: (n, d) float32, rounded to float16 unless they exceed its range.
         stored_dtype: What the artefact stores them as without a loss.
     """
 
-    def __init__(self, vectors: Float32Array, origin: Origin, metric: Metric) -> None:
+    def __init__(self, vectors: Float32Array, origin: Origin, metric: Metric, threads: int | None = None) -> None:
         if len(vectors) == 0:
             raise NotEnrolledError("the memory bank is empty: no patch of the support set was usable. Enroll again.")
         # Rounded to what the artefact stores, so that a product scores the same before and after saving.
@@ -164,6 +188,8 @@ class MemoryBank:
         self.metric: Metric = metric
         self._index = faiss.IndexFlatL2(self.vectors.shape[1])
         self._index.add(self.vectors)
+        self._product = _compile_product(self.vectors, threads)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -180,3 +206,35 @@ class MemoryBank:
         """
         squared, index = self._index.search(np.ascontiguousarray(embeddings), min(k, len(self)))
         return to_distance(squared, self.metric), index
+
+    def nearest(self, embeddings: Float32Array) -> Float32Array:
+        """The distance of each embedding to its nearest bank vector.
+
+        Args:
+            embeddings: (m, d) float32, already `normalise`d.
+
+        Returns:
+            (m,) float32 in the bank's metric.
+        """
+        queries = np.ascontiguousarray(embeddings)
+        with self._lock:
+            smallest = self._product.infer([openvino.Tensor(queries, shared_memory=True)])[0].copy()
+        return to_distance(smallest + np.einsum("ij,ij->i", queries, queries), self.metric)
+
+
+def _compile_product(vectors: Float32Array, threads: int | None) -> Any:
+    """Queries (m, d) -> min over b of |b|^2 - 2 q.b, (m,); |q|^2 short of the smallest squared distance."""
+    queries = ops.parameter([-1, vectors.shape[1]], np.float32)
+    axis = ops.constant(np.array([1]))
+    smallest = None
+    # About a thousand rows at a time keep the product in the processor's cache until its minimum is taken.
+    for block in np.array_split(vectors, min(8, 1 + len(vectors) // 1000)):
+        product = ops.matmul(queries, ops.constant(-2 * block), False, True)
+        squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
+        minimum = ops.reduce_min(ops.add(product, squared), axis, False)
+        smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    model = openvino.Model([smallest], [queries])
+    return openvino.Core().compile_model(model, "CPU", config).create_infer_request()

@@ -14,7 +14,7 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
 from fewshot_ad.inspection import Inspection, MapScale, Region
-from fewshot_ad.memory_bank import METRICS, MemoryBank, Metric, normalise
+from fewshot_ad.memory_bank import METRICS, MemoryBank, Metric, normalise, to_distance
 
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
@@ -109,8 +109,7 @@ def measure(
     for level, bank, scale in zip(levels, banks, level_scale, strict=True):
         height, width, dims = level.shape
         queries = normalise(level.reshape(-1, dims), scoring.metric)
-        distances, nearest = bank.search(queries)
-        distances, nearest = distances[:, 0] / np.float32(scale), nearest[:, 0]
+        distances = bank.nearest(queries) / np.float32(scale)
         counted = distances
         if padded:
             shown = inside_patches(geometry.content_mask(), (height, width), partly=True).ravel()
@@ -121,7 +120,7 @@ def measure(
             level_score = top_mean(counted, scoring.top_fraction)
         else:
             at = int(np.argmax(counted))
-            level_score = reweighted(queries[at], int(nearest[at]), float(counted[at]), bank, scale, scoring.neighbours)
+            level_score = reweighted(queries[at], bank, scale, scoring.neighbours)
         score = max(score, level_score)
         grids.append(distances.reshape(height, width))
     return Measurement(score, tuple(grids), {"search": (time.perf_counter() - start) * 1e3})
@@ -133,32 +132,27 @@ def top_mean(distances: Float32Array, fraction: float) -> float:
     return float(np.partition(distances, len(distances) - count)[-count:].mean())
 
 
-def reweighted(
-    query: Float32Array, nearest: int, distance: float, bank: MemoryBank, scale: float, neighbours: int
-) -> float:
-    """PatchCore's image score: the largest patch distance, less where its neighbourhood in the bank is sparse.
+def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbours: int) -> float:
+    """PatchCore's image score: the largest patch distance, less where the bank is dense around its nearest vector.
 
     s = (1 - exp(d*) / sum over b in N_b(m*) of exp(d_b)) d*, where d_b is the distance of the patch to b, and N_b(m*)
     the nearest bank vectors of its own nearest one m*.
 
     Args:
         query: (d,) embedding of the patch with the largest distance.
-        nearest: Index of m* in the bank.
-        distance: d*, on the common scale.
         bank: The memory bank.
         scale: Divisor to the common scale.
         neighbours: b.
 
     Source: Roth et al. 2022, eq. 7.
     """
+    first, nearest = bank.search(query[None])
+    distance = float(first[0, 0]) / scale
     if len(bank) < 2:
         return distance
-    _, index = bank.search(bank.vectors[nearest][None], neighbours)
-    around = np.unique(np.append(index[0], nearest))
-    distances = np.linalg.norm(bank.vectors[around] - query, axis=1)
-    if bank.metric == "cosine":
-        distances = distances**2 / 2
-    distances = distances / scale
+    _, around = bank.search(bank.vectors[nearest[0]], neighbours)
+    difference = bank.vectors[np.union1d(around[0], nearest[0])] - query
+    distances = to_distance(np.einsum("ij,ij->i", difference, difference), bank.metric) / scale
     # exp(d*) / sum exp(d_b) = 1 / sum exp(d_b - d*), with the largest exponent taken out against overflow.
     exponents = distances - distance
     largest = float(exponents.max())

@@ -25,6 +25,7 @@ from fewshot_ad.errors import WeightsError
 from fewshot_ad.images import Float32Array, Uint8Array
 
 DEFAULT_ENCODER = "efficientnet_lite0"
+DEFAULT_NORM_POWER = 0.75
 Fusion: TypeAlias = Literal["concat", "separate"]
 FUSIONS: tuple[Fusion, ...] = ("concat", "separate")
 
@@ -42,6 +43,9 @@ class EncoderSpec:
         fusion: `concat` brings the stages to the finest grid and joins them into one level; `separate` keeps a level
             a stage, each with its own memory bank and distance map.
         precision: Precision of the network.
+        norm_power: Each stage's feature vector is divided by its length to this power, 0..1. 0 leaves it alone; 1
+            makes it a direction. In between, faint texture counts nearly as much as strong contrast, and a change of
+            the light does not look like a defect.
     """
 
     name: str
@@ -51,6 +55,7 @@ class EncoderSpec:
     channels: tuple[int, ...]
     fusion: Fusion
     precision: Precision
+    norm_power: float
 
     @property
     def multiple(self) -> int:
@@ -72,8 +77,9 @@ class EncoderSpec:
 class Encoder:
     """An encoder ready to run. Made by `load_encoder`."""
 
-    def __init__(self, spec: EncoderSpec, engine: Engine, engine_name: EngineName) -> None:
+    def __init__(self, spec: EncoderSpec, engine: Engine, engine_name: EngineName, threads: int | None) -> None:
         self.spec = spec
+        self.threads = threads
         self.engine_name = engine_name
         self._engine = engine
 
@@ -86,7 +92,7 @@ class Encoder:
         Returns:
             One array (h, w, d) float32 a level: a single level with `concat`, one a stage with `separate`.
         """
-        stages = self._engine.run(np.ascontiguousarray(photograph))
+        stages = [self._scale(stage) for stage in self._engine.run(np.ascontiguousarray(photograph))]
         if self.spec.fusion == "separate" or len(stages) == 1:
             return tuple(np.ascontiguousarray(stage) for stage in stages)
         height, width = max(stage.shape[:2] for stage in stages)
@@ -99,6 +105,12 @@ class Encoder:
             start += stage.shape[2]
         return (joined,)
 
+    def _scale(self, stage: Float32Array) -> Float32Array:
+        if self.spec.norm_power == 0:
+            return stage
+        squared = np.einsum("hwc,hwc->hw", stage, stage)
+        return stage * np.maximum(squared, np.float32(1e-12))[..., None] ** np.float32(-self.spec.norm_power / 2)
+
 
 def load_encoder(
     name: str = DEFAULT_ENCODER,
@@ -107,6 +119,7 @@ def load_encoder(
     precision: Precision = "f32",
     stages: Sequence[int] | None = None,
     fusion: Fusion = "concat",
+    norm_power: float = DEFAULT_NORM_POWER,
     weights: str | os.PathLike[str] | None = None,
     allow_download: bool = False,
     threads: int | None = None,
@@ -120,6 +133,7 @@ def load_encoder(
         precision: `f32` or `bf16`.
         stages: Which stages to use, as indices into timm's `feature_info`; None takes the encoder's own.
         fusion: `concat` or `separate`, see `EncoderSpec.fusion`.
+        norm_power: 0..1, see `EncoderSpec.norm_power`.
         weights: Local weights of a timm model: `.safetensors`, or a `.pth` state dict.
         allow_download: Let timm fetch the weights from the internet if no file is given.
         threads: Number of CPU threads; None leaves it to the engine.
@@ -129,6 +143,8 @@ def load_encoder(
     """
     if fusion not in FUSIONS:
         raise WeightsError(f"expected fusion among {FUSIONS}, got {fusion!r}.")
+    if not 0 <= norm_power <= 1:
+        raise WeightsError(f"expected norm_power in 0..1, got {norm_power}.")
     if precision not in PRECISIONS:
         raise WeightsError(f"expected precision among {PRECISIONS}, got {precision!r}.")
     if engine is not None and engine not in ENGINES:
@@ -141,8 +157,10 @@ def load_encoder(
                 f"engine='torch' only, got engine={engine!r}."
             )
         pyramid = _load_pyramid(name, weights, stages, allow_download)
-        spec = EncoderSpec(name, pyramid.sha256(), pyramid.stages, pyramid.strides, pyramid.channels, fusion, precision)
-        return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch")
+        spec = EncoderSpec(
+            name, pyramid.sha256(), pyramid.stages, pyramid.strides, pyramid.channels, fusion, precision, norm_power
+        )
+        return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch", threads)
     if weights is not None:
         raise WeightsError(f"{name} ships with its weights; weights= is for timm models. Drop one of the two.")
     used = tuple(stages) if stages is not None else card.default_stages
@@ -157,13 +175,14 @@ def load_encoder(
         tuple(card.channels[i] for i in at),
         fusion,
         precision,
+        norm_power,
     )
     if engine == "torch":
         pyramid = _load_pyramid(card.backbone, None, used, False)
-        return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch")
+        return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch", threads)
     outputs = [f"stage{s}" for s in used]
     runtime = OnnxRuntimeEngine if engine == "onnxruntime" else OpenVINOEngine
-    return Encoder(spec, runtime(verified_file(card), outputs, precision, threads), engine or "openvino")
+    return Encoder(spec, runtime(verified_file(card), outputs, precision, threads), engine or "openvino", threads)
 
 
 def _load_pyramid(
