@@ -99,14 +99,14 @@ def prediction_limit(scores: Sequence[float], alpha: float) -> float:
     Source: Hahn & Meeker 1991, Statistical Intervals, section 4.7.
     """
     values = np.maximum(np.asarray(scores, np.float64), 1e-12)
-    largest = float(values.max())
+    # Not the largest score itself: a decision is "above", and the same photograph must not tip over by rounding.
+    floor = float(values.max()) * (1 + 1e-6)
     if len(values) < 2:
-        return largest
+        return floor
     logs = np.log(values)
     t = student_t_quantile(1 - alpha, len(values) - 1)
     limit = float(np.exp(logs.mean() + t * logs.std(ddof=1) * np.sqrt(1 + 1 / len(values))))
-    # Not the score itself: a decision is "above", and a photograph enrolled again must not tip over by rounding.
-    return max(limit, largest * (1 + 1e-6))
+    return max(limit, floor)
 
 
 def student_t_quantile(probability: float, degrees_of_freedom: int) -> float:

@@ -191,7 +191,7 @@ def _from_array(array: npt.NDArray[Any], color: ColorOrder, name: str) -> Uint8A
         return cv2.cvtColor(array, cv2.COLOR_GRAY2RGB)
     if color == "bgr":
         return cv2.cvtColor(array, cv2.COLOR_BGRA2RGB if array.shape[2] == 4 else cv2.COLOR_BGR2RGB)
-    return np.ascontiguousarray(array[..., :3])
+    return np.ascontiguousarray(array if array.shape[2] == 3 else array[..., :3])
 
 
 def _to_uint8(array: npt.NDArray[Any], name: str) -> Uint8Array:

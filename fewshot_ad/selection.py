@@ -28,9 +28,32 @@ MAX_HELD_OUT = 4
 DEFECTS = 32
 PROBE_BANK = 4096
 
-# A change must earn its cost: rotations make enrolment longer, a larger scale every inspection.
-MIN_GAIN_VIEWS = 0.02
-MIN_GAIN_SIZE = 0.03
+# A change must earn its cost: rotations make enrolment longer, a larger scale every inspection. With so few good
+# photographs either figure alone is often lucky; both together seldom are.
+MIN_GAIN_AUROC = 0.03
+MIN_GAIN_MARGIN = 0.2
+# No spread of good scores below this is believed.
+MIN_SPREAD = 0.02
+
+
+@dataclass(frozen=True)
+class Separability:
+    """How well drawn defects stand out from held-out good photographs.
+
+    Attributes:
+        auroc: AUROC of their scores, 0..1.
+        margin: Mean log score of the drawn defects above that of the good, in standard deviations of the good.
+    """
+
+    auroc: float
+    margin: float
+
+    def beats(self, other: Separability) -> bool:
+        """Whether it is better by enough to be more than luck."""
+        return self.auroc >= other.auroc + MIN_GAIN_AUROC and self.margin >= other.margin + MIN_GAIN_MARGIN
+
+    def __str__(self) -> str:
+        return f"{self.auroc:.2f} (margin {self.margin:.1f})"
 
 
 @dataclass(frozen=True)
@@ -97,24 +120,24 @@ def choose(
         tick()
         rotations = probe.separability((*FLIPS, *ROTATIONS), size)
         tick()
-        if none > flips + MIN_GAIN_VIEWS and none > rotations:
-            chosen = ()
-        elif rotations > flips + MIN_GAIN_VIEWS:
-            chosen = (*FLIPS, *ROTATIONS)
+        name = "flips"
+        if rotations.beats(flips):
+            chosen, name = (*FLIPS, *ROTATIONS), "flips and rotations"
+        elif none.beats(flips):
+            chosen, name = (), "none"
         reasons.append(
-            f"views: {['none', 'flips', 'flips and rotations'][0 if not chosen else 1 if chosen == FLIPS else 2]}; "
-            f"drawn defects separate from held-out photographs with AUROC {none:.3f} without views, {flips:.3f} with "
-            f"flips, {rotations:.3f} with rotations too."
+            f"views: {name}; drawn defects stand out from held-out good photographs with AUROC {none} without views, "
+            f"{flips} with flips, {rotations} with rotations too."
         )
     if image_size == "auto":
         separabilities = {size: probe.separability(chosen, size)}
         for larger in LARGER_SIZES:
             separabilities[larger] = probe.separability(chosen, larger)
             tick()
-            if separabilities[larger] < separabilities[size] + MIN_GAIN_SIZE:
+            if not separabilities[larger].beats(separabilities[size]):
                 break
             size = larger
-        figures = ", ".join(f"{value:.3f} at {at}" for at, value in separabilities.items())
+        figures = ", ".join(f"{value} at {at}" for at, value in separabilities.items())
         reasons.append(f"image size: {size}; AUROC of drawn defects {figures}.")
     if progress is not None:
         progress("settings", total, total)
@@ -142,7 +165,7 @@ class Probe:
             [random_defect(photograph, rng) for _ in range(DEFECTS // len(held_out))] for photograph in held_out
         ]
         self._embeddings: dict[tuple[int, View | None, int], Float32Array] = {}
-        self._separability: dict[tuple[tuple[View, ...], int], float] = {}
+        self._separability: dict[tuple[tuple[View, ...], int], Separability] = {}
 
     def _embed(self, photograph: Uint8Array, view: View | None, size: int) -> Float32Array:
         geometry = Geometry.fit(photograph.shape[:2], size, self._encoder.spec.multiple)  # type: ignore[arg-type]
@@ -160,14 +183,14 @@ class Probe:
             self._embeddings[key] = self._embed(self._photographs[at], view, size)
         return self._embeddings[key]
 
-    def separability(self, views: tuple[View, ...], size: int) -> float:
-        """AUROC of drawn defects against held-out good photographs, 0..1."""
+    def separability(self, views: tuple[View, ...], size: int) -> Separability:
+        """How well drawn defects stand out with these views, at this working scale."""
         key = (views, size)
         if key not in self._separability:
             self._separability[key] = self._measure(views, size)
         return self._separability[key]
 
-    def _measure(self, views: tuple[View, ...], size: int) -> float:
+    def _measure(self, views: tuple[View, ...], size: int) -> Separability:
         good: list[float] = []
         bad: list[float] = []
         for at, defective in enumerate(self._defective):
@@ -179,8 +202,9 @@ class Probe:
             index.add(pool[subset])
             good.append(self._score(index, self._support(at, None, size)))
             bad.extend(self._score(index, self._embed(photograph, None, size)) for photograph in defective)
-        self.good, self.bad = good, bad
-        return auroc([0] * len(good) + [1] * len(bad), good + bad)
+        log_good, log_bad = np.log(np.maximum(good, 1e-12)), np.log(np.maximum(bad, 1e-12))
+        margin = (log_bad.mean() - log_good.mean()) / max(float(log_good.std(ddof=1)), MIN_SPREAD)
+        return Separability(auroc([0] * len(good) + [1] * len(bad), good + bad), float(margin))
 
     def _score(self, index: faiss.IndexFlatL2, embeddings: Float32Array) -> float:
         squared, _ = index.search(embeddings, 1)

@@ -1,0 +1,39 @@
+"""Enroll a product from a folder of good photographs and inspect others; write overlays beside them.
+
+python examples/enroll_and_inspect.py good/ line/ --output overlays/
+"""
+
+import argparse
+from pathlib import Path
+
+import cv2
+
+from fewshot_ad import Inspector
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("good", type=Path, help="folder of 2 to 8 good photographs")
+    parser.add_argument("line", type=Path, help="folder of photographs to inspect")
+    parser.add_argument("--output", type=Path, default=Path("overlays"))
+    args = parser.parse_args()
+
+    inspector = Inspector.from_support(args.good)
+    for note in (*inspector.enrolment.notes, *inspector.enrolment.reasons):
+        print(note)
+    print(inspector.calibration.explain())
+    args.output.mkdir(parents=True, exist_ok=True)
+    inspector.save(args.output / f"{inspector.product}.fsad")
+
+    for result in inspector.inspect_batch(args.line, errors="return"):
+        if isinstance(result, Exception):
+            print(f"not readable: {result}")
+            continue
+        verdict = "ANOMALOUS" if result.is_anomalous else "good"
+        print(f"{result.name}: {verdict}, severity {result.severity:.2f}, regions {[r.box for r in result.regions]}")
+        overlay = cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR)
+        cv2.imwrite(str(args.output / f"{Path(result.name).stem}.png"), overlay)
+
+
+if __name__ == "__main__":
+    main()

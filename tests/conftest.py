@@ -1,0 +1,75 @@
+"""What the tests share: photographs that always exist, the shared data where it does, one encoder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fewshot_ad import Inspector, load_encoder
+from fewshot_ad.encoder import Encoder
+
+SHARED = Path(os.environ.get("FEWSHOT_AD_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Encoder:
+    return load_encoder()
+
+
+@pytest.fixture(scope="session")
+def bottle() -> Path:
+    """A real product in MVTec layout."""
+    folder = SHARED / "bottle"
+    if not folder.is_dir():
+        pytest.skip(
+            f"NO REAL PHOTOGRAPHS: {SHARED} is absent; set FEWSHOT_AD_DATA to a folder of MVTec-layout products"
+        )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def brick() -> np.ndarray:
+    """A real photograph, (512, 512) uint8, from scikit-image's wheel."""
+    data = pytest.importorskip("skimage.data")
+    return data.brick()
+
+
+def make_part(seed: int, size: int = 128, defect: bool = False) -> np.ndarray:
+    """A made-up part: a washer on a textured table, (size, size, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    table = cv2.GaussianBlur(rng.normal(110, 25, (size, size, 3)).astype(np.float32), (0, 0), 1.5)
+    centre = tuple(int(v) for v in size / 2 + rng.uniform(-2, 2, 2))
+    cv2.circle(table, centre, size // 3, (190, 185, 180), -1, cv2.LINE_AA)
+    cv2.circle(table, centre, size // 7, (60, 60, 65), -1, cv2.LINE_AA)
+    if defect:
+        x, y = centre
+        cv2.circle(table, (x + size // 4, y), size // 14, (30, 20, 140), -1, cv2.LINE_AA)
+    return np.clip(table + rng.normal(0, 2, table.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def parts() -> list[np.ndarray]:
+    return [make_part(seed) for seed in range(5)]
+
+
+@pytest.fixture(scope="session")
+def broken_part() -> np.ndarray:
+    return make_part(100, defect=True)
+
+
+@pytest.fixture(scope="session")
+def inspector(parts: list[np.ndarray], encoder: Encoder) -> Inspector:
+    return Inspector.from_support(parts, product="washer", encoder=encoder, views="hflip,vflip", image_size=128)
+
+
+@pytest.fixture
+def part_folder(tmp_path: Path, parts: list[np.ndarray]) -> Path:
+    folder = tmp_path / "washer" / "good"
+    folder.mkdir(parents=True)
+    for i, part in enumerate(parts):
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.cvtColor(part, cv2.COLOR_RGB2BGR))
+    return folder

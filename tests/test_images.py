@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fewshot_ad.errors import ImageError
+from fewshot_ad.images import Geometry, expand_sources, inside_patches, list_images, read_image
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return cv2.GaussianBlur(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8), (0, 0), 2)
+
+
+def test_rgb_array_is_returned_as_it_is(picture: np.ndarray) -> None:
+    assert read_image(picture) is picture
+
+
+def test_bgr_is_swapped_and_grey_is_repeated(picture: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_image(picture, color="bgr"), picture[..., ::-1])
+    grey = read_image(picture[..., 0])
+    np.testing.assert_array_equal(grey, np.repeat(picture[..., :1], 3, axis=2))
+
+
+def test_png_rgba_and_palette_match_pil(tmp_path: Path, picture: np.ndarray) -> None:
+    rgba = np.dstack([picture, np.full(picture.shape[:2], 200, np.uint8)])
+    Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), picture)
+    palette = Image.fromarray(picture).convert("P")
+    palette.save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), np.asarray(palette.convert("RGB")))
+    np.testing.assert_array_equal(read_image(palette), np.asarray(palette.convert("RGB")))
+
+
+def test_sixteen_bit_grey_is_scaled_over_the_full_range(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    cv2.imwrite(str(tmp_path / "ramp.png"), ramp)
+    read = read_image(tmp_path / "ramp.png")
+    expected = np.rint(ramp / 257).astype(np.uint8)
+    np.testing.assert_array_equal(read[..., 0], expected)
+    np.testing.assert_array_equal(read_image(ramp), read)
+    np.testing.assert_array_equal(read_image(Image.open(tmp_path / "ramp.png")), read)
+
+
+def test_sixteen_bit_colour_keeps_channel_order(tmp_path: Path, picture: np.ndarray) -> None:
+    deep = picture.astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), picture)
+
+
+def test_cmyk_jpeg_looks_as_pil_shows_it(tmp_path: Path, picture: np.ndarray) -> None:
+    Image.fromarray(picture).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    expected = np.asarray(Image.open(tmp_path / "cmyk.jpg").convert("RGB")).astype(int)
+    assert np.abs(read_image(tmp_path / "cmyk.jpg").astype(int) - expected).mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, picture: np.ndarray, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    from PIL import ImageOps
+
+    stored = Image.open(tmp_path / "turned.jpg")
+    expected = np.asarray(ImageOps.exif_transpose(stored)).astype(int)
+    read = read_image(tmp_path / "turned.jpg")
+    assert read.shape == expected.shape
+    assert np.abs(read.astype(int) - expected).mean() < 3
+    np.testing.assert_array_equal(read_image(stored), expected)
+
+
+def test_floats_are_0_to_1(picture: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_image(picture / 255.0), picture)
+
+
+def png_header_only(path: Path, width: int, height: int) -> None:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    body = b"IDAT" + zlib.compress(b"\0" * 1000)
+    path.write_bytes(data + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
+
+
+def make_bad(kind: str, tmp_path: Path, picture: np.ndarray) -> Path:
+    path = tmp_path / "bad.png"
+    if kind == "text":
+        path.write_text("this is a letter, not a photograph\n" * 10)
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated jpeg":
+        path = tmp_path / "bad.jpg"
+        Image.fromarray(picture).save(path)
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "truncated png":
+        Image.fromarray(picture).save(path)
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "one pixel":
+        Image.fromarray(picture[:1, :1]).save(path)
+    elif kind == "huge header":
+        png_header_only(path, 20_000, 20_000)
+    elif kind == "animated gif":
+        path = tmp_path / "bad.gif"
+        frames = [Image.fromarray(picture).convert("P"), Image.fromarray(picture[::-1].copy()).convert("P")]
+        frames[0].save(path, save_all=True, append_images=frames[1:])
+    elif kind == "missing":
+        path = tmp_path / "nowhere.png"
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("text", "content is none of these"),
+        ("empty", "0 bytes"),
+        ("truncated jpeg", "truncated or damaged"),
+        ("truncated png", "truncated or damaged"),
+        ("one pixel", "at least 16 x 16 pixels, got 1 x 1"),
+        ("huge header", "20000 x 20000 = 400 megapixels"),
+        ("animated gif", "animated GIF of 2 frames"),
+        ("missing", "does not exist"),
+    ],
+)
+def test_bad_files_say_what_is_wrong(tmp_path: Path, picture: np.ndarray, kind: str, says: str) -> None:
+    path = make_bad(kind, tmp_path, picture)
+    with pytest.raises(ImageError, match=says) as caught:
+        read_image(path)
+    assert str(path) in str(caught.value)
+
+
+def test_still_gif_is_read(tmp_path: Path, picture: np.ndarray) -> None:
+    still = Image.fromarray(picture).convert("P")
+    still.save(tmp_path / "still.gif")
+    expected = np.asarray(Image.open(tmp_path / "still.gif").convert("RGB"))
+    np.testing.assert_array_equal(read_image(tmp_path / "still.gif"), expected)
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [
+        (np.full((32, 32, 3), np.nan), "NaN or infinity"),
+        (np.full((32, 32, 3), 200.0), "floats in 0..1, got 200..200"),
+        (np.zeros((32, 32, 3), np.int32), "got int32"),
+        (np.zeros((32, 32, 3), np.complex64), "got complex64"),
+        (np.zeros((3, 32, 32), np.uint8), "channels first"),
+        (np.zeros((32, 32, 2), np.uint8), r"expected shape \(H, W\)"),
+        (np.zeros((0, 0, 3), np.uint8), "got 0 x 0"),
+        (np.zeros(5, np.uint8), "expected shape"),
+    ],
+)
+def test_bad_arrays_say_what_is_wrong(array: np.ndarray, says: str) -> None:
+    with pytest.raises(ImageError, match=says):
+        read_image(array)
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(ImageError, match="got dict"):
+        read_image({"not": "a photograph"})  # type: ignore[arg-type]
+
+
+def test_folder_glob_file_and_array_stack_expand(tmp_path: Path, picture: np.ndarray) -> None:
+    for name in ("b.png", "a.PNG", "notes.txt"):
+        Image.fromarray(picture).save(tmp_path / name, format="png")
+    assert [p.name for p in list_images(tmp_path)] == ["a.PNG", "b.png"]
+    assert [p.name for p in list_images(str(tmp_path / "*.png"))] == ["b.png"]
+    assert len(expand_sources([tmp_path, picture])) == 3
+    assert len(expand_sources(np.stack([picture] * 4))) == 4
+    with pytest.raises(ImageError, match="nothing matches"):
+        list_images(tmp_path / "*.bmp")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ImageError, match="the folder is empty"):
+        list_images(empty)
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(16, 900), width=st.integers(16, 900), size=st.sampled_from([64, 256, 384]))
+def test_geometry_keeps_aspect_and_maps_back(height: int, width: int, size: int) -> None:
+    geometry = Geometry.fit((height, width), size, 16)
+    scale_x, scale_y = geometry.scale_xy()
+    content_h, content_w = geometry.content_hw
+    if min(content_h, content_w) > 16:
+        # To within the rounding of a side to whole pixels.
+        assert abs(scale_x / scale_y - 1) <= 0.5 / content_h + 0.5 / content_w + 1e-9
+        assert content_h * content_w == pytest.approx(size * size, rel=0.1)
+    assert all(side % 16 == 0 for side in geometry.input_hw)
+    assert geometry.to_input(np.zeros((height, width, 3), np.uint8)).shape[:2] == geometry.input_hw
+
+
+def test_a_dot_comes_back_to_its_place() -> None:
+    photograph = np.zeros((500, 1250, 3), np.uint8)
+    cv2.circle(photograph, (1100, 90), 25, (255, 255, 255), -1)
+    geometry = Geometry.fit((500, 1250), 256, 16)
+    back = geometry.crop_to_photo(geometry.to_input(photograph)[..., 0].astype(np.float32))
+    assert back.shape == (500, 1250)
+    rows, columns = np.nonzero(back > 128)
+    assert rows.mean() == pytest.approx(90, abs=2)
+    assert columns.mean() == pytest.approx(1100, abs=2)
+
+
+def test_shrinking_averages_like_pil(picture: np.ndarray) -> None:
+    big = cv2.resize(picture, (1024, 1024), interpolation=cv2.INTER_CUBIC)
+    ours = Geometry.fit((1024, 1024), 256, 16).to_input(big).astype(int)
+    pil = np.asarray(Image.fromarray(big).resize((256, 256), Image.Resampling.BOX)).astype(int)
+    assert np.abs(ours - pil).max() <= 1
+
+
+def test_inside_patches_whole_or_partly() -> None:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, :20] = 255
+    np.testing.assert_array_equal(inside_patches(mask, (4, 4))[0], [True, True, False, False])
+    np.testing.assert_array_equal(inside_patches(mask, (4, 4), partly=True)[0], [True, True, True, False])

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from fewshot_ad import Inspector
+from fewshot_ad.inspection import Inspection, MapScale, Region
+
+
+def inspection(heat: np.ndarray, regions: tuple[Region, ...] = ()) -> Inspection:
+    photograph = np.full((*heat.shape, 3), 128, np.uint8)
+    return Inspection("p", "e", 0.5, 1.0, False, 0.5, heat, regions, MapScale(1.0, 3.0), {"total": 1.0}, photograph)
+
+
+def test_overlay_has_a_fixed_scale() -> None:
+    heat = np.full((20, 20), 1.0, np.float32)
+    np.testing.assert_array_equal(inspection(heat).overlay(), 128)
+    heat[5, 5] = 3.0
+    picture = inspection(heat).overlay()
+    red = picture[5, 5].astype(int)
+    assert red[0] > red[1] + 50
+    assert red[0] > red[2] + 50
+    # Another, worse pixel elsewhere changes nothing here: no per-image stretching.
+    heat[15, 15] = 300.0
+    np.testing.assert_array_equal(inspection(heat).overlay()[5, 5], picture[5, 5])
+
+
+def test_overlay_outlines_regions() -> None:
+    region = Region((2, 3, 10, 8), 80, (5, 5), 2.0)
+    picture = inspection(np.ones((40, 40), np.float32), (region,)).overlay()
+    np.testing.assert_array_equal(picture[3, 2], [255, 0, 0])
+    np.testing.assert_array_equal(picture[10, 11], [255, 0, 0])
+
+
+def test_inspection_is_frozen_and_json_able(inspector: Inspector, broken_part: np.ndarray) -> None:
+    result = inspector.inspect(broken_part)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.score = 0.0  # type: ignore[misc]
+    fields = json.loads(json.dumps(result.as_dict()))
+    assert fields["schema"] == 1
+    assert fields["is_anomalous"] is True
+    assert fields["regions"][0]["box"] == list(result.regions[0].box)
+    assert "anomaly_map" not in repr(result)
