@@ -33,9 +33,10 @@ def write_artefact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[
         ArtefactError: The file cannot be written; what was there before is untouched.
     """
     path = Path(path)
-    text = json.dumps({"format_version": FORMAT_VERSION, **record}, sort_keys=True)
+    # One metadata entry only: safetensors writes several in no fixed order.
+    text = json.dumps({"format_version": FORMAT_VERSION, "sha256": _NO_HASH, **record}, sort_keys=True)
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    data = safetensors.numpy.save(contiguous, {_KEY: text, "sha256": _NO_HASH})
+    data = safetensors.numpy.save(contiguous, {_KEY: text})
     # The hash covers every byte of the file, itself taken as zeros.
     digest = hashlib.sha256(data).hexdigest()
     data = data.replace(_NO_HASH.encode(), digest.encode(), 1)
@@ -91,14 +92,13 @@ def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
         ) from None
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read ({error.strerror}). Check the path and permissions.") from error
-    metadata = _metadata(data, path)
-    digest = metadata.get("sha256", "")
+    record = _record(data, path)
+    digest = str(record["sha256"])
     if hashlib.sha256(data.replace(digest.encode(), _NO_HASH.encode(), 1)).hexdigest() != digest:
         raise ArtefactError(
             f"{path}: the content does not match its own hash: the file was damaged or altered after it was written. "
             "Copy it again or enroll again."
         )
-    record = json.loads(metadata[_KEY])
     version = record.get("format_version")
     if version != FORMAT_VERSION:
         raise ArtefactError(
@@ -108,22 +108,24 @@ def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
     return dict(safetensors.numpy.load(data)), record
 
 
-def _metadata(data: bytes, path: Path) -> dict[str, str]:
+def _record(data: bytes, path: Path) -> dict[str, Any]:
     try:
         length = int.from_bytes(data[:8], "little")
         if len(data) < 8 or length > len(data) - 8:
             raise ValueError(f"{len(data)} bytes are too few")
         header = json.loads(data[8 : 8 + length])
-        metadata = header["__metadata__"]
         end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
         if len(data) != 8 + length + end:
             raise ValueError(f"expected {8 + length + end} bytes, got {len(data)}")
         safetensors.numpy.load(data)
-        if not {_KEY, "sha256"} <= set(metadata):
+        if _KEY not in header.get("__metadata__", {}):
             raise ValueError("a safetensors file, but not written by fewshot-ad")
+        record: dict[str, Any] = json.loads(header["__metadata__"][_KEY])
+        if len(record["sha256"]) != len(_NO_HASH):
+            raise ValueError("its hash is not one")
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
         raise ArtefactError(
             f"{path}: expected a whole .fsad file, got something else or a part of one ({error}). "
             "Copy it again or enroll again."
         ) from error
-    return dict(metadata)
+    return record

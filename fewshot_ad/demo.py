@@ -21,7 +21,7 @@ from fewshot_ad.inspector import Inspector
 from fewshot_ad.memory_bank import Progress
 
 TEXTURES = ("brick", "grass", "gravel")
-CROP = 160
+CROP = 128
 TILE = 256
 ProgressContext = Callable[[bool], AbstractContextManager["Progress | None"]]
 
@@ -47,13 +47,12 @@ class DemoProduct:
 def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
     """A textured "product" cut from one of scikit-image's photographs (CC0, 512 x 512, in its wheel).
 
-    The support set comes from the upper half, what is inspected from the lower half, so no pixel is in both. Defects
-    are drawn.
+    The crops do not overlap, so what is inspected was not enrolled. Defects are drawn.
 
     Args:
         name: `brick`, `grass` or `gravel`.
-        shots: Number of support crops.
-        seed: Of the crops and the defects.
+        shots: Number of support crops, at most 10.
+        seed: Of the crops' order and the defects.
     """
     try:
         from skimage import data
@@ -62,24 +61,23 @@ def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
             "the demo's photographs ship with scikit-image: pip install 'fewshot-ad[demo]'."
         ) from error
     photograph = read_image(getattr(data, name)())
+    crops = [
+        np.ascontiguousarray(photograph[y : y + CROP, x : x + CROP])
+        for y in range(0, photograph.shape[0] - CROP + 1, CROP)
+        for x in range(0, photograph.shape[1] - CROP + 1, CROP)
+    ]
+    if not 1 <= shots <= len(crops) - 6:
+        raise SupportSetError(f"expected 1 to {len(crops) - 6} shots for the shipped photographs, got {shots}.")
     rng = np.random.default_rng([seed, TEXTURES.index(name)])
-    middle = photograph.shape[0] // 2
-
-    def crop(top: int, bottom: int) -> Uint8Array:
-        y = int(rng.integers(top, bottom - CROP))
-        x = int(rng.integers(0, photograph.shape[1] - CROP))
-        return np.ascontiguousarray(photograph[y : y + CROP, x : x + CROP])
-
-    support = [crop(0, middle) for _ in range(shots)]
-    tests = [DemoImage(crop(middle, photograph.shape[0]), "good", f"{name}_good_{i}") for i in range(4)]
-    for i in range(2):
-        scratched = scratch(crop(middle, photograph.shape[0]), rng, length=0.4, width=0.012, contrast=0.9)
-        stained = blot(crop(middle, photograph.shape[0]), rng, radius=0.12, contrast=0.8)
-        broken = missing_piece(crop(middle, photograph.shape[0]), rng, radius=0.12)
+    order = rng.permutation(len(crops))
+    support = [crops[i] for i in order[:shots]]
+    rest = [crops[i] for i in order[shots:]]
+    tests = [DemoImage(crop, "good", f"{name}_good_{i}") for i, crop in enumerate(rest[:4])]
+    for i, crop in enumerate(rest[-2:]):
         tests += [
-            DemoImage(scratched, "scratch", f"{name}_scratch_{i}"),
-            DemoImage(stained, "stain", f"{name}_stain_{i}"),
-            DemoImage(broken, "missing", f"{name}_missing_{i}"),
+            DemoImage(scratch(crop, rng, length=0.5, width=0.015, contrast=0.9), "scratch", f"{name}_scratch_{i}"),
+            DemoImage(blot(crop, rng, radius=0.15, contrast=0.9), "stain", f"{name}_stain_{i}"),
+            DemoImage(missing_piece(crop, rng, radius=0.15), "missing", f"{name}_missing_{i}"),
         ]
     return DemoProduct(name, support, tests)
 

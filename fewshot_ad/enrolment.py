@@ -26,8 +26,8 @@ from fewshot_ad.memory_bank import (
 from fewshot_ad.scoring import Measurement, ScoringConfig, anomaly_map, measure
 from fewshot_ad.support import SupportImage, View
 
-# Patches held at once; beyond, each photograph is thinned by its own coreset first (composable: the coreset of
-# coresets covers within twice the radius), which bounds memory for hundreds of photographs.
+# Patches held at once. Beyond, each photograph gives a random share of its views' patches (and of its own only if
+# those alone are too many), which bounds memory and time for hundreds of photographs or a large working scale.
 POOL_LIMIT = 131_072
 
 
@@ -155,8 +155,10 @@ def embed_support(
         for pools, target in zip(own, collected, strict=True):
             joined = _join(pools)
             if len(joined.vectors) > share:
-                picked = greedy_coreset(joined.vectors, share, seed)
-                joined = Pool(joined.vectors[picked], joined.origin[picked])
+                # A stable sort by "is a view" after shuffling puts the photograph's own patches first.
+                shuffled = np.random.default_rng([seed, i]).permutation(len(joined.vectors))
+                kept = shuffled[np.argsort(joined.origin.view[shuffled] > 0, kind="stable")][:share]
+                joined = Pool(joined.vectors[kept], joined.origin[kept])
             target.append(joined)
     return Embedded(tuple(_join(pools) for pools in collected), tuple(stand_ins), len(images))
 

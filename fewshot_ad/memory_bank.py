@@ -132,6 +132,39 @@ def to_distance(squared: Float32Array, metric: Metric) -> Float32Array:
     return np.sqrt(squared) if metric == "l2" else squared * np.float32(0.5)
 
 
+class NearestSearch:
+    """Squared distance to the nearest of a set of vectors: a matrix product and a minimum, compiled by OpenVINO.
+
+    Args:
+        vectors: (n, d) float32.
+        threads: Number of CPU threads; None leaves it to OpenVINO.
+    """
+
+    def __init__(self, vectors: Float32Array, threads: int | None = None) -> None:
+        queries = ops.parameter([-1, vectors.shape[1]], np.float32)
+        axis = ops.constant(np.array([1]))
+        smallest = None
+        # About a thousand rows at a time keep the product in the processor's cache until its minimum is taken.
+        for block in np.array_split(vectors, min(8, 1 + len(vectors) // 1000)):
+            product = ops.matmul(queries, ops.constant(-2 * block), False, True)
+            squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
+            minimum = ops.reduce_min(ops.add(product, squared), axis, False)
+            smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
+        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            config["INFERENCE_NUM_THREADS"] = threads
+        model = openvino.Model([smallest], [queries])
+        self._request = openvino.Core().compile_model(model, "CPU", config).create_infer_request()
+        self._lock = threading.Lock()
+
+    def __call__(self, queries: Float32Array) -> Float32Array:
+        """Squared distances (m,) float32 of queries (m, d) float32; rounding may leave them slightly below zero."""
+        queries = np.ascontiguousarray(queries)
+        with self._lock:
+            smallest = self._request.infer([openvino.Tensor(queries, shared_memory=queries.flags.writeable)])[0].copy()
+        return smallest + np.einsum("ij,ij->i", queries, queries)
+
+
 @dataclass(frozen=True)
 class Origin:
     """Where bank vectors come from.
@@ -188,8 +221,7 @@ class MemoryBank:
         self.metric: Metric = metric
         self._index = faiss.IndexFlatL2(self.vectors.shape[1])
         self._index.add(self.vectors)
-        self._product = _compile_product(self.vectors, threads)
-        self._lock = threading.Lock()
+        self._nearest = NearestSearch(self.vectors, threads)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -216,25 +248,4 @@ class MemoryBank:
         Returns:
             (m,) float32 in the bank's metric.
         """
-        queries = np.ascontiguousarray(embeddings)
-        with self._lock:
-            smallest = self._product.infer([openvino.Tensor(queries, shared_memory=True)])[0].copy()
-        return to_distance(smallest + np.einsum("ij,ij->i", queries, queries), self.metric)
-
-
-def _compile_product(vectors: Float32Array, threads: int | None) -> Any:
-    """Queries (m, d) -> min over b of |b|^2 - 2 q.b, (m,); |q|^2 short of the smallest squared distance."""
-    queries = ops.parameter([-1, vectors.shape[1]], np.float32)
-    axis = ops.constant(np.array([1]))
-    smallest = None
-    # About a thousand rows at a time keep the product in the processor's cache until its minimum is taken.
-    for block in np.array_split(vectors, min(8, 1 + len(vectors) // 1000)):
-        product = ops.matmul(queries, ops.constant(-2 * block), False, True)
-        squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
-        minimum = ops.reduce_min(ops.add(product, squared), axis, False)
-        smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
-    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
-    model = openvino.Model([smallest], [queries])
-    return openvino.Core().compile_model(model, "CPU", config).create_infer_request()
+        return to_distance(self._nearest(embeddings), self.metric)

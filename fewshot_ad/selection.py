@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import faiss
 import numpy as np
 
 from fewshot_ad.defects import random_defect
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
-from fewshot_ad.memory_bank import Progress, normalise, to_distance
+from fewshot_ad.memory_bank import NearestSearch, Progress, normalise, to_distance
 from fewshot_ad.metrics import auroc
 from fewshot_ad.scoring import ScoringConfig, top_mean
 from fewshot_ad.support import SupportImage, View, ViewsSpec, parse_views
@@ -30,7 +29,7 @@ PROBE_BANK = 4096
 
 # A change must earn its cost: rotations make enrolment longer, a larger scale every inspection. With so few good
 # photographs either figure alone is often lucky; both together seldom are.
-MIN_GAIN_AUROC = 0.03
+MIN_GAIN_AUROC = 0.02
 MIN_GAIN_MARGIN = 0.2
 # No spread of good scores below this is believed.
 MIN_SPREAD = 0.02
@@ -121,10 +120,10 @@ def choose(
         rotations = probe.separability((*FLIPS, *ROTATIONS), size)
         tick()
         name = "flips"
-        if rotations.beats(flips):
-            chosen, name = (*FLIPS, *ROTATIONS), "flips and rotations"
-        elif none.beats(flips):
+        if none.beats(flips) and none.auroc >= rotations.auroc:
             chosen, name = (), "none"
+        elif rotations.beats(flips):
+            chosen, name = (*FLIPS, *ROTATIONS), "flips and rotations"
         reasons.append(
             f"views: {name}; drawn defects stand out from held-out good photographs with AUROC {none} without views, "
             f"{flips} with flips, {rotations} with rotations too."
@@ -198,14 +197,14 @@ class Probe:
             pool = np.concatenate([self._support(i, view, size) for i in others for view in (None, *views)])
             # A random subset finds the same ranking as a coreset and takes no time.
             subset = np.random.default_rng(self._seed).permutation(len(pool))[:PROBE_BANK]
-            index = faiss.IndexFlatL2(pool.shape[1])
-            index.add(pool[subset])
-            good.append(self._score(index, self._support(at, None, size)))
-            bad.extend(self._score(index, self._embed(photograph, None, size)) for photograph in defective)
+            nearest = NearestSearch(pool[subset], self._encoder.threads)
+            # One search a fold, so that it and the encoder do not take turns.
+            queries = [self._support(at, None, size), *(self._embed(p, None, size) for p in defective)]
+            distances = to_distance(nearest(np.concatenate(queries)), self._scoring.metric)
+            starts = np.cumsum([len(q) for q in queries])[:-1]
+            scores = [top_mean(d, self._scoring.top_fraction) for d in np.split(distances, starts)]
+            good.append(scores[0])
+            bad.extend(scores[1:])
         log_good, log_bad = np.log(np.maximum(good, 1e-12)), np.log(np.maximum(bad, 1e-12))
         margin = (log_bad.mean() - log_good.mean()) / max(float(log_good.std(ddof=1)), MIN_SPREAD)
         return Separability(auroc([0] * len(good) + [1] * len(bad), good + bad), float(margin))
-
-    def _score(self, index: faiss.IndexFlatL2, embeddings: Float32Array) -> float:
-        squared, _ = index.search(embeddings, 1)
-        return top_mean(to_distance(squared[:, 0], self._scoring.metric), self._scoring.top_fraction)

@@ -26,6 +26,8 @@ from fewshot_ad.images import Float32Array, Uint8Array
 
 DEFAULT_ENCODER = "efficientnet_lite0"
 DEFAULT_NORM_POWER = 0.75
+# OpenCV resizes at most this many channels at once.
+MAX_CV_CHANNELS = 128
 Fusion: TypeAlias = Literal["concat", "separate"]
 FUSIONS: tuple[Fusion, ...] = ("concat", "separate")
 
@@ -99,10 +101,12 @@ class Encoder:
         joined = np.empty((height, width, sum(self.spec.channels)), np.float32)
         start = 0
         for stage in stages:
-            if stage.shape[:2] != (height, width):
-                stage = cv2.resize(stage, (width, height), interpolation=cv2.INTER_LINEAR)
-            joined[..., start : start + stage.shape[2]] = stage
-            start += stage.shape[2]
+            for first in range(0, stage.shape[2], MAX_CV_CHANNELS):
+                part = stage[..., first : first + MAX_CV_CHANNELS]
+                if stage.shape[:2] != (height, width):
+                    part = cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_LINEAR)
+                joined[..., start : start + part.shape[2]] = part
+                start += part.shape[2]
         return (joined,)
 
     def _scale(self, stage: Float32Array) -> Float32Array:

@@ -85,7 +85,8 @@ class OpenVINOEngine:
 
     def run(self, photograph: Uint8Array) -> list[Float32Array]:
         """See `Engine.run`."""
-        batch = photograph[None]
+        # OpenVINO shares memory with writable arrays only, and promises to write nothing into an input.
+        batch = (photograph if photograph.flags.writeable else photograph.copy())[None]
         with self._lock:
             result = self._request(batch.shape).infer([self._ov.Tensor(batch, shared_memory=True)])  # type: ignore[attr-defined]
             return [result[i][0] for i in range(len(self._outputs))]

@@ -1,0 +1,118 @@
+"""One number everywhere: the three engines agree on real photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fewshot_ad import Inspector, load_encoder
+from fewshot_ad.encoder.engine import MAX_FIXED_SIZES
+from fewshot_ad.errors import WeightsError
+
+
+def available(engine: str) -> bool:
+    try:
+        load_encoder(engine=engine)  # type: ignore[arg-type]
+    except WeightsError:
+        return False
+    return True
+
+
+OTHERS = [
+    pytest.param(e, marks=pytest.mark.skipif(not available(e), reason=f"{e} is not installed"))
+    for e in ("onnxruntime", "torch")
+]
+
+
+@pytest.fixture(scope="module")
+def photographs(brick: np.ndarray) -> list[np.ndarray]:
+    data = pytest.importorskip("skimage.data")
+    crops = [cv2.cvtColor(brick[y : y + 160, x : x + 200], cv2.COLOR_GRAY2RGB) for y in (0, 170, 340) for x in (0, 250)]
+    return [*crops, data.coffee(), data.chelsea(), data.rocket()]
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_embeddings_agree(engine: str, photographs: list[np.ndarray]) -> None:
+    ours, theirs = load_encoder(stages=(1, 2, 3)), load_encoder(engine=engine, stages=(1, 2, 3))  # type: ignore[arg-type]
+    assert ours.spec == theirs.spec
+    for photograph in photographs:
+        picture = cv2.resize(photograph, (192, 160))
+        np.testing.assert_allclose(ours.encode(picture)[0], theirs.encode(picture)[0], atol=2e-4)
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_scores_agree_and_no_decision_flips(engine: str, photographs: list[np.ndarray], tmp_path: Path) -> None:
+    """Largest relative difference of image scores at most 1e-3."""
+    inspector = Inspector.from_support(photographs[:4], views="hflip,vflip", image_size=192)
+    inspector.save(tmp_path / "p.fsad")
+    other = Inspector.load(tmp_path / "p.fsad", engine=engine)  # type: ignore[arg-type]
+    for photograph in photographs:
+        a, b = inspector.inspect(photograph), other.inspect(photograph)
+        assert b.score == pytest.approx(a.score, rel=1e-3, abs=2e-3 * inspector.threshold)
+        assert a.is_anomalous == b.is_anomalous
+    for photograph in photographs[4:]:
+        assert other.inspect(photograph).score == pytest.approx(inspector.inspect(photograph).score, rel=1e-3)
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+def test_scores_agree_on_real_bottles(engine: str, bottle: Path, tmp_path: Path) -> None:
+    support = sorted((bottle / "train" / "good").iterdir())[:4]
+    inspector = Inspector.from_support(support, views="hflip", image_size=256)
+    inspector.save(tmp_path / "p.fsad")
+    other = Inspector.load(tmp_path / "p.fsad", engine=engine)  # type: ignore[arg-type]
+    for path in [
+        *sorted((bottle / "test" / "good").iterdir())[:8],
+        *sorted((bottle / "test" / "broken_small").iterdir())[:8],
+    ]:
+        a, b = inspector.inspect(path), other.inspect(path)
+        assert b.score == pytest.approx(a.score, rel=1e-3)
+        assert a.is_anomalous == b.is_anomalous
+
+
+def test_sizes_beyond_the_compiled_ones_give_the_same_numbers(photographs: list[np.ndarray]) -> None:
+    fresh, used = load_encoder(), load_encoder()
+    for i in range(MAX_FIXED_SIZES):
+        used.encode(np.zeros((64 + 16 * i, 64, 3), np.uint8))
+    picture = cv2.resize(photographs[0], (176, 208))
+    np.testing.assert_allclose(used.encode(picture)[0], fresh.encode(picture)[0], atol=2e-4)
+    picture = cv2.resize(photographs[1], (320, 96))
+    np.testing.assert_allclose(used.encode(picture)[0], fresh.encode(picture)[0], atol=2e-4)
+
+
+def test_read_only_and_strided_pictures_are_fine() -> None:
+    encoder = load_encoder()
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    expected = encoder.encode(picture)[0]
+    frozen = picture.copy()
+    frozen.flags.writeable = False
+    np.testing.assert_array_equal(encoder.encode(frozen)[0], expected)
+    np.testing.assert_array_equal(encoder.encode(np.asfortranarray(picture))[0], expected)
+
+
+def test_bf16_stays_near_and_is_named() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    exact, rough = load_encoder(), load_encoder(precision="bf16")
+    assert exact.spec != rough.spec
+    a, b = exact.encode(picture)[0], rough.encode(picture)[0]
+    assert np.abs(a - b).mean() < 0.1 * np.abs(a).mean()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"engine": "abacus"}, "expected engine among"),
+        ({"precision": "int4"}, "expected precision among"),
+        ({"fusion": "sum"}, "expected fusion among"),
+        ({"norm_power": 2}, r"norm_power in 0\.\.1"),
+        ({"stages": (7,)}, "expected stages among"),
+        ({"weights": "x.pth"}, "ships with its weights"),
+        ({"name": "resnet18", "engine": "openvino"}, "engine='torch' only"),
+        ({"engine": "onnxruntime", "precision": "bf16"}, "f32|ONNX Runtime"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict, says: str) -> None:
+    with pytest.raises(WeightsError, match=says):
+        load_encoder(**options)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+
+from fewshot_ad.encoder import weights
+from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, weights_folder
+from fewshot_ad.errors import WeightsError
+
+
+def test_every_shipped_file_has_a_card_and_is_unaltered() -> None:
+    cards = shipped_encoders()
+    assert "efficientnet_lite0" in cards
+    assert {p.name for p in weights_folder().glob("*.onnx")} == {card.file for card in cards.values()}
+    for name, card in cards.items():
+        assert card.name == name
+        assert card.licence
+        assert card.training_data
+        assert verified_file(card).stat().st_size < 25e6
+    assert sum(p.stat().st_size for p in weights_folder().iterdir()) < 80e6
+
+
+def test_altered_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = shipped_encoders()["efficientnet_lite0"]
+    shutil.copytree(weights_folder(), tmp_path / "weights")
+    monkeypatch.setattr(weights, "weights_folder", lambda: tmp_path / "weights")
+    file = tmp_path / "weights" / card.file
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(WeightsError, match="damaged or was altered"):
+        verified_file(card)
+    file.unlink()
+    with pytest.raises(WeightsError, match="Reinstall"):
+        verified_file(card)
+
+
+def test_a_card_survives_the_file_and_refuses_unknown_fields(tmp_path: Path) -> None:
+    card = shipped_encoders()["efficientnet_lite0"]
+    card.write(tmp_path / "card.json")
+    assert WeightsCard.read(tmp_path / "card.json") == card
+    (tmp_path / "card.json").write_text('{"name": "x", "colour": "blue"}')
+    with pytest.raises(WeightsError, match="expected a weights card"):
+        WeightsCard.read(tmp_path / "card.json")
+    assert set(dataclasses.asdict(card)) >= {"sha256", "licence", "training_data", "recipe", "source"}

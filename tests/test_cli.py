@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fewshot_ad.cli import app
+
+runner = CliRunner()
+
+
+def run(*args: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, [str(a) for a in args])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def artefact(part_folder: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "washer.fsad"
+    code, out, _ = run("enroll", part_folder, "-o", path, "--views", "hflip", "--image-size", 128)
+    assert code == 0
+    assert "provisional" in out
+    assert "enrolled washer from 5 photograph(s)" in out
+    return path
+
+
+@pytest.fixture
+def line(tmp_path: Path, parts: list[np.ndarray], broken_part: np.ndarray) -> Path:
+    folder = tmp_path / "line"
+    folder.mkdir()
+    for i, part in enumerate([parts[0], broken_part, parts[1]]):
+        cv2.imwrite(str(folder / f"{i}.png"), cv2.cvtColor(part, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def test_inspect_prints_a_verdict_each_and_exits_by_them(artefact: Path, line: Path, tmp_path: Path) -> None:
+    heat, table = tmp_path / "heat", tmp_path / "out" / "verdicts.csv"
+    code, out, _ = run("inspect", artefact, line, "--heatmaps", heat, "--csv", table)
+    assert code == 1
+    lines = out.splitlines()
+    assert lines[0].startswith("good")
+    assert lines[1].startswith("ANOMALOUS")
+    assert "at x" in lines[1]
+    assert lines[-1].startswith("2 good, 1 anomalous, 0 not readable")
+    assert sorted(p.name for p in heat.iterdir()) == ["0.png", "1.png", "2.png"]
+    assert cv2.imread(str(heat / "1.png")).shape == (128, 128, 3)
+    rows = list(csv.DictReader(table.open()))
+    assert [row["verdict"] for row in rows] == ["GOOD", "ANOMALOUS", "GOOD"]
+    assert float(rows[1]["severity"]) > 1
+    assert run("inspect", artefact, line / "0.png")[0] == 0
+
+
+def test_json_is_one_object_a_line(artefact: Path, line: Path) -> None:
+    code, out, _ = run("inspect", artefact, str(line / "*.png"), "--json")
+    records = [json.loads(text) for text in out.splitlines()]
+    assert code == 1
+    assert [r["is_anomalous"] for r in records] == [False, True, False]
+    assert records[1]["file"].endswith("1.png")
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_the_rest_inspected(artefact: Path, line: Path) -> None:
+    (line / "0b.png").write_text("oops")
+    code, out, err = run("inspect", artefact, line, line / "gone.png")
+    assert code == 2
+    assert "0b.png" in err
+    assert "gone.png" in err
+    assert out.splitlines()[-1] == "2 good, 1 anomalous, 2 not readable"
+
+
+def test_threshold_can_be_given(artefact: Path, line: Path) -> None:
+    assert run("inspect", artefact, line, "--threshold", 1000)[0] == 0
+    assert run("inspect", artefact, line, "--threshold", -1)[0] == 2
+
+
+def test_overlays_of_equal_names_do_not_overwrite_each_other(artefact: Path, line: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "0.png").write_bytes((line / "0.png").read_bytes())
+    heat = tmp_path / "heat"
+    run("inspect", artefact, line / "0.png", other / "0.png", "--heatmaps", heat)
+    assert len(list(heat.iterdir())) == 2
+
+
+def test_errors_are_one_message_and_exit_2(tmp_path: Path, part_folder: Path) -> None:
+    code, _, err = run("inspect", tmp_path / "none.fsad", part_folder)
+    assert code == 2
+    assert "Enroll it first" in err
+    code, out, _ = run("info", tmp_path / "none.fsad", "--json")
+    assert code == 2
+    assert "Enroll it first" in json.loads(out)["error"]
+    for wrong in (["--encoder", "resnet18"], ["--views", "sideways"], ["--image-size", 3], ["--engine", "abacus"]):
+        code, _, err = run("enroll", part_folder, "-o", tmp_path / "x.fsad", *wrong)
+        assert code == 2, wrong
+        assert err
+    assert not (tmp_path / "x.fsad").exists()
+
+
+def test_unwritable_outputs_are_clear(artefact: Path, line: Path, tmp_path: Path) -> None:
+    blocker = tmp_path / "blocker"
+    blocker.write_text("")
+    for option in ("--heatmaps", "--csv"):
+        code, _, err = run("inspect", artefact, line, option, blocker / "x")
+        assert code == 2
+        assert "cannot be written" in err
+
+
+def test_info_shows_the_product(artefact: Path) -> None:
+    code, out, _ = run("info", artefact)
+    assert code == 0
+    assert "product: washer" in out
+    assert json.loads(run("info", artefact, "--json")[1])["calibration"]["n"] == 5
+
+
+def test_doctor_finds_this_installation_well() -> None:
+    code, out, _ = run("doctor", "--json")
+    report = json.loads(out)
+    assert code == 0, report["problems"]
+    assert report["ok"] is True
+    assert report["engines"]["openvino"] == "ok"
+    assert report["weights"] == {"efficientnet_lite0": "ok"}
+    assert report["smoke_test"]["inspect_ms"]["total"] > 0
+
+
+@pytest.mark.parametrize("command", [[], ["enroll"], ["inspect"], ["info"], ["doctor"], ["demo"]])
+def test_help_teaches(command: list[str]) -> None:
+    code, out, _ = run(*command, "--help")
+    assert code == 0
+    assert "Usage" in out
+    assert len(out.split()) > 20

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.enrolment import POOL_LIMIT, build, embed_support, hold_out, odd_ones_out
+from fewshot_ad.errors import SupportSetError
+from fewshot_ad.memory_bank import MemoryBank, greedy_coreset
+from fewshot_ad.scoring import ScoringConfig, measure
+from fewshot_ad.support import parse_views, read_support
+
+
+def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 128):
+    return embed_support(read_support(parts).images, parse_views(views), size, encoder, ScoringConfig(), seed=0)
+
+
+def test_every_patch_knows_where_it_comes_from(parts: list[np.ndarray], encoder: Encoder) -> None:
+    pool = embedded(parts[:2], "hflip,rotate=30", encoder).pools[0]
+    assert set(pool.origin.image) == {0, 1}
+    assert set(pool.origin.view) == {0, 1, 2}
+    own, mirrored = pool.origin.view == 0, pool.origin.view == 1
+    assert len(pool.vectors) == len(pool.origin.xy)
+    # 128 x 128 in patches of 8: the first patch's centre is 3.5, the mirrored one's 127 - 3.5.
+    np.testing.assert_array_equal(pool.origin.xy[own][0], [4, 4])
+    np.testing.assert_array_equal(pool.origin.xy[mirrored][0], [124, 4])
+    # A rotated view has corners that show nothing; their patches are left out.
+    assert (pool.origin.view == 2).sum() < own.sum()
+    assert pool.origin.xy.min() >= 0
+    assert pool.origin.xy.max() <= 127
+
+
+def test_held_out_scores_are_those_of_an_exact_bank_of_the_others(parts: list[np.ndarray], encoder: Encoder) -> None:
+    support = embedded(parts, "hflip", encoder)
+    config = ScoringConfig()
+    pool = support.pools[0]
+    everything = np.arange(len(pool.vectors))
+    for i, fold in enumerate(hold_out(support, [everything], config, [1.0])):
+        others = pool.origin.image != i
+        bank = MemoryBank(pool.vectors[others], pool.origin[others], config.metric)
+        stand_in = support.stand_ins[i]
+        exact = measure(stand_in.levels, [bank], [1.0], stand_in.geometry, config).score
+        assert fold.score == pytest.approx(exact, rel=1e-4)
+        # The photograph and its own views would have given next to nothing.
+        full = MemoryBank(pool.vectors, pool.origin, config.metric)
+        assert measure(stand_in.levels, [full], [1.0], stand_in.geometry, config).score < 0.2 * fold.score
+
+
+def test_held_out_scores_of_a_coreset_stay_close_to_exact(parts: list[np.ndarray], encoder: Encoder) -> None:
+    support = embedded(parts, "hflip", encoder)
+    exact = [m.score for m in hold_out(support, [np.arange(len(support.pools[0].vectors))], ScoringConfig(), [1.0])]
+    thin = greedy_coreset(support.pools[0].vectors, 500)
+    held_out = [m.score for m in hold_out(support, [thin], ScoringConfig(), [1.0])]
+    np.testing.assert_allclose(held_out, exact, rtol=0.15)
+    assert all(h >= e * 0.999 for h, e in zip(held_out, exact, strict=True))
+
+
+def test_one_photograph_is_calibrated_on_its_views(parts: list[np.ndarray], encoder: Encoder) -> None:
+    support = embedded(parts[:1], "hflip,vflip", encoder)
+    enrolled = build(support, ScoringConfig(), 128, 1000, 0)
+    assert enrolled.calibration.method == "leave-one-view-out"
+    assert enrolled.calibration.n == 1
+    assert len(enrolled.calibration.scores) == 3
+    with pytest.raises(SupportSetError, match="Give a second good"):
+        build(embedded(parts[:1], "none", encoder), ScoringConfig(), 128, 1000, 0)
+
+
+def test_identical_seeds_give_identical_banks(parts: list[np.ndarray], encoder: Encoder) -> None:
+    first, second = (build(embedded(parts, "hflip", encoder), ScoringConfig(), 128, 300, 5) for _ in range(2))
+    np.testing.assert_array_equal(first.banks[0].vectors, second.banks[0].vectors)
+    assert first.calibration == second.calibration
+
+
+def test_two_hundred_photographs_stay_within_the_pool(encoder: Encoder, parts: list[np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    many = [np.roll(parts[i % 5], rng.integers(-3, 4, 2), axis=(0, 1)) for i in range(200)]
+    many = [np.clip(m.astype(int) + rng.integers(-3, 4, m.shape), 0, 255).astype(np.uint8) for m in many]
+    support = embed_support(read_support(many).images, parse_views("hflip,vflip"), 256, encoder, ScoringConfig(), 0)
+    assert len(support.pools[0].vectors) <= POOL_LIMIT
+    assert set(support.pools[0].origin.image) == set(range(200))
+
+
+def test_odd_one_out_is_named() -> None:
+    notes = odd_ones_out([1.0, 1.1, 2.0, 0.9], ["a", "b", "c", "d"])
+    assert len(notes) == 1
+    assert "unlike the others: c" in notes[0]
+    assert odd_ones_out([1.0, 3.0], ["a", "b"]) == ()

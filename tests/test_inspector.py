@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewshot_ad import Inspection, Inspector, ScoringConfig, load_encoder
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.errors import ImageError, SupportSetError
+from tests.conftest import make_part
+
+
+def test_good_parts_pass_and_a_broken_one_is_found_where_it_is(inspector: Inspector, broken_part: np.ndarray) -> None:
+    good = [inspector.inspect(make_part(seed)) for seed in range(20, 26)]
+    bad = inspector.inspect(broken_part)
+    assert sum(result.is_anomalous for result in good) <= 2
+    assert bad.is_anomalous
+    assert bad.severity > 1.5 * max(result.severity for result in good)
+    assert bad.anomaly_map.shape == (128, 128)
+    assert bad.anomaly_map.dtype == np.float32
+    assert all(result.regions == () for result in good if not result.is_anomalous)
+    x, y, width, height = bad.regions[0].box
+    centre = (64 + 128 // 4, 64)
+    assert x <= centre[0] <= x + width
+    assert y <= centre[1] <= y + height
+    assert bad.severity == pytest.approx(bad.score / bad.threshold)
+    assert set(bad.timings_ms) == {"decode", "encode", "search", "map", "total"}
+    assert (bad.product, bad.encoder) == ("washer", "efficientnet_lite0")
+
+
+def test_the_same_photograph_in_any_form_gets_the_same_score(
+    tmp_path: Path, inspector: Inspector, broken_part: np.ndarray
+) -> None:
+    path = tmp_path / "part.png"
+    Image.fromarray(broken_part).save(path)
+    bgr = np.ascontiguousarray(broken_part[..., ::-1])
+    forms = [broken_part, path, str(path), Image.open(path), broken_part.astype(np.uint16) * 257, broken_part / 255]
+    scores = {round(inspector.inspect(form).score, 9) for form in forms}
+    scores.add(round(inspector.inspect(bgr, color="bgr").score, 9))
+    assert len(scores) == 1
+
+
+def test_batch_keeps_order_and_one_bad_file_does_not_stop_it(
+    part_folder: Path, inspector: Inspector, broken_part: np.ndarray
+) -> None:
+    (part_folder / "2b.png").write_text("not a photograph")
+    results = list(inspector.inspect_batch(part_folder, errors="return"))
+    assert [r.name if isinstance(r, Inspection) else "error" for r in results] == [
+        "0.png",
+        "1.png",
+        "2.png",
+        "error",
+        "3.png",
+        "4.png",
+    ]
+    with pytest.raises(ImageError, match="2b"):
+        list(inspector.inspect_batch(part_folder))
+    single = [inspector.inspect(part_folder / f"{i}.png").score for i in range(5)]
+    assert [r.score for r in results if isinstance(r, Inspection)] == pytest.approx(single)
+
+
+def test_batch_reads_a_stream_only_a_little_ahead(inspector: Inspector, parts: list[np.ndarray]) -> None:
+    taken = []
+
+    def stream():
+        for i in range(1000):
+            taken.append(i)
+            yield parts[i % 5]
+
+    batch = inspector.inspect_batch(stream())
+    next(batch)
+    assert len(taken) < 10
+    batch.close()
+
+
+def test_several_threads_may_share_an_inspector(
+    inspector: Inspector, parts: list[np.ndarray], broken_part: np.ndarray
+) -> None:
+    expected = {id(p): inspector.inspect(p).score for p in (parts[0], broken_part)}
+    wrong = []
+
+    def work(photograph: np.ndarray) -> None:
+        for _ in range(15):
+            if inspector.inspect(photograph).score != pytest.approx(expected[id(photograph)]):
+                wrong.append(photograph)
+
+    threads = [threading.Thread(target=work, args=(p,)) for p in (parts[0], broken_part, parts[0])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_photographs_of_another_size_are_inspected_at_the_same_scale(inspector: Inspector) -> None:
+    small, large = make_part(30), cv2.resize(make_part(30), (512, 512), interpolation=cv2.INTER_CUBIC)
+    wide = np.hstack([make_part(31), make_part(31)])
+    assert inspector.inspect(large).score == pytest.approx(inspector.inspect(small).score, rel=0.15)
+    assert inspector.inspect(wide).anomaly_map.shape == (128, 256)
+
+
+def test_order_of_the_support_set_does_not_decide(parts: list[np.ndarray], encoder: Encoder) -> None:
+    options = {"encoder": encoder, "views": "hflip", "image_size": 128, "budget": 100_000}
+    forth = Inspector.from_support(parts, **options)
+    back = Inspector.from_support(parts[::-1], **options)
+    probe = make_part(50)
+    assert forth.inspect(probe).score == pytest.approx(back.inspect(probe).score, rel=1e-4)
+    assert forth.threshold == pytest.approx(back.threshold, rel=1e-4)
+
+
+def test_a_duplicate_changes_nothing(parts: list[np.ndarray], encoder: Encoder) -> None:
+    options = {"encoder": encoder, "views": "none", "image_size": 128}
+    once = Inspector.from_support(parts, **options)
+    twice = Inspector.from_support([*parts, parts[0].copy()], **options)
+    assert once.threshold == twice.threshold
+    assert any("identical" in note for note in twice.enrolment.notes)
+
+
+def test_one_photograph_can_be_enrolled(parts: list[np.ndarray], encoder: Encoder, broken_part: np.ndarray) -> None:
+    single = Inspector.from_support(parts[0], encoder=encoder)
+    assert single.calibration.method == "leave-one-view-out"
+    assert single.inspect(broken_part).severity > single.inspect(parts[1]).severity
+
+
+def test_an_odd_photograph_is_reported_by_name(part_folder: Path, encoder: Encoder) -> None:
+    cv2.imwrite(str(part_folder / "cat.png"), np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    enrolled = Inspector.from_support(part_folder, encoder=encoder, views="hflip", image_size=128)
+    assert any("unlike the others: cat.png" in note for note in enrolled.enrolment.notes)
+    assert enrolled.product == "washer"
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [ScoringConfig(metric="cosine"), ScoringConfig(image_score="reweighted"), ScoringConfig(sigma=0)],
+    ids=["cosine", "reweighted", "unsmoothed"],
+)
+def test_other_scorings_find_the_defect_too(
+    parts: list[np.ndarray], broken_part: np.ndarray, encoder: Encoder, scoring: ScoringConfig
+) -> None:
+    inspector = Inspector.from_support(parts, encoder=encoder, views="hflip", image_size=128, scoring=scoring)
+    assert inspector.inspect(broken_part).severity > 1.2
+    assert inspector.inspect(make_part(40)).severity < 1.2
+
+
+def test_levels_searched_on_their_own(parts: list[np.ndarray], broken_part: np.ndarray, tmp_path: Path) -> None:
+    inspector = Inspector.from_support(parts, fusion="separate", stages=(1, 2, 3), views="hflip", image_size=128)
+    assert [bank.vectors.shape[1] for bank in inspector.banks] == [24, 40, 112]
+    assert inspector.inspect(broken_part).is_anomalous
+    inspector.save(tmp_path / "p.fsad")
+    loaded = Inspector.load(tmp_path / "p.fsad")
+    assert loaded.inspect(broken_part).score == inspector.inspect(broken_part).score
+
+
+def test_threshold_is_a_plain_number(inspector: Inspector, parts: list[np.ndarray]) -> None:
+    before = inspector.threshold
+    try:
+        inspector.threshold = 1e-6
+        assert inspector.inspect(parts[0]).is_anomalous
+        with pytest.raises(ValueError, match="positive"):
+            inspector.threshold = float("nan")
+    finally:
+        inspector.threshold = before
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"image_size": 10}, {"image_size": "big"}, {"budget": 0}, {"views": "sideways"}, {"color": "gbr"}]
+)
+def test_wrong_settings_are_refused(parts: list[np.ndarray], encoder: Encoder, wrong: dict) -> None:
+    with pytest.raises((SupportSetError, ImageError), match="expected"):
+        Inspector.from_support(parts, encoder=encoder, **wrong)
+
+
+def test_info_is_json_and_tells_all(inspector: Inspector) -> None:
+    info = json.loads(json.dumps(inspector.info()))
+    assert info["calibration"]["n"] == 5
+    assert info["views"] == ["hflip", "vflip"]
+    assert len(info["support"]) == 5
+    assert info["encoder"]["sha256"] == inspector.encoder.spec.sha256
+    assert "washer" in repr(inspector)
+
+
+def test_real_bottles(bottle: Path, encoder: Encoder, tmp_path: Path) -> None:
+    """The main job on real photographs: 8 bottles enrolled, the test folder inspected."""
+    support = sorted((bottle / "train" / "good").iterdir())[:8]
+    inspector = Inspector.from_support(support, product="bottle", encoder=encoder)
+    good = [r.severity for r in inspector.inspect_batch(bottle / "test" / "good") if isinstance(r, Inspection)]
+    bad = [r for r in inspector.inspect_batch(bottle / "test" / "broken_large") if isinstance(r, Inspection)]
+    assert np.mean([g < min(b.severity for b in bad) for g in good]) > 0.9
+    assert all(b.is_anomalous for b in bad)
+    hits = 0
+    for result in bad:
+        mask_file = bottle / "ground_truth" / "broken_large" / f"{Path(result.name).stem}_mask.png"
+        mask = cv2.imread(str(mask_file), cv2.IMREAD_GRAYSCALE) > 127
+        x, y = result.regions[0].peak
+        hits += bool(cv2.dilate(mask.astype(np.uint8), np.ones((61, 61), np.uint8))[y, x])
+    assert hits / len(bad) > 0.9
+
+
+def test_bf16_is_an_option(parts: list[np.ndarray], broken_part: np.ndarray) -> None:
+    inspector = Inspector.from_support(parts, encoder=load_encoder(precision="bf16"), views="hflip", image_size=128)
+    assert inspector.info()["encoder"]["precision"] == "bf16"
+    assert inspector.inspect(broken_part).is_anomalous
