@@ -164,7 +164,7 @@ def _mask(product: Path, name: str) -> np.ndarray[Any, Any] | None:
 def run(args: argparse.Namespace, settings: dict[str, Any]) -> None:
     lists = json.loads(LISTS.read_text())
     done = {_key(record) for record in read_records(args.out)}
-    encoder = None if args.peer else load_encoder(args.encoder, precision=args.precision, threads=args.threads)
+    encoder = None if args.peer else load_encoder(args.encoder, **args.encoder_options)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.products or [p for p in lists if (args.data / p).is_dir()]:
         for shots in args.shots:
@@ -249,8 +249,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="*", default=SHOTS)
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--encoder", default="efficientnet_lite0")
-    parser.add_argument("--precision", default="f32")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--encoder-options", type=json.loads, default={}, help="JSON for load_encoder")
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON for Inspector.from_support")
     parser.add_argument("--peer", action="store_true", help="anomalib's PatchCore instead of this package")
     parser.add_argument("--report", action="store_true", help="print the table of what is recorded, compute nothing")

@@ -90,10 +90,19 @@ def _centre(image: Uint8Array, rng: np.random.Generator) -> np.ndarray[tuple[int
 
 
 def _paint(image: Uint8Array, mask: Float32Array, contrast: float) -> Uint8Array:
+    """Blend the opposite of the surroundings' mean colour into the picture where the mask (H, W) 0..1 says."""
     scale = (image.shape[0] * image.shape[1]) ** 0.5
-    mask = cv2.GaussianBlur(mask, (0, 0), max(0.3, scale / 400))[..., None]
-    around = cv2.dilate(mask, np.ones((5, 5), np.uint8)) > 0.05
-    mean = image[around].mean(axis=0) if around.any() else image.mean(axis=(0, 1))
+    sigma = max(0.3, scale / 400)
+    x, y, width, height = cv2.boundingRect((mask > 0).astype(np.uint8))
+    if width == 0:
+        return image.copy()
+    margin = 3 + int(4 * sigma)
+    window = np.s_[max(0, y - margin) : y + height + margin, max(0, x - margin) : x + width + margin]
+    part = image[window]
+    weight = cv2.GaussianBlur(mask[window], (0, 0), sigma)
+    mean = part[cv2.dilate(weight, np.ones((5, 5), np.uint8)) > 0.05].mean(axis=0)
     opposite = np.where(mean > 127, mean - 127, mean + 127)
-    mask = mask * contrast
-    return np.clip(np.rint(image * (1 - mask) + opposite * mask), 0, 255).astype(np.uint8)
+    weight = weight[..., None] * contrast
+    painted = image.copy()
+    painted[window] = np.clip(np.rint(part * (1 - weight) + opposite * weight), 0, 255).astype(np.uint8)
+    return painted

@@ -224,7 +224,7 @@ def build(
         for pool, index in zip(embedded.pools, picked, strict=True)
     )
     ones = (1.0,) * len(banks)
-    folds = hold_out(embedded, picked, scoring, ones, progress)
+    folds = hold_out(embedded, picked, scoring, ones, threads, progress)
     level_scale = ones
     if len(banks) > 1:
         # Levels differ in the size of their distances; a median good patch becomes 1 on each.
@@ -232,7 +232,7 @@ def build(
             max(1e-12, float(np.median(np.concatenate([m.grids[at].ravel() for m in folds]))))
             for at in range(len(banks))
         )
-        folds = hold_out(embedded, picked, scoring, level_scale, progress)
+        folds = hold_out(embedded, picked, scoring, level_scale, threads, progress)
     peaks = [
         float(anomaly_map(m.grids, stand_in.geometry, scoring.sigma, image_size).max())
         for m, stand_in in zip(folds, embedded.stand_ins, strict=True)
@@ -248,6 +248,7 @@ def hold_out(
     picked: Sequence[IndexArray],
     scoring: ScoringConfig,
     level_scale: Sequence[float],
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[Measurement]:
     """Score every support photograph against the others' memory bank, all its own views taken out.
@@ -262,6 +263,7 @@ def hold_out(
         picked: The coreset's indices, a level.
         scoring: How distances become a score.
         level_scale: One divisor a level.
+        threads: Number of CPU threads of the search.
         progress: Called as `progress("hold-out", done, total)`.
 
     Returns:
@@ -288,7 +290,7 @@ def hold_out(
                 search = faiss.IndexFlatL2(pool.vectors.shape[1])
                 search.add(pool.vectors[rest])
                 fold = np.union1d(fold, rest[search.search(pool.vectors[own], 1)[1][:, 0]])
-            banks.append(MemoryBank(pool.vectors[fold], pool.origin[fold], scoring.metric))
+            banks.append(MemoryBank(pool.vectors[fold], pool.origin[fold], scoring.metric, threads, lasting=False))
         measurements.append(measure(stand_in.levels, banks, level_scale, stand_in.geometry, scoring))
         if progress is not None:
             progress("hold-out", done, len(embedded.stand_ins))

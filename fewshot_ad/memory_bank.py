@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -133,36 +134,73 @@ def to_distance(squared: Float32Array, metric: Metric) -> Float32Array:
 
 
 class NearestSearch:
-    """Squared distance to the nearest of a set of vectors: a matrix product and a minimum, compiled by OpenVINO.
+    """Squared distance to the nearest of a set of vectors: a matrix product and a minimum, on OpenVINO.
 
     Args:
         vectors: (n, d) float32.
         threads: Number of CPU threads; None leaves it to OpenVINO.
+        lasting: Compile the vectors in (about 30 ms), for a set that is searched again and again. Otherwise they are
+            handed to a model that all sets share, which is a third slower but starts at once.
     """
 
-    def __init__(self, vectors: Float32Array, threads: int | None = None) -> None:
-        queries = ops.parameter([-1, vectors.shape[1]], np.float32)
-        axis = ops.constant(np.array([1]))
-        smallest = None
-        # About a thousand rows at a time keep the product in the processor's cache until its minimum is taken.
-        for block in np.array_split(vectors, min(8, 1 + len(vectors) // 1000)):
-            product = ops.matmul(queries, ops.constant(-2 * block), False, True)
-            squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
-            minimum = ops.reduce_min(ops.add(product, squared), axis, False)
-            smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
-        config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if threads is not None:
-            config["INFERENCE_NUM_THREADS"] = threads
-        model = openvino.Model([smallest], [queries])
-        self._request = openvino.Core().compile_model(model, "CPU", config).create_infer_request()
+    def __init__(self, vectors: Float32Array, threads: int | None = None, lasting: bool = True) -> None:
+        self._vectors = np.ascontiguousarray(vectors)
+        self._threads = threads
+        self._request: Any = None
         self._lock = threading.Lock()
+        if lasting:
+            self._request = _compile_nearest(self._vectors, threads)
 
     def __call__(self, queries: Float32Array) -> Float32Array:
         """Squared distances (m,) float32 of queries (m, d) float32; rounding may leave them slightly below zero."""
         queries = np.ascontiguousarray(queries)
-        with self._lock:
-            smallest = self._request.infer([openvino.Tensor(queries, shared_memory=queries.flags.writeable)])[0].copy()
+        if self._request is not None:
+            with self._lock:
+                shared = openvino.Tensor(queries, shared_memory=queries.flags.writeable)
+                smallest = self._request.infer([shared])[0].copy()
+        else:
+            request, lock = _shared_nearest(self._vectors.shape[1], self._threads)
+            with lock:
+                vectors = openvino.Tensor(self._vectors, shared_memory=self._vectors.flags.writeable)
+                # As many rows at a time as an inspection has, for the same reason as the blocks below.
+                blocks = [queries[start : start + 1024] for start in range(0, len(queries), 1024)]
+                smallest = np.concatenate(
+                    [request.infer([openvino.Tensor(block.copy()), vectors])[0].copy() for block in blocks]
+                )
         return smallest + np.einsum("ij,ij->i", queries, queries)
+
+
+def _compile_nearest(vectors: Float32Array, threads: int | None) -> Any:
+    """Queries (m, d) -> min over the vectors b of |b|^2 - 2 q.b, (m,)."""
+    queries = ops.parameter([-1, vectors.shape[1]], np.float32)
+    axis = ops.constant(np.array([1]))
+    smallest = None
+    # About a thousand vectors at a time keep the product in the processor's cache until its minimum is taken.
+    for block in np.array_split(vectors, min(8, 1 + len(vectors) // 1000)):
+        product = ops.matmul(queries, ops.constant(-2 * block), False, True)
+        squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
+        minimum = ops.reduce_min(ops.add(product, squared), axis, False)
+        smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
+    return _request(smallest, [queries], threads)
+
+
+@functools.cache
+def _shared_nearest(dims: int, threads: int | None) -> tuple[Any, threading.Lock]:
+    """The same for vectors that come as a second input, and the lock that goes with the one request."""
+    queries = ops.parameter([-1, dims], np.float32)
+    vectors = ops.parameter([-1, dims], np.float32)
+    axis = ops.constant(np.array([1]))
+    squared = ops.reduce_sum(ops.multiply(vectors, vectors), axis, False)
+    doubled = ops.multiply(queries, ops.constant(np.float32(-2)))
+    smallest = ops.reduce_min(ops.add(ops.matmul(doubled, vectors, False, True), squared), axis, False)
+    return _request(smallest, [queries, vectors], threads), threading.Lock()
+
+
+def _request(output: Any, inputs: list[Any], threads: int | None) -> Any:
+    config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    if threads is not None:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return openvino.Core().compile_model(openvino.Model([output], inputs), "CPU", config).create_infer_request()
 
 
 @dataclass(frozen=True)
@@ -204,13 +242,21 @@ class MemoryBank:
         origin: Where each comes from.
         metric: `l2` or `cosine`.
         threads: Number of CPU threads of `nearest`; None leaves it to OpenVINO.
+        lasting: Whether it will be searched often, see `NearestSearch`.
 
     Attributes:
         vectors: (n, d) float32, rounded to float16 unless they exceed its range.
         stored_dtype: What the artefact stores them as without a loss.
     """
 
-    def __init__(self, vectors: Float32Array, origin: Origin, metric: Metric, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        vectors: Float32Array,
+        origin: Origin,
+        metric: Metric,
+        threads: int | None = None,
+        lasting: bool = True,
+    ) -> None:
         if len(vectors) == 0:
             raise NotEnrolledError("the memory bank is empty: no patch of the support set was usable. Enroll again.")
         # Rounded to what the artefact stores, so that a product scores the same before and after saving.
@@ -221,7 +267,7 @@ class MemoryBank:
         self.metric: Metric = metric
         self._index = faiss.IndexFlatL2(self.vectors.shape[1])
         self._index.add(self.vectors)
-        self._nearest = NearestSearch(self.vectors, threads)
+        self._nearest = NearestSearch(self.vectors, threads, lasting)
 
     def __len__(self) -> int:
         return len(self.vectors)

@@ -163,12 +163,17 @@ class Probe:
         self._defective = [
             [random_defect(photograph, rng) for _ in range(DEFECTS // len(held_out))] for photograph in held_out
         ]
+        # By identity: all photographs live as long as the probe.
+        self._inputs: dict[tuple[int, int], Uint8Array] = {}
         self._embeddings: dict[tuple[int, View | None, int], Float32Array] = {}
         self._separability: dict[tuple[tuple[View, ...], int], Separability] = {}
 
     def _embed(self, photograph: Uint8Array, view: View | None, size: int) -> Float32Array:
         geometry = Geometry.fit(photograph.shape[:2], size, self._encoder.spec.multiple)  # type: ignore[arg-type]
-        picture, mask = geometry.to_input(photograph), geometry.content_mask()
+        key = (id(photograph), size)
+        if key not in self._inputs:
+            self._inputs[key] = geometry.to_input(photograph)
+        picture, mask = self._inputs[key], geometry.content_mask()
         if view is not None:
             picture, mask, _ = view.apply(picture, mask)
         # The first level is enough to compare settings.
@@ -197,7 +202,7 @@ class Probe:
             pool = np.concatenate([self._support(i, view, size) for i in others for view in (None, *views)])
             # A random subset finds the same ranking as a coreset and takes no time.
             subset = np.random.default_rng(self._seed).permutation(len(pool))[:PROBE_BANK]
-            nearest = NearestSearch(pool[subset], self._encoder.threads)
+            nearest = NearestSearch(pool[subset], self._encoder.threads, lasting=False)
             # One search a fold, so that it and the encoder do not take turns.
             queries = [self._support(at, None, size), *(self._embed(p, None, size) for p in defective)]
             distances = to_distance(nearest(np.concatenate(queries)), self._scoring.metric)

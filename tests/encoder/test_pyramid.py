@@ -11,7 +11,7 @@ timm = pytest.importorskip("timm")
 from safetensors.torch import save_file  # noqa: E402
 
 from fewshot_ad import Inspector, load_encoder  # noqa: E402
-from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid, lite0_weights_file, read_state_dict  # noqa: E402
+from fewshot_ad.encoder.pyramid import Pyramid, lite0_weights_file, load_pyramid, read_state_dict  # noqa: E402
 from fewshot_ad.encoder.weights import shipped_encoders  # noqa: E402
 from fewshot_ad.errors import WeightsError  # noqa: E402
 
