@@ -22,7 +22,7 @@ from fewshot_ad.memory_bank import Progress
 
 TEXTURES = ("brick", "grass", "gravel")
 CROP = 128
-TILE = 256
+TILE = 192
 ProgressContext = Callable[[bool], AbstractContextManager["Progress | None"]]
 
 
@@ -127,6 +127,7 @@ def run_demo(
     output.mkdir(parents=True, exist_ok=True)
     report: list[dict[str, Any]] = []
     encoder = load_encoder()
+    tiles: list[Uint8Array] = []
     right = total = 0
     for product in products:
         start = time.perf_counter()
@@ -139,7 +140,6 @@ def run_demo(
         lines += ["", f"{product.name}: enrolled from {len(product.support)} photographs in {seconds:.1f} s"]
         lines += [f"  {reason}" for reason in inspector.enrolment.reasons]
         lines.append(f"  {inspector.calibration.explain()}")
-        tiles = []
         for test in product.tests:
             result = inspector.inspect(test.pixels)
             correct = result.is_anomalous == (test.truth != "good")
@@ -147,17 +147,18 @@ def run_demo(
             total += 1
             path = output / f"{test.name}.png"
             write_png(path, result.overlay())
-            tiles.append(_tile(test, result))
+            tiles.append(_tile(product.name, test, result))
             report.append({"product": product.name, "truth": test.truth, "overlay": str(path), **result.as_dict()})
             lines.append(
                 f"  {'ANOMALOUS' if result.is_anomalous else 'good     '}  severity {result.severity:5.2f}  "
                 f"{result.timings_ms['total']:5.1f} ms  truth: {test.truth:<14} {path.name}"
                 f"{'' if correct else '   <- wrong'}"
             )
-        write_png(output / f"{product.name}_contact_sheet.png", _sheet(tiles))
+    write_png(output / "contact_sheet.png", _sheet(tiles))
     lines += [
         "",
-        f"{right} of {total} verdicts right. Overlays, contact sheets and .fsad files: {output.resolve()}",
+        f"{right} of {total} verdicts right. Overlays and .fsad files are in {output.resolve()},",
+        f"all photographs side by side in {(output / 'contact_sheet.png').resolve()}",
     ]
     return lines, {"right": right, "total": total, "output": str(output), "inspections": report}
 
@@ -171,16 +172,16 @@ def write_png(path: Path, rgb: Uint8Array) -> None:
         raise FewshotADError(f"{path}: cannot be written ({error.strerror}). Choose another --output.") from error
 
 
-def _tile(test: DemoImage, result: Inspection) -> Uint8Array:
+def _tile(product: str, test: DemoImage, result: Inspection) -> Uint8Array:
     pair = [cv2.resize(p, (TILE, TILE), interpolation=cv2.INTER_AREA) for p in (test.pixels, result.overlay())]
     strip = np.full((28, 2 * TILE, 3), (170, 40, 40) if result.is_anomalous else (40, 120, 60), np.uint8)
     verdict = "ANOMALOUS" if result.is_anomalous else "good"
-    text = f"{verdict} {result.severity:.2f}  (truth: {test.truth})"
+    text = f"{product}: {verdict} {result.severity:.2f}  (truth: {test.truth})"
     cv2.putText(strip, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return np.vstack([np.hstack(pair), strip])
 
 
-def _sheet(tiles: list[Uint8Array], columns: int = 3) -> Uint8Array:
+def _sheet(tiles: list[Uint8Array], columns: int = 4) -> Uint8Array:
     blank = np.full_like(tiles[0], 255)
     tiles = tiles + [blank] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]

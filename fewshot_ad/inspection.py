@@ -92,7 +92,8 @@ class Inspection:
             (H, W, 3) uint8 RGB.
         """
         heat = np.clip(self.map_scale.apply(self.anomaly_map), 0, 1)
-        colours = cv2.applyColorMap(np.rint(heat * 255).astype(np.uint8), cv2.COLORMAP_JET)
+        # The map's upper end is a dark red that reads as brown on a photograph; 225 is its pure red.
+        colours = cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET)
         colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
         # The weight grows with the square, so ordinary texture stays visible under a faint tint.
         weight = (opacity * heat * heat)[..., None]

@@ -1,0 +1,171 @@
+"""How long enrolment and an inspection take, by stage, next to anomalib's PatchCore on the same features.
+
+Photographs are 1024 x 1024 arrays in memory, cut from scikit-image's `brick` (extra `bench` installs it and anomalib;
+without anomalib the peer's rows are left out). Both sides use EfficientNet-Lite0 at strides 8 and 16 on 256 x 256, and
+all processor threads; each runs in a process of its own, warmed up. Medians and 95th percentiles of 200.
+
+    python benchmarks/latency.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+
+REPEATS = 200
+VIEWS = "hflip,vflip,rotate=45/90/135/180/270"
+
+
+def photographs(count: int) -> list[np.ndarray[Any, Any]]:
+    """Crops of a real photograph, enlarged to (1024, 1024, 3) uint8."""
+    from skimage import data
+
+    brick = data.brick()
+    rng = np.random.default_rng(0)
+    crops = []
+    for _ in range(count):
+        y, x = rng.integers(0, 512 - 256, 2)
+        crop = cv2.resize(brick[y : y + 256, x : x + 256], (1024, 1024), interpolation=cv2.INTER_CUBIC)
+        crops.append(cv2.cvtColor(crop, cv2.COLOR_GRAY2RGB))
+    return crops
+
+
+def pool(pictures: list[np.ndarray[Any, Any]], encoder: Any) -> np.ndarray[Any, Any]:
+    """The patch embeddings of all views, the same for both sides."""
+    from fewshot_ad.enrolment import embed_support
+    from fewshot_ad.scoring import ScoringConfig
+    from fewshot_ad.support import parse_views, read_support
+
+    images = read_support(pictures).images
+    return embed_support(images, parse_views(VIEWS), 256, encoder, ScoringConfig(), 0).pools[0].vectors
+
+
+def timed(call: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
+    """p50 and p95 in milliseconds, after a warm-up."""
+    for _ in range(20):
+        call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e3)
+    return {"p50": float(np.percentile(times, 50)), "p95": float(np.percentile(times, 95))}
+
+
+def ours() -> dict[str, Any]:
+    """This package: enrolment and inspection."""
+    from fewshot_ad import Inspector, load_encoder
+    from fewshot_ad.memory_bank import greedy_coreset
+
+    pictures = photographs(9)
+    encoder = load_encoder()
+    encoder.encode(np.zeros((256, 256, 3), np.uint8))
+    rows: dict[str, Any] = {}
+    start = time.perf_counter()
+    inspector = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256)
+    rows["enroll 8 photographs x 8 views at 256 (s)"] = time.perf_counter() - start
+    start = time.perf_counter()
+    Inspector.from_support(pictures[:8], encoder=encoder)
+    rows["enroll 8 photographs, views and size auto (s)"] = time.perf_counter() - start
+    embeddings = pool(pictures[:8], encoder)
+    start = time.perf_counter()
+    greedy_coreset(embeddings, 4000)
+    rows[f"coreset, {len(embeddings)} patches to 4000 (s)"] = time.perf_counter() - start
+    query = pictures[8]
+    rows["inspect"] = timed(lambda: inspector.inspect(query))
+    timings = [inspector.inspect(query).timings_ms for _ in range(REPEATS)]
+    for stage in ("encode", "search", "map"):
+        values = [t[stage] for t in timings]
+        rows[f"  {stage}"] = {"p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95))}
+    small = np.ascontiguousarray(cv2.resize(query, (256, 256), interpolation=cv2.INTER_AREA))
+    rows["bare encoder (OpenVINO, float32)"] = timed(lambda: encoder.encode(small))
+    rows["peak memory (MB)"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return rows
+
+
+def peer() -> dict[str, Any]:
+    """Anomalib's PatchCore with the same backbone, weights and number of bank vectors."""
+    import timm
+    import torch
+    from anomalib.models.components import KCenterGreedy
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+    from torchvision.transforms.v2.functional import resize
+
+    from fewshot_ad import load_encoder
+    from fewshot_ad.encoder.pyramid import lite0_weights_file, read_state_dict
+
+    pictures = photographs(9)
+    model = PatchcoreModel(layers=["blocks.2", "blocks.4"], backbone="tf_efficientnet_lite0", pre_trained=False)
+    extractor = model.feature_extractor.feature_extractor
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    state = dict(zip(names, read_state_dict(lite0_weights_file()).values(), strict=True))
+    extractor.load_state_dict({name: state[name] for name in extractor.state_dict()})
+
+    def load(picture: np.ndarray[Any, Any]) -> torch.Tensor:
+        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+        return (resize(pixels, [256, 256], antialias=True) - 0.5) / 0.5
+
+    embeddings = torch.from_numpy(pool(pictures[:8], load_encoder()))
+    start = time.perf_counter()
+    sampler = KCenterGreedy(embedding=embeddings, sampling_ratio=4000 / len(embeddings))
+    model.memory_bank = sampler.sample_coreset()
+    rows: dict[str, Any] = {f"coreset, {len(embeddings)} patches to 4000 (s)": time.perf_counter() - start}
+    model.eval()
+    query = pictures[8]
+
+    def inspect() -> Any:
+        with torch.inference_mode():
+            heat = model(load(query)).anomaly_map
+            return torch.nn.functional.interpolate(heat, size=query.shape[:2], mode="bilinear")
+
+    rows["inspect"] = timed(inspect)
+    prepared = load(query)
+
+    def bare() -> Any:
+        with torch.inference_mode():
+            return model.feature_extractor(prepared)
+
+    rows["bare encoder (torch, float32)"] = timed(bare)
+    rows["peak memory (MB)"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
+    side = parser.parse_args().side
+    if side:
+        print(json.dumps({"ours": ours, "peer": peer}[side]()))
+        return
+    measured: dict[str, dict[str, Any]] = {}
+    for side, label in (("ours", "fewshot_ad"), ("peer", "anomalib PatchCore")):
+        run = subprocess.run([sys.executable, __file__, "--side", side], capture_output=True, text=True, check=False)
+        if run.returncode:
+            print(f"{label} left out: {run.stderr.strip().splitlines()[-1]}")
+            continue
+        measured[label] = json.loads(run.stdout.splitlines()[-1])
+    print("| method | what | p50 or value | p95 |\n|---|---|---|---|")
+    for label, rows in measured.items():
+        for what, value in rows.items():
+            if isinstance(value, dict):
+                print(f"| {label} | {what} (ms) | {value['p50']:.2f} | {value['p95']:.2f} |")
+            else:
+                print(f"| {label} | {what} | {value:.2f} | |")
+    if len(measured) == 2:
+        a, b = measured.values()
+        print(f"\ninspect: {b['inspect']['p50'] / a['inspect']['p50']:.1f} x faster than anomalib PatchCore (p50)")
+        cores = [next(v for k, v in rows.items() if k.startswith("coreset")) for rows in (a, b)]
+        print(f"coreset: {cores[1] / cores[0]:.0f} x faster than anomalib KCenterGreedy")
+
+
+if __name__ == "__main__":
+    main()
