@@ -26,8 +26,7 @@ def frames(source: str, every: int) -> Iterator[np.ndarray]:
             if not ok:
                 return
             if number % every == 0:
-                # The driver reuses its buffer for the next frame, so what is kept must be copied.
-                yield frame.copy()
+                yield frame
             number += 1
     finally:
         capture.release()
@@ -42,9 +41,12 @@ def main() -> None:
     args = parser.parse_args()
 
     inspector = Inspector.load(args.artefact)
+    if args.every < 1:
+        parser.error("--every must be at least 1")
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
     for number, result in enumerate(inspector.inspect_batch(frames(args.source, args.every), color="bgr")):
+        number *= args.every
         verdict = "ANOMALOUS" if result.is_anomalous else "good"
         print(f"frame {number}: {verdict}, severity {result.severity:.2f}, {result.timings_ms['total']:.1f} ms")
         if result.is_anomalous and args.output:

@@ -32,7 +32,7 @@ def main() -> None:
         verdict = "ANOMALOUS" if result.is_anomalous else "good"
         print(f"{result.name}: {verdict}, severity {result.severity:.2f}, regions {[r.box for r in result.regions]}")
         overlay = cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(args.output / f"{Path(result.name).stem}.png"), overlay)
+        cv2.imwrite(str(args.output / f"{Path(result.name).stem}_overlay.png"), overlay)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ python examples/watch_folder.py bracket.fsad incoming/ --output sorted/
 """
 
 import argparse
+import shutil
 import time
 from pathlib import Path
 
@@ -12,12 +13,22 @@ from fewshot_ad.errors import ImageError
 from fewshot_ad.images import SUFFIXES
 
 
-def settled(path: Path, sizes: dict[Path, int]) -> bool:
-    """Whether a file has stopped growing since the last look: a camera may still be writing it."""
+def settled(path: Path, seen: dict[Path, tuple[int, int]]) -> bool:
+    """Whether a file has stopped growing: a camera may still be writing it. An empty one is given ten looks."""
     size = path.stat().st_size
-    known = sizes.get(path)
-    sizes[path] = size
-    return size > 0 and size == known
+    known, looks = seen.get(path, (-1, 0))
+    seen[path] = (size, looks + 1)
+    return size == known and (size > 0 or looks > 10)
+
+
+def put(path: Path, folder: Path) -> None:
+    """Move a file into a folder under a name that is free there: cameras start counting anew."""
+    target = folder / path.name
+    number = 1
+    while target.exists():
+        target = folder / f"{path.stem}_{number}{path.suffix}"
+        number += 1
+    shutil.move(path, target)
 
 
 def main() -> None:
@@ -33,23 +44,25 @@ def main() -> None:
     folders = {name: args.output / name for name in ("good", "reject", "unreadable")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
-    sizes: dict[Path, int] = {}
+    seen: dict[Path, tuple[int, int]] = {}
     last = time.monotonic()
     while args.idle is None or time.monotonic() - last < args.idle:
         for path in sorted(p for p in args.incoming.iterdir() if p.suffix.lower() in SUFFIXES):
-            if not settled(path, sizes):
-                last = time.monotonic()
-                continue
             try:
-                result = inspector.inspect(path)
-                where = "reject" if result.is_anomalous else "good"
-                print(f"{path.name}: {where}, severity {result.severity:.2f}", flush=True)
-            except ImageError as error:
-                where = "unreadable"
-                print(error, flush=True)
-            path.rename(folders[where] / path.name)
-            del sizes[path]
-            last = time.monotonic()
+                if not settled(path, seen):
+                    continue
+                try:
+                    result = inspector.inspect(path)
+                    where = "reject" if result.is_anomalous else "good"
+                    print(f"{path.name}: {where}, severity {result.severity:.2f}", flush=True)
+                except ImageError as error:
+                    where = "unreadable"
+                    print(error, flush=True)
+                put(path, folders[where])
+                del seen[path]
+                last = time.monotonic()
+            except OSError as error:  # still open elsewhere, or taken away: look again next time
+                print(f"{path.name}: {error}", flush=True)
         time.sleep(args.interval)
 
 

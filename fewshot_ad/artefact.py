@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import os
-import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,13 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from fewshot_ad.calibration import Calibration
+from fewshot_ad.encoder import EncoderSpec
+from fewshot_ad.enrolment import Enrolment
 from fewshot_ad.errors import ArtefactError, NotEnrolledError
+from fewshot_ad.memory_bank import Origin
+from fewshot_ad.scoring import Model, ScoringConfig
+from fewshot_ad.support import View
 
 FORMAT_VERSION = 1
 _KEY = "fewshot_ad"
@@ -40,15 +50,14 @@ def write_artefact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[
     # The hash covers every byte of the file, itself taken as zeros.
     digest = hashlib.sha256(data).hexdigest()
     data = data.replace(_NO_HASH.encode(), digest.encode(), 1)
-    temporary: str | None = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         temporary = None
         _sync_folder(path.parent)
@@ -59,12 +68,12 @@ def write_artefact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[
         ) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    # Makes the rename itself survive a power cut. Windows cannot open folders and does not need it.
-    if os.name == "posix":
+    # Makes the rename itself survive a power cut, where the file system can: Windows and some network shares cannot.
+    with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -129,3 +138,137 @@ def _record(data: bytes, path: Path) -> dict[str, Any]:
             "Copy it again or enroll again."
         ) from error
     return record
+
+
+@dataclass(frozen=True, eq=False)
+class Unpacked:
+    """What an artefact holds, ready to be put together with its encoder.
+
+    Attributes:
+        spec: The encoder it needs.
+        scoring: How distances become a score and a map.
+        level_scale: One divisor a level.
+        threshold: Image scores above it are anomalous.
+        calibration: Where the threshold comes from.
+        enrolment: How the product was enrolled.
+        banks: Vectors and origins, a level.
+    """
+
+    spec: EncoderSpec
+    scoring: ScoringConfig
+    level_scale: tuple[float, ...]
+    threshold: float
+    calibration: Calibration
+    enrolment: Enrolment
+    banks: tuple[tuple[npt.NDArray[Any], Origin], ...]
+
+
+def pack(
+    spec: EncoderSpec, model: Model, calibration: Calibration, enrolment: Enrolment
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """A product as arrays and a JSON-able description, for `write_artefact`."""
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for i, bank in enumerate(model.banks):
+        tensors[f"bank{i}.vectors"] = bank.vectors.astype(bank.stored_dtype)
+        tensors[f"bank{i}.image"] = bank.origin.image
+        tensors[f"bank{i}.view"] = bank.origin.view
+        tensors[f"bank{i}.xy"] = bank.origin.xy
+    return tensors, {
+        "encoder": dataclasses.asdict(spec),
+        "preprocessing": {
+            "color": "rgb",
+            "image_size": model.image_size,
+            "multiple": spec.multiple,
+            "shrink": "halving, then area",
+            "enlarge": "bilinear",
+            "padding": "mirror right and bottom",
+        },
+        "scoring": dataclasses.asdict(model.scoring),
+        "level_scale": list(model.level_scale),
+        "threshold": model.threshold,
+        "calibration": dataclasses.asdict(calibration),
+        "enrolment": dataclasses.asdict(enrolment),
+    }
+
+
+def unpack(
+    tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], path: str | os.PathLike[str]
+) -> Unpacked:
+    """The inverse of `pack`.
+
+    Raises:
+        ArtefactError: A field or an array is absent or not of the expected form.
+    """
+    try:
+        spec = EncoderSpec.from_dict(record["encoder"])
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["enrolment"].items()}
+        fields["views"] = tuple(View(**view) for view in fields["views"])
+        fields["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
+        unpacked = Unpacked(
+            spec=spec,
+            scoring=ScoringConfig(**record["scoring"]),
+            level_scale=tuple(float(v) for v in record["level_scale"]),
+            threshold=float(record["threshold"]),
+            calibration=Calibration.from_dict(record["calibration"]),
+            enrolment=Enrolment(**fields),
+            banks=tuple(
+                (tensors[f"bank{i}.vectors"], Origin(*(tensors[f"bank{i}.{part}"] for part in ("image", "view", "xy"))))
+                for i in range(len(spec.dims))
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{path}: the description lacks or has an unexpected field ({error}). Enroll again or update."
+        ) from error
+    for dims, (vectors, origin) in zip(spec.dims, unpacked.banks, strict=True):
+        n = len(vectors)
+        shapes = [vectors.shape, origin.image.shape, origin.view.shape, origin.xy.shape]
+        if shapes != [(n, dims), (n,), (n,), (n, 2)]:
+            raise ArtefactError(
+                f"{path}: expected {n} bank vectors of {dims} dimensions for {spec.name}, with their origins, got "
+                f"arrays of {shapes}. Enroll again."
+            )
+    return unpacked
+
+
+def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artefact says of its product, as plain JSON types; needs no encoder.
+
+    Args:
+        tensors: The arrays of the artefact.
+        record: Its description.
+    """
+    enrolment, calibration = record["enrolment"], Calibration.from_dict(record["calibration"])
+    vectors = [tensors[name] for name in sorted(tensors) if name.endswith(".vectors")]
+    threshold = float(record["threshold"])
+    by_hand = threshold != calibration.threshold
+    return {
+        "product": enrolment["product"],
+        "encoder": record["encoder"],
+        "image_size": enrolment["image_size"],
+        "views": [str(View(**view)) for view in enrolment["views"]],
+        "reasons": list(enrolment["reasons"]),
+        "preprocessing": record["preprocessing"],
+        "scoring": record["scoring"],
+        "bank": {
+            "vectors": [len(v) for v in vectors],
+            "dimensions": [v.shape[1] for v in vectors],
+            "megabytes": round(sum(v.nbytes for v in vectors) / 1e6, 3),
+        },
+        "support": [{"name": name, "sha256": sha256} for name, sha256 in enrolment["support"]],
+        "notes": list(enrolment["notes"]),
+        "threshold": threshold,
+        "threshold_set_by_hand": by_hand,
+        "calibration": {
+            "method": calibration.method,
+            "n": calibration.n,
+            "threshold": calibration.threshold,
+            "status": calibration.status,
+            "false_reject_rate": calibration.false_reject_rate,
+            "held_out_scores": list(calibration.scores),
+            "explanation": calibration.explain(),
+        },
+        "seed": enrolment["seed"],
+        "created": enrolment["created"],
+        "versions": enrolment["versions"],
+    }

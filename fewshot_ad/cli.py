@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import io
+import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fewshot_ad.errors import FewshotADError
-
-if TYPE_CHECKING:
-    from fewshot_ad.inspection import Inspection
-    from fewshot_ad.memory_bank import Progress
+from fewshot_ad.terminal import (
+    overlay_names,
+    print_json,
+    progress_bar,
+    report_failure,
+    row,
+    say,
+    table,
+    verdict,
+    write_overlay,
+)
 
 EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
 
@@ -86,6 +94,23 @@ DownloadChoice = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from fewshot_ad import __version__
+
+        print(f"fewshot-ad {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself; its help is the application's."""
+
+
 @app.command()
 def enroll(
     good: Annotated[list[str], typer.Argument(help="Good photographs: a folder, files, or a quoted glob.")],
@@ -105,10 +130,16 @@ def enroll(
         str,
         typer.Option(help="Working scale in pixels (64 to 2048), or auto. Larger finds smaller defects, slower."),
     ] = "auto",
-    budget: Annotated[int, typer.Option(min=1, help="Size of the memory bank, in vectors.")] = 4000,
+    budget: Annotated[int, typer.Option(min=1, help="Size of the memory bank, in vectors a level.")] = 4000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     metric: Annotated[MetricOption | None, typer.Option(help="Distance of patch embeddings.")] = None,
     image_score: Annotated[ImageScoreOption | None, typer.Option(help="How patch distances become a score.")] = None,
+    top_fraction: Annotated[
+        float | None, typer.Option(help="Share of the patches that top_mean averages. Default: 0.02.")
+    ] = None,
+    sigma: Annotated[
+        float | None, typer.Option(help="Smoothing of the map, in pixels at a scale of 256. Default: 4.")
+    ] = None,
     stages: Annotated[
         str | None,
         typer.Option(help="Stages of the backbone to use, for example 2,3. Default: the encoder's own."),
@@ -126,11 +157,17 @@ def enroll(
     as_json: JsonOption = False,
 ) -> None:
     """Enroll a product from 2 to 8 good photographs; a few seconds, nothing is trained."""
-    with _errors(as_json), _progress(quiet=as_json) as progress:
+    with _errors(as_json), progress_bar(quiet=as_json) as progress:
         from fewshot_ad.inspector import Inspector
         from fewshot_ad.scoring import ScoringConfig
 
-        chosen = {name: option.value for name, option in (("metric", metric), ("image_score", image_score)) if option}
+        scoring = {
+            "metric": metric.value if metric else None,
+            "image_score": image_score.value if image_score else None,
+            "top_fraction": top_fraction,
+            "sigma": sigma,
+        }
+        chosen = {name: value for name, value in scoring.items() if value is not None}
         inspector = Inspector.from_support(
             good[0] if len(good) == 1 else good,
             product=product or output.stem,
@@ -151,15 +188,14 @@ def enroll(
         )
         inspector.save(output)
     if as_json:
-        _print_json({"artefact": str(output), **inspector.info()})
+        print_json({"artefact": str(output), **inspector.info()})
         return
-    out = _console()
     for note in inspector.enrolment.notes:
-        out.print(f"note: {note}", markup=False, soft_wrap=True)
+        say(f"note: {note}")
     for reason in inspector.enrolment.reasons:
-        out.print(reason, markup=False, soft_wrap=True)
-    out.print(inspector.calibration.explain(), markup=False, soft_wrap=True)
-    out.print(f"enrolled {inspector.product} from {len(inspector.enrolment.support)} photograph(s) -> {output}")
+        say(reason)
+    say(inspector.calibration.explain())
+    say(f"enrolled {inspector.product} from {len(inspector.enrolment.support)} photograph(s) -> {output}")
 
 
 @app.command()
@@ -203,30 +239,32 @@ def inspect(
             except ImageError as error:
                 failures.append(str(error))
         paths = [Path(str(source)) for source in sources]
-        overlay_names = _distinct_names(paths)
+        overlays = overlay_names(paths)
         for failure in failures:
-            _report_failure(failure, as_json)
-        with _table(csv_file) as write_row, _progress(quiet=as_json or len(paths) < 20) as progress:
-            for i, result in enumerate(inspector.inspect_batch(iter(paths), errors="return")):
+            report_failure(failure, as_json)
+        with table(csv_file) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
+            for i, result in enumerate(inspector.inspect_batch(paths, errors="return")):
                 if progress is not None:
                     progress("inspect", i + 1, len(paths))
                 if isinstance(result, ImageError):
                     failures.append(str(result))
-                    _report_failure(str(result), as_json)
+                    report_failure(str(result), as_json, str(paths[i]))
                     write_row({"file": str(paths[i]), "verdict": "ERROR", "error": str(result)})
                     continue
                 good += not result.is_anomalous
                 anomalous += result.is_anomalous
-                overlay = _write_overlay(heatmaps, overlay_names[i], result) if heatmaps is not None else None
-                write_row(_row(paths[i], result))
+                overlay = heatmaps / overlays[i] if heatmaps is not None else None
+                if overlay is not None:
+                    write_overlay(overlay, result)
+                write_row(row(paths[i], result))
                 if as_json:
                     extra = {"overlay": str(overlay)} if overlay else {}
-                    _print_json({"file": str(paths[i]), **result.as_dict(), **extra})
+                    print_json({"file": str(paths[i]), **result.as_dict(), **extra})
                 else:
-                    _console().print(_verdict(paths[i], result), markup=False, highlight=False, soft_wrap=True)
+                    say(verdict(paths[i], result))
     if not as_json:
         summary = f"{good} good, {anomalous} anomalous, {len(failures)} not readable"
-        _console().print(summary + (f"; overlays in {heatmaps}" if heatmaps else ""), markup=False, soft_wrap=True)
+        say(summary + (f"; overlays in {heatmaps}" if heatmaps else ""))
     raise typer.Exit(EXIT_ERROR if failures else EXIT_ANOMALY if anomalous else EXIT_GOOD)
 
 
@@ -236,13 +274,11 @@ def info(
 ) -> None:
     """Show what a product was enrolled from, with which settings, and where its threshold comes from."""
     with _errors(as_json):
-        from fewshot_ad.artefact import read_artefact
-        from fewshot_ad.inspector import Inspector
+        from fewshot_ad.artefact import describe, read_artefact
 
-        read_artefact(artefact)
-        record = Inspector.load(artefact).info()
+        record = describe(*read_artefact(artefact))
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
     import yaml
 
@@ -257,7 +293,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
         report = examine()
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         import yaml
 
@@ -280,16 +316,22 @@ def demo(
     with _errors(as_json):
         from fewshot_ad.demo import run_demo
 
-        lines, report = run_demo(output, data, shots, seed, _progress)
+        lines, report = run_demo(output, data, shots, seed, progress_bar)
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         for line in lines:
-            _console().print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line)
 
 
 def main() -> None:
     """Entry point of the console script."""
+    # A file name that the terminal cannot show must not stop a batch.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    # The commands print an enrolment's notes themselves.
+    logging.basicConfig(level=logging.DEBUG if os.environ.get("FEWSHOT_AD_DEBUG") else logging.CRITICAL)
     app()
 
 
@@ -302,121 +344,18 @@ def _whole_number(text: str, option: str) -> int:
 
 @contextmanager
 def _errors(as_json: bool) -> Iterator[None]:
-    """Turn the package's errors into one message and exit code 2."""
+    """Turn whatever goes wrong into one message and exit code 2: 1 must never mean anything but an anomaly."""
     try:
         yield
-    except (FewshotADError, ValueError) as error:
-        _report_failure(str(error), as_json)
-        raise typer.Exit(EXIT_ERROR) from None
+    except (typer.Exit, typer.BadParameter):
+        raise
     except KeyboardInterrupt:
-        _report_failure("interrupted", as_json)
+        report_failure("interrupted", as_json)
         raise typer.Exit(EXIT_ERROR) from None
-
-
-def _report_failure(message: str, as_json: bool) -> None:
-    if as_json:
-        _print_json({"error": message})
-    else:
-        print(f"error: {message}", file=sys.stderr)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, ensure_ascii=False), flush=True)
-
-
-def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """A progress bar on stderr, shown only on a terminal and erased at the end."""
-    console = _console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        yield update
-
-
-COLUMNS = ("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error")
-
-
-def _row(path: Path, result: Inspection) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "file": str(path),
-        "verdict": "ANOMALOUS" if result.is_anomalous else "GOOD",
-        "score": f"{result.score:.6g}",
-        "threshold": f"{result.threshold:.6g}",
-        "severity": f"{result.severity:.4f}",
-        "ms": f"{result.timings_ms['total']:.1f}",
-    }
-    if result.regions:
-        row |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))
-    return row
-
-
-def _verdict(path: Path, result: Inspection) -> str:
-    verdict = "ANOMALOUS" if result.is_anomalous else "good     "
-    where = ""
-    if result.regions:
-        x, y, width, height = result.regions[0].box
-        where = f"  at x {x}..{x + width - 1}, y {y}..{y + height - 1}"
-        where += f" and {len(result.regions) - 1} more" if len(result.regions) > 1 else ""
-    return f"{verdict}  severity {result.severity:5.2f}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
-
-
-@contextmanager
-def _table(path: Path | None) -> Iterator[Any]:
-    if path is None:
-        yield lambda row: None
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            yield writer.writerow
-    except OSError as error:
-        raise FewshotADError(
-            f"{path}: the table cannot be written ({error.strerror}). Choose another --csv."
-        ) from error
-
-
-def _distinct_names(paths: list[Path]) -> list[str]:
-    """A file name an overlay: the stem, led by parent folders where two photographs share one."""
-    names = [path.stem for path in paths]
-    depth = 1
-    while len(set(names)) < len(set(paths)) and depth < 32:
-        depth += 1
-        names = ["_".join([*path.parts[-depth:-1], path.stem]).replace("/", "") for path in paths]
-        if all(depth > len(path.parts) for path in paths):
-            names = [f"{i:05d}_{path.stem}" for i, path in enumerate(paths)]
-    return names
-
-
-def _write_overlay(folder: Path, name: str, result: Inspection) -> Path:
-    import cv2
-
-    path = folder / f"{name}.png"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _, data = cv2.imencode(".png", cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR))
-        path.write_bytes(data.tobytes())
-    except OSError as error:
-        raise FewshotADError(
-            f"{path}: the overlay cannot be written ({error.strerror}). Free some space or choose another --heatmaps."
-        ) from error
-    return path
+    except (FewshotADError, ValueError) as error:
+        report_failure(str(error), as_json)
+        raise typer.Exit(EXIT_ERROR) from None
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        report_failure(f"{type(error).__name__}: {error}. Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
+        raise typer.Exit(EXIT_ERROR) from None

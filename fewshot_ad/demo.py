@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -14,7 +15,7 @@ import numpy as np
 
 from fewshot_ad.defects import blot, missing_piece, scratch
 from fewshot_ad.encoder import load_encoder
-from fewshot_ad.errors import FewshotADError, SupportSetError
+from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError
 from fewshot_ad.images import Uint8Array, list_images, read_image
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.inspector import Inspector
@@ -23,6 +24,7 @@ from fewshot_ad.memory_bank import Progress
 TEXTURES = ("brick", "grass", "gravel")
 CROP = 128
 TILE = 192
+MAX_OF_A_KIND = 6
 ProgressContext = Callable[[bool], AbstractContextManager["Progress | None"]]
 
 
@@ -92,12 +94,14 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
     paths = list_images(train)
     picked = np.random.default_rng(seed).permutation(len(paths))[:shots]
     support = [read_image(paths[i]) for i in sorted(picked)]
-    tests = [
-        DemoImage(read_image(path), kind.name, f"{kind.name}_{path.stem}")
-        for kind in sorted(p for p in test.iterdir() if p.is_dir())
-        for path in list_images(kind)[:6]
-    ]
-    return DemoProduct(folder.name, support, tests)
+    tests = []
+    for kind in sorted(p for p in test.iterdir() if p.is_dir() and any(p.iterdir())):
+        for path in list_images(kind)[:MAX_OF_A_KIND]:
+            with contextlib.suppress(ImageError):
+                tests.append(DemoImage(read_image(path), kind.name, f"{kind.name}_{path.stem}"))
+    if not tests:
+        raise SupportSetError(f"expected folders of photographs in {test}, such as good/ and scratch/; found none.")
+    return DemoProduct(folder.resolve().name, support, tests)
 
 
 def run_demo(
@@ -117,14 +121,17 @@ def run_demo(
     """
     if data is not None:
         products = [folder_product(data, shots, seed)]
-        lines = [f"Photographs from {data}."]
+        lines = [f"Photographs from {data}, at most {MAX_OF_A_KIND} of each kind."]
     else:
         products = [texture_product(name, shots, seed) for name in TEXTURES]
         lines = [
             "Real photographs from scikit-image (brick, grass, gravel; CC0), cut into crops.",
             "The defects (scratch, stain, missing piece) are drawn by this demo.",
         ]
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FewshotADError(f"{output}: cannot be made ({error.strerror}). Choose another --output.") from error
     report: list[dict[str, Any]] = []
     encoder = load_encoder()
     tiles: list[Uint8Array] = []
@@ -169,7 +176,9 @@ def write_png(path: Path, rgb: Uint8Array) -> None:
     try:
         path.write_bytes(data.tobytes())
     except OSError as error:
-        raise FewshotADError(f"{path}: cannot be written ({error.strerror}). Choose another --output.") from error
+        raise FewshotADError(
+            f"{path}: cannot be written ({error.strerror}). Free some space or choose another place."
+        ) from error
 
 
 def _tile(product: str, test: DemoImage, result: Inspection) -> Uint8Array:

@@ -10,13 +10,7 @@ import platform
 import time
 from typing import Any
 
-import numpy as np
-
-from fewshot_ad.encoder import DEFAULT_ENCODER, load_encoder
-from fewshot_ad.encoder.engine import ENGINES, EngineName
-from fewshot_ad.encoder.weights import shipped_encoders, verified_file
 from fewshot_ad.errors import FewshotADError
-from fewshot_ad.inspector import Inspector
 
 BASE = {
     "numpy": "numpy",
@@ -29,6 +23,7 @@ BASE = {
     "rich": "rich",
     "imagesize": "imagesize",
 }
+BROKEN = "broken or missing: "
 OPTIONAL = {"onnxruntime": "onnx", "torch": "torch", "timm": "torch", "skimage": "demo"}
 DISTRIBUTIONS = {**BASE, "skimage": "scikit-image"}
 
@@ -39,15 +34,18 @@ def examine() -> dict[str, Any]:
     Returns:
         Plain JSON types; `ok` says whether enrolling and inspecting with a shipped encoder work.
     """
-    base = {module: _version(module) for module in BASE}
+    base = {module: _imported(module) for module in BASE}
     extras = {module: _version(module) or f"absent (extra '{extra}')" for module, extra in OPTIONAL.items()}
-    weights = {name: _weights(name) for name in shipped_encoders()}
-    engines = {engine: _engine(engine) for engine in ENGINES}
-    smoke = _smoke()
-    problems = [f"{BASE[module]} is missing" for module, version in base.items() if version is None]
-    problems += [f"weights of {name}: {state}" for name, state in weights.items() if state != "ok"]
-    problems += [] if engines["openvino"] == "ok" else [f"engine openvino: {engines['openvino']}"]
-    problems += [str(smoke["error"])] if "error" in smoke else []
+    problems = [f"{BASE[module]}: {state}" for module, state in base.items() if state.startswith(BROKEN)]
+    weights: dict[str, str] = {}
+    engines: dict[str, str] = {}
+    smoke: dict[str, Any] = {}
+    if not problems:
+        weights, engines, smoke = _weights(), _engines(), _smoke()
+        problems += [] if weights else ["no shipped encoder was found: reinstall fewshot-ad"]
+        problems += [f"weights of {name}: {state}" for name, state in weights.items() if state != "ok"]
+        problems += [] if engines["openvino"] == "ok" else [f"engine openvino: {engines['openvino']}"]
+        problems += [str(smoke["error"])] if "error" in smoke else []
     return {
         "ok": not problems,
         "problems": problems,
@@ -93,27 +91,51 @@ def _version(module: str) -> str | None:
     return _distribution(DISTRIBUTIONS.get(module, module)) or "unknown version"
 
 
-def _weights(name: str) -> str:
+def _imported(module: str) -> str:
     try:
-        verified_file(shipped_encoders()[name])
-    except FewshotADError as error:
-        return str(error)
-    return "ok"
-
-
-def _engine(engine: EngineName) -> str:
-    try:
-        encoder = load_encoder(DEFAULT_ENCODER, engine=engine)
-        encoder.encode(np.zeros((64, 64, 3), np.uint8))
-    except FewshotADError as error:
-        return str(error)
+        importlib.import_module(module)
     except Exception as error:  # a broken installation of a third party must not break the diagnosis
-        return f"broken: {type(error).__name__}: {error}"
-    return "ok"
+        return f"{BROKEN}{type(error).__name__}: {error}. Reinstall it: pip install --force-reinstall {BASE[module]}"
+    return _version(module) or "unknown version"
+
+
+def _weights() -> dict[str, str]:
+    from fewshot_ad.encoder.weights import shipped_encoders, verified_file
+
+    states = {}
+    for name, card in shipped_encoders().items():
+        try:
+            verified_file(card)
+            states[name] = "ok"
+        except FewshotADError as error:
+            states[name] = str(error)
+    return states
+
+
+def _engines() -> dict[str, str]:
+    import numpy as np
+
+    from fewshot_ad.encoder import load_encoder
+    from fewshot_ad.encoder.engine import ENGINES
+
+    states: dict[str, str] = {}
+    for engine in ENGINES:
+        try:
+            load_encoder(engine=engine).encode(np.zeros((64, 64, 3), np.uint8))
+            states[engine] = "ok"
+        except FewshotADError as error:
+            states[engine] = str(error)
+        except Exception as error:
+            states[engine] = f"{BROKEN}{type(error).__name__}: {error}"
+    return states
 
 
 def _smoke() -> dict[str, Any]:
     """Enroll and inspect made-up textures; milliseconds, medians of 20."""
+    import numpy as np
+
+    from fewshot_ad.inspector import Inspector
+
     rng = np.random.default_rng(0)
     good = [rng.integers(90, 110, (256, 256, 3), dtype=np.uint8) for _ in range(4)]
     try:

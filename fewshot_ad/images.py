@@ -70,9 +70,16 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+        try:
+            entries = sorted(path.iterdir())
+        except OSError as error:
+            raise ImageError(
+                f"{path}: the folder cannot be listed ({error.strerror}). Check the permissions."
+            ) from error
+        # Names with a leading dot are what macOS and copying programs leave behind.
+        found = [p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
         if not found:
-            inside = sorted(p.name for p in path.iterdir())[:5]
+            inside = [p.name for p in entries][:5]
             raise ImageError(
                 f"expected photographs ({', '.join(sorted(SUFFIXES))}) in {path}, found none"
                 f"{' but ' + ', '.join(inside) if inside else ' (the folder is empty)'}. Name the folder that "
@@ -81,10 +88,10 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
         return found
     if path.exists():
         return [path]
-    matches = sorted(Path(p) for p in glob.glob(str(source), recursive=True))
+    matches = sorted(p for p in map(Path, glob.glob(str(source), recursive=True)) if p.is_file())
     if not matches:
-        raise ImageError(f"expected a folder, a file or a glob, but nothing matches {str(source)!r}. Check the path.")
-    return [p for p in matches if p.is_file()]
+        raise ImageError(f"expected a folder, a file or a glob of files, but nothing matches {str(source)!r}.")
+    return matches
 
 
 def image_name(source: ImageSource, index: int) -> str:
@@ -119,15 +126,22 @@ def _decode(path: Path) -> Uint8Array:
     if not data:
         raise ImageError(f"{path}: expected a photograph, got an empty file (0 bytes). Copy or record it again.")
     # The header alone tells the size, so a decompression bomb is refused before any memory is taken for it.
-    width, height = imagesize.get(io.BytesIO(data))
+    try:
+        width, height = imagesize.get(io.BytesIO(data))
+    except Exception:  # a header it cannot follow: OpenCV decides below whether this is a picture
+        width, height = -1, -1
     _check_size(height, width, str(path), known=width > 0)
     buffer = np.frombuffer(data, np.uint8)
     if data[:4] == b"GIF8":
         return _decode_gif(buffer, path)
+    # What OpenCV would print about a broken file is said by the error instead.
+    level = cv2.utils.logging.setLogLevel(0)
     try:
         pixels = cv2.imdecode(buffer, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:
         raise ImageError(f"{path}: OpenCV cannot decode it ({error.err}). Save it as PNG or JPEG.") from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if pixels is None:
         if width > 0:
             raise ImageError(
@@ -142,13 +156,15 @@ def _decode(path: Path) -> Uint8Array:
 
 
 def _decode_gif(buffer: Uint8Array, path: Path) -> Uint8Array:
-    ok, animation = cv2.imdecodeanimation(buffer)
+    try:
+        ok, animation = cv2.imdecodeanimation(buffer, 0, 2)
+    except (AttributeError, cv2.error) as error:
+        raise ImageError(f"{path}: this OpenCV cannot read GIF ({error}). Save the photograph as PNG.") from error
     if not ok or not animation.frames:
         raise ImageError(f"{path}: the GIF is truncated or damaged. Save the photograph as PNG.")
     if len(animation.frames) > 1:
         raise ImageError(
-            f"{path}: expected one photograph, got an animated GIF of {len(animation.frames)} frames. "
-            "Save the frame you mean as PNG."
+            f"{path}: expected one photograph, got an animated GIF of several frames. Save the frame you mean as PNG."
         )
     frame = animation.frames[0]
     return _from_array(frame[..., :3], "bgr", str(path))
@@ -158,10 +174,15 @@ def _from_pil(image: Any) -> Uint8Array:
     # PIL is not a dependency: whoever passes a PIL image has it.
     from PIL import ImageOps
 
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith(("I;16", "I")) or upright.mode == "F":
-        return _from_array(np.asarray(upright), "rgb", "the PIL image")
-    return _from_array(np.asarray(upright.convert("RGB")), "rgb", "the PIL image")
+    try:
+        upright = ImageOps.exif_transpose(image)
+        deep = upright.mode.startswith("I") or upright.mode == "F"
+        pixels = np.asarray(upright if deep else upright.convert("RGB"))
+    except OSError as error:
+        raise ImageError(f"the PIL image cannot be decoded ({error}). Copy or record the file again.") from error
+    if pixels.dtype == np.int32 and pixels.min() >= 0 and pixels.max() <= 65535:
+        pixels = pixels.astype(np.uint16)  # PIL's mode for 16-bit grey
+    return _from_array(pixels, "rgb", "the PIL image")
 
 
 def _check_size(height: int, width: int, name: str, known: bool = True) -> None:
@@ -199,7 +220,7 @@ def _to_uint8(array: npt.NDArray[Any], name: str) -> Uint8Array:
         return array
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype == np.uint16:
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
         # 65535 = 257 * 255: full range to full range, rounded to the nearest.
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if array.dtype.kind == "f":
@@ -252,6 +273,10 @@ class Geometry:
 
     def to_input(self, photograph: Uint8Array) -> Uint8Array:
         """Scale and mirror-pad a photograph (H, W, 3) uint8 into the encoder's input."""
+        return self.pad(self.scale(photograph))
+
+    def scale(self, photograph: Uint8Array) -> Uint8Array:
+        """Scale a photograph (H, W, 3) uint8 to `content_hw`."""
         height, width = self.content_hw
         # Exact halving is vectorised in OpenCV, general area averaging is not: 0.2 ms against 1.6 ms from 1024 x 1024
         # to 256 x 256, for the same picture to within one grey level.
@@ -263,20 +288,31 @@ class Geometry:
             photograph = cv2.resize(
                 photograph, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
             )
-        bottom, right = self.input_hw[0] - height, self.input_hw[1] - width
-        if bottom or right:
-            photograph = cv2.copyMakeBorder(photograph, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
         return photograph
+
+    def pad(self, content: Uint8Array) -> Uint8Array:
+        """Mirror the right and bottom edges of a scaled photograph (h, w, 3) out to `input_hw`."""
+        bottom, right = self.input_hw[0] - self.content_hw[0], self.input_hw[1] - self.content_hw[1]
+        if bottom or right:
+            content = cv2.copyMakeBorder(content, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
+        return content
 
     def crop_to_photo(self, input_map: Float32Array) -> Float32Array:
         """Cut the mirrored edge off a map at input resolution and scale the rest to the photograph's size."""
         content = input_map[: self.content_hw[0], : self.content_hw[1]]
         return cv2.resize(content, self.photo_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
-    def content_mask(self) -> Uint8Array:
-        """Mask (input height, input width) uint8: 255 on the photograph, 0 on the mirrored edge."""
+    def content_mask(self, content: Uint8Array | None = None) -> Uint8Array:
+        """Mask of the encoder's input: 0 on the mirrored edge.
+
+        Args:
+            content: Mask (h, w) uint8 of the scaled photograph; None counts all of it.
+
+        Returns:
+            (input height, input width) uint8.
+        """
         mask = np.zeros(self.input_hw, np.uint8)
-        mask[: self.content_hw[0], : self.content_hw[1]] = 255
+        mask[: self.content_hw[0], : self.content_hw[1]] = 255 if content is None else content
         return mask
 
     def scale_xy(self) -> tuple[float, float]:

@@ -36,7 +36,9 @@ class MapScale:
 
     Attributes:
         median_good: Distance of a median patch of held-out good photographs; 0 on the scale.
-        threshold: The value that the map of a good photograph stays below; 1 on the scale.
+        threshold: The value that the map of a good photograph stays below, set from the held-out maps' peaks as the
+            score's threshold is from the held-out scores; 1 on the scale. A few red pixels alone do not reject a part:
+            the score decides.
     """
 
     median_good: float
@@ -47,7 +49,7 @@ class MapScale:
         return (anomaly_map - np.float32(self.median_good)) / np.float32(self.threshold - self.median_good)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inspection:
     """The verdict on one photograph.
 
@@ -62,7 +64,8 @@ class Inspection:
         regions: Where, worst first; empty for a good part.
         map_scale: The fixed scale for showing the map.
         timings_ms: Milliseconds by stage (`decode`, `encode`, `search`, `map`) and in `total`.
-        photograph: (H, W, 3) uint8 RGB that was inspected.
+        photograph: (H, W, 3) uint8 RGB that was inspected; of an array that was RGB uint8 already, the array itself,
+            so copy it before reusing its memory.
         name: File name, or empty for one from memory.
     """
 

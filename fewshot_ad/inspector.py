@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -13,19 +15,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from fewshot_ad.artefact import read_artefact, write_artefact
+from fewshot_ad.artefact import describe, pack, read_artefact, unpack, write_artefact
 from fewshot_ad.calibration import Calibration
-from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder, EncoderSpec, Fusion, load_encoder
+from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoder
 from fewshot_ad.encoder.engine import EngineName, Precision
 from fewshot_ad.enrolment import Enrolment, build, embed_support, library_versions, odd_ones_out
 from fewshot_ad.errors import ArtefactError, ImageError, SupportSetError
 from fewshot_ad.images import ColorOrder, ImageSource, Uint8Array, expand_sources, image_name, read_image
-from fewshot_ad.inspection import Inspection
-from fewshot_ad.memory_bank import MemoryBank, Origin, Progress
+from fewshot_ad.inspection import Inspection, MapScale
+from fewshot_ad.memory_bank import MemoryBank, Progress
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_photograph
 from fewshot_ad.selection import Choice, choose
-from fewshot_ad.support import View, ViewsSpec, read_support
+from fewshot_ad.support import ViewsSpec, read_support
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BUDGET = 4000
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
@@ -56,14 +61,16 @@ class Inspector:
 
     @property
     def threshold(self) -> float:
-        """Image scores above it are anomalous. Settable while running, without enrolling again."""
+        """Image scores above it are anomalous. Settable while running; the maps' scale moves in proportion."""
         return self._model.threshold
 
     @threshold.setter
     def threshold(self, value: float) -> None:
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"expected a positive, finite threshold, got {value}.")
-        self._model = dataclasses.replace(self._model, threshold=float(value))
+        self._model = dataclasses.replace(
+            self._model, threshold=float(value), map_scale=_map_scale(self.calibration, float(value))
+        )
 
     @property
     def scoring(self) -> ScoringConfig:
@@ -98,6 +105,7 @@ class Inspector:
         precision: Precision = "f32",
         stages: Sequence[int] | None = None,
         fusion: Fusion = "concat",
+        norm_power: float = DEFAULT_NORM_POWER,
         weights: str | os.PathLike[str] | None = None,
         allow_download: bool = False,
         threads: int | None = None,
@@ -121,6 +129,7 @@ class Inspector:
             precision: `f32` or `bf16`.
             stages: Stages of the backbone.
             fusion: `concat` or `separate`.
+            norm_power: 0..1, see `encoder.EncoderSpec`.
             weights: Local weights of a timm model.
             allow_download: Let timm fetch weights from the internet.
             threads: Number of CPU threads.
@@ -129,6 +138,8 @@ class Inspector:
             SupportSetError: No usable photograph, or a setting that makes no sense.
             WeightsError: The encoder cannot be had.
         """
+        if isinstance(image_size, np.integer):
+            image_size = int(image_size)
         if image_size != "auto" and not (
             isinstance(image_size, int) and MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE
         ):
@@ -147,6 +158,7 @@ class Inspector:
                 precision=precision,
                 stages=stages,
                 fusion=fusion,
+                norm_power=norm_power,
                 weights=weights,
                 allow_download=allow_download,
                 threads=threads,
@@ -167,6 +179,8 @@ class Inspector:
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             versions=library_versions(encoder),
         )
+        for note in enrolment.notes:
+            logger.warning("%s: %s", enrolment.product, note)
         calibration = enrolled.calibration
         model = Model(
             choice.image_size,
@@ -188,11 +202,9 @@ class Inspector:
         Raises:
             ImageError: The photograph cannot be used.
         """
-        start = time.perf_counter()
-        photograph = read_image(image, color)
-        decode_ms = (time.perf_counter() - start) * 1e3
-        name = image_name(image, 0) if isinstance(image, (str, os.PathLike)) else ""
-        return inspect_photograph(photograph, self._encoder, self._model, self.product, name, decode_ms)
+        result = self._settle(*self._read(image, color), "raise")
+        assert isinstance(result, Inspection)  # noqa: S101 - _settle raises otherwise
+        return result
 
     def inspect_batch(
         self,
@@ -201,10 +213,12 @@ class Inspector:
         color: ColorOrder = "rgb",
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Inspection | ImageError]:
-        """Inspect many photographs, in order; the next ones are decoded while one is inspected.
+        """Inspect many photographs, in order.
 
         Args:
-            images: A folder, a glob, or any iterable of photographs; a generator is read only a little ahead.
+            images: A folder, a glob, or a sequence of photographs, of which the next are decoded while one is
+                inspected; or an iterator, such as a camera's frames, which is asked for the next photograph only after
+                the verdict on the last has been taken.
             color: Channel order of arrays.
             errors: What to do with a photograph that cannot be used: `raise` its `ImageError`, or `return` it in
                 its place and go on.
@@ -212,60 +226,44 @@ class Inspector:
         Yields:
             An `Inspection` a photograph, or its `ImageError`.
         """
-        lazy = isinstance(images, Iterator)
-        sources: Iterator[ImageSource] = images if lazy else iter(expand_sources(images))  # type: ignore[assignment]
-
-        def read(source: ImageSource) -> tuple[str, Uint8Array | ImageError, float]:
-            start = time.perf_counter()
-            name = image_name(source, 0) if isinstance(source, (str, os.PathLike)) else ""
-            try:
-                pixels: Uint8Array | ImageError = read_image(source, color)
-            except ImageError as error:
-                pixels = error
-            return name, pixels, (time.perf_counter() - start) * 1e3
-
+        if isinstance(images, Iterator):
+            # A stream (a camera) must get each verdict before it is asked for the next photograph.
+            for source in images:
+                yield self._settle(*self._read(source, color), errors)
+            return
+        sources = iter(expand_sources(images))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fewshot-ad-decode") as pool:
-            ahead = [pool.submit(read, source) for source in islice(sources, 4)]
+            ahead = deque(pool.submit(self._read, source, color) for source in islice(sources, 4))
             while ahead:
-                name, pixels, decode_ms = ahead.pop(0).result()
-                ahead.extend(pool.submit(read, source) for source in islice(sources, 1))
-                if isinstance(pixels, ImageError):
-                    if errors == "raise":
-                        raise pixels
-                    yield pixels
-                    continue
-                yield inspect_photograph(pixels, self._encoder, self._model, self.product, name, decode_ms)
+                read = ahead.popleft().result()
+                ahead.extend(pool.submit(self._read, source, color) for source in islice(sources, 1))
+                yield self._settle(*read, errors)
+
+    @staticmethod
+    def _read(source: ImageSource, color: ColorOrder) -> tuple[str, Uint8Array | ImageError, float]:
+        start = time.perf_counter()
+        name = image_name(source, 0) if isinstance(source, (str, os.PathLike)) else ""
+        try:
+            pixels: Uint8Array | ImageError = read_image(source, color)
+        except ImageError as error:
+            pixels = error
+        return name, pixels, (time.perf_counter() - start) * 1e3
+
+    def _settle(
+        self, name: str, pixels: Uint8Array | ImageError, decode_ms: float, errors: Literal["raise", "return"]
+    ) -> Inspection | ImageError:
+        if not isinstance(pixels, ImageError):
+            return inspect_photograph(pixels, self._encoder, self._model, self.product, name, decode_ms)
+        if errors == "raise":
+            raise pixels
+        return pixels
 
     def info(self) -> dict[str, Any]:
         """All that is known of the product, as plain JSON types."""
-        e, c, spec, s = self.enrolment, self.calibration, self._encoder.spec, self._model.scoring
-        return {
-            "product": e.product,
-            "encoder": {**dataclasses.asdict(spec), "engine": self._encoder.engine_name},
-            "image_size": e.image_size,
-            "views": [str(view) for view in e.views],
-            "reasons": list(e.reasons),
-            "scoring": dataclasses.asdict(s),
-            "bank": {
-                "vectors": [len(bank) for bank in self.banks],
-                "dimensions": [bank.vectors.shape[1] for bank in self.banks],
-                "megabytes": round(sum(bank.vectors.nbytes for bank in self.banks) / 2e6, 3),
-            },
-            "support": [{"name": name, "sha256": sha256} for name, sha256 in e.support],
-            "notes": list(e.notes),
-            "calibration": {
-                "method": c.method,
-                "n": c.n,
-                "threshold": self.threshold,
-                "status": c.status,
-                "false_reject_rate": c.false_reject_rate,
-                "held_out_scores": list(c.scores),
-                "explanation": c.explain(),
-            },
-            "seed": e.seed,
-            "created": e.created,
-            "versions": e.versions,
-        }
+        return describe(*self._packed()) | {"engine": self._encoder.engine_name}
+
+    def _packed(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        return pack(self._encoder.spec, self._model, self.calibration, self.enrolment)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
@@ -273,29 +271,7 @@ class Inspector:
         Raises:
             ArtefactError: It cannot be written; an older file there is untouched.
         """
-        tensors: dict[str, Any] = {}
-        for i, bank in enumerate(self.banks):
-            tensors[f"bank{i}.vectors"] = bank.vectors.astype(bank.stored_dtype)
-            tensors[f"bank{i}.image"] = bank.origin.image
-            tensors[f"bank{i}.view"] = bank.origin.view
-            tensors[f"bank{i}.xy"] = bank.origin.xy
-        record = {
-            "encoder": dataclasses.asdict(self._encoder.spec),
-            "preprocessing": {
-                "color": "rgb",
-                "image_size": self._model.image_size,
-                "multiple": self._encoder.spec.multiple,
-                "shrink": "area",
-                "enlarge": "bilinear",
-                "padding": "mirror right and bottom",
-            },
-            "scoring": dataclasses.asdict(self._model.scoring),
-            "level_scale": list(self._model.level_scale),
-            "threshold": self._model.threshold,
-            "calibration": dataclasses.asdict(self.calibration),
-            "enrolment": dataclasses.asdict(self.enrolment),
-        }
-        write_artefact(path, tensors, record)
+        write_artefact(path, *self._packed())
 
     @classmethod
     def load(
@@ -312,7 +288,8 @@ class Inspector:
 
         Args:
             path: The `.fsad` file.
-            encoder: An encoder already loaded, to share it between products.
+            encoder: An encoder already loaded, to share it between products; the arguments that follow are then not
+                looked at.
             engine: Engine to run on; any gives the same scores.
             weights: Local weights, if the product was enrolled with a timm model.
             allow_download: Let timm fetch such weights from the internet.
@@ -323,21 +300,8 @@ class Inspector:
             ArtefactError: It is damaged, of another format, or does not fit the encoder.
             WeightsError: Its encoder cannot be had.
         """
-        tensors, record = read_artefact(path)
-        try:
-            spec = EncoderSpec.from_dict(record["encoder"])
-            scoring = ScoringConfig(**record["scoring"])
-            calibration = Calibration.from_dict(record["calibration"])
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["enrolment"].items()}
-            fields["views"] = tuple(View(**view) for view in fields["views"])
-            fields["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
-            enrolment = Enrolment(**fields)
-            level_scale = tuple(float(v) for v in record["level_scale"])
-            threshold = float(record["threshold"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"{path}: the description lacks or has an unexpected field ({error}). Enroll again or update."
-            ) from error
+        product = unpack(*read_artefact(path), path)
+        spec = product.spec
         if encoder is None:
             encoder = load_encoder(
                 spec.name,
@@ -360,18 +324,14 @@ class Inspector:
                 f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
                 "something else. Use the same encoder and weights, or enroll again."
             )
-        banks = []
-        for i, dims in enumerate(spec.dims):
-            vectors = tensors[f"bank{i}.vectors"]
-            origin = Origin(tensors[f"bank{i}.image"], tensors[f"bank{i}.view"], tensors[f"bank{i}.xy"])
-            if vectors.ndim != 2 or vectors.shape[1] != dims:
-                raise ArtefactError(
-                    f"{path}: expected bank vectors of {dims} dimensions for {spec.name}, got {vectors.shape}. "
-                    "Enroll again."
-                )
-            banks.append(MemoryBank(vectors, origin, scoring.metric, encoder.threads))
-        model = Model(enrolment.image_size, tuple(banks), level_scale, scoring, threshold, calibration.map_scale)
-        return cls(encoder, model, calibration, enrolment)
+        banks = tuple(
+            MemoryBank(vectors, origin, product.scoring.metric, encoder.threads) for vectors, origin in product.banks
+        )
+        calibration, threshold = product.calibration, product.threshold
+        map_scale = _map_scale(calibration, threshold)
+        size = product.enrolment.image_size
+        model = Model(size, banks, product.level_scale, product.scoring, threshold, map_scale)
+        return cls(encoder, model, calibration, product.enrolment)
 
     def __repr__(self) -> str:
         return (
@@ -382,12 +342,22 @@ class Inspector:
         )
 
 
+def _map_scale(calibration: Calibration, threshold: float) -> MapScale:
+    """The calibrated scale of the maps, moved in proportion where the threshold was set by hand."""
+    good, limit = calibration.map_scale.median_good, calibration.map_scale.threshold
+    return MapScale(good, good + (limit - good) * threshold / calibration.threshold)
+
+
 def _product_name(images: object) -> str:
+    if isinstance(images, Sequence) and not isinstance(images, str) and images:
+        images = images[0]
     if isinstance(images, (str, os.PathLike)):
         path = Path(images)
         folder = path if path.is_dir() else path.parent
         # MVTec layout: .../bottle/train/good
-        parts = [part for part in folder.resolve().parts if part not in ("good", "train", "ok", os.sep)]
+        parts = [
+            part for part in folder.resolve().parts if part not in ("good", "train", "ok", folder.resolve().anchor)
+        ]
         if parts:
             return parts[-1]
     return "product"

@@ -203,7 +203,7 @@ def _request(output: Any, inputs: list[Any], threads: int | None) -> Any:
     return openvino.Core().compile_model(openvino.Model([output], inputs), "CPU", config).create_infer_request()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Origin:
     """Where bank vectors come from.
 
@@ -265,9 +265,13 @@ class MemoryBank:
         self.vectors = np.ascontiguousarray(vectors.astype(self.stored_dtype), np.float32)
         self.origin = origin
         self.metric: Metric = metric
-        self._index = faiss.IndexFlatL2(self.vectors.shape[1])
-        self._index.add(self.vectors)
         self._nearest = NearestSearch(self.vectors, threads, lasting)
+
+    @functools.cached_property
+    def _index(self) -> faiss.IndexFlatL2:
+        index = faiss.IndexFlatL2(self.vectors.shape[1])
+        index.add(self.vectors)
+        return index
 
     def __len__(self) -> int:
         return len(self.vectors)

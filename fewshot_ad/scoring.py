@@ -50,7 +50,7 @@ class ScoringConfig:
             raise SupportSetError(f"expected neighbours >= 2 and sigma >= 0, got {self.neighbours} and {self.sigma}.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """What a product's decisions are made with: banks, scoring, thresholds.
 
@@ -71,19 +71,17 @@ class Model:
     map_scale: MapScale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measurement:
     """What a photograph's patches say before any threshold.
 
     Attributes:
         score: Image score.
         grids: One (h, w) float32 array of patch distances a level, on the common scale.
-        timings_ms: `search`.
     """
 
     score: float
     grids: tuple[Float32Array, ...]
-    timings_ms: dict[str, float]
 
 
 def measure(
@@ -102,7 +100,6 @@ def measure(
         geometry: Of the photograph; patches that show nothing of it do not count.
         scoring: How.
     """
-    start = time.perf_counter()
     padded = geometry.content_hw != geometry.input_hw
     score = 0.0
     grids = []
@@ -123,7 +120,7 @@ def measure(
             level_score = reweighted(queries[at], bank, scale, scoring.neighbours)
         score = max(score, level_score)
         grids.append(distances.reshape(height, width))
-    return Measurement(score, tuple(grids), {"search": (time.perf_counter() - start) * 1e3})
+    return Measurement(score, tuple(grids))
 
 
 def top_mean(distances: Float32Array, fraction: float) -> float:
@@ -194,7 +191,7 @@ def find_regions(heat: Float32Array, map_scale: MapScale, peak_share: float = 0.
         At most `MAX_REGIONS`, worst first.
     """
     top = float(heat.max())
-    cut = min(map_scale.threshold, map_scale.median_good + peak_share * max(0.0, top - map_scale.median_good))
+    cut = min(map_scale.threshold, top, map_scale.median_good + peak_share * max(0.0, top - map_scale.median_good))
     count, labels, stats, _ = cv2.connectedComponentsWithStats((heat >= cut).astype(np.uint8), connectivity=8)
     regions = []
     for label in range(1, count):

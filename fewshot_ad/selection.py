@@ -101,7 +101,12 @@ def choose(
             reasons.append("views: flips, the default; there is no second photograph to compare them on.")
         if image_size == "auto":
             reasons.append(f"image size: {size}, the default; there is no second photograph to compare sizes on.")
-        return Choice(FLIPS if views == "auto" else parse_views(views), size, tuple(reasons))
+        given = FLIPS if views == "auto" else parse_views(views)
+        if not any(view.shows_all for view in given):
+            # Nothing else could stand in for a second photograph when the threshold is set.
+            given = (*given, *(view for view in FLIPS if view not in given))
+            reasons.append("views: flips added; one photograph has nothing else to set the threshold from.")
+        return Choice(given, size, tuple(reasons))
     probe = Probe(images, encoder, scoring, seed)
     total = 2 * (views == "auto") + len(LARGER_SIZES) * (image_size == "auto")
     done = 0
@@ -157,28 +162,30 @@ class Probe:
         self._encoder = encoder
         self._scoring = scoring
         self._seed = seed
-        self._photographs = [image.pixels for image in images[:MAX_PHOTOGRAPHS]]
+        # Twice the largest working scale is all the detail that can matter, and bounds the memory of the drawn copies.
+        self._photographs = [_at_most(image.pixels, 2 * max(LARGER_SIZES)) for image in images[:MAX_PHOTOGRAPHS]]
         rng = np.random.default_rng(seed)
         held_out = self._photographs[:MAX_HELD_OUT]
         self._defective = [
             [random_defect(photograph, rng) for _ in range(DEFECTS // len(held_out))] for photograph in held_out
         ]
         # By identity: all photographs live as long as the probe.
-        self._inputs: dict[tuple[int, int], Uint8Array] = {}
+        self._scaled: dict[tuple[int, int], Uint8Array] = {}
         self._embeddings: dict[tuple[int, View | None, int], Float32Array] = {}
         self._separability: dict[tuple[tuple[View, ...], int], Separability] = {}
 
     def _embed(self, photograph: Uint8Array, view: View | None, size: int) -> Float32Array:
         geometry = Geometry.fit(photograph.shape[:2], size, self._encoder.spec.multiple)  # type: ignore[arg-type]
         key = (id(photograph), size)
-        if key not in self._inputs:
-            self._inputs[key] = geometry.to_input(photograph)
-        picture, mask = self._inputs[key], geometry.content_mask()
+        if key not in self._scaled:
+            self._scaled[key] = geometry.scale(photograph)
+        picture, shown = self._scaled[key], np.full(geometry.content_hw, 255, np.uint8)
         if view is not None:
-            picture, mask, _ = view.apply(picture, mask)
+            picture, shown, _ = view.apply(picture, shown)
         # The first level is enough to compare settings.
-        level = self._encoder.encode(picture)[0]
-        keep = inside_patches(mask, level.shape[:2], partly=view is None).ravel()
+        level = self._encoder.encode(geometry.pad(picture))[0]
+        partly = view is None or view.shows_all
+        keep = inside_patches(geometry.content_mask(shown), level.shape[:2], partly).ravel()
         return normalise(level.reshape(-1, level.shape[2])[keep], self._scoring.metric)
 
     def _support(self, at: int, view: View | None, size: int) -> Float32Array:
@@ -213,3 +220,10 @@ class Probe:
         log_good, log_bad = np.log(np.maximum(good, 1e-12)), np.log(np.maximum(bad, 1e-12))
         margin = (log_bad.mean() - log_good.mean()) / max(float(log_good.std(ddof=1)), MIN_SPREAD)
         return Separability(auroc([0] * len(good) + [1] * len(bad), good + bad), float(margin))
+
+
+def _at_most(photograph: Uint8Array, side: int) -> Uint8Array:
+    height, width = photograph.shape[:2]
+    if height * width <= side * side:
+        return photograph
+    return Geometry.fit((height, width), side, 1).scale(photograph)

@@ -38,6 +38,11 @@ class View:
     kind: str
     value: float = 0.0
 
+    @property
+    def shows_all(self) -> bool:
+        """Whether it shows the whole photograph, mirrored or recoloured, with no border mirrored in."""
+        return self.kind in ("grey", "hflip", "vflip", "brightness", "contrast")
+
     def apply(self, image: Uint8Array, mask: Uint8Array) -> tuple[Uint8Array, Uint8Array, Matrix]:
         """Make the view.
 
@@ -60,12 +65,11 @@ Applied: TypeAlias = "tuple[Uint8Array, Uint8Array, Matrix]"
 
 @dataclass(frozen=True)
 class ViewKind:
-    """A kind of view: what it does, and the strengths it has unless told otherwise."""
+    """A kind of view: what it does, the strengths it has unless told otherwise, and their valid range."""
 
     apply: Callable[[Uint8Array, Uint8Array, float], Applied]
     strengths: tuple[float, ...]
     valid: tuple[float, float]
-    help: str
 
 
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
@@ -119,14 +123,14 @@ def _contrast(image: Uint8Array, mask: Uint8Array, factor: float) -> Applied:
 
 
 VIEW_KINDS: dict[str, ViewKind] = {
-    "grey": ViewKind(_grey, (0.0,), (0, 0), "without colour"),
-    "hflip": ViewKind(_flip(0), (0.0,), (0, 0), "mirrored left to right"),
-    "vflip": ViewKind(_flip(1), (0.0,), (0, 0), "mirrored top to bottom"),
-    "translate_x": ViewKind(_translate(0), (-0.04, 0.04), (-0.5, 0.5), "shifted, as a fraction of the width"),
-    "translate_y": ViewKind(_translate(1), (-0.04, 0.04), (-0.5, 0.5), "shifted, as a fraction of the height"),
-    "rotate": ViewKind(_rotate, tuple(45.0 * i for i in range(1, 8)), (-360, 360), "rotated, in degrees"),
-    "brightness": ViewKind(_brightness, (0.85, 1.15), (0.1, 5), "brightness multiplied"),
-    "contrast": ViewKind(_contrast, (0.8, 1.2), (0.1, 5), "contrast about the mean multiplied"),
+    "grey": ViewKind(_grey, (0.0,), (0, 0)),  # without colour
+    "hflip": ViewKind(_flip(0), (0.0,), (0, 0)),  # mirrored left to right
+    "vflip": ViewKind(_flip(1), (0.0,), (0, 0)),  # mirrored top to bottom
+    "translate_x": ViewKind(_translate(0), (-0.04, 0.04), (-0.5, 0.5)),  # shifted, as a fraction of the width
+    "translate_y": ViewKind(_translate(1), (-0.04, 0.04), (-0.5, 0.5)),  # shifted, as a fraction of the height
+    "rotate": ViewKind(_rotate, tuple(45.0 * i for i in range(1, 8)), (-360, 360)),  # rotated, in degrees
+    "brightness": ViewKind(_brightness, (0.85, 1.15), (0.1, 5)),  # brightness multiplied
+    "contrast": ViewKind(_contrast, (0.8, 1.2), (0.1, 5)),  # contrast about the mean multiplied
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "translate": ("translate_x", "translate_y"),

@@ -37,7 +37,7 @@ def test_enroll_and_inspect(part_folder: Path, tmp_path: Path, broken_part: np.n
     out = run("enroll_and_inspect.py", part_folder, line, "--output", tmp_path / "overlays")
     assert "bad.png: ANOMALOUS" in out
     assert "not readable" in out
-    assert (tmp_path / "overlays" / "bad.png").exists()
+    assert (tmp_path / "overlays" / "bad_overlay.png").exists()
     assert (tmp_path / "overlays" / "washer.fsad").exists()
 
 

@@ -125,7 +125,7 @@ def make_bad(kind: str, tmp_path: Path, picture: np.ndarray) -> Path:
         ("truncated png", "truncated or damaged"),
         ("one pixel", "at least 16 x 16 pixels, got 1 x 1"),
         ("huge header", "20000 x 20000 = 400 megapixels"),
-        ("animated gif", "animated GIF of 2 frames"),
+        ("animated gif", "animated GIF of several frames"),
         ("missing", "does not exist"),
     ],
 )

