@@ -87,6 +87,29 @@ def test_overlays_of_equal_names_do_not_overwrite_each_other(artefact: Path, lin
     assert len(list(heat.iterdir())) == 2
 
 
+def test_heatmaps_never_replace_photographs(artefact: Path, line: Path) -> None:
+    before = {p.name: p.read_bytes() for p in line.iterdir()}
+    run("inspect", artefact, line, "--heatmaps", line)
+    assert {name: (line / name).read_bytes() for name in before} == before
+
+
+def test_exit_1_means_an_anomaly_and_nothing_else(artefact: Path, line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("the driver is on fire")
+
+    monkeypatch.setattr("fewshot_ad.inspector.Inspector.load", broken)
+    code, _, err = run("inspect", artefact, line)
+    assert code == 2
+    assert "the driver is on fire" in err
+
+
+def test_odd_names_are_no_obstacle(part_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "out[/old]" / "p[x].fsad"
+    code, out, _ = run("enroll", part_folder, "-o", path, "--product", "x[/y]", "--views", "none", "--image-size", 64)
+    assert code == 0
+    assert str(path) in out.splitlines()[-1]
+
+
 def test_errors_are_one_message_and_exit_2(tmp_path: Path, part_folder: Path) -> None:
     code, _, err = run("inspect", tmp_path / "none.fsad", part_folder)
     assert code == 2

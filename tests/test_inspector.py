@@ -64,18 +64,24 @@ def test_batch_keeps_order_and_one_bad_file_does_not_stop_it(
     assert [r.score for r in results if isinstance(r, Inspection)] == pytest.approx(single)
 
 
-def test_batch_reads_a_stream_only_a_little_ahead(inspector: Inspector, parts: list[np.ndarray]) -> None:
+def test_a_stream_gets_each_verdict_before_the_next_photograph_is_taken(
+    inspector: Inspector, parts: list[np.ndarray], broken_part: np.ndarray
+) -> None:
+    """A camera may reuse its buffer, and a line waits for the verdict."""
+    buffer = np.empty_like(parts[0])
     taken = []
 
-    def stream():
-        for i in range(1000):
+    def camera():
+        for i, part in enumerate((parts[0], broken_part, parts[1])):
             taken.append(i)
-            yield parts[i % 5]
+            buffer[:] = part
+            yield buffer
 
-    batch = inspector.inspect_batch(stream())
-    next(batch)
-    assert len(taken) < 10
-    batch.close()
+    verdicts = []
+    for i, result in enumerate(inspector.inspect_batch(camera())):
+        assert taken[-1] == i
+        verdicts.append(result.is_anomalous)
+    assert verdicts == [False, True, False]
 
 
 def test_several_threads_may_share_an_inspector(
@@ -125,6 +131,29 @@ def test_one_photograph_can_be_enrolled(parts: list[np.ndarray], encoder: Encode
     single = Inspector.from_support(parts[0], encoder=encoder)
     assert single.calibration.method == "leave-one-view-out"
     assert single.inspect(broken_part).severity > single.inspect(parts[1]).severity
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (200, 356), (500, 200)])
+@pytest.mark.parametrize("views", ["auto", "none", "rotate=30"])
+def test_one_photograph_of_any_shape_gets_a_threshold(shape: tuple[int, int], views: str, encoder: Encoder) -> None:
+    rng = np.random.default_rng(0)
+    single = cv2.GaussianBlur(rng.integers(0, 256, (*shape, 3), dtype=np.uint8), (0, 0), 3)
+    inspector = Inspector.from_support(single, encoder=encoder, views=views, image_size=128)
+    assert inspector.threshold > 0
+    assert inspector.calibration.n == 1
+    assert not inspector.inspect(single).is_anomalous
+
+
+def test_maps_follow_a_threshold_set_by_hand(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
+    inspector = Inspector.from_support(parts, encoder=encoder, views="none", image_size=128)
+    before = inspector.inspect(parts[0]).map_scale
+    inspector.threshold = inspector.threshold * 2
+    after = inspector.inspect(parts[0]).map_scale
+    assert after.threshold - after.median_good == pytest.approx(2 * (before.threshold - before.median_good))
+    inspector.save(tmp_path / "p.fsad")
+    info = Inspector.load(tmp_path / "p.fsad").info()
+    assert info["threshold_set_by_hand"] is True
+    assert info["threshold"] == pytest.approx(2 * info["calibration"]["threshold"])
 
 
 def test_an_odd_photograph_is_reported_by_name(part_folder: Path, encoder: Encoder) -> None:

@@ -82,6 +82,14 @@ def test_sizes_beyond_the_compiled_ones_give_the_same_numbers(photographs: list[
     np.testing.assert_allclose(used.encode(picture)[0], fresh.encode(picture)[0], atol=2e-4)
 
 
+@pytest.mark.parametrize("engine", OTHERS)
+def test_the_order_stages_are_named_in_does_not_matter(engine: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    ours, theirs = load_encoder(stages=(3, 2)), load_encoder(engine=engine, stages=(3, 2, 2))  # type: ignore[arg-type]
+    assert ours.spec == theirs.spec == load_encoder().spec
+    np.testing.assert_allclose(ours.encode(picture)[0], theirs.encode(picture)[0], atol=2e-4)
+
+
 def test_read_only_and_strided_pictures_are_fine() -> None:
     encoder = load_encoder()
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

@@ -92,6 +92,14 @@ def test_a_timm_encoder_enrolls_saves_and_loads(
         Inspector.load(tmp_path / "p.fsad", weights=weights)
 
 
+def test_backbones_that_are_no_pyramid_of_any_size_are_refused_or_read_right(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "w.pth"
+    torch.save(timm.create_model("swin_tiny_patch4_window7_224", pretrained=False).state_dict(), weights)
+    with pytest.raises(WeightsError, match="any input size"):
+        load_pyramid("swin_tiny_patch4_window7_224", weights)
+
+
 def test_without_weights_both_ways_out_are_named() -> None:
     with pytest.raises(WeightsError, match=r"weights=FILE.*allow_download=True"):
         load_encoder("resnet18")
