@@ -22,6 +22,7 @@ from fewshot_ad.calibration import Calibration
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.enrolment import Enrolment
 from fewshot_ad.errors import ArtefactError, NotEnrolledError
+from fewshot_ad.images import SMOOTHING
 from fewshot_ad.memory_bank import Origin
 from fewshot_ad.scoring import Model, ScoringConfig
 from fewshot_ad.support import View
@@ -181,6 +182,7 @@ def pack(
             "multiple": spec.multiple,
             "shrink": "halving, then area",
             "enlarge": "bilinear",
+            "smoothing": SMOOTHING,
             "padding": "mirror right and bottom",
         },
         "scoring": dataclasses.asdict(model.scoring),

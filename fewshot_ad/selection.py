@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from fewshot_ad.defects import random_defect
@@ -226,4 +227,5 @@ def _at_most(photograph: Uint8Array, side: int) -> Uint8Array:
     height, width = photograph.shape[:2]
     if height * width <= side * side:
         return photograph
-    return Geometry.fit((height, width), side, 1).scale(photograph)
+    scale = side / (height * width) ** 0.5
+    return cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
