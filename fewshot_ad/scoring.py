@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ class ScoringConfig:
         image_score: `top_mean`, the mean of the largest patch distances, or `reweighted`, PatchCore's eq. 7.
         top_fraction: Share of the patches that `top_mean` averages, 0..1.
         neighbours: b of eq. 7: how many bank neighbours `reweighted` compares.
+        edge_weight: Weight, in the score, of patches on the photograph's edge, 0..1. Half of what surrounds them is
+            missing, and it is filled in differently on each of two good photographs that are framed a little
+            differently. The map shows them in full.
         sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale.
     """
 
@@ -37,6 +41,7 @@ class ScoringConfig:
     image_score: ImageScore = "top_mean"
     top_fraction: float = 0.02
     neighbours: int = 9
+    edge_weight: float = 2 / 3
     sigma: float = 4.0
 
     def __post_init__(self) -> None:
@@ -46,6 +51,8 @@ class ScoringConfig:
             raise SupportSetError(f"expected image_score among {IMAGE_SCORES}, got {self.image_score!r}.")
         if not 0 < self.top_fraction <= 1:
             raise SupportSetError(f"expected top_fraction in 0..1, got {self.top_fraction}.")
+        if not 0 <= self.edge_weight <= 1:
+            raise SupportSetError(f"expected edge_weight in 0..1, got {self.edge_weight}.")
         if self.neighbours < 2 or self.sigma < 0:
             raise SupportSetError(f"expected neighbours >= 2 and sigma >= 0, got {self.neighbours} and {self.sigma}.")
 
@@ -100,27 +107,34 @@ def measure(
         geometry: Of the photograph; patches that show nothing of it do not count.
         scoring: How.
     """
-    padded = geometry.content_hw != geometry.input_hw
     score = 0.0
     grids = []
     for level, bank, scale in zip(levels, banks, level_scale, strict=True):
         height, width, dims = level.shape
         queries = normalise(level.reshape(-1, dims), scoring.metric)
         distances = bank.nearest(queries) / np.float32(scale)
-        counted = distances
-        if padded:
-            shown = inside_patches(geometry.content_mask(), (height, width), partly=True).ravel()
-            counted = np.where(shown, distances, np.float32(0))
-            if scoring.image_score == "top_mean":
-                counted = counted[shown]
+        weights = patch_weights(geometry, (height, width), scoring.edge_weight).ravel()
+        counted = distances * weights
         if scoring.image_score == "top_mean":
-            level_score = top_mean(counted, scoring.top_fraction)
+            # Patches that show nothing of the photograph weigh nothing; they must not dilute the share either.
+            level_score = top_mean(counted, scoring.top_fraction * np.count_nonzero(weights) / len(weights))
         else:
             at = int(np.argmax(counted))
-            level_score = reweighted(queries[at], bank, scale, scoring.neighbours)
+            level_score = reweighted(queries[at], bank, scale, scoring.neighbours) * float(weights[at])
         score = max(score, level_score)
         grids.append(distances.reshape(height, width))
     return Measurement(score, tuple(grids))
+
+
+@functools.lru_cache(maxsize=64)
+def patch_weights(geometry: Geometry, grid_hw: tuple[int, int], edge_weight: float) -> Float32Array:
+    """Weight of each patch in the score, (h, w) float32: 0 off the photograph, `edge_weight` on its edge, else 1."""
+    shown = inside_patches(geometry.content_mask(), grid_hw, partly=True)
+    rows, columns = int(shown[:, 0].sum()), int(shown[0].sum())
+    weights = np.zeros(grid_hw, np.float32)
+    weights[:rows, :columns] = edge_weight
+    weights[1 : rows - 1, 1 : columns - 1] = 1
+    return weights
 
 
 def top_mean(distances: Float32Array, fraction: float) -> float:

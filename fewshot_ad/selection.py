@@ -14,7 +14,7 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
 from fewshot_ad.memory_bank import NearestSearch, Progress, normalise, to_distance
 from fewshot_ad.metrics import auroc
-from fewshot_ad.scoring import ScoringConfig, top_mean
+from fewshot_ad.scoring import ScoringConfig, patch_weights, top_mean
 from fewshot_ad.support import SupportImage, View, ViewsSpec, parse_views
 
 BASE_SIZE = 256
@@ -172,10 +172,11 @@ class Probe:
         ]
         # By identity: all photographs live as long as the probe.
         self._scaled: dict[tuple[int, int], Uint8Array] = {}
-        self._embeddings: dict[tuple[int, View | None, int], Float32Array] = {}
+        self._embeddings: dict[tuple[int, View | None, int], tuple[Float32Array, Float32Array]] = {}
         self._separability: dict[tuple[tuple[View, ...], int], Separability] = {}
 
-    def _embed(self, photograph: Uint8Array, view: View | None, size: int) -> Float32Array:
+    def _embed(self, photograph: Uint8Array, view: View | None, size: int) -> tuple[Float32Array, Float32Array]:
+        """Embeddings (n, d) of the patches that show the photograph, and their weights (n,) in the score."""
         geometry = Geometry.fit(photograph.shape[:2], size, self._encoder.spec.multiple)  # type: ignore[arg-type]
         key = (id(photograph), size)
         if key not in self._scaled:
@@ -187,9 +188,10 @@ class Probe:
         level = self._encoder.encode(geometry.pad(picture))[0]
         partly = view is None or view.shows_all
         keep = inside_patches(geometry.content_mask(shown), level.shape[:2], partly).ravel()
-        return normalise(level.reshape(-1, level.shape[2])[keep], self._scoring.metric)
+        weights = patch_weights(geometry, level.shape[:2], self._scoring.edge_weight).ravel()[keep]
+        return normalise(level.reshape(-1, level.shape[2])[keep], self._scoring.metric), weights
 
-    def _support(self, at: int, view: View | None, size: int) -> Float32Array:
+    def _support(self, at: int, view: View | None, size: int) -> tuple[Float32Array, Float32Array]:
         key = (at, view, size)
         if key not in self._embeddings:
             self._embeddings[key] = self._embed(self._photographs[at], view, size)
@@ -207,14 +209,15 @@ class Probe:
         bad: list[float] = []
         for at, defective in enumerate(self._defective):
             others = [i for i in range(len(self._photographs)) if i != at]
-            pool = np.concatenate([self._support(i, view, size) for i in others for view in (None, *views)])
+            pool = np.concatenate([self._support(i, view, size)[0] for i in others for view in (None, *views)])
             # A random subset finds the same ranking as a coreset and takes no time.
             subset = np.random.default_rng(self._seed).permutation(len(pool))[:PROBE_BANK]
             nearest = NearestSearch(pool[subset], self._encoder.threads, lasting=False)
             # One search a fold, so that it and the encoder do not take turns.
             queries = [self._support(at, None, size), *(self._embed(p, None, size) for p in defective)]
-            distances = to_distance(nearest(np.concatenate(queries)), self._scoring.metric)
-            starts = np.cumsum([len(q) for q in queries])[:-1]
+            distances = to_distance(nearest(np.concatenate([q for q, _ in queries])), self._scoring.metric)
+            distances *= np.concatenate([weights for _, weights in queries])
+            starts = np.cumsum([len(q) for q, _ in queries])[:-1]
             scores = [top_mean(d, self._scoring.top_fraction) for d in np.split(distances, starts)]
             good.append(scores[0])
             bad.extend(scores[1:])

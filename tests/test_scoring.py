@@ -50,6 +50,17 @@ def test_mirrored_padding_does_not_count() -> None:
         assert measure([level], bank, [1.0], geometry, config).score == pytest.approx(0, abs=1e-3)
 
 
+def test_edge_patches_weigh_less_in_the_score_but_not_in_the_map() -> None:
+    geometry = Geometry((40, 32), (40, 32), (48, 32))
+    bank = [bank_of(np.zeros((2, 2)))]
+    for (row, column), weight in {(0, 2): 0.5, (4, 2): 0.5, (2, 0): 0.5, (2, 2): 1.0, (5, 2): 0.0}.items():
+        level = np.zeros((6, 4, 2), np.float32)
+        level[row, column] = (3, 4)
+        measured = measure([level], bank, [1.0], geometry, ScoringConfig(edge_weight=0.5, top_fraction=0.01))
+        assert measured.score == pytest.approx(5 * weight, abs=1e-3)
+        assert measured.grids[0][row, column] == pytest.approx(5, rel=1e-4)
+
+
 def test_levels_are_joined_by_their_maximum() -> None:
     geometry = Geometry((32, 32), (32, 32), (32, 32))
     fine, coarse = np.zeros((4, 4), np.float32), np.zeros((2, 2), np.float32)
@@ -91,7 +102,15 @@ def test_there_is_always_a_where() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"metric": "manhattan"}, {"image_score": "median"}, {"top_fraction": 0}, {"neighbours": 1}, {"sigma": -1}]
+    "wrong",
+    [
+        {"metric": "manhattan"},
+        {"image_score": "median"},
+        {"top_fraction": 0},
+        {"neighbours": 1},
+        {"sigma": -1},
+        {"edge_weight": 2},
+    ],
 )
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(SupportSetError, match="expected"):
