@@ -35,6 +35,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.bench  ## the tables that the README quotes
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/shared_board.py
+	$(BIN)/python benchmarks/shared_board.py --peer
+	$(BIN)/python benchmarks/float16_bank.py
+	$(BIN)/python benchmarks/install_size.py torch
 
 clean:
 	rm -rf $(VENV) demo_output

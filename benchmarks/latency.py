@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -47,6 +46,16 @@ def pool(pictures: list[np.ndarray[Any, Any]], encoder: Any) -> np.ndarray[Any, 
 
     images = read_support(pictures).images
     return embed_support(images, parse_views(VIEWS), 256, encoder, ScoringConfig(), 0).pools[0].vectors
+
+
+def peak_megabytes() -> float:
+    """Peak resident memory of this process; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1024)
 
 
 def timed(call: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
@@ -88,7 +97,7 @@ def ours() -> dict[str, Any]:
         rows[f"  {stage}"] = {"p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95))}
     small = np.ascontiguousarray(cv2.resize(query, (256, 256), interpolation=cv2.INTER_AREA))
     rows["bare encoder (OpenVINO, float32)"] = timed(lambda: encoder.encode(small))
-    rows["peak memory (MB)"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows["peak memory (MB)"] = peak_megabytes()
     return rows
 
 
@@ -135,7 +144,7 @@ def peer() -> dict[str, Any]:
             return model.feature_extractor(prepared)
 
     rows["bare encoder (torch, float32)"] = timed(bare)
-    rows["peak memory (MB)"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows["peak memory (MB)"] = peak_megabytes()
     return rows
 
 
