@@ -176,20 +176,25 @@ def pack(
         tensors[f"bank{i}.xy"] = bank.origin.xy
     return tensors, {
         "encoder": dataclasses.asdict(spec),
-        "preprocessing": {
-            "color": "rgb",
-            "image_size": model.image_size,
-            "multiple": spec.multiple,
-            "shrink": "halving, then area",
-            "enlarge": "bilinear",
-            "smoothing": SMOOTHING,
-            "padding": "mirror right and bottom",
-        },
+        "preprocessing": _preprocessing(spec, model.image_size),
         "scoring": dataclasses.asdict(model.scoring),
         "level_scale": list(model.level_scale),
         "threshold": model.threshold,
         "calibration": dataclasses.asdict(calibration),
         "enrolment": dataclasses.asdict(enrolment),
+    }
+
+
+def _preprocessing(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
+    """What `images.Geometry` does to a photograph; a product enrolled with anything else is refused."""
+    return {
+        "color": "rgb",
+        "image_size": image_size,
+        "multiple": spec.multiple,
+        "shrink": "halving, then area",
+        "enlarge": "bilinear",
+        "smoothing": SMOOTHING,
+        "padding": "mirror right and bottom",
     }
 
 
@@ -222,6 +227,12 @@ def unpack(
         raise ArtefactError(
             f"{path}: the description lacks or has an unexpected field ({error}). Enroll again or update."
         ) from error
+    expected = _preprocessing(spec, unpacked.enrolment.image_size)
+    if record.get("preprocessing") != expected:
+        raise ArtefactError(
+            f"{path}: it was enrolled with another preprocessing ({record.get('preprocessing')}) than this version's "
+            f"({expected}), so its scores would mean something else. Install that version, or enroll again."
+        )
     for dims, (vectors, origin) in zip(spec.dims, unpacked.banks, strict=True):
         n = len(vectors)
         shapes = [vectors.shape, origin.image.shape, origin.view.shape, origin.xy.shape]

@@ -108,6 +108,12 @@ def test_another_encoder_is_refused_with_the_difference(saved: Path, encoder: En
         Inspector.load(saved, encoder=other)
 
 
+def test_another_preprocessing_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewshot_ad.artefact.SMOOTHING", 0.0)
+    with pytest.raises(ArtefactError, match="another preprocessing"):
+        Inspector.load(saved)
+
+
 def test_a_full_disk_leaves_the_old_product_whole(
     saved: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
