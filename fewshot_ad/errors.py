@@ -23,3 +23,7 @@ class ArtefactError(FewshotADError, RuntimeError):
 
 class WeightsError(FewshotADError, RuntimeError):
     """An encoder's weights are missing, altered, or do not fit its architecture."""
+
+
+class TrainingError(FewshotADError, RuntimeError):
+    """An encoder cannot be trained: the data, the recipe or the machine does not allow it, or training collapsed."""

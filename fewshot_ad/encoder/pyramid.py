@@ -48,6 +48,7 @@ class Pyramid(nn.Module):
             raise WeightsError(f"{backbone}: expected stages among 0..{len(strides) - 1}, got {list(stages)}.")
         self.backbone_name = backbone
         self.stages = tuple(stages)
+        self.all_strides = tuple(strides)
         self.strides = tuple(strides[i] for i in stages)
         self.channels = tuple(probe.feature_info.channels()[i] for i in stages)
         config = probe.pretrained_cfg
@@ -79,11 +80,22 @@ class Pyramid(nn.Module):
             One tensor (N, H / stride, W / stride, C) float32 a stage.
         """
         x = photographs.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        return tuple(_local_average(f).permute(0, 2, 3, 1).contiguous() for f in self._features(x))
+
+    def raw(self, photographs: torch.Tensor) -> list[torch.Tensor]:
+        """Stage features before local averaging, for training.
+
+        Args:
+            photographs: (N, 3, H, W) float RGB in 0..1.
+
+        Returns:
+            One tensor (N, C, H / stride, W / stride) a stage.
+        """
+        return self._features(photographs * (255 * self.scale) + self.shift)
+
+    def _features(self, x: torch.Tensor) -> list[torch.Tensor]:
         features = self.backbone(x)
-        if self.channels_last:
-            features = [f.permute(0, 3, 1, 2) for f in features]
-        pooled = (F.avg_pool2d(f, 3, stride=1, padding=1, count_include_pad=False) for f in features)
-        return tuple(f.permute(0, 2, 3, 1).contiguous() for f in pooled)
+        return [f.permute(0, 3, 1, 2) for f in features] if self.channels_last else list(features)
 
     def load_weights(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load a timm state dict of the whole classifier or of the features; surplus head tensors are dropped.
@@ -116,6 +128,12 @@ class Pyramid(nn.Module):
             return dict(state)
         return dict(zip(reference, state.values(), strict=True))
 
+    def save_weights(self, path: str | Path) -> None:
+        """Write the backbone's tensors, under timm's features_only names, as safetensors."""
+        from safetensors.torch import save_file
+
+        save_file({k: v.detach().cpu().contiguous() for k, v in self.backbone.state_dict().items()}, path)
+
     def sha256(self) -> str:
         """Hash of the weights that the used stages need, independent of the file they came from."""
         digest = hashlib.sha256()
@@ -132,6 +150,10 @@ def _plain(key: str) -> str:
 def _options(backbone: str) -> dict[str, object]:
     # ViTs take any input size only when told so; CNNs do not know the option.
     return {"dynamic_img_size": True} if backbone.startswith(("vit_", "deit", "eva")) else {}
+
+
+def _local_average(features: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
