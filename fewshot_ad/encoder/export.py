@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid
+from fewshot_ad.encoder.siamese import Outputs
 from fewshot_ad.encoder.weights import WeightsCard
 
 
@@ -43,19 +44,21 @@ def _fix_padding(module: nn.Module) -> None:
             _fix_padding(child)
 
 
-def export_onnx(pyramid: Pyramid, path: Path) -> None:
-    """Write a pyramid as ONNX: `photograph` (N, H, W, 3) uint8 in, `stage<i>` (N, h, w, C) float32 out."""
+def export_onnx(network: Pyramid | Outputs, path: Path) -> None:
+    """Write an encoder as ONNX: `photograph` (N, H, W, 3) uint8 in, `stage<i>` (N, h, w, C) float32 out."""
+    pyramid = network if isinstance(network, Pyramid) else network.encoder.pyramid
+    stages = pyramid.stages if isinstance(network, Pyramid) else network.numbers
     _fix_padding(pyramid.backbone)
     side = pyramid.multiple * 16
     example = torch.zeros((2, side, side + pyramid.multiple * 4, 3), dtype=torch.uint8)
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.onnx.export(
-        pyramid,
+        network,
         (example,),
         dynamo=True,
         dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
         input_names=["photograph"],
-        output_names=[f"stage{s}" for s in pyramid.stages],
+        output_names=[f"stage{s}" for s in stages],
         optimize=True,
         verbose=False,
     )

@@ -80,7 +80,7 @@ class Pyramid(nn.Module):
             One tensor (N, H / stride, W / stride, C) float32 a stage.
         """
         x = photographs.permute(0, 3, 1, 2).float() * self.scale + self.shift
-        return tuple(_local_average(f).permute(0, 2, 3, 1).contiguous() for f in self._features(x))
+        return tuple(local_average(f).permute(0, 2, 3, 1).contiguous() for f in self._features(x))
 
     def raw(self, photographs: torch.Tensor) -> list[torch.Tensor]:
         """Stage features before local averaging, for training.
@@ -152,7 +152,8 @@ def _options(backbone: str) -> dict[str, object]:
     return {"dynamic_img_size": True} if backbone.startswith(("vit_", "deit", "eva")) else {}
 
 
-def _local_average(features: torch.Tensor) -> torch.Tensor:
+def local_average(features: torch.Tensor) -> torch.Tensor:
+    """3x3 average of (N, C, H, W) features; at the border only over what is there."""
     return F.avg_pool2d(features, 3, stride=1, padding=1, count_include_pad=False)
 
 

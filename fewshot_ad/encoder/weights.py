@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fewshot_ad.errors import WeightsError
 
@@ -18,7 +19,8 @@ class WeightsCard:
     Attributes:
         name: The name users give to `encoder=`.
         file: ONNX file beside the card: `photograph` (N, H, W, 3) uint8 RGB in, one `stage<i>` (N, h, w, C) float32
-            out a stage, locally averaged 3x3. Colour scaling is inside the graph.
+            out a stage, locally averaged 3x3. Colour scaling is inside the graph. The embedding of a trained encoder
+            counts as the stage after the last.
         sha256: Hash of that file.
         backbone: timm model name.
         stages: Indices into timm's feature_info that the file holds.
@@ -33,6 +35,13 @@ class WeightsCard:
         training_data: What they were trained on.
         recipe: How they were trained.
         date: ISO date of the export.
+        tensors: safetensors file beside the card, for the engine `torch` and for further training; None for a frozen
+            backbone whose weights come from a package.
+        tensors_sha256: Hash of that file.
+        architecture: Fields of `siamese.Architecture`, for a trained encoder.
+        embedding: Number of the stage that is the embedding.
+        initialisation: What training started from, with its licence.
+        data: Names, counts and licences of the training data.
     """
 
     name: str
@@ -51,6 +60,12 @@ class WeightsCard:
     training_data: str
     recipe: str
     date: str
+    tensors: str | None = None
+    tensors_sha256: str | None = None
+    architecture: dict[str, Any] | None = None
+    embedding: int | None = None
+    initialisation: str | None = None
+    data: tuple[dict[str, Any], ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> WeightsCard:
@@ -80,19 +95,33 @@ def shipped_encoders() -> dict[str, WeightsCard]:
     return {card.name: card for card in cards}
 
 
-def verified_file(card: WeightsCard) -> Path:
+def verified_file(card: WeightsCard, folder: Path | None = None) -> Path:
     """The path of a card's ONNX file, after checking its hash.
+
+    Args:
+        card: The card.
+        folder: Where the card lies; None is the folder of shipped weights.
 
     Raises:
         WeightsError: The file is missing or altered.
     """
-    path = weights_folder() / card.file
+    return _verified(card, (folder or weights_folder()) / card.file, card.sha256)
+
+
+def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:
+    """The path of a card's safetensors file, after checking its hash. Arguments and errors as for `verified_file`."""
+    if card.tensors is None or card.tensors_sha256 is None:
+        raise WeightsError(f"{card.name} has no tensors of its own: its weights come from {card.source}.")
+    return _verified(card, (folder or weights_folder()) / card.tensors, card.tensors_sha256)
+
+
+def _verified(card: WeightsCard, path: Path, sha256: str) -> Path:
     if not path.is_file():
         raise WeightsError(f"expected the weights of {card.name} at {path}, found nothing. Reinstall fewshot-ad.")
     got = hashlib.sha256(path.read_bytes()).hexdigest()
-    if got != card.sha256:
+    if got != sha256:
         raise WeightsError(
-            f"{path}: expected sha256 {card.sha256[:12]}..., got {got[:12]}...: the file is damaged or was altered. "
+            f"{path}: expected sha256 {sha256[:12]}..., got {got[:12]}...: the file is damaged or was altered. "
             "Reinstall fewshot-ad."
         )
     return path

@@ -1,0 +1,285 @@
+"""The Siamese encoder: a registered backbone F, a projection E and, for training only, a predictor P.
+
+Needs the extra `torch`.
+
+Sources: Chen & He 2021 (SimSiam: predictor, stop-gradient, negative cosine); Huang et al. 2022 (RegAD, section 3.2: E
+and P as 1x1 convolutions, no pooling); Ejaz 2024.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from fewshot_ad.encoder.pyramid import Pyramid, local_average, read_state_dict
+from fewshot_ad.encoder.registration import DEFAULT_MODE, Mode, SpatialTransformer, compose, invert, warp
+from fewshot_ad.encoder.weights import WeightsCard
+from fewshot_ad.errors import WeightsError
+
+STRIDES = (4, 8, 16)
+Embed: TypeAlias = Literal["last", "fused"]
+
+
+def three_stages(backbone: str) -> tuple[int, ...]:
+    """timm's indices of a backbone's stages at strides 4, 8 and 16.
+
+    Raises:
+        WeightsError: It has not all three.
+    """
+    have = Pyramid(backbone).all_strides
+    found = tuple(i for i, s in enumerate(have) if s in STRIDES and s not in have[i + 1 :])
+    if len(found) != len(STRIDES):
+        raise WeightsError(f"{backbone}: expected stages at strides {STRIDES}, got {have}. Choose another backbone.")
+    return found
+
+
+def split_stages(pyramid: Pyramid) -> list[list[nn.Module]]:
+    """The modules of each stage of a pyramid, in order: what lies between two of its feature maps.
+
+    Raises:
+        WeightsError: The backbone is not a plain sequence of stages.
+    """
+    backbone = pyramid.backbone
+    stages: list[list[nn.Module]] = [[]]
+    if hasattr(backbone, "return_layers"):  # timm's FeatureListNet: ResNet, ConvNeXt, RegNet, ...
+        ends = set(backbone.return_layers)
+        for name, module in backbone.items():
+            stages[-1].append(module)
+            if name in ends:
+                stages.append([])
+    elif hasattr(backbone, "_stage_out_idx") and backbone.feature_hooks is None:  # EfficientNet, MobileNet
+        stages[-1] += [getattr(backbone, name) for name in ("conv_stem", "bn1", "act1") if hasattr(backbone, name)]
+        wanted = set(pyramid.stages)
+        if 0 in backbone._stage_out_idx and backbone._stage_out_idx[0] in wanted:
+            stages.append([])
+        for index, block in enumerate(backbone.blocks, start=1):
+            stages[-1].append(block)
+            if backbone._stage_out_idx.get(index) in wanted:
+                stages.append([])
+    if len(stages) <= len(pyramid.stages):
+        raise WeightsError(
+            f"{pyramid.backbone_name}: expected a backbone that timm lists stage by stage (ResNet, ConvNeXt, RegNet, "
+            "EfficientNet, MobileNet and their kind), got another build. Choose one of those."
+        )
+    return stages[: len(pyramid.stages)]
+
+
+def projection(channels: int, hidden: int, depth: int) -> nn.Sequential:
+    """`depth` 1x1 convolutions, batch norm + ReLU between them."""
+    layers: list[nn.Module] = []
+    for n in range(depth):
+        last = n == depth - 1
+        layers.append(nn.Conv2d(channels if n == 0 else hidden, channels if last else hidden, 1))
+        if not last:
+            layers += [nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a Siamese encoder is built of; stored in its card.
+
+    Attributes:
+        backbone: timm model; its stages at strides 4, 8 and 16 are used.
+        registration: What the spatial transformers may do; None leaves them out.
+        embed: What E reads: the `last` registered stage, as published, or the stages at strides 8 and 16 `fused` on
+            the finer grid, locally averaged, each divided by its length to the power `norm_power`.
+        layers: 1x1 convolutions of E; 3 as published, 1 for a linear map.
+        residual: E(x) = x + convolutions(x), the identity at initialisation, instead of the convolutions alone.
+        norm_power: See `EncoderSpec.norm_power`; used by `fused`.
+    """
+
+    backbone: str
+    registration: Mode | None = DEFAULT_MODE
+    embed: Embed = "last"
+    layers: int = 3
+    residual: bool = False
+    norm_power: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.embed not in ("last", "fused"):
+            raise WeightsError(f"expected embed among ('last', 'fused'), got {self.embed!r}.")
+        if self.layers < 1:
+            raise WeightsError(f"expected at least one layer in E, got {self.layers}.")
+
+
+class SiameseEncoder(nn.Module):
+    """F, E and P.
+
+    Args:
+        architecture: What it is built of.
+        pyramid: The backbone with its stages at strides 4, 8 and 16; None makes one with random weights.
+    """
+
+    def __init__(self, architecture: Architecture, pyramid: Pyramid | None = None) -> None:
+        super().__init__()
+        self.architecture = architecture
+        pyramid = pyramid or Pyramid(architecture.backbone, three_stages(architecture.backbone))
+        mode = architecture.registration
+        if mode is not None:
+            split_stages(pyramid)
+        self.pyramid = pyramid
+        self.registration = nn.ModuleList(SpatialTransformer(c, mode) for c in pyramid.channels) if mode else None
+        self.channels = pyramid.channels[-1] if architecture.embed == "last" else sum(pyramid.channels[1:])
+        self.stride = pyramid.strides[-1] if architecture.embed == "last" else pyramid.strides[1]
+        self.E = projection(self.channels, self.channels, architecture.layers)
+        self.P = projection(self.channels, max(self.channels // 4, 16), 2)
+        if architecture.residual:
+            nn.init.zeros_(self.E[-1].weight)
+            nn.init.zeros_(self.E[-1].bias)
+
+    def registered(self, photographs: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """F: the stage features in the registered pose, and the transforms from there to the photograph.
+
+        Args:
+            photographs: (N, 3, H, W) float RGB in 0..1.
+
+        Returns:
+            Features (N, C, h, w) and transforms (N, 2, 3), one of each a stage; the transforms are cumulative.
+        """
+        if self.registration is None:
+            return self.pyramid.raw(photographs), []
+        x = photographs * (255 * self.pyramid.scale) + self.pyramid.shift
+        features, transforms = [], []
+        for modules, transformer in zip(split_stages(self.pyramid), self.registration, strict=True):
+            for module in modules:
+                x = module(x)
+            x, transform = transformer(x)
+            transforms.append(compose(transforms[-1], transform) if transforms else transform)
+            features.append(x)
+        return features, transforms
+
+    def embedding(self, features: Sequence[torch.Tensor], transforms: Sequence[torch.Tensor]) -> torch.Tensor:
+        """E of registered stage features, in the pose of the stage it reads (the finer one if it reads two).
+
+        Args:
+            features: (N, C, h, w) a stage, of `registered`.
+            transforms: (N, 2, 3) a stage, of `registered`.
+
+        Returns:
+            (N, d, h, w).
+        """
+        if self.architecture.embed == "last":
+            return self._project(features[-1])
+        middle, deep = features[1:]
+        if transforms:
+            # The deeper stage was registered once more; undo that, so that the two lie on each other.
+            deep = warp(deep, compose(invert(transforms[2]), transforms[1]))
+        middle, deep = self._scaled(local_average(middle)), self._scaled(local_average(deep))
+        deep = F.interpolate(deep, middle.shape[2:], mode="bilinear", align_corners=False)
+        return self._project(torch.cat([middle, deep], dim=1))
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.E(x) if self.architecture.residual else self.E(x)
+
+    def _scaled(self, features: torch.Tensor) -> torch.Tensor:
+        squared = (features * features).sum(1, keepdim=True).clamp_min(1e-12)
+        return features * squared ** (-self.architecture.norm_power / 2)
+
+    def upright(self, photographs: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Stage features and embedding, moved back into the photograph's coordinates.
+
+        Args:
+            photographs: (N, 3, H, W) float RGB in 0..1.
+
+        Returns:
+            Stage features (N, C, h, w), before local averaging, and the embedding (N, d, h, w).
+        """
+        features, transforms = self.registered(photographs)
+        embedding = self.embedding(features, transforms)
+        if not transforms:
+            return features, embedding
+        back = [invert(t) for t in transforms]
+        own = back[-1] if self.architecture.embed == "last" else back[1]
+        return [warp(f, t) for f, t in zip(features, back, strict=True)], warp(embedding, own)
+
+    def forward(self, photographs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What an encoder gives: the stages, locally averaged, and last the embedding.
+
+        Args:
+            photographs: (N, H, W, 3) uint8 RGB, H and W multiples of 16.
+
+        Returns:
+            One tensor (N, h, w, C) float32 a stage, and the embedding likewise.
+        """
+        stages, embedding = self.upright(photographs.permute(0, 3, 1, 2).float() / 255)
+        maps = [*(local_average(f) for f in stages), embedding]
+        return tuple(m.permute(0, 2, 3, 1).contiguous() for m in maps)
+
+    def simsiam(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Symmetrised negative cosine of two batches of pairs, each (N, 3, H, W) float RGB in 0..1: -1..1."""
+        return self.simsiam_of(self.embedding(*self.registered(torch.cat([first, second]))))
+
+    def simsiam_of(self, z: torch.Tensor) -> torch.Tensor:
+        """The same from the embeddings (2N, d, h, w): the first photographs', then their partners'.
+
+        Source: Chen & He 2021, eq. 1 to 4, taken at every location as in Huang et al. 2022, eq. 2.
+        """
+        p = self.P(z)
+        z1, z2 = z.chunk(2)
+        p1, p2 = p.chunk(2)
+        return (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
+
+
+def negative_cosine(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean of -cos over all locations; no gradient flows into the target."""
+    return -F.cosine_similarity(predicted.float(), target.detach().float(), dim=1).mean()
+
+
+def spread(embedding: torch.Tensor) -> float:
+    """Standard deviation of the normalised embedding per channel, against 1/sqrt(d).
+
+    About 1 for embeddings that spread evenly; 0 when all are the same: collapse (Chen & He 2021, section 4.1).
+    """
+    z = F.normalize(embedding.detach().float(), dim=1).permute(1, 0, 2, 3).flatten(1)
+    return float(z.std(1).mean() * z.shape[0] ** 0.5)
+
+
+class Outputs(nn.Module):
+    """The stages and the embedding that are wanted, of a Siamese encoder.
+
+    Args:
+        encoder: The network.
+        stages: Numbers of the wanted stages; the embedding is the one after the last.
+    """
+
+    def __init__(self, encoder: SiameseEncoder, stages: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        numbers = (*encoder.pyramid.stages, encoder.pyramid.stages[-1] + 1)
+        self.numbers = tuple(stages)
+        self.wanted = [numbers.index(s) for s in stages]
+        self.eval()
+
+    def forward(self, photographs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See `SiameseEncoder.forward`."""
+        maps = self.encoder(photographs)
+        return tuple(maps[i] for i in self.wanted)
+
+
+def load_siamese(card: WeightsCard, tensors: Path, stages: Sequence[int]) -> Outputs:
+    """A trained encoder from its card and safetensors.
+
+    Raises:
+        WeightsError: The tensors do not fit the card.
+    """
+    if card.architecture is None:
+        raise WeightsError(f"{card.name}: its card describes no Siamese architecture.")
+    encoder = SiameseEncoder(Architecture(**card.architecture))
+    try:
+        # The predictor is for training only and is not in the file.
+        surplus = encoder.load_state_dict(read_state_dict(tensors), strict=False)
+    except RuntimeError as error:
+        raise WeightsError(f"{tensors}: the tensors do not fit the card: {str(error).splitlines()[0]}.") from error
+    missing = [k for k in surplus.missing_keys if not k.startswith("P.")]
+    if missing or surplus.unexpected_keys:
+        raise WeightsError(
+            f"{tensors}: the tensors do not fit the card: missing {missing[:2]}, unexpected {surplus.unexpected_keys[:2]}."
+        )
+    return Outputs(encoder, stages)
