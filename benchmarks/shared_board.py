@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad import Inspector, ScoringConfig, load_encoder
+from fewshot_ad.encoder import DEFAULT_ENCODER
 from fewshot_ad.images import SUFFIXES, read_image
 from fewshot_ad.metrics import at_threshold, au_pro, auroc
 
@@ -248,7 +249,7 @@ def main() -> None:
     parser.add_argument("--products", nargs="*", help="default: all of the lists that are there")
     parser.add_argument("--shots", type=int, nargs="*", default=SHOTS)
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--encoder", default="efficientnet_lite0")
+    parser.add_argument("--encoder", default=DEFAULT_ENCODER)
     parser.add_argument("--encoder-options", type=json.loads, default={}, help="JSON for load_encoder")
     parser.add_argument("--settings", type=json.loads, default={}, help="JSON for Inspector.from_support")
     parser.add_argument("--peer", action="store_true", help="anomalib's PatchCore instead of this package")

@@ -6,28 +6,28 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fewshot_ad.errors import FewshotADError
+from fewshot_ad.cli_training import commands as training_commands
 from fewshot_ad.terminal import (
+    EXIT_ANOMALY,
+    EXIT_ERROR,
+    EXIT_GOOD,
     overlay_names,
     print_json,
     progress_bar,
     report_failure,
+    reported_errors,
     row,
     say,
     table,
     verdict,
     write_overlay,
 )
-
-EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -118,7 +118,7 @@ def enroll(
     product: Annotated[str | None, typer.Option(help="Name of the product. Default: the output's name.")] = None,
     encoder: Annotated[
         str, typer.Option(help="A shipped encoder, or a timm model such as resnet18 (extra 'torch').")
-    ] = "efficientnet_lite0",
+    ] = "lite0_parts",
     views: Annotated[
         str,
         typer.Option(
@@ -157,7 +157,7 @@ def enroll(
     as_json: JsonOption = False,
 ) -> None:
     """Enroll a product from 2 to 8 good photographs; a few seconds, nothing is trained."""
-    with _errors(as_json), progress_bar(quiet=as_json) as progress:
+    with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         from fewshot_ad.inspector import Inspector
         from fewshot_ad.scoring import ScoringConfig
 
@@ -218,7 +218,7 @@ def inspect(
     """Inspect photographs: a verdict line each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
     good = anomalous = 0
     failures: list[str] = []
-    with _errors(as_json):
+    with reported_errors(as_json):
         from fewshot_ad.errors import ImageError
         from fewshot_ad.images import expand_sources
         from fewshot_ad.inspector import Inspector
@@ -273,7 +273,7 @@ def info(
     artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")], as_json: JsonOption = False
 ) -> None:
     """Show what a product was enrolled from, with which settings, and where its threshold comes from."""
-    with _errors(as_json):
+    with reported_errors(as_json):
         from fewshot_ad.artefact import describe, read_artefact
 
         record = describe(*read_artefact(artefact))
@@ -288,7 +288,7 @@ def info(
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Check this installation: versions, engines, threads, weights, and a timing; writes nothing."""
-    with _errors(as_json):
+    with reported_errors(as_json):
         from fewshot_ad.doctor import examine
 
         report = examine()
@@ -313,7 +313,7 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Enroll and inspect real photographs end to end; they ship with scikit-image (extra 'demo')."""
-    with _errors(as_json):
+    with reported_errors(as_json):
         from fewshot_ad.demo import run_demo
 
         lines, report = run_demo(output, data, shots, seed, progress_bar)
@@ -322,6 +322,9 @@ def demo(
     else:
         for line in lines:
             say(line)
+
+
+app.add_typer(training_commands)
 
 
 def main() -> None:
@@ -340,22 +343,3 @@ def _whole_number(text: str, option: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"expected a whole number, got {text!r}", param_hint=option) from None
-
-
-@contextmanager
-def _errors(as_json: bool) -> Iterator[None]:
-    """Turn whatever goes wrong into one message and exit code 2: 1 must never mean anything but an anomaly."""
-    try:
-        yield
-    except (typer.Exit, typer.BadParameter):
-        raise
-    except KeyboardInterrupt:
-        report_failure("interrupted", as_json)
-        raise typer.Exit(EXIT_ERROR) from None
-    except (FewshotADError, ValueError) as error:
-        report_failure(str(error), as_json)
-        raise typer.Exit(EXIT_ERROR) from None
-    except Exception as error:
-        logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        report_failure(f"{type(error).__name__}: {error}. Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
-        raise typer.Exit(EXIT_ERROR) from None

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from fewshot_ad.errors import FewshotADError
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection import Inspection
     from fewshot_ad.memory_bank import Progress
+
+EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
 
 COLUMNS = ("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error")
 
@@ -148,3 +153,22 @@ def write_overlay(path: Path, result: Inspection) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     write_png(path, result.overlay())
+
+
+@contextmanager
+def reported_errors(as_json: bool) -> Iterator[None]:
+    """Turn whatever goes wrong into one message and exit code 2: 1 must never mean anything but an anomaly."""
+    try:
+        yield
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except KeyboardInterrupt:
+        report_failure("interrupted", as_json)
+        raise typer.Exit(EXIT_ERROR) from None
+    except (FewshotADError, ValueError) as error:
+        report_failure(str(error), as_json)
+        raise typer.Exit(EXIT_ERROR) from None
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected", exc_info=True)
+        report_failure(f"{type(error).__name__}: {error}. Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
+        raise typer.Exit(EXIT_ERROR) from None

@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from fewshot_ad import Inspector, load_encoder
 from fewshot_ad.artefact import read_artefact, write_artefact
-from fewshot_ad.encoder import Encoder
+from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder
 from fewshot_ad.errors import ArtefactError, NotEnrolledError
 from tests.conftest import make_part
 
@@ -50,7 +50,7 @@ def test_it_is_a_plain_safetensors_file_with_json_inside(saved: Path) -> None:
     length = int.from_bytes(saved.read_bytes()[:8], "little")
     record = json.loads(json.loads(saved.read_bytes()[8 : 8 + length])["__metadata__"]["fewshot_ad"])
     assert record["format_version"] == 1
-    assert record["encoder"]["name"] == "efficientnet_lite0"
+    assert record["encoder"]["name"] == DEFAULT_ENCODER
     assert record["preprocessing"]["color"] == "rgb"
     assert record["enrolment"]["support"][0][0] == "image[0]"
 
@@ -101,7 +101,7 @@ def test_a_newer_format_says_to_update(tmp_path: Path) -> None:
 
 
 def test_another_encoder_is_refused_with_the_difference(saved: Path, encoder: Encoder) -> None:
-    with pytest.raises(ArtefactError, match=r"stages \(2, 3\) there, \(3,\) here"):
+    with pytest.raises(ArtefactError, match=r"stages \(4,\) there, \(3,\) here"):
         Inspector.load(saved, encoder=load_encoder(stages=(3,)))
     other = Encoder(dataclasses.replace(encoder.spec, sha256="0" * 64), encoder._engine, "openvino", None)
     with pytest.raises(ArtefactError, match="sha256"):

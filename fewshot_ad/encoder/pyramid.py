@@ -57,6 +57,7 @@ class Pyramid(nn.Module):
         self.backbone = timm.create_model(
             backbone, features_only=True, pretrained=False, out_indices=self.stages, **_options(backbone)
         )
+        _prune(self.backbone, max(self.stages))
         # Swin and its kind give (N, H, W, C).
         self.channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
         mean = torch.tensor(self.mean).view(1, 3, 1, 1)
@@ -141,6 +142,15 @@ class Pyramid(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _prune(backbone: nn.Module, last: int) -> None:
+    """Cut an EfficientNet's or MobileNet's blocks behind the last stage that is used; timm computes them in vain."""
+    order = getattr(backbone, "_stage_out_idx", None)
+    if isinstance(order, dict) and getattr(backbone, "feature_hooks", 0) is None:
+        needed = [block for block, index in order.items() if index == last]
+        if needed:
+            backbone.blocks = backbone.blocks[: needed[0]]
 
 
 def _plain(key: str) -> str:

@@ -74,13 +74,16 @@ def invert(transform: torch.Tensor) -> torch.Tensor:
     a, b, tx = transform[:, 0, 0], transform[:, 0, 1], transform[:, 0, 2]
     c, d, ty = transform[:, 1, 0], transform[:, 1, 1], transform[:, 1, 2]
     determinant = a * d - b * c
-    return torch.stack(
-        [
-            torch.stack([d, -b, b * ty - d * tx], dim=1),
-            torch.stack([-c, a, c * tx - a * ty], dim=1),
-        ],
-        dim=1,
-    ) / determinant[:, None, None]
+    return (
+        torch.stack(
+            [
+                torch.stack([d, -b, b * ty - d * tx], dim=1),
+                torch.stack([-c, a, c * tx - a * ty], dim=1),
+            ],
+            dim=1,
+        )
+        / determinant[:, None, None]
+    )
 
 
 def compose(outer: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:

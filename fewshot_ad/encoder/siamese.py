@@ -27,7 +27,7 @@ Embed: TypeAlias = Literal["last", "fused"]
 
 
 def three_stages(backbone: str) -> tuple[int, ...]:
-    """timm's indices of a backbone's stages at strides 4, 8 and 16.
+    """Timm's indices of a backbone's stages at strides 4, 8 and 16.
 
     Raises:
         WeightsError: It has not all three.
@@ -146,7 +146,8 @@ class SiameseEncoder(nn.Module):
         if self.registration is None:
             return self.pyramid.raw(photographs), []
         x = photographs * (255 * self.pyramid.scale) + self.pyramid.shift
-        features, transforms = [], []
+        features: list[torch.Tensor] = []
+        transforms: list[torch.Tensor] = []
         for modules, transformer in zip(split_stages(self.pyramid), self.registration, strict=True):
             for module in modules:
                 x = module(x)
@@ -165,15 +166,19 @@ class SiameseEncoder(nn.Module):
         Returns:
             (N, d, h, w).
         """
+        return self._project(self.projected(features, transforms))
+
+    def projected(self, features: Sequence[torch.Tensor], transforms: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What E reads: (N, d, h, w). Arguments as for `embedding`."""
         if self.architecture.embed == "last":
-            return self._project(features[-1])
+            return features[-1]
         middle, deep = features[1:]
         if transforms:
             # The deeper stage was registered once more; undo that, so that the two lie on each other.
             deep = warp(deep, compose(invert(transforms[2]), transforms[1]))
         middle, deep = self._scaled(local_average(middle)), self._scaled(local_average(deep))
         deep = F.interpolate(deep, middle.shape[2:], mode="bilinear", align_corners=False)
-        return self._project(torch.cat([middle, deep], dim=1))
+        return torch.cat([middle, deep], dim=1)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.E(x) if self.architecture.residual else self.E(x)
@@ -181,6 +186,31 @@ class SiameseEncoder(nn.Module):
     def _scaled(self, features: torch.Tensor) -> torch.Tensor:
         squared = (features * features).sum(1, keepdim=True).clamp_min(1e-12)
         return features * squared ** (-self.architecture.norm_power / 2)
+
+    def keep_initial(self, share: float) -> None:
+        """Let distances between embeddings be a mean of the trained and the initial ones.
+
+        Squared distances become share * |x - y|^2 + (1 - share) * |E(x) - E(y)|^2: the same as storing what E reads
+        and what it gives side by side, suitably weighed, but in as many dimensions as one of them. With E(x) = M x + b
+        the sum is the distance under the map L' of the Cholesky factor L L' = share * I + (1 - share) * M' M.
+
+        Args:
+            share: 0..1 of the initial distance.
+
+        Raises:
+            WeightsError: E is not a residual linear map.
+        """
+        if not self.architecture.residual or self.architecture.layers != 1:
+            raise WeightsError(
+                "expected a residual E of one layer: only a linear map can take up its input's distance."
+            )
+        weight = self.E[0].weight
+        identity = torch.eye(self.channels, dtype=torch.float64)
+        trained = weight.detach().cpu().double()[:, :, 0, 0] + identity
+        mixed = torch.linalg.cholesky(share * identity + (1 - share) * trained.T @ trained).T
+        with torch.no_grad():
+            weight.copy_((mixed - identity)[:, :, None, None])
+            self.E[0].bias.zero_()  # a constant is in no distance
 
     def upright(self, photographs: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Stage features and embedding, moved back into the photograph's coordinates.
@@ -280,6 +310,7 @@ def load_siamese(card: WeightsCard, tensors: Path, stages: Sequence[int]) -> Out
     missing = [k for k in surplus.missing_keys if not k.startswith("P.")]
     if missing or surplus.unexpected_keys:
         raise WeightsError(
-            f"{tensors}: the tensors do not fit the card: missing {missing[:2]}, unexpected {surplus.unexpected_keys[:2]}."
+            f"{tensors}: the tensors do not fit the card: missing {missing[:2]}, unexpected "
+            f"{surplus.unexpected_keys[:2]}."
         )
     return Outputs(encoder, stages)

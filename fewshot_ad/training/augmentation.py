@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import cv2
-import kornia.augmentation as K
+import kornia.augmentation as augment
 import numpy as np
 import torch
 from torch import nn
@@ -11,9 +11,7 @@ from torch import nn
 from fewshot_ad.images import Uint8Array
 
 
-def random_crop(
-    photograph: Uint8Array, size: int, scales: tuple[float, float], rng: np.random.Generator
-) -> Uint8Array:
+def random_crop(photograph: Uint8Array, size: int, scales: tuple[float, float], rng: np.random.Generator) -> Uint8Array:
     """A square crop at a random scale, flipped and turned by quarter turns at random.
 
     Args:
@@ -48,16 +46,15 @@ class PhotometricJitter(nn.Module):
 
     def __init__(self, strength: float = 1.0) -> None:
         super().__init__()
-        self.steps = K.AugmentationSequential(
-            K.ColorJitter(0.3 * strength, 0.3 * strength, 0.3 * strength, 0.05 * strength, p=0.8),
-            K.RandomGrayscale(p=0.15 * min(strength, 1.0)),
-            K.RandomGamma((1 - 0.3 * min(strength, 1.0), 1 + 0.3 * strength), p=0.3),
-            K.RandomGaussianBlur((5, 5), (0.1, 0.1 + 1.2 * strength), p=0.2 * min(strength, 1.0)),
-            K.RandomGaussianNoise(std=0.02 * strength, p=0.3),
+        self.steps = augment.AugmentationSequential(
+            augment.ColorJitter(0.3 * strength, 0.3 * strength, 0.3 * strength, 0.05 * strength, p=0.8),
+            augment.RandomGrayscale(p=0.15 * min(strength, 1.0)),
+            augment.RandomGamma((1 - 0.3 * min(strength, 1.0), 1 + 0.3 * strength), p=0.3),
+            augment.RandomGaussianBlur((5, 5), (0.1, 0.1 + 1.2 * strength), p=0.2 * min(strength, 1.0)),
+            augment.RandomGaussianNoise(std=0.02 * strength, p=0.3),
             same_on_batch=False,
         )
 
-    @torch.no_grad()
     def forward(self, photographs: torch.Tensor, seed: int) -> torch.Tensor:
         """(N, 3, H, W) float in 0..1 -> the same shape and range.
 
@@ -66,6 +63,6 @@ class PhotometricJitter(nn.Module):
             seed: The same seed gives the same changes; the caller's random state is left alone.
         """
         devices = [photographs.device] if photographs.is_cuda else []
-        with torch.random.fork_rng(devices):
+        with torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             return self.steps(photographs).clamp(0, 1)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -106,7 +107,7 @@ class DistillationRecipe:
 
 
 def stages_at(pyramid_name: str, strides: Sequence[int] = STRIDES) -> tuple[int, ...]:
-    """timm's stage indices of a backbone at the given strides, the deepest of each.
+    """Timm's stage indices of a backbone at the given strides, the deepest of each.
 
     Raises:
         TrainingError: The backbone has none of them.
@@ -182,7 +183,7 @@ def distill(
     device: str | None = None,
     restart: bool = False,
     progress: Progress | None = None,
-) -> Path:
+) -> Path | None:
     """Distil a student from its teachers; goes on where a killed run stopped.
 
     Args:
@@ -193,7 +194,8 @@ def distill(
         progress: Called with (`distil`, steps done, steps in all).
 
     Returns:
-        `backbone.safetensors`: the student's tensors in timm's features_only names, for `weights=` and `init=`.
+        `backbone.safetensors`: the student's tensors in timm's features_only names, for `weights=` and `init=`;
+        None in all processes of `torchrun` but the first.
 
     Raises:
         TrainingError: Data, recipe or machine do not allow it.
@@ -215,9 +217,25 @@ def distill(
         crops = _Crops(recipe, crew)
         _fit(recipe, model, run, crops, crew, progress)
         path = run.folder / "backbone.safetensors"
-        if crew.is_first:
-            student.save_weights(path)
+        if not crew.is_first:
+            return None
+        student.save_weights(path)
         return path
+
+
+def described(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:
+    """Names and counts of what a distillation saw, for the card."""
+    data: list[dict[str, Any]] = []
+    for folder in recipe.folders:
+        if folder == GENERATED:
+            from fewshot_ad.training.parts import CATEGORIES
+
+            count = recipe.generated * len(CATEGORIES)
+            data.append({"name": "generated parts", "photographs": count, "licence": "Apache-2.0"})
+            continue
+        for category in find_categories([folder]):
+            data.append({"name": category.name, "photographs": len(category.files), "licence": "not stated"})
+    return tuple(data)
 
 
 class _Crops:
@@ -303,7 +321,7 @@ def _fit(
                 mean = sums / (done - since)
                 if not torch.isfinite(mean).all():
                     raise TrainingError(
-                        f"the loss is no longer a number at step {done}. Lower learning_rate and begin anew (--restart)."
+                        f"the loss is no longer a number at step {done}. Lower learning_rate and use --restart."
                     )
                 if crew.is_first:
                     run.save(done, model, optimizer)

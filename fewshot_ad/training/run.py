@@ -83,7 +83,9 @@ def workers(device: str | None = None) -> Iterator[Workers]:
     if kind not in ("cpu", "cuda"):
         raise TrainingError(f"expected device among ('cpu', 'cuda'), got {device!r}.")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("device='cuda' was asked for, but torch sees no GPU here. Leave it out to train on the CPU.")
+        raise TrainingError(
+            "device='cuda' was asked for, but torch sees no GPU here. Leave it out to train on the CPU."
+        )
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Workers(0, 1, torch.device(kind))
@@ -206,8 +208,8 @@ class RunFolder:
         except (OSError, SafetensorError) as error:
             part.unlink(missing_ok=True)
             raise TrainingError(
-                f"{self.checkpoint}: the checkpoint of step {step} cannot be written ({error}). Free some space and run "
-                "the same command again: it goes on from the last complete checkpoint."
+                f"{self.checkpoint}: the checkpoint of step {step} cannot be written ({error}). Free some space and "
+                "run the same command again: it goes on from the last complete checkpoint."
             ) from error
 
     def resume(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:

@@ -6,7 +6,7 @@ Two terms can be added, each with a weight of its own (0 leaves it out):
 - `margin`: defects are drawn on one photograph of the pair; where they are, the nearest neighbour among the other
   photographs of the category must be farther away than anywhere a good part shows. It is what a memory bank is used
   for afterwards, as a loss.
-- `anchor`: the stage features must stay close to those of the initialisation.
+- `anchor`: the stage features, and a residual E, must stay close to the initialisation.
 
 Sources: Chen & He 2021 (SimSiam); Huang et al. 2022 (RegAD: pairs of one category, registration); Li et al. 2021
 (CutPaste) for drawn defects as negatives.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import kornia.augmentation as K
+import kornia.augmentation as augment
 import numpy as np
 import torch
 from torch import nn
@@ -79,6 +79,8 @@ class TrainingRecipe:
         simsiam: Weight of SimSiam's loss.
         margin: Weight of the margin loss.
         anchor: Weight of the identity-preserving loss.
+        keep: Share of the initial features' distance that a linear residual E takes up at the end, 0..1; see
+            `SiameseEncoder.keep_initial`.
         photometric: Strength of the photometric augmentation, 1 for a line's change from hour to hour.
         rotation: Largest turn of the geometric augmentation in degrees.
         generated: Number of generated products a category, if `folders` has `parts`.
@@ -109,6 +111,7 @@ class TrainingRecipe:
     simsiam: float = 1.0
     margin: float = 0.0
     anchor: float = 0.0
+    keep: float = 0.0
     photometric: float = 1.0
     rotation: float = 20.0
     generated: int = 8
@@ -129,7 +132,15 @@ class TrainingRecipe:
         if self.precision not in ("bf16", "f32"):
             raise TrainingError(f"expected precision among ('bf16', 'f32'), got {self.precision!r}.")
         if self.licences and len(self.licences) != len(self.folders):
-            raise TrainingError(f"expected a licence a folder, got {len(self.licences)} for {len(self.folders)} folders.")
+            raise TrainingError(
+                f"expected a licence a folder, got {len(self.licences)} for {len(self.folders)} folders."
+            )
+        if self.anchor > 0 and self.freeze and not self.residual:
+            raise TrainingError(
+                "expected anchor=0 with a frozen backbone and no residual E: nothing there can be anchored."
+            )
+        if not 0 <= self.keep < 1 or (self.keep > 0 and (self.layers != 1 or not self.residual)):
+            raise TrainingError(f"expected keep in 0..1, above 0 only with a residual E of one layer, got {self.keep}.")
         if max(self.simsiam, self.margin, self.anchor) <= 0:
             raise TrainingError("expected at least one of simsiam, margin and anchor above 0.")
         if not self.folders:
@@ -163,7 +174,7 @@ def train(
     device: str | None = None,
     restart: bool = False,
     progress: Progress | None = None,
-) -> Trained:
+) -> Trained | None:
     """Train an encoder; goes on where a killed run stopped. The last epoch is the model: nothing is selected.
 
     Args:
@@ -172,6 +183,9 @@ def train(
         device: `cpu` or `cuda`; None takes a GPU if there is one. Several processes through `torchrun`.
         restart: Throw away a run that is there.
         progress: Called with (`train`, steps done, steps in all).
+
+    Returns:
+        The result, in the first process; None in the others of `torchrun`.
 
     Raises:
         TrainingError: Data, recipe or machine do not allow it, or the embedding collapsed.
@@ -185,7 +199,9 @@ def train(
         pairs = _Pairs(recipe, crew)
         run = RunFolder(output, recipe, restart=restart and crew.is_first)
         _fit(recipe, encoder, run, pairs, crew, progress)
-        return Trained(encoder.eval(), pairs.data, run.folder)
+        if recipe.keep > 0:
+            encoder.keep_initial(recipe.keep)
+        return Trained(encoder.eval(), pairs.data, run.folder) if crew.is_first else None
 
 
 class _Pairs:
@@ -215,7 +231,7 @@ class _Pairs:
         self.data = tuple(data)
         self.photographs = sum(len(product) for product in self._products)
         self._light = PhotometricJitter(recipe.photometric) if recipe.photometric > 0 else None
-        self._move = K.RandomAffine(recipe.rotation, (0.05, 0.05), (0.9, 1.1), p=0.7, padding_mode="reflection")
+        self._move = augment.RandomAffine(recipe.rotation, (0.05, 0.05), (0.9, 1.1), p=0.7, padding_mode="reflection")
 
     @property
     def steps(self) -> int:
@@ -275,7 +291,10 @@ def _generated(recipe: TrainingRecipe) -> list[Sequence[Path | Uint8Array]]:
     from fewshot_ad.training.parts import CATEGORIES, render
 
     return [
-        [render(name, n, recipe.size, variant=recipe.seed * 1000 + variant) for n in range(recipe.generated_photographs)]
+        [
+            render(name, n, recipe.size, variant=recipe.seed * 1000 + variant)
+            for n in range(recipe.generated_photographs)
+        ]
         for name in CATEGORIES
         for variant in range(recipe.generated)
     ]
@@ -370,7 +389,11 @@ class _Losses(nn.Module):
         super().__init__()
         self.recipe, self.encoder = recipe, encoder
         # Not registered: the anchor is neither trained nor stored.
-        self._anchor = [copy.deepcopy(encoder.pyramid).requires_grad_(False).eval()] if recipe.anchor > 0 else []
+        self._anchor = (
+            [copy.deepcopy(encoder.pyramid).requires_grad_(False).eval()]
+            if recipe.anchor > 0 and not recipe.freeze
+            else []
+        )
 
     def forward(
         self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], seed: int
@@ -387,21 +410,40 @@ class _Losses(nn.Module):
             share = F.adaptive_avg_pool2d(masks[:, None].float(), z.shape[2:])[:, 0]
             group = recipe.group
             parts = [
-                margin_loss(z[i : i + group], z[count + i : count + i + group], z[2 * count + i : 2 * count + i + group],
-                            share[i : i + group], seed + i)
+                margin_loss(
+                    z[i : i + group],
+                    z[count + i : count + i + group],
+                    z[2 * count + i : 2 * count + i + group],
+                    share[i : i + group],
+                    seed + i,
+                )
                 for i in range(0, count, group)
             ]
             found["margin"] = torch.stack(parts).mean()
         if recipe.anchor > 0:
-            with torch.no_grad():
-                wanted = self._anchor[0].raw(torch.cat([first, second, painted]))
-            now = features if not transforms else encoder.pyramid.raw(torch.cat([first, second, painted]))
-            found["anchor"] = sum(
-                (F.mse_loss(a.float(), b.float()) / b.float().var() for a, b in zip(now, wanted, strict=True)),
-                start=torch.zeros(()),
-            ) / len(wanted)
+            found["anchor"] = self._moved(torch.cat([first, second, painted]), features, transforms, z)
         found["spread"] = torch.tensor(spread(z[:count]))
         return found
+
+    def _moved(
+        self,
+        photographs: torch.Tensor,
+        features: Sequence[torch.Tensor],
+        transforms: Sequence[torch.Tensor],
+        z: torch.Tensor,
+    ) -> torch.Tensor:
+        """How far stage features and a residual E have moved from where they started, as a share of their energy."""
+        encoder, terms = self.encoder, []
+        if not self.recipe.freeze:
+            with torch.no_grad():
+                wanted = self._anchor[0].raw(photographs)
+            now = encoder.pyramid.raw(photographs) if transforms else features
+            terms += [F.mse_loss(a.float(), b.float()) / b.float().var() for a, b in zip(now, wanted, strict=True)]
+        if self.recipe.residual:
+            with torch.no_grad():
+                start = encoder.projected(features, transforms).float()
+            terms.append(F.mse_loss(z.float(), start) / start.var())
+        return torch.stack(terms).mean()
 
 
 def _fit(
@@ -448,7 +490,7 @@ def _fit(
                 terms = [getattr(recipe, name) * value for name, value in found.items() if name != "spread"]
                 (torch.stack(terms).sum() / recipe.accumulate).backward()
                 for name, value in found.items():
-                    sums[name] = sums.get(name, 0.0) + float(value) / recipe.accumulate / pairs.steps
+                    sums[name] = sums.get(name, 0.0) + float(value.detach()) / recipe.accumulate / pairs.steps
             crew.mean_gradients(encoder)
             nn.utils.clip_grad_norm_(trained, 5.0)
             optimizer.step()

@@ -22,5 +22,9 @@ def build(canvas: Canvas) -> None:
     inside = shapes.box(x, y, wide * columns / 2, tall * rows / 2)
     size = 0.36 * min(wide, tall)
     pocket = np.maximum(np.hypot(dx, dy) - np.float32(size), inside)
-    canvas.paint(canvas.cover(np.maximum(np.hypot(dx, dy) - np.float32(size * 0.8), inside)), materials.pick(style, materials.PLASTICS), 0.5)
+    canvas.paint(
+        canvas.cover(np.maximum(np.hypot(dx, dy) - np.float32(size * 0.8), inside)),
+        materials.pick(style, materials.PLASTICS),
+        0.5,
+    )
     canvas.relief(canvas.bevel(pocket, size) * np.float32(0.12))

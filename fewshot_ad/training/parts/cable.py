@@ -12,7 +12,9 @@ def build(canvas: Canvas) -> None:
     """Draw one cable."""
     style, x, y = canvas.style, canvas.x, canvas.y
     outline = shapes.disc(x, y, style.uniform(0.78, 0.92))
-    materials.rubber(canvas, canvas.cover(outline), materials.pick(style, ((0.5, 0.5, 0.5), (0.1, 0.1, 0.1), (0.7, 0.35, 0.1))))
+    materials.rubber(
+        canvas, canvas.cover(outline), materials.pick(style, ((0.5, 0.5, 0.5), (0.1, 0.1, 0.1), (0.7, 0.35, 0.1)))
+    )
     canvas.relief(canvas.bevel(outline, 0.05) * np.float32(0.04))
     cores = int(style.integers(2, 6))
     size, place = min(0.42, 0.95 / cores), 0.42
@@ -24,7 +26,10 @@ def build(canvas: Canvas) -> None:
         canvas.relief(canvas.bevel(core, 0.05) * np.float32(0.04))
         wire = shapes.disc(x, y, size * 0.68, cx, cy)
         turn = canvas.rng.uniform(0, 6.28)
-        u, v = x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn)), y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn))
+        u, v = (
+            x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn)),
+            y * np.float32(np.cos(turn)) - x * np.float32(np.sin(turn)),
+        )
         row, dv = shapes.cells(v, 0.075)
         _, du = shapes.cells(u + np.float32(0.043) * np.mod(row, 2), 0.086)
         inside = canvas.cover(wire)

@@ -103,7 +103,9 @@ def photograph(canvas: Canvas, station: Station, background: Field) -> npt.NDArr
     distance = (line**2)[:, None] + (line**2)[None]
     drift = rng.normal(0, 0.05 * change, 2).astype(np.float32)
     gain = station.exposure * (1 + 0.05 * change * rng.standard_normal())
-    field = np.float32(gain) * (1 - np.float32(station.vignette / 2) * distance + drift[0] * line[None] + drift[1] * line[:, None])
+    field = np.float32(gain) * (
+        1 - np.float32(station.vignette / 2) * distance + drift[0] * line[None] + drift[1] * line[:, None]
+    )
     warmth = np.array(station.warmth, np.float32) * (1 + 0.01 * change * rng.standard_normal(3)).astype(np.float32)
     scene = scene * field[..., None] * warmth
     focus = max(station.blur * size / 1000 * (1 + 0.2 * change * rng.standard_normal()), 0.25)

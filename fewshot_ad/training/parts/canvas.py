@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 Field: TypeAlias = npt.NDArray[np.float32]
-Colour: TypeAlias = Sequence[float]
+Colour: TypeAlias = Sequence[float] | npt.NDArray[np.floating[Any]]
 NOISE_SIDE = 256
 
 
@@ -82,7 +82,7 @@ class Canvas:
         t = np.clip(-distance / np.float32(width), 0, 1)
         return t * (2 - t)
 
-    def paint(self, coverage: Field, colour: Colour | Field, gloss: float | Field = 0.1) -> None:
+    def paint(self, coverage: Field, colour: Colour, gloss: float | Field = 0.1) -> None:
         """Lay a colour over what is there; the part's outline grows by it."""
         shade = np.asarray(colour, np.float32)
         c = coverage[..., None]

@@ -11,7 +11,9 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one board."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    lacquer = np.array([(0.05, 0.3, 0.12), (0.05, 0.1, 0.35), (0.35, 0.05, 0.06), (0.06, 0.06, 0.06)][style.integers(4)])
+    lacquer = np.array(
+        [(0.05, 0.3, 0.12), (0.05, 0.1, 0.35), (0.35, 0.05, 0.06), (0.06, 0.06, 0.06)][style.integers(4)]
+    )
     copper = np.array((0.75, 0.6, 0.3))
     canvas.paint(np.ones_like(x), lacquer, 0.3)
     lines: np.ndarray = np.full_like(x, 9)

@@ -21,8 +21,8 @@ def build(canvas: Canvas) -> None:
     canvas.tint(1 - np.float32(0.45) * canvas.cover(well))
     canvas.relief(-canvas.bevel(well, 0.03) * np.float32(0.05))
     pitch = 2 * (wide - 0.14) / columns
-    column, dx = shapes.cells(x - np.float32((columns % 2 == 0) * pitch / 2), pitch)
-    row, dy = shapes.cells(y - np.float32((rows % 2 == 0) * pitch / 2), pitch)
+    _column, dx = shapes.cells(x - np.float32((columns % 2 == 0) * pitch / 2), pitch)
+    _row, dy = shapes.cells(y - np.float32((rows % 2 == 0) * pitch / 2), pitch)
     pin = shapes.box(dx, dy, pitch * 0.2, pitch * style.uniform(0.16, 0.3), 0.01)
     pin = np.maximum(pin, shapes.box(x, y, columns * pitch / 2, rows * pitch / 2))
     canvas.paint(canvas.cover(pin), metal, 0.8)

@@ -13,7 +13,7 @@ def build(canvas: Canvas) -> None:
     style, x, y = canvas.style, canvas.x, canvas.y
     yarn, pitch = materials.pick(style, materials.FIBRES), style.uniform(0.08, 0.16)
     sway = np.float32(0.08 * pitch)
-    column, dx = shapes.cells(x + sway * canvas.noise(0.4), pitch)
+    _column, dx = shapes.cells(x + sway * canvas.noise(0.4), pitch)
     slanted = y + sway * canvas.noise(0.4) - np.abs(dx) * np.float32(1.1)
     _, dy = shapes.cells(slanted, pitch * 0.8)
     loop = np.cos(dy * np.float32(np.pi / (0.8 * pitch))) * np.cos(dx * np.float32(np.pi / pitch)) ** 2

@@ -10,7 +10,7 @@ from fewshot_ad.training.parts.canvas import Canvas
 
 def build(canvas: Canvas) -> None:
     """Draw one ring."""
-    style, x, y = canvas.style, canvas.x, canvas.y
+    style, _x, _y = canvas.style, canvas.x, canvas.y
     colour = materials.pick(style, ((0.06, 0.06, 0.06), (0.45, 0.12, 0.08), (0.1, 0.2, 0.45), (0.5, 0.5, 0.5)))
     place, thick = style.uniform(0.5, 0.75), style.uniform(0.08, 0.2)
     # Rubber is never quite round.

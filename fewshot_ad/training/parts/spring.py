@@ -16,8 +16,14 @@ def build(canvas: Canvas) -> None:
     pitch = 1.6 / coils * (1 + 0.01 * canvas.rng.standard_normal())
     for lean, depth in ((-0.5, 0.5), (0.5, 1.0)):
         # The back half of each coil leans the other way and lies deeper.
-        _, offset = shapes.cells(x - y * np.float32(lean * pitch / half) + np.float32(0 if depth == 1 else pitch / 2), pitch)
-        rod = np.maximum(np.abs(offset) - np.float32(wire), np.maximum(np.abs(y) - np.float32(half), np.abs(x) - np.float32(0.8)))
+        _, offset = shapes.cells(
+            x - y * np.float32(lean * pitch / half) + np.float32(0 if depth == 1 else pitch / 2), pitch
+        )
+        rod = np.maximum(
+            np.abs(offset) - np.float32(wire), np.maximum(np.abs(y) - np.float32(half), np.abs(x) - np.float32(0.8))
+        )
         cover = canvas.cover(rod)
         materials.brushed(canvas, cover, colour * depth, gloss=0.6, across=True)
-        canvas.relief(cover * np.sqrt(np.maximum(1 - (offset / np.float32(wire * 1.05)) ** 2, 0)) * np.float32(wire * 1.2))
+        canvas.relief(
+            cover * np.sqrt(np.maximum(1 - (offset / np.float32(wire * 1.05)) ** 2, 0)) * np.float32(wire * 1.2)
+        )

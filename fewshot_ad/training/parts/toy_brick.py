@@ -23,4 +23,7 @@ def build(canvas: Canvas) -> None:
     stud = np.maximum(np.hypot(dx, dy) - np.float32(0.31 * pitch), outline)
     canvas.tint(1 + np.float32(0.06) * canvas.cover(stud))
     canvas.relief(canvas.bevel(stud, 0.05) * np.float32(0.06))
-    canvas.relief(canvas.cover(np.maximum(np.abs(np.hypot(dx, dy) - np.float32(0.16 * pitch)) - np.float32(0.012), outline)) * np.float32(0.01))
+    canvas.relief(
+        canvas.cover(np.maximum(np.abs(np.hypot(dx, dy) - np.float32(0.16 * pitch)) - np.float32(0.012), outline))
+        * np.float32(0.01)
+    )

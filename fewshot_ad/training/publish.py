@@ -1,0 +1,147 @@
+"""From a finished run to an encoder that `load_encoder` takes: tensors, ONNX, parity report and card."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from safetensors.torch import save_file
+
+from fewshot_ad.encoder import DEFAULT_NORM_POWER, EncoderSpec
+from fewshot_ad.encoder.engine import OnnxRuntimeEngine, OpenVINOEngine, TorchEngine
+from fewshot_ad.encoder.export import export_onnx
+from fewshot_ad.encoder.parity import check_parity
+from fewshot_ad.encoder.pyramid import Pyramid
+from fewshot_ad.encoder.siamese import Outputs, SiameseEncoder
+from fewshot_ad.encoder.weights import WeightsCard
+from fewshot_ad.images import Uint8Array, read_image
+from fewshot_ad.training.siamese import draw_defects
+
+# Photographs of the parity report.
+PARITY = 12
+
+
+def publish(
+    network: SiameseEncoder | Pyramid,
+    folder: str | Path,
+    name: str,
+    *,
+    recipe: Any,
+    data: Sequence[dict[str, Any]],
+    initialisation: str,
+    licence: str,
+    source: str,
+    photographs: Sequence[str | Path] = (),
+) -> WeightsCard:
+    """Write `name.safetensors`, `name.onnx`, `name.parity` (JSON) and the card `name.json`.
+
+    Args:
+        network: A trained encoder, or a bare backbone (distilled).
+        folder: Made if it does not exist.
+        name: What users will call it.
+        recipe: The recipe, a dataclass; goes into the card.
+        data: Names, counts and licences of the training data.
+        initialisation: What training started from, with its licence.
+        licence: SPDX identifier of the result.
+        source: A sentence on where it comes from.
+        photographs: Real photographs for the parity report; without any, generated parts serve.
+
+    Raises:
+        WeightsError: The ONNX file does not say what torch says; the card is not written then.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    network = copy.deepcopy(network).cpu().float().eval()
+    pyramid = network if isinstance(network, Pyramid) else network.pyramid
+    stages, strides, channels = pyramid.stages, pyramid.strides, pyramid.channels
+    embedding, default = None, tuple(s for s, stride in zip(stages, strides, strict=True) if stride in (8, 16))
+    if isinstance(network, SiameseEncoder):
+        embedding = stages[-1] + 1
+        stages, strides, channels = (
+            (*stages, embedding),
+            (*strides, network.stride),
+            (*channels, network.channels),
+        )
+        # As published, E reads the last stage only, too coarse to place a defect: the registered stages go with it.
+        default = (embedding,) if network.architecture.embed == "fused" else (*default, embedding)
+    tensors = {k: v.contiguous() for k, v in network.state_dict().items() if not k.startswith("P.")}
+    if isinstance(network, Pyramid):
+        tensors = {k.removeprefix("backbone."): v for k, v in tensors.items()}
+    weights = folder / f"{name}.safetensors"
+    save_file(tensors, weights)
+    onnx = folder / f"{name}.onnx"
+    wrapped = network if isinstance(network, Pyramid) else Outputs(network, stages)
+    export_onnx(copy.deepcopy(wrapped), onnx)
+
+    sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
+    spec = EncoderSpec(name, sha256, stages, strides, channels, "separate", "f32", DEFAULT_NORM_POWER, embedding, 16)
+    good, changed = _parity_photographs(photographs)
+    outputs = [f"stage{s}" for s in stages]
+    report = check_parity(
+        spec,
+        TorchEngine(wrapped, "f32", None),  # type: ignore[arg-type]
+        {
+            "openvino": lambda: OpenVINOEngine(onnx, outputs, "f32", None),
+            "onnxruntime": lambda: OnnxRuntimeEngine(onnx, outputs, "f32", None),
+        },
+        good,
+        changed,
+    )
+    kind = "photographs" if photographs else "generated parts"
+    (folder / f"{name}.parity").write_text(json.dumps({"on": kind, **report.to_dict()}, indent=2) + "\n")
+    card = WeightsCard(
+        name=name,
+        file=onnx.name,
+        sha256=sha256,
+        backbone=pyramid.backbone_name,
+        stages=stages,
+        strides=strides,
+        channels=channels,
+        default_stages=default,
+        mean=pyramid.mean,
+        std=pyramid.std,
+        source=source,
+        source_sha256=pyramid.sha256(),
+        licence=licence,
+        training_data="; ".join(f"{d['name']} ({d['photographs']} photographs, {d['licence']})" for d in data),
+        recipe=yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False),
+        date=datetime.date.today().isoformat(),
+        tensors=weights.name,
+        tensors_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        architecture=dataclasses.asdict(network.architecture) if isinstance(network, SiameseEncoder) else None,
+        embedding=embedding,
+        initialisation=initialisation,
+        data=tuple(data),
+    )
+    card.write(folder / f"{name}.json")
+    return card
+
+
+def _plain(fields: dict[str, Any]) -> dict[str, Any]:
+    """A recipe for the card: no path of the training machine, only the last folder's name."""
+
+    def short(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return [short(v) for v in value]
+        return Path(value).name if isinstance(value, str) and "/" in value else value
+
+    return {k: short(v) for k, v in fields.items()}
+
+
+def _parity_photographs(paths: Sequence[str | Path]) -> tuple[list[Uint8Array], list[Uint8Array]]:
+    if paths:
+        good = [read_image(path) for path in paths[:PARITY]]
+    else:
+        from fewshot_ad.training.parts import render
+
+        good = [render("gear", n, 256) for n in range(PARITY)]
+    rng = np.random.default_rng(0)
+    return good, [draw_defects(photograph, rng)[0] for photograph in good[len(good) // 2 :]]

@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from fewshot_ad.errors import TrainingError
+from fewshot_ad.training.parts import CATEGORIES, render
+
+
+def test_there_are_at_least_24_categories():
+    assert len(CATEGORIES) >= 24
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_category_renders_photographs(category):
+    one, again, other = render(category, 0, 96), render(category, 0, 96), render(category, 1, 96)
+    assert one.shape == (96, 96, 3)
+    assert one.dtype == np.uint8
+    assert np.array_equal(one, again), "the same seed gives the same photograph"
+    assert not np.array_equal(one, other), "two parts are never identical"
+    assert one.std() > 4, "there is something to see"
+    assert 5 < one.mean() < 250, "neither black nor burnt out"
+
+
+def test_parts_of_one_product_are_more_alike_than_products():
+    """In colour and brightness; the pose may be anything."""
+
+    def looks(category, seed, variant):
+        photograph = render(category, seed, 96, variant=variant).reshape(-1, 3).astype(float)
+        return np.concatenate([np.quantile(photograph, q, axis=0) for q in (0.1, 0.5, 0.9)])
+
+    nearer = 0
+    for category in CATEGORIES:
+        same = np.abs(looks(category, 0, 0) - looks(category, 1, 0)).mean()
+        different = np.mean([np.abs(looks(category, 0, 0) - looks(category, 0, v)).mean() for v in (1, 2, 3)])
+        nearer += same < different
+    assert nearer >= 0.9 * len(CATEGORIES)
+
+
+def test_the_part_does_not_depend_on_the_resolution():
+    small, large = render("gear", 3, 64), render("gear", 3, 128)
+    halved = large.reshape(64, 2, 64, 2, 3).mean(axis=(1, 3))
+    assert np.corrcoef(small.ravel(), halved.ravel())[0, 1] > 0.9
+
+
+def test_an_unknown_category_is_refused():
+    with pytest.raises(TrainingError, match="washer"):
+        render("unicorn", 0)
+
+
+def test_a_tiny_size_is_refused():
+    with pytest.raises(TrainingError, match="32"):
+        render("gear", 0, 8)

@@ -1,0 +1,200 @@
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fewshot_ad import Inspector
+from fewshot_ad.errors import TrainingError
+from fewshot_ad.training import siamese
+from fewshot_ad.training.publish import publish
+from fewshot_ad.training.run import LOG
+from fewshot_ad.training.siamese import TrainingRecipe, draw_defects, margin_loss, train
+
+SMALL = {
+    "backbone": "tf_efficientnet_lite0",
+    "init": "bundled",
+    "size": 64,
+    "batch": 4,
+    "group": 2,
+    "epochs": 2,
+    "precision": "f32",
+    "embed": "fused",
+    "layers": 1,
+    "residual": True,
+    "margin": 1.0,
+    "anchor": 0.5,
+}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    from fewshot_ad.training.parts import render
+
+    for category in ("gear", "washer"):
+        folder = tmp_path / "data" / category / "train" / "good"
+        folder.mkdir(parents=True)
+        for seed in range(6):
+            cv2.imwrite(str(folder / f"{seed}.png"), render(category, seed, 64)[..., ::-1])
+    return (str(tmp_path / "data"),)
+
+
+def test_a_trained_encoder_ships_and_inspects(folders, tmp_path):
+    recipe = TrainingRecipe(**SMALL, folders=folders, licences=("CC0-1.0",))
+    trained = train(recipe, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert {"simsiam", "margin", "anchor", "spread", "eta_s", "learning_rate"} <= set(lines[0])
+    assert trained.data == (
+        {"name": "gear", "photographs": 6, "licence": "CC0-1.0"},
+        {"name": "washer", "photographs": 6, "licence": "CC0-1.0"},
+    )
+    photographs = sorted((tmp_path / "data" / "gear" / "train" / "good").iterdir())
+    card = publish(
+        trained.encoder,
+        tmp_path / "run",
+        "tiny",
+        recipe=recipe,
+        data=trained.data,
+        initialisation="EfficientNet-Lite0 (Apache-2.0)",
+        licence="Apache-2.0",
+        source="a test",
+        photographs=photographs,
+    )
+    assert str(tmp_path) not in (tmp_path / "run" / "tiny.json").read_text()
+    report = json.loads((tmp_path / "run" / "tiny.parity").read_text())
+    assert report["decision_flips"] == {"openvino": 0, "onnxruntime": 0}
+    name = str(tmp_path / "run" / "tiny.json")
+    scores = []
+    for engine in ("openvino", "onnxruntime", "torch"):
+        inspector = Inspector.from_support(photographs[:4], encoder=name, engine=engine, image_size=64, views="none")
+        scores.append(inspector.inspect(photographs[5]).score)
+    assert scores == pytest.approx([scores[0]] * 3, rel=1e-3)
+    inspector.save(tmp_path / "gear.fsad")
+    assert Inspector.load(tmp_path / "gear.fsad").inspect(photographs[5]).score == pytest.approx(scores[0], rel=1e-3)
+    assert card.data == trained.data
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_run_goes_on_to_the_same_result(folders, tmp_path):
+    recipe = TrainingRecipe(**SMALL, folders=folders)
+    whole = train(recipe, tmp_path / "whole")
+
+    def kill(stage, done, total):
+        if done == 5:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train(recipe, tmp_path / "torn", progress=kill)
+    resumed = train(recipe, tmp_path / "torn")
+    for (name, got), (_, wanted) in zip(
+        resumed.encoder.state_dict().items(), whole.encoder.state_dict().items(), strict=True
+    ):
+        assert torch.allclose(got.float(), wanted.float(), atol=1e-4), name
+    assert len((tmp_path / "torn" / LOG).read_text().splitlines()) == 2
+
+
+def test_a_frozen_backbone_stays_as_it_was(folders, tmp_path):
+    from fewshot_ad.encoder.pyramid import load_pyramid
+
+    recipe = TrainingRecipe(**{**SMALL, "freeze": True, "epochs": 1, "learning_rate": 0.1}, folders=folders)
+    trained = train(recipe, tmp_path / "run")
+    assert trained.encoder.pyramid.sha256() == load_pyramid("tf_efficientnet_lite0", None, (1, 2, 3)).sha256()
+    assert trained.encoder.E[0].weight.abs().max() > 0
+
+
+def test_a_collapse_stops_the_run(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(siamese, "COLLAPSED", 5.0)
+    with pytest.raises(TrainingError, match="collapse in epoch 1"):
+        train(TrainingRecipe(**SMALL, folders=folders), tmp_path / "run")
+
+
+def test_a_coming_collapse_is_announced(folders, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(siamese, "COLLAPSE_WARNING", 5.0)
+    train(TrainingRecipe(**{**SMALL, "epochs": 1}, folders=folders), tmp_path / "run")
+    assert "a collapse may come" in caplog.text
+
+
+def test_a_category_with_one_photograph_is_refused(tmp_path):
+    folder = tmp_path / "nut"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.png"), np.zeros((64, 64, 3), np.uint8))
+    with pytest.raises(TrainingError, match="at least two photographs"):
+        train(TrainingRecipe(**SMALL, folders=(str(folder),)), tmp_path / "run")
+
+
+def test_out_of_memory_is_explained(folders, tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+
+    monkeypatch.setattr(siamese, "_fit", full)
+    with pytest.raises(TrainingError, match="Halve `batch`"):
+        train(TrainingRecipe(**SMALL, folders=folders), tmp_path / "run")
+
+
+def test_accumulation_changes_nothing_but_memory(folders, tmp_path):
+    """With batch norm in evaluation (frozen), parts of a batch sum to the batch."""
+    plain = {**SMALL, "freeze": True, "epochs": 1, "margin": 0.0, "anchor": 0.0, "group": 1, "registration": None}
+    one = train(TrainingRecipe(**plain, folders=folders), tmp_path / "one")
+    two = train(TrainingRecipe(**{**plain, "accumulate": 2}, folders=folders), tmp_path / "two")
+    for a, b in zip(one.encoder.E.parameters(), two.encoder.E.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_the_margin_loss_falls_when_defects_stand_out():
+    torch.manual_seed(0)
+    bank, clean = torch.randn(2, 8, 8, 8), torch.randn(2, 8, 8, 8)
+    painted = torch.zeros(2, 8, 8)
+    painted[:, 2:4, 2:4] = 1
+    hidden = clean.clone()
+    distinct = clean + 20 * painted[:, None]
+    assert margin_loss(bank, clean, distinct, painted, 0) < 0.2 * margin_loss(bank, clean, hidden, painted, 0)
+    assert margin_loss(bank, clean, hidden, torch.zeros(2, 8, 8), 0) == 0
+
+
+def test_drawn_defects_come_with_their_mask():
+    photograph = np.full((96, 96, 3), 120, np.uint8)
+    for seed in range(20):
+        painted, mask = draw_defects(photograph, np.random.default_rng(seed))
+        assert (painted[~mask].astype(int) - 120).__abs__().max() <= 12
+    assert mask.any()
+
+
+def test_two_processes_train_one_encoder(folders, tmp_path):
+    """Through torchrun on the CPU: both hold the same weights, one writes the log."""
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from fewshot_ad.training.siamese import TrainingRecipe, train\n"
+        f"recipe = TrainingRecipe(**{ ({**SMALL, 'epochs': 1, 'anchor': 0.0})!r}, folders={folders!r})\n"
+        f"done = train(recipe, {str(tmp_path / 'run')!r}, device='cpu')\n"
+        "print('PUBLISHES' if done else 'HELPS')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(done.stdout.split()) == ["HELPS", "PUBLISHES"]
+    assert len((tmp_path / "run" / LOG).read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"size": 70}, "multiple of 16"),
+        ({"batch": 5}, "multiple of group"),
+        ({"optimizer": "lion"}, "optimizer"),
+        ({"precision": "f8"}, "precision"),
+        ({"simsiam": 0.0, "margin": 0.0, "anchor": 0.0}, "above 0"),
+        ({"folders": ()}, "folder"),
+        ({"licences": ("a", "b")}, "licence a folder"),
+    ],
+)
+def test_a_senseless_recipe_is_refused(change, message):
+    with pytest.raises(TrainingError, match=message):
+        TrainingRecipe(**{**SMALL, **change})
