@@ -40,7 +40,7 @@ def joules() -> float | None:
 
 def run(args: argparse.Namespace) -> None:
     lists = json.loads(LISTS.read_text())
-    done = {tuple(r[k] for k in ("encoder", "views", "product", "shots", "draw")) for r in read_records(args.out)}
+    done = {tuple(r[k] for k in ("encoder", "settings", "product", "shots", "draw")) for r in read_records(args.out)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.encoders or shipped_encoders():
         encoder = load_encoder(name, **args.encoder_options)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
                     count, after = len(lists[product]["test"]), joules()
                     figures["cpu_s"] = (time.process_time() - start) / count
                     figures["joules"] = None if before is None or after is None else (after - before) / count
-                    record = dict(zip(("encoder", "views", "product", "shots", "draw"), key, strict=True)) | figures
+                    record = dict(zip(("encoder", "settings", "product", "shots", "draw"), key, strict=True)) | figures
                     with args.out.open("a") as file:
                         file.write(json.dumps(record) + "\n")
                     shown = {k: round(figures[k], 3) for k in FIGURES if figures.get(k) is not None}
@@ -73,7 +73,7 @@ def report(records: list[dict[str, Any]], baseline: str) -> str:
     """Markdown: means of the board an encoder and K, then the image AUROC of each product against the baseline."""
     groups: dict[tuple[str, str, int, str], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
-        groups[record["encoder"], record["views"], record["shots"], record["product"]].append(record)
+        groups[record["encoder"], record["settings"], record["shots"], record["product"]].append(record)
     rows = sorted({key[:3] for key in groups})
     lines = [
         "Mean of the six products, ± standard deviation over the draws of that mean.",

@@ -88,7 +88,7 @@ def encoders(as_json: JsonOption = False) -> None:
         first = f"{row['name']}{' (default)' if row['default'] else ''}"
         shown.add_row(first, *("" if cell is None else str(cell) for cell in cells))
     Console().print(shown)
-    say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4; ms: the encoder alone, 256 px.")
+    say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4, 256 px; ms: encoder alone.")
 
 
 @commands.command()
