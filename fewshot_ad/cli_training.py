@@ -75,18 +75,11 @@ def encoders(as_json: JsonOption = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("encoder", "backbone", "MB", "licence", "AUROC", "AU-PRO", "ms")
+    shown = Table("MB", "AUROC", "AU-PRO", "ms", "encoder", "licence", box=None)
     for row in rows:
-        cells = (
-            row["backbone"],
-            row["megabytes"],
-            row["licence"],
-            row["image_auroc"],
-            row["au_pro"],
-            row["encoder_ms"],
-        )
-        first = f"{row['name']}{' (default)' if row['default'] else ''}"
-        shown.add_row(first, *("" if cell is None else str(cell) for cell in cells))
+        figures = (row["megabytes"], row["image_auroc"], row["au_pro"], row["encoder_ms"])
+        name = f"{row['name']}{' (default)' if row['default'] else ''}"
+        shown.add_row(*("" if figure is None else str(figure) for figure in figures), name, str(row["licence"]))
     Console().print(shown)
     say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4, 256 px; ms: encoder alone.")
 

@@ -42,8 +42,8 @@ class WeightsCard:
         embedding: Number of the stage that is the embedding.
         initialisation: What training started from, with its licence.
         data: Names, counts and licences of the training data.
-        measured: Figures on the shared board (mean of its six products, K = 4, 256 pixels, flips): `image_auroc`, `pixel_auroc`,
-            `au_pro`, 0..1; and `encoder_ms`, the encoder alone at 256 pixels on two cores.
+        measured: Figures on the shared board (mean of its six products, K = 4, 256 pixels, flips): `image_auroc`,
+            `pixel_auroc`, `au_pro`, 0..1; and `encoder_ms`, the encoder alone at 256 pixels on two cores.
     """
 
     name: str
