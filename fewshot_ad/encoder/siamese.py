@@ -225,9 +225,14 @@ class SiameseEncoder(nn.Module):
         embedding = self.embedding(features, transforms)
         if not transforms:
             return features, embedding
-        back = [invert(t) for t in transforms]
-        own = back[-1] if self.architecture.embed == "last" else back[1]
-        return [warp(f, t) for f, t in zip(features, back, strict=True)], warp(embedding, own)
+        moved = [warp(f, invert(t)) for f, t in zip(features, transforms, strict=True)]
+        return moved, self.brought_back(embedding, transforms)
+
+    def brought_back(self, embedding: torch.Tensor, transforms: Sequence[torch.Tensor]) -> torch.Tensor:
+        """An embedding (N, d, h, w) from its registered pose into the photograph's coordinates."""
+        if not transforms:
+            return embedding
+        return warp(embedding, invert(transforms[-1] if self.architecture.embed == "last" else transforms[1]))
 
     def forward(self, photographs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What an encoder gives: the stages, locally averaged, and last the embedding.

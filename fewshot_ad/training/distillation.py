@@ -213,7 +213,8 @@ def distill(
         model = Distiller(student, teachers).to(crew.device)
         for teacher in teachers:
             teacher.to(crew.device, memory_format=torch.channels_last)
-        run = RunFolder(output, recipe, restart=restart and crew.is_first)
+        with crew.first_goes_first():
+            run = RunFolder(output, recipe, restart=restart and crew.is_first)
         crops = _Crops(recipe, crew)
         _fit(recipe, model, run, crops, crew, progress)
         path = run.folder / "backbone.safetensors"

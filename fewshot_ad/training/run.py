@@ -44,6 +44,15 @@ class Workers:
         """Whether this process writes the log and the files."""
         return self.rank == 0
 
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """The first process runs the block alone, then the others do: for files that all of them look at."""
+        if self.size > 1 and not self.is_first:
+            dist.barrier()
+        yield
+        if self.size > 1 and self.is_first:
+            dist.barrier()
+
     def share(self, batch: int) -> int:
         """This process's part of a batch.
 

@@ -197,7 +197,8 @@ def train(
         pyramid = load_pyramid(recipe.backbone, source, three_stages(recipe.backbone), recipe.init == "timm")
         encoder = SiameseEncoder(recipe.architecture, pyramid).to(crew.device)
         pairs = _Pairs(recipe, crew)
-        run = RunFolder(output, recipe, restart=restart and crew.is_first)
+        with crew.first_goes_first():
+            run = RunFolder(output, recipe, restart=restart and crew.is_first)
         _fit(recipe, encoder, run, pairs, crew, progress)
         if recipe.keep > 0:
             encoder.keep_initial(recipe.keep)
@@ -409,11 +410,13 @@ class _Losses(nn.Module):
         if recipe.margin > 0:
             share = F.adaptive_avg_pool2d(masks[:, None].float(), z.shape[2:])[:, 0]
             group = recipe.group
+            # The masks are in the photographs' coordinates.
+            placed = encoder.brought_back(z, transforms)
             parts = [
                 margin_loss(
-                    z[i : i + group],
-                    z[count + i : count + i + group],
-                    z[2 * count + i : 2 * count + i + group],
+                    placed[i : i + group],
+                    placed[count + i : count + i + group],
+                    placed[2 * count + i : 2 * count + i + group],
                     share[i : i + group],
                     seed + i,
                 )
