@@ -104,7 +104,7 @@ def train(
     with reported_errors(as_json):
         _need_torch()
         from fewshot_ad.training.publish import publish
-        from fewshot_ad.training.siamese import TrainingRecipe
+        from fewshot_ad.training.recipe import TrainingRecipe
         from fewshot_ad.training.siamese import train as run
 
         plan = _recipe(TrainingRecipe, recipe, folders, changes)

@@ -28,14 +28,13 @@ from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid, read_state_dict
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.images import Uint8Array
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
-from fewshot_ad.training.photographs import PhotographStore, find_categories, readable
+from fewshot_ad.training.photographs import GENERATED, PhotographStore, find_categories, readable
 from fewshot_ad.training.run import Clock, Progress, RunFolder, Workers, memory_advice, workers
 
 log = logging.getLogger(__name__)
 
 STRIDES = (4, 8, 16)
 STATISTICS_BATCHES = 16
-GENERATED = "parts"
 
 
 @dataclass(frozen=True)

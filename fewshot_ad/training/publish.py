@@ -23,7 +23,7 @@ from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.siamese import Outputs, SiameseEncoder
 from fewshot_ad.encoder.weights import WeightsCard
 from fewshot_ad.images import Uint8Array, read_image
-from fewshot_ad.training.siamese import draw_defects
+from fewshot_ad.training.pairs import draw_defects
 
 # Photographs of the parity report.
 PARITY = 12

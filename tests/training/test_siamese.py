@@ -10,9 +10,12 @@ import torch
 from fewshot_ad import Inspector
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training import siamese
+from fewshot_ad.training.losses import margin_loss
+from fewshot_ad.training.pairs import draw_defects
 from fewshot_ad.training.publish import publish
+from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import LOG
-from fewshot_ad.training.siamese import TrainingRecipe, draw_defects, margin_loss, train
+from fewshot_ad.training.siamese import train
 
 SMALL = {
     "backbone": "tf_efficientnet_lite0",
@@ -171,7 +174,8 @@ def test_two_processes_train_one_encoder(folders, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
         "import sys\n"
-        "from fewshot_ad.training.siamese import TrainingRecipe, train\n"
+        "from fewshot_ad.training.recipe import TrainingRecipe\n"
+        "from fewshot_ad.training.siamese import train\n"
         f"recipe = TrainingRecipe(**{ ({**SMALL, 'epochs': 1, 'anchor': 0.0})!r}, folders={folders!r})\n"
         f"done = train(recipe, {str(tmp_path / 'run')!r}, device='cpu')\n"
         "print('PUBLISHES' if done else 'HELPS')\n"
