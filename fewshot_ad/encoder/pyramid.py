@@ -33,6 +33,14 @@ class Pyramid(nn.Module):
         super().__init__()
         try:
             probe = timm.create_model(backbone, features_only=True, pretrained=False, **_options(backbone))
+            indices = getattr(probe, "out_indices", None) or ()
+            if indices and len(indices) <= max(
+                indices
+            ):  # of a ViT timm lists only the last blocks unless asked for all
+                every = tuple(range(max(indices) + 1))
+                probe = timm.create_model(
+                    backbone, features_only=True, pretrained=False, out_indices=every, **_options(backbone)
+                )
         except (RuntimeError, AttributeError, ValueError, TypeError) as error:
             raise WeightsError(
                 f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {backbone!r} "

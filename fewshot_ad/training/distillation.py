@@ -28,7 +28,7 @@ from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid, read_state_dict
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.images import Uint8Array
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
-from fewshot_ad.training.photographs import GENERATED, PhotographStore, find_categories, readable
+from fewshot_ad.training.photographs import COLLAGES, GENERATED, PhotographStore, find_categories, readable
 from fewshot_ad.training.run import Clock, Progress, RunFolder, Workers, memory_advice, workers
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,8 @@ class DistillationRecipe:
 
     Attributes:
         student: timm model.
-        folders: Photographs, see `find_categories`; `parts` stands for the built-in generator.
+        folders: Photographs, see `find_categories`; `parts` stands for the built-in generator of parts, `collages` for
+            that of collages.
         teachers: timm models; the student regresses each.
         teacher_weights: A file for each teacher, `bundled` for the weights that come with the package
             (`tf_efficientnet_lite0`), or a file of a foreign package.
@@ -58,7 +59,8 @@ class DistillationRecipe:
         warmup: Steps of linear warm-up.
         scales: Smallest and largest magnification of a crop.
         short_side: Photographs are shrunk to this short side when read.
-        generated: Number of generated photographs a category, if `folders` has `parts`.
+        generated: Number of generated photographs a category, if `folders` has `parts`; as many in all are collages, if
+            it has `collages`.
         precision: `bf16` or `f32` of the forward and backward pass.
         seed: Seed of everything random.
         checkpoint_every: Steps between checkpoints.
@@ -106,13 +108,16 @@ class DistillationRecipe:
 
 
 def stages_at(pyramid_name: str, strides: Sequence[int] = STRIDES) -> tuple[int, ...]:
-    """Timm's stage indices of a backbone at the given strides, the deepest of each.
+    """Timm's stage indices of a backbone at the given strides, the deepest of each; of a ViT, which has one stride
+    only, the last block of each third.
 
     Raises:
         TrainingError: The backbone has none of them.
     """
     have = Pyramid(pyramid_name, None).all_strides
     found = tuple(i for i, s in enumerate(have) if s in strides and s not in have[i + 1 :])
+    if len(set(have)) == 1 and len(have) >= 3:
+        return tuple(len(have) * third // 3 - 1 for third in (1, 2, 3))
     if not found:
         raise TrainingError(f"{pyramid_name}: expected stages at strides {tuple(strides)}, got {have}.")
     return found
@@ -147,8 +152,17 @@ class Distiller(nn.Module):
     def targets(self, photographs: torch.Tensor) -> list[torch.Tensor]:
         """The teachers' feature maps of (N, 3, H, W) photographs in 0..1, in the order of `pairs`."""
         with torch.no_grad():
-            maps = [teacher.raw(photographs) for teacher in self._teachers]
+            maps = [teacher.raw(self._suited(photographs, teacher)) for teacher in self._teachers]
         return [maps[t][level] for t, level, _ in self.pairs]
+
+    def _suited(self, photographs: torch.Tensor, teacher: Pyramid) -> torch.Tensor:
+        """Scaled, if a teacher's patches do not divide the crops, so that its grid is the student's deepest one."""
+        height, width = photographs.shape[2:]
+        if height % teacher.multiple == 0 and width % teacher.multiple == 0:
+            return photographs
+        deepest = max(self.student.strides)
+        size = (height // deepest * teacher.multiple, width // deepest * teacher.multiple)
+        return F.interpolate(photographs, size, mode="bilinear", antialias=True, align_corners=False)
 
     def measure(self, batches: Sequence[torch.Tensor]) -> None:
         """Mean and standard deviation of every teacher channel, for the standardisation."""
@@ -227,11 +241,11 @@ def described(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:
     """Names and counts of what a distillation saw, for the card."""
     data: list[dict[str, Any]] = []
     for folder in recipe.folders:
-        if folder == GENERATED:
+        if folder in (GENERATED, COLLAGES):
             from fewshot_ad.training.parts import CATEGORIES
 
             count = recipe.generated * len(CATEGORIES)
-            data.append({"name": "generated parts", "photographs": count, "licence": "Apache-2.0"})
+            data.append({"name": f"generated {folder}", "photographs": count, "licence": "Apache-2.0"})
             continue
         for category in find_categories([folder]):
             data.append({"name": category.name, "photographs": len(category.files), "licence": "not stated"})
@@ -245,19 +259,26 @@ class _Crops:
         self._recipe, self._crew = recipe, crew
         self._store = PhotographStore(recipe.short_side)
         self._pictures: list[Path | Uint8Array] = []
-        folders = [f for f in recipe.folders if f != GENERATED]
+        folders = [f for f in recipe.folders if f not in (GENERATED, COLLAGES)]
         if folders:
             categories, _ = readable(find_categories(folders), self._store)
             self._pictures += [path for category in categories for path in category.files]
-        if GENERATED in recipe.folders:
+        if {GENERATED, COLLAGES} & set(recipe.folders):
+            from fewshot_ad.training.collage import collage
             from fewshot_ad.training.parts import CATEGORIES, render
 
             # Every picture another product: a student wants variety, not pairs.
-            self._pictures += [
+            parts = [
                 render(name, recipe.seed, recipe.short_side, variant=n)
                 for name in CATEGORIES
                 for n in range(recipe.generated)
             ]
+            if GENERATED in recipe.folders:
+                self._pictures += parts
+            if COLLAGES in recipe.folders:
+                self._pictures += [
+                    collage(parts, recipe.seed * 1_000_003 + n, recipe.short_side) for n in range(len(parts))
+                ]
         self._jitter = PhotometricJitter()
 
     def __len__(self) -> int:

@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 # Folders of the common dataset layouts that hold what is only for measuring.
 HELD_BACK = frozenset({"test", "test_public", "test_private", "ground_truth"})
 CACHE_BYTES = 4 << 30
-# In a recipe's folders: the built-in generator instead of a folder.
+# In a recipe's folders: the built-in generators instead of a folder.
 GENERATED = "parts"
+COLLAGES = "collages"
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from fewshot_ad.encoder.pyramid import load_pyramid
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, one_cosine
+from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, one_cosine, stages_at
 from fewshot_ad.training.run import CHECKPOINT, LOG, RunFolder
 
 SMALL = {
@@ -132,3 +134,20 @@ def test_one_cosine_warms_up_and_falls_to_zero():
 def test_a_senseless_recipe_is_refused(change, message):
     with pytest.raises(TrainingError, match=message):
         DistillationRecipe(**{**SMALL, **change})
+
+
+def test_a_vit_with_patches_of_14_pixels_teaches_by_name_and_file(tmp_path):
+    name = "vit_tiny_patch16_224"
+    assert stages_at(name) == (3, 7, 11)
+    name = "vit_small_patch14_dinov2.lvd142m"
+    file = tmp_path / "vit.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model(name, pretrained=False).state_dict(), file)
+    recipe = DistillationRecipe(**{**SMALL, "teachers": (name,), "teacher_weights": (str(file),), "steps": 2})
+    assert distill(recipe, tmp_path / "run").is_file()
+    model = Distiller(
+        load_pyramid("resnet10t", tmp_path / "run" / "backbone.safetensors", (1, 2, 3)),
+        [load_pyramid(name, file, stages_at(name))],
+    )
+    targets = model.targets(torch.rand(1, 3, 64, 96))
+    assert [tuple(t.shape) for t in targets] == [(1, 384, 4, 6)] * 3

@@ -112,7 +112,9 @@ CATEGORIES: dict[str, Kind] = {
 MIN_SIZE = 32
 
 
-def render(category: str, seed: int, size: int = 224, *, variant: int = 0) -> Uint8Array:
+def render(
+    category: str, seed: int, size: int = 224, *, variant: int = 0, placement: Placement | None = None
+) -> Uint8Array:
     """One photograph of one good part.
 
     Args:
@@ -120,6 +122,7 @@ def render(category: str, seed: int, size: int = 224, *, variant: int = 0) -> Ui
         seed: Which part: the same seed gives the same photograph, on every machine up to rounding.
         size: Side in pixels, at least 32.
         variant: Which product of the category.
+        placement: How the parts lie; None leaves it to the variant.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -136,7 +139,8 @@ def render(category: str, seed: int, size: int = 224, *, variant: int = 0) -> Ui
     setting = np.random.default_rng([*product, 1])
     rng = np.random.default_rng([*product, 2, seed])
     station = Station.draw(setting)
-    placement = kind.placements[setting.integers(len(kind.placements))]
+    chosen = kind.placements[setting.integers(len(kind.placements))]
+    placement = placement or chosen
     scale = float(setting.uniform(0.72, 0.98)) if placement != "texture" else float(setting.uniform(0.8, 1.6))
     angle = float(setting.choice([0, 0, 0.5, 1, 1.5]) * np.pi)
     reach = {"fixed": 0.02, "loose": 0.15, "free": np.pi, "texture": 0.03}[placement]

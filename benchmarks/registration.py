@@ -1,0 +1,107 @@
+"""Do the spatial transformers register? Each mode trained briefly by SimSiam, and how far it follows the part.
+
+A photograph is turned by 15 degrees, enlarged by 1.15 or moved by a tenth of half its side. If the transformers
+register, the photograph and its changed copy end in the same pose: `left` is how much of the change is left then, as a
+share of it (0: registered, 1: not followed at all). `moved` is how far they move an unchanged photograph (in half
+photographs): 0 is the identity they start from. On generated products that were not trained on. `spread` is the
+collapse monitor of the last epoch, `simsiam` its loss (-1 is perfect agreement).
+
+The cards that this leaves in the output folder are for encoder_board.py:
+
+    python benchmarks/registration.py
+    python benchmarks/encoder_board.py --shots 2 --encoders benchmarks/out/registration/*/*.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from shared_board import HERE
+
+from fewshot_ad.encoder.registration import PARTS, compose, invert, warp
+from fewshot_ad.encoder.siamese import SiameseEncoder
+from fewshot_ad.terminal import progress_bar
+from fewshot_ad.training.parts import CATEGORIES, render
+from fewshot_ad.training.publish import publish
+from fewshot_ad.training.recipe import TrainingRecipe
+from fewshot_ad.training.siamese import train
+
+RECIPE = TrainingRecipe(
+    backbone="tf_efficientnet_lite0",
+    init="bundled",
+    freeze=True,
+    size=128,
+    epochs=3,
+    optimizer="adamw",
+    learning_rate=1e-3,
+    generated=4,
+)
+VARIANT = 80_000
+COS, SIN = float(np.cos(np.radians(15))), float(np.sin(np.radians(15)))
+CHANGES = {
+    "rotation": [[COS, -SIN, 0], [SIN, COS, 0]],
+    "scale": [[1 / 1.15, 0, 0], [0, 1 / 1.15, 0]],
+    "translation": [[1, 0, 0.1], [0, 1, 0]],
+}
+
+
+def followed(encoder: SiameseEncoder, size: int) -> dict[str, float]:
+    """What is left of each change, and how far an unchanged photograph is moved."""
+    pictures = np.stack([render(name, 0, size, variant=VARIANT) for name in CATEGORIES])
+    photographs = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    line = torch.linspace(-0.8, 0.8, 9)
+    grid = torch.stack([*torch.meshgrid(line, line, indexing="xy"), torch.ones(9, 9)]).reshape(3, -1)
+    encoder.eval()
+    with torch.inference_mode():
+        found = encoder.registered(photographs)[1][-1]
+        at = found @ grid
+        result = {"moved": float((at - grid[:2]).norm(dim=1).mean())}
+        for name, rows in CHANGES.items():
+            change = torch.tensor(rows).expand(len(photographs), 2, 3)
+            changed = encoder.registered(warp(photographs, change))[1][-1]
+            # The changed copy shows at p what the photograph shows at change(p).
+            wanted = compose(invert(change), found) @ grid
+            result[name] = float((changed @ grid - wanted).norm(dim=1).mean() / (at - wanted).norm(dim=1).mean())
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE / "out" / "registration")
+    parser.add_argument("--modes", nargs="*", default=list(PARTS))
+    parser.add_argument("--set", type=json.loads, default={}, help="JSON with other fields of the recipe")
+    parser.add_argument("--name", default="", help="put before the names, for another recipe")
+    args = parser.parse_args()
+    print("| mode | left of rotation | of scale | of translation | moved | simsiam | spread |\n|" + "---|" * 7)
+    for mode in args.modes:
+        recipe: Any = dataclasses.replace(RECIPE, registration=mode, **args.set)
+        name = args.name + mode.replace("+", "_")
+        folder = args.out / name
+        with progress_bar(False) as progress:
+            trained = train(recipe, folder, progress=progress)
+        if trained is None:
+            continue  # another process of torchrun
+        figures = followed(trained.encoder, recipe.size)
+        last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+        publish(
+            trained.encoder,
+            folder,
+            name,
+            recipe=recipe,
+            data=trained.data,
+            initialisation=recipe.init,
+            licence="unknown",
+            source="benchmarks/registration.py",
+        )
+        shown = [figures[k] for k in (*CHANGES, "moved")] + [last.get("simsiam", float("nan")), last["spread"]]
+        print(f"| {name} | " + " | ".join(f"{v:.3f}" for v in shown) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
