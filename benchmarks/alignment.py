@@ -20,12 +20,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pose import Aligner, FeatureAligner
 from shared_board import HERE, LISTS, Predict, evaluate, read_records
 
 from fewshot_ad import Inspector
 from fewshot_ad.encoder import load_encoder
 from fewshot_ad.images import Uint8Array, read_image
+from fewshot_ad.pose import FeatureUnroller, pose, unroll_pixels
 from fewshot_ad.training.pairs import draw_defects
 from fewshot_ad.training.parts import render
 
@@ -63,12 +63,29 @@ def generate(folder: Path) -> dict[str, Any]:
     return lists
 
 
+class Aligner:
+    """Brings photographs into the pose of a reference photograph, by its pixels or by an encoder's features."""
+
+    def __init__(self, reference: Uint8Array, encoder: Any = None) -> None:
+        self._unroll = unroll_pixels if encoder is None else FeatureUnroller(encoder, reference)
+        self._reference = self._unroll(reference)
+
+    def aligned(self, photograph: Uint8Array) -> tuple[Uint8Array, Any]:
+        """The photograph in the reference's pose, and the affine matrix (2, 3) that brought it there."""
+        here, there = self._unroll(photograph), self._reference
+        height, width = photograph.shape[:2]
+        x, y = here.x * width - 0.5, here.y * height - 0.5
+        matrix = cv2.getRotationMatrix2D((x, y), pose(here, there).angle, 1.0)
+        matrix[:, 2] += ((there.x - here.x) * width, (there.y - here.y) * height)
+        return cv2.warpAffine(photograph, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), matrix
+
+
 def fit(support: list[Path], way: str, encoder: Any) -> tuple[Predict, dict[str, Any]]:
     """Enroll in one of the ways."""
     photographs = [read_image(path) for path in support]
     aligner = None
     if way.startswith("registered"):
-        aligner = Aligner(photographs[0]) if "pixels" in way else FeatureAligner(photographs[0], encoder)
+        aligner = Aligner(photographs[0], None if "pixels" in way else encoder)
         photographs = [aligner.aligned(p)[0] for p in photographs]
     views = "auto" if way == "auto" else ROTATIONS if "rotations" in way else FLIPS
     inspector = Inspector.from_support(photographs, encoder=encoder, image_size=256, views=views)

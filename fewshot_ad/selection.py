@@ -14,6 +14,7 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
 from fewshot_ad.memory_bank import NearestSearch, Progress, normalise, to_distance
 from fewshot_ad.metrics import auroc
+from fewshot_ad.pose import TURNED, turned_parts
 from fewshot_ad.scoring import ScoringConfig, patch_weights, top_mean
 from fewshot_ad.support import SupportImage, View, ViewsSpec, parse_views
 
@@ -25,6 +26,10 @@ ROTATIONS = parse_views("rotate=45/90/135/225/270/315")
 # How much is looked at. More photographs or defects say little more and cost enrolment time.
 MAX_PHOTOGRAPHS = 5
 MAX_HELD_OUT = 4
+# Poses are compared on so many photographs; this share of turned parts is enough for rotated views. Not all turns are
+# believed, so few already mean many.
+MAX_POSES = 8
+TURNED_SHARE = 0.25
 DEFECTS = 32
 PROBE_BANK = 4096
 
@@ -119,7 +124,19 @@ def choose(
             progress("settings", done, total)
 
     chosen = FLIPS if views == "auto" else parse_views(views)
+    turned, compared = 0, 0
     if views == "auto":
+        turned, compared = turned_parts([image.pixels for image in images[:MAX_POSES]], encoder)
+    if turned and turned >= TURNED_SHARE * compared:
+        # A pose that none of so few photographs shows is the rule then, and held-out ones cannot tell.
+        chosen = (*FLIPS, *ROTATIONS)
+        tick()
+        tick()
+        reasons.append(
+            f"views: flips and rotations; the part is turned by more than {TURNED:.0f} degrees against the first "
+            f"photograph on {turned} of {compared} others."
+        )
+    elif views == "auto":
         flips = probe.separability(FLIPS, size)
         none = probe.separability((), size)
         tick()

@@ -21,14 +21,19 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="session")
-def bottle() -> Path:
-    """A real product in MVTec layout."""
-    folder = SHARED / "bottle"
-    if not folder.is_dir():
+def shared_data() -> Path:
+    """Real products in MVTec layout."""
+    if not SHARED.is_dir():
         pytest.skip(
             f"NO REAL PHOTOGRAPHS: {SHARED} is absent; set FEWSHOT_AD_DATA to a folder of MVTec-layout products"
         )
-    return folder
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def bottle(shared_data: Path) -> Path:
+    """One of them."""
+    return shared_data / "bottle"
 
 
 @pytest.fixture(scope="session")

@@ -108,8 +108,9 @@ class DistillationRecipe:
 
 
 def stages_at(pyramid_name: str, strides: Sequence[int] = STRIDES) -> tuple[int, ...]:
-    """Timm's stage indices of a backbone at the given strides, the deepest of each; of a ViT, which has one stride
-    only, the last block of each third.
+    """Timm's stage indices of a backbone at the given strides, the deepest of each.
+
+    Of a ViT, which has one stride only, the last block of each third.
 
     Raises:
         TrainingError: The backbone has none of them.

@@ -82,7 +82,10 @@ def publish(
     export_onnx(copy.deepcopy(wrapped), onnx)
 
     sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
-    spec = EncoderSpec(name, sha256, stages, strides, channels, "separate", "f32", DEFAULT_NORM_POWER, embedding, 16)
+    deepest = max(strides) if embedding is not None else 1
+    spec = EncoderSpec(
+        name, sha256, stages, strides, channels, "separate", "f32", DEFAULT_NORM_POWER, embedding, deepest
+    )
     good, changed = _parity_photographs(photographs)
     outputs = [f"stage{s}" for s in stages]
     report = check_parity(
