@@ -49,7 +49,10 @@ def generate(folder: Path) -> dict[str, Any]:
             elif n < SUPPORT + GOOD:
                 path = folder / category / "test" / "good" / f"{n:03d}.png"
             else:
-                photograph, mask = draw_defects(photograph, np.random.default_rng([VARIANT, n]))
+                rng, mask = np.random.default_rng([VARIANT, n]), np.zeros(1, bool)
+                good = photograph
+                while not mask.any():  # ground copied onto ground is no defect
+                    photograph, mask = draw_defects(good, rng)
                 path = folder / category / "test" / "drawn" / f"{n:03d}.png"
                 truth = folder / category / "ground_truth" / "drawn" / f"{n:03d}_mask.png"
                 truth.parent.mkdir(parents=True, exist_ok=True)
@@ -67,8 +70,9 @@ class Aligner:
     """Brings photographs into the pose of a reference photograph, by its pixels or by an encoder's features."""
 
     def __init__(self, reference: Uint8Array, encoder: Any = None) -> None:
-        self._unroll = unroll_pixels if encoder is None else FeatureUnroller(encoder, reference)
-        self._reference = self._unroll(reference)
+        features = None if encoder is None else FeatureUnroller(encoder, reference)
+        self._unroll = features or unroll_pixels
+        self._reference = features.reference if features else unroll_pixels(reference)
 
     def aligned(self, photograph: Uint8Array) -> tuple[Uint8Array, Any]:
         """The photograph in the reference's pose, and the affine matrix (2, 3) that brought it there."""
@@ -118,10 +122,11 @@ def main() -> None:
     groups: dict[tuple[int, str, str], list[dict[str, Any]]] = defaultdict(list)
     for record in read_records(args.out):
         groups[record["shots"], record["product"], record["way"]].append(record)
-    print("| K | product | " + " | ".join(WAYS) + " |\n|" + "---|" * (2 + len(WAYS)))
+    ways = [*WAYS, *sorted({key[2] for key in groups} - set(WAYS))]
+    print("| K | product | " + " | ".join(ways) + " |\n|" + "---|" * (2 + len(ways)))
     for shots, product in sorted({key[:2] for key in groups}):
         cells = []
-        for way in WAYS:
+        for way in ways:
             group = groups.get((shots, product, way), [])
             cell = " ".join(
                 f"{np.mean(v):.3f}" if figure == "image_auroc" else f"({np.mean(v):.3f})"

@@ -26,6 +26,7 @@ from shared_board import HERE
 
 from fewshot_ad.encoder.registration import PARTS, compose, invert, warp
 from fewshot_ad.encoder.siamese import SiameseEncoder
+from fewshot_ad.errors import TrainingError
 from fewshot_ad.terminal import progress_bar
 from fewshot_ad.training.parts import CATEGORIES, render
 from fewshot_ad.training.publish import publish
@@ -83,8 +84,12 @@ def main() -> None:
         recipe: Any = dataclasses.replace(RECIPE, registration=mode, **args.set)
         name = args.name + mode.replace("+", "_")
         folder = args.out / name
-        with progress_bar(False) as progress:
-            trained = train(recipe, folder, progress=progress)
+        try:
+            with progress_bar(False) as progress:
+                trained = train(recipe, folder, device="cpu", progress=progress)
+        except TrainingError as error:
+            print(f"| {name} | {error} |")
+            continue
         if trained is None:
             continue  # another process of torchrun
         figures = followed(trained.encoder, recipe.size)

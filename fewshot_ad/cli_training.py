@@ -36,7 +36,7 @@ FoldersArgument = Annotated[
     list[str] | None,
     typer.Argument(
         help="Good photographs: folders in MVTec layout or plain folders, one category each; 'parts' for the built-in "
-        "generator. Default: the recipe's."
+        "generator, with distill also 'collages'. Default: the recipe's."
     ),
 ]
 ParityOption = Annotated[

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.images import Float32Array, Geometry, Uint8Array
+from fewshot_ad.images import Float32Array, Uint8Array
 
 # Side of the small copy for the pixels, working scale for the features.
 SIDE, FEATURE_SIZE = 128, 256
@@ -26,10 +26,12 @@ ANGLES, RADII = 360, 48
 SMALLEST, LARGEST = 0.01, 0.9
 # Principal components of the embeddings that are compared.
 COMPONENTS = 8
-# From this correlation on a turn is believed, and from this many degrees on it counts: rotated views are 45 degrees
-# apart, and patch embeddings bear a third of that.
-BELIEVED_PIXELS, BELIEVED_FEATURES = 0.7, 0.5
-TURNED = 15.0
+# A turn is believed if the correlation is at least this, and above that of no turn by at least the margin (a symmetric
+# part agrees with itself under several turns). It counts from so many degrees on: rotated views are 45 degrees apart,
+# and patch embeddings bear a third of that.
+MIN_CORRELATION_PIXELS, MIN_CORRELATION_FEATURES = 0.7, 0.5
+MIN_MARGIN = 0.1
+TURNED = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +53,15 @@ class Pose:
     """How a part lies against another.
 
     Attributes:
-        angle: Its turn in whole degrees, 0..359.
-        agreement: Correlation of the two in that pose, -1..1.
+        angle: Its turn in whole degrees, 0..359, clockwise as seen on the photograph.
+        correlation: Of the two in that pose, -1..1.
+        margin: How much the correlation is above the best one within `TURNED` degrees of upright or upside down, which
+            flips cover; 0 if the angle itself is there.
     """
 
     angle: int
-    agreement: float
-
-    @property
-    def tilt(self) -> float:
-        """Degrees from upright or upside down, 0..90: what flips do not cover."""
-        return min(self.angle % 180, 180 - self.angle % 180)
+    correlation: float
+    margin: float
 
 
 def pose(photograph: Unrolled, reference: Unrolled) -> Pose:
@@ -69,7 +69,9 @@ def pose(photograph: Unrolled, reference: Unrolled) -> Pose:
     spectra = [np.fft.rfft(u.rings, axis=0) for u in (photograph, reference)]
     correlation = np.fft.irfft((spectra[0] * spectra[1].conj()).sum(axis=1), ANGLES)
     best = int(correlation.argmax())
-    return Pose(best, float(correlation[best]))
+    covered = np.arange(-TURNED, TURNED + 1)
+    upright = correlation[np.concatenate([covered, covered + 180])].max()
+    return Pose(best, float(correlation[best]), float(correlation[best] - upright))
 
 
 def unroll_pixels(photograph: Uint8Array) -> Unrolled:
@@ -82,7 +84,7 @@ def unroll_pixels(photograph: Uint8Array) -> Unrolled:
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(cv2.GaussianBlur(small, (0, 0), 1.0), cv2.COLOR_RGB2LAB).astype(np.float32)
-    differs = np.abs(lab - np.median(_border(lab, max(2, SIDE // 32)), axis=0)).max(axis=2)
+    differs = np.abs(lab - np.median(_border(lab, 4), axis=0)).max(axis=2)
     level, _ = cv2.threshold(differs.astype(np.uint8), 0, 255, cv2.THRESH_OTSU)
     mask = cv2.morphologyEx((differs > level).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, _, stats, centroids = cv2.connectedComponentsWithStats(mask)
@@ -96,11 +98,14 @@ def unroll_pixels(photograph: Uint8Array) -> Unrolled:
 
 
 class FeatureUnroller:
-    """Unrolls the encoder's embeddings; the part is where they are far from those of the photograph's border.
+    """Unrolls the encoder's first level of embeddings; the part is where they are far from those of the border.
 
     Args:
         encoder: The encoder.
         reference: (H, W, 3) uint8 RGB; gives the principal components.
+
+    Attributes:
+        reference: The reference, unrolled.
     """
 
     def __init__(self, encoder: Encoder, reference: Uint8Array) -> None:
@@ -108,11 +113,15 @@ class FeatureUnroller:
         level = self._level(reference)
         rows = level.reshape(-1, level.shape[2])
         self._mean = rows.mean(axis=0)
-        self._axes = np.linalg.svd(rows - self._mean, full_matrices=False)[2][:COMPONENTS].T
+        centred = rows - self._mean
+        self._axes = np.linalg.eigh(centred.T @ centred)[1][:, : -COMPONENTS - 1 : -1]
+        self.reference = self._unroll(level)
 
     def __call__(self, photograph: Uint8Array) -> Unrolled:
         """Unroll a photograph (H, W, 3) uint8 RGB."""
-        level = self._level(photograph)
+        return self._unroll(self._level(photograph))
+
+    def _unroll(self, level: Float32Array) -> Unrolled:
         differs = np.linalg.norm(level - np.median(_border(level, 1), axis=0), axis=2)
         weight = np.maximum(differs - np.median(differs), 0)
         x, y = 0.5, 0.5
@@ -124,8 +133,11 @@ class FeatureUnroller:
 
     def _level(self, photograph: Uint8Array) -> Float32Array:
         height, width = photograph.shape[:2]
-        geometry = Geometry.fit((height, width), FEATURE_SIZE, self._encoder.spec.multiple)
-        return self._encoder.encode(geometry.to_input(photograph))[0]
+        multiple = self._encoder.spec.multiple
+        # Stretched by less than a patch instead of mirrored: the border must be the photograph's own.
+        scale = FEATURE_SIZE / (height * width) ** 0.5
+        size = [max(1, round(side * scale / multiple)) * multiple for side in (width, height)]
+        return self._encoder.encode(cv2.resize(photograph, size, interpolation=cv2.INTER_AREA))[0]
 
 
 def _border(picture: Float32Array, width: int) -> Float32Array:
@@ -135,13 +147,15 @@ def _border(picture: Float32Array, width: int) -> Float32Array:
 
 def _unrolled(planes: Float32Array, x: float, y: float) -> Unrolled:
     height, width = planes.shape[:2]
-    middle = (x * width - 0.5 + width, y * height - 0.5 + height)
+    turn = np.radians(np.arange(ANGLES, dtype=np.float32) * np.float32(360 / ANGLES))[:, None]
+    radius = (np.arange(RADII, dtype=np.float32) * np.float32(0.5 * max(height, width) / RADII))[None]
+    across = np.float32(x * width - 0.5) + radius * np.cos(turn)
+    down = np.float32(y * height - 0.5) + radius * np.sin(turn)
     rings = []
     for n in range(planes.shape[2]):
         plane = np.ascontiguousarray(planes[..., n], np.float32)
         # Beyond the photograph lies what lies at its edge.
-        wide = cv2.copyMakeBorder(plane, height, height, width, width, cv2.BORDER_REPLICATE)
-        polar = cv2.warpPolar(wide, (RADII, ANGLES), middle, 0.5 * max(height, width), cv2.INTER_LINEAR)
+        polar = cv2.remap(plane, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         # A ring of one colour says nothing about the turn; the others count by their circumference.
         rings.append((polar - polar.mean(axis=0)) * np.sqrt(np.arange(1, RADII + 1, dtype=np.float32)))
     joined = np.concatenate(rings, axis=1).astype(np.float32)
@@ -151,7 +165,7 @@ def _unrolled(planes: Float32Array, x: float, y: float) -> Unrolled:
 def turned_parts(photographs: Sequence[Uint8Array], encoder: Encoder) -> tuple[int, int]:
     """Of how many photographs the part lies at another angle than on the first.
 
-    A turn counts if the photograph, turned back, agrees with the first; by 0 or 180 degrees it is none.
+    A turn counts if the photograph, turned back, agrees with the first, and clearly better than upright or upside down.
 
     Args:
         photographs: (H, W, 3) uint8 RGB each, of one product.
@@ -161,10 +175,12 @@ def turned_parts(photographs: Sequence[Uint8Array], encoder: Encoder) -> tuple[i
         The number of turned parts by the way of looking (pixels or features) that found more, and the number of
         photographs that were compared with the first.
     """
-    unroll_features = FeatureUnroller(encoder, photographs[0])
-    counts = []
-    for unroll, believed in ((unroll_pixels, BELIEVED_PIXELS), (unroll_features, BELIEVED_FEATURES)):
-        first = unroll(photographs[0])
-        poses = [pose(unroll(photograph), first) for photograph in photographs[1:]]
-        counts.append(sum(p.agreement >= believed and p.tilt > TURNED for p in poses))
-    return max(counts), len(photographs) - 1
+    first = unroll_pixels(photographs[0])
+    by_pixels = _turned([pose(unroll_pixels(p), first) for p in photographs[1:]], MIN_CORRELATION_PIXELS)
+    unroll = FeatureUnroller(encoder, photographs[0])
+    by_features = _turned([pose(unroll(p), unroll.reference) for p in photographs[1:]], MIN_CORRELATION_FEATURES)
+    return max(by_pixels, by_features), len(photographs) - 1
+
+
+def _turned(poses: Sequence[Pose], correlation: float) -> int:
+    return sum(p.correlation >= correlation and p.margin >= MIN_MARGIN for p in poses)

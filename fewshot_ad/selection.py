@@ -89,7 +89,8 @@ def choose(
 
     There are no defective photographs to compare settings on, so small defects are drawn on support photographs, each
     held out from the others in turn; the measure is how well their scores separate from those of the photographs as
-    they are. No other photograph plays a part.
+    they are. Rotated views need no such proof if the parts lie at different angles (`pose.turned_parts`). No other
+    photograph plays a part.
 
     Args:
         images: The support set.
@@ -113,6 +114,8 @@ def choose(
             given = (*given, *(view for view in FLIPS if view not in given))
             reasons.append("views: flips added; one photograph has nothing else to set the threshold from.")
         return Choice(given, size, tuple(reasons))
+    if views != "auto" and image_size != "auto":
+        return Choice(parse_views(views), size, ())
     probe = Probe(images, encoder, scoring, seed)
     total = 2 * (views == "auto") + len(LARGER_SIZES) * (image_size == "auto")
     done = 0
@@ -126,14 +129,16 @@ def choose(
     chosen = FLIPS if views == "auto" else parse_views(views)
     turned, compared = 0, 0
     if views == "auto":
-        turned, compared = turned_parts([image.pixels for image in images[:MAX_POSES]], encoder)
+        turned, compared = turned_parts(
+            [_at_most(image.pixels, BASE_SIZE * 2) for image in images[:MAX_POSES]], encoder
+        )
     if turned and turned >= TURNED_SHARE * compared:
         # A pose that none of so few photographs shows is the rule then, and held-out ones cannot tell.
         chosen = (*FLIPS, *ROTATIONS)
         tick()
         tick()
         reasons.append(
-            f"views: flips and rotations; the part is turned by more than {TURNED:.0f} degrees against the first "
+            f"views: flips and rotations; the part is turned by more than {TURNED} degrees against the first "
             f"photograph on {turned} of {compared} others."
         )
     elif views == "auto":

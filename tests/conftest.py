@@ -23,7 +23,7 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real products in MVTec layout."""
-    if not SHARED.is_dir():
+    if not (SHARED / "bottle").is_dir():
         pytest.skip(
             f"NO REAL PHOTOGRAPHS: {SHARED} is absent; set FEWSHOT_AD_DATA to a folder of MVTec-layout products"
         )

@@ -8,7 +8,7 @@ import pytest
 
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.images import Uint8Array, read_image
-from fewshot_ad.pose import FeatureUnroller, Pose, pose, turned_parts, unroll_pixels
+from fewshot_ad.pose import FeatureUnroller, pose, turned_parts, unroll_pixels
 from fewshot_ad.selection import TURNED_SHARE
 
 
@@ -28,7 +28,7 @@ def test_pixels_find_any_turn_wherever_the_part_lies(degrees: float) -> None:
     # OpenCV turns counter-clockwise for positive degrees, and so is the turn that brings it back counted.
     off = (found.angle + degrees) % 360
     assert min(off, 360 - off) <= 3
-    assert found.agreement > 0.9
+    assert found.correlation > 0.9
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180])
@@ -45,8 +45,29 @@ def test_the_centre_is_where_the_part_is() -> None:
     assert there.y - here.y == pytest.approx(-0.05, abs=0.01)
 
 
-def test_upside_down_is_no_tilt() -> None:
-    assert [Pose(angle, 1.0).tilt for angle in (0, 20, 170, 180, 190, 270, 355)] == [0, 20, 10, 0, 10, 90, 5]
+def _square(degrees: float, seed: int) -> Uint8Array:
+    picture = np.full((160, 160, 3), 60, np.uint8)
+    cv2.rectangle(picture, (45, 45), (114, 114), (180, 180, 180), -1)
+    matrix = cv2.getRotationMatrix2D((79.5, 79.5), degrees, 1)
+    turned = cv2.warpAffine(picture, matrix, (160, 160), borderValue=(60, 60, 60)).astype(int)
+    return np.clip(turned + np.random.default_rng(seed).normal(0, 4, turned.shape), 0, 255).astype(np.uint8)
+
+
+def test_a_symmetric_part_in_a_jig_is_not_turned(encoder: Encoder) -> None:
+    assert turned_parts([_square(d, n) for n, d in enumerate((0, 2, -2, 1, 0, -1))], encoder) == (0, 5)
+
+
+@pytest.mark.parametrize("shape", [(80, 320), (320, 100)])
+def test_long_photographs_have_a_pose_too(shape: tuple[int, int]) -> None:
+    picture = np.full((*shape, 3), 90, np.uint8)
+    x, y = shape[1] // 5, shape[0] // 5
+    cv2.rectangle(picture, (x, y), (x + 30, y + 12), (220, 200, 180), -1)
+    first, again = unroll_pixels(picture), unroll_pixels(picture.copy())
+    np.testing.assert_array_equal(first.rings, again.rings)
+    assert np.isfinite(first.rings).all()
+    assert first.x * shape[1] == pytest.approx(x + 15.5, abs=1.5)
+    assert first.y * shape[0] == pytest.approx(y + 6.5, abs=1.5)
+    assert (pose(again, first).angle, pose(again, first).margin) == (0, 0)
 
 
 def test_parts_at_any_angle_are_counted_and_parts_in_a_jig_are_not(encoder: Encoder) -> None:

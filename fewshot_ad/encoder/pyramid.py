@@ -33,20 +33,14 @@ class Pyramid(nn.Module):
         super().__init__()
         try:
             probe = timm.create_model(backbone, features_only=True, pretrained=False, **_options(backbone))
-            indices = getattr(probe, "out_indices", None) or ()
-            if indices and len(indices) <= max(
-                indices
-            ):  # of a ViT timm lists only the last blocks unless asked for all
-                every = tuple(range(max(indices) + 1))
-                probe = timm.create_model(
-                    backbone, features_only=True, pretrained=False, out_indices=every, **_options(backbone)
-                )
         except (RuntimeError, AttributeError, ValueError, TypeError) as error:
             raise WeightsError(
                 f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {backbone!r} "
                 f"({error}). `python -c \"import timm; print(timm.list_models('*resnet*'))\"` lists names."
             ) from error
-        strides = list(probe.feature_info.reduction())
+        # All of them: timm selects only some by default, of a ViT the last blocks.
+        listed = probe.feature_info.info
+        strides = [stage["reduction"] for stage in listed]
         if stages is None:
             stages = [i for i, s in enumerate(strides) if s in DEFAULT_STRIDES and s not in strides[i + 1 :]]
             stages = stages or [len(strides) - 1]
@@ -58,7 +52,7 @@ class Pyramid(nn.Module):
         self.stages = tuple(stages)
         self.all_strides = tuple(strides)
         self.strides = tuple(strides[i] for i in stages)
-        self.channels = tuple(probe.feature_info.channels()[i] for i in stages)
+        self.channels = tuple(listed[i]["num_chs"] for i in stages)
         config = probe.pretrained_cfg
         self.mean: tuple[float, ...] = tuple(config["mean"])
         self.std: tuple[float, ...] = tuple(config["std"])

@@ -21,6 +21,7 @@ from fewshot_ad.training.parts.canvas import Field
 SMALLEST, LARGEST = 0.03, 0.45
 PIECES = (40, 180)
 TEXTURE_SIDE = 128
+SHADOW = 2.5
 
 
 def collage(textures: Sequence[Uint8Array], seed: int, size: int = 256) -> Uint8Array:
@@ -74,8 +75,9 @@ def _lay(
 ) -> None:
     side = picture.shape[0]
     placed = outline + centre
-    left, top = np.floor(placed.min(0)).astype(int).clip(0, side)
-    right, bottom = np.ceil(placed.max(0)).astype(int).clip(0, side) + 1
+    # Room for the shadow, which reaches beyond the outline.
+    left, top = np.floor(placed.min(0) - 3 * SHADOW).astype(int).clip(0, side)
+    right, bottom = np.ceil(placed.max(0) + 3 * SHADOW).astype(int).clip(0, side) + 1
     right, bottom = min(right, side), min(bottom, side)
     if right - left < 2 or bottom - top < 2:
         return
@@ -85,7 +87,7 @@ def _lay(
     alpha = cover[..., None].astype(np.float32) / 255
     region = picture[top:bottom, left:right]
     if rng.uniform() < 0.4:  # a shadow on what lies below
-        shadow = cv2.GaussianBlur(alpha, (0, 0), 2.5)[..., None]
+        shadow = cv2.GaussianBlur(alpha, (0, 0), SHADOW)[..., None]
         region *= 1 - np.float32(rng.uniform(0.1, 0.6)) * shadow
     region[:] = region * (1 - alpha) + alpha * _filling(textures, bottom - top, right - left, rng)
 
@@ -96,7 +98,7 @@ def _filling(textures: Sequence[Uint8Array], height: int, width: int, rng: np.ra
     if kind < 0.45:
         texture = _cut(textures[int(rng.integers(len(textures)))], height, width, rng)
     else:
-        base = rng.uniform(0.05, 0.95, 3) * (1 if rng.uniform() < 0.6 else np.array([1, 1, 1]) * rng.uniform(0.2, 1))
+        base = rng.uniform(0.05, 0.95, 3) * (1 if rng.uniform() < 0.6 else rng.uniform(0.2, 1))
         if rng.uniform() < 0.4:
             base = np.full(3, base.mean())
         if kind < 0.6:

@@ -1,8 +1,8 @@
 """Dense feature distillation: a student backbone learns a teacher's feature maps, without labels.
 
 At every location, 1x1 heads on the student's stages regress the teacher's channel-standardised features at strides 4,
-8 and 16. The heads are thrown away; what remains is a backbone whose features tell defects nearly as the teacher's
-do. So a ResNet18 or a ConvNeXt is had without a download.
+8 and 16 (of a ViT: after each third of its blocks). The heads are thrown away; what remains is a backbone whose
+features tell defects nearly as the teacher's do. So a ResNet18 or a ConvNeXt is had without a download.
 
 Sources: Romero et al. 2015 (FitNets: regression of intermediate features through a linear head); Bergmann et al. 2020
 (Uninformed Students: teacher features standardised per channel, dense, on natural-image crops).
@@ -49,7 +49,8 @@ class DistillationRecipe:
         teacher_weights: A file for each teacher, `bundled` for the weights that come with the package
             (`tf_efficientnet_lite0`), or a file of a foreign package.
         student_weights: A file to start from; None starts from random weights.
-        teacher_stages: timm stage indices of the teachers; None takes strides 4, 8 and 16.
+        teacher_stages: timm stage indices of the teachers; None takes strides 4, 8 and 16, of a ViT the last block of
+            each third.
         size: Side of the crops in pixels, a multiple of 16.
         batch: Crops a step, over all processes.
         accumulate: The batch is computed in this many parts, to save memory.
@@ -89,10 +90,11 @@ class DistillationRecipe:
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 16:
             raise TrainingError(f"expected size to be a multiple of 16, at least 32, got {self.size}.")
-        if min(self.batch, self.steps, self.accumulate, self.checkpoint_every) < 1 or self.batch % self.accumulate:
+        counts = (self.batch, self.steps, self.accumulate, self.checkpoint_every, self.generated)
+        if min(counts) < 1 or self.batch % self.accumulate:
             raise TrainingError(
-                f"expected positive steps and a batch that is a multiple of accumulate, got steps={self.steps}, "
-                f"batch={self.batch}, accumulate={self.accumulate}."
+                f"expected positive steps and generated and a batch that is a multiple of accumulate, got "
+                f"steps={self.steps}, generated={self.generated}, batch={self.batch}, accumulate={self.accumulate}."
             )
         if len(self.teachers) != len(self.teacher_weights) or not self.teachers:
             raise TrainingError(
@@ -104,7 +106,9 @@ class DistillationRecipe:
         if not 0 < self.scales[0] <= self.scales[1]:
             raise TrainingError(f"expected scales as smallest, largest magnification, got {self.scales}.")
         if not self.folders:
-            raise TrainingError("expected at least one folder of photographs, or 'parts' for generated ones.")
+            raise TrainingError(
+                "expected at least one folder of photographs, or 'parts' or 'collages' for generated ones."
+            )
 
 
 def stages_at(pyramid_name: str, strides: Sequence[int] = STRIDES) -> tuple[int, ...]:
@@ -124,6 +128,17 @@ def stages_at(pyramid_name: str, strides: Sequence[int] = STRIDES) -> tuple[int,
     return found
 
 
+def _partners(teacher: Pyramid, student: Pyramid) -> list[int]:
+    """Which of the student's stages regresses each of the teacher's: the one of the nearest stride.
+
+    The blocks of a ViT all have the same stride; they go to the student's stages in order.
+    """
+    have, count = student.strides, len(student.strides)
+    if len(set(teacher.strides)) == 1 < len(teacher.strides):
+        return [min(level * count // len(teacher.strides), count - 1) for level in range(len(teacher.strides))]
+    return [min(range(count), key=lambda i: abs(math.log(have[i] / stride))) for stride in teacher.strides]
+
+
 class Distiller(nn.Module):
     """Student backbone with a 1x1 head for each feature map of each teacher.
 
@@ -138,9 +153,7 @@ class Distiller(nn.Module):
         # Not registered: teachers are neither trained nor stored.
         self._teachers = [teacher.requires_grad_(False).eval() for teacher in teachers]
         self.pairs = [
-            (t, level, min(range(len(student.strides)), key=lambda i: abs(math.log(student.strides[i] / stride))))
-            for t, teacher in enumerate(teachers)
-            for level, stride in enumerate(teacher.strides)
+            (t, level, at) for t, teacher in enumerate(teachers) for level, at in enumerate(_partners(teacher, student))
         ]
         self.heads = nn.ModuleList(
             nn.Conv2d(student.channels[i], teachers[t].channels[level], 1) for t, level, i in self.pairs
@@ -157,9 +170,10 @@ class Distiller(nn.Module):
         return [maps[t][level] for t, level, _ in self.pairs]
 
     def _suited(self, photographs: torch.Tensor, teacher: Pyramid) -> torch.Tensor:
-        """Scaled, if a teacher's patches do not divide the crops, so that its grid is the student's deepest one."""
+        """Scaled, if a ViT's patches do not divide the crops, so that its grid is the student's deepest one."""
         height, width = photographs.shape[2:]
-        if height % teacher.multiple == 0 and width % teacher.multiple == 0:
+        is_vit = len(set(teacher.all_strides)) == 1
+        if not is_vit or (height % teacher.multiple == 0 and width % teacher.multiple == 0):
             return photographs
         deepest = max(self.student.strides)
         size = (height // deepest * teacher.multiple, width // deepest * teacher.multiple)
@@ -222,6 +236,10 @@ def distill(
             for name, file in zip(recipe.teachers, recipe.teacher_weights, strict=True)
         ]
         student = Pyramid(recipe.student, stages_at(recipe.student))
+        if recipe.size % student.multiple:
+            raise TrainingError(
+                f"expected a size that is a multiple of the student's stride {student.multiple}, got {recipe.size}."
+            )
         if recipe.student_weights is not None:
             student.load_weights(read_state_dict(recipe.student_weights))
         model = Distiller(student, teachers).to(crew.device)

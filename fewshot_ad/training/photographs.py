@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # Folders of the common dataset layouts that hold what is only for measuring.
 HELD_BACK = frozenset({"test", "test_public", "test_private", "ground_truth"})
 CACHE_BYTES = 4 << 30
-# In a recipe's folders: the built-in generators instead of a folder.
+# In a recipe's folders: the built-in generators instead of a folder; collages are for distillation only.
 GENERATED = "parts"
 COLLAGES = "collages"
 

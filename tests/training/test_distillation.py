@@ -149,5 +149,6 @@ def test_a_vit_with_patches_of_14_pixels_teaches_by_name_and_file(tmp_path):
         load_pyramid("resnet10t", tmp_path / "run" / "backbone.safetensors", (1, 2, 3)),
         [load_pyramid(name, file, stages_at(name))],
     )
+    assert model.pairs == [(0, 0, 0), (0, 1, 1), (0, 2, 2)]
     targets = model.targets(torch.rand(1, 3, 64, 96))
     assert [tuple(t.shape) for t in targets] == [(1, 384, 4, 6)] * 3

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,11 @@ def test_an_unknown_category_is_refused():
 def test_a_tiny_size_is_refused():
     with pytest.raises(TrainingError, match="32"):
         render("gear", 0, 8)
+
+
+def test_a_placement_can_be_asked_for():
+    def apart(placement):
+        pictures = [render("key", seed, 96, variant=3, placement=placement).astype(int) for seed in range(4)]
+        return np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(pictures)])
+
+    assert apart("free") > 1.5 * apart("fixed")
