@@ -25,6 +25,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid, read_state_dict
+from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.images import Uint8Array
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
@@ -33,7 +34,6 @@ from fewshot_ad.training.run import Clock, Progress, RunFolder, Workers, memory_
 
 log = logging.getLogger(__name__)
 
-STRIDES = (4, 8, 16)
 STATISTICS_BATCHES = 16
 
 
@@ -42,7 +42,7 @@ class DistillationRecipe:
     """What a distillation is made of; stored as YAML with the run.
 
     Attributes:
-        student: timm model.
+        student: timm model with stages at strides 4, 8 and 16.
         folders: Photographs, see `find_categories`; `parts` stands for the built-in generator of parts, `collages` for
             that of collages.
         teachers: timm models; the student regresses each.
@@ -111,8 +111,8 @@ class DistillationRecipe:
             )
 
 
-def stages_at(pyramid_name: str, strides: Sequence[int] = STRIDES) -> tuple[int, ...]:
-    """Timm's stage indices of a backbone at the given strides, the deepest of each.
+def stages_at(pyramid_name: str) -> tuple[int, ...]:
+    """Timm's stage indices of a teacher at strides 4, 8 and 16, the deepest of each.
 
     Of a ViT, which has one stride only, the last block of each third.
 
@@ -120,11 +120,11 @@ def stages_at(pyramid_name: str, strides: Sequence[int] = STRIDES) -> tuple[int,
         TrainingError: The backbone has none of them.
     """
     have = Pyramid(pyramid_name, None).all_strides
-    found = tuple(i for i, s in enumerate(have) if s in strides and s not in have[i + 1 :])
+    found = tuple(i for i, s in enumerate(have) if s in STRIDES and s not in have[i + 1 :])
     if len(set(have)) == 1 and len(have) >= 3:
         return tuple(len(have) * third // 3 - 1 for third in (1, 2, 3))
     if not found:
-        raise TrainingError(f"{pyramid_name}: expected stages at strides {tuple(strides)}, got {have}.")
+        raise TrainingError(f"{pyramid_name}: expected stages at strides {STRIDES}, got {have}.")
     return found
 
 
@@ -227,7 +227,7 @@ def distill(
 
     Raises:
         TrainingError: Data, recipe or machine do not allow it.
-        WeightsError: A teacher's weights cannot be had.
+        WeightsError: A teacher's weights cannot be had, or the student has not the three stages.
     """
     with workers(device) as crew, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
@@ -235,11 +235,7 @@ def distill(
             load_pyramid(name, None if file == "bundled" else file, recipe.teacher_stages or stages_at(name))
             for name, file in zip(recipe.teachers, recipe.teacher_weights, strict=True)
         ]
-        student = Pyramid(recipe.student, stages_at(recipe.student))
-        if recipe.size % student.multiple:
-            raise TrainingError(
-                f"expected a size that is a multiple of the student's stride {student.multiple}, got {recipe.size}."
-            )
+        student = Pyramid(recipe.student, three_stages(recipe.student))
         if recipe.student_weights is not None:
             student.load_weights(read_state_dict(recipe.student_weights))
         model = Distiller(student, teachers).to(crew.device)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from fewshot_ad.encoder.pyramid import load_pyramid
-from fewshot_ad.errors import TrainingError
+from fewshot_ad.errors import TrainingError, WeightsError
 from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, one_cosine, stages_at
 from fewshot_ad.training.run import CHECKPOINT, LOG, RunFolder
 
@@ -94,7 +94,6 @@ def test_the_student_learns():
     """A few steps on one batch bring the regression below what a constant reaches."""
     torch.manual_seed(0)
     from fewshot_ad.encoder.pyramid import Pyramid
-    from fewshot_ad.training.distillation import stages_at
 
     teacher = load_pyramid("tf_efficientnet_lite0", None, stages_at("tf_efficientnet_lite0"))
     model = Distiller(Pyramid("resnet10t", stages_at("resnet10t")), [teacher])
@@ -152,3 +151,9 @@ def test_a_vit_with_patches_of_14_pixels_teaches_by_name_and_file(tmp_path):
     assert model.pairs == [(0, 0, 0), (0, 1, 1), (0, 2, 2)]
     targets = model.targets(torch.rand(1, 3, 64, 96))
     assert [tuple(t.shape) for t in targets] == [(1, 384, 4, 6)] * 3
+
+
+def test_a_student_without_the_three_stages_is_refused_before_anything_is_drawn(tmp_path):
+    with pytest.raises(WeightsError, match="strides"):
+        distill(DistillationRecipe(**{**SMALL, "student": "vit_tiny_patch16_224"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
