@@ -300,10 +300,9 @@ class Geometry:
             content = cv2.copyMakeBorder(content, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
         return content
 
-    def crop_to_photo(self, input_map: Float32Array) -> Float32Array:
-        """Cut the mirrored edge off a map at input resolution and scale the rest to the photograph's size."""
-        content = input_map[: self.content_hw[0], : self.content_hw[1]]
-        return cv2.resize(content, self.photo_hw[::-1], interpolation=cv2.INTER_LINEAR)
+    def crop(self, input_map: Float32Array) -> Float32Array:
+        """Cut the mirrored edge off a map at input resolution."""
+        return input_map[: self.content_hw[0], : self.content_hw[1]]
 
     def content_mask(self, content: Uint8Array | None = None) -> Uint8Array:
         """Mask of the encoder's input: 0 on the mirrored edge.

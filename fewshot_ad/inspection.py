@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ class Region:
 
     Attributes:
         box: (x, y, width, height) in pixels of the photograph.
-        area: Number of pixels in it.
+        area: Number of pixels in it, to the working scale's accuracy.
         peak: (x, y) of its highest anomaly, in pixels of the photograph.
         severity: Anomaly at the peak on the fixed scale: 0 = median good patch, 1 = threshold of the map.
     """
@@ -60,7 +61,7 @@ class Inspection:
         threshold: Scores above it are anomalous.
         is_anomalous: The decision: `score > threshold`.
         severity: `score / threshold`; above 1 is anomalous.
-        anomaly_map: (H, W) float32 of the photograph's own size: smoothed distance to good patches.
+        working_map: (h, w) float32: smoothed distance to good patches, at the working scale.
         regions: Where, worst first; empty for a good part.
         map_scale: The fixed scale for showing the map.
         timings_ms: Milliseconds by stage (`decode`, `encode`, `search`, `map`) and in `total`.
@@ -75,12 +76,17 @@ class Inspection:
     threshold: float
     is_anomalous: bool
     severity: float
-    anomaly_map: Float32Array = field(repr=False)
+    working_map: Float32Array = field(repr=False)
     regions: tuple[Region, ...]
     map_scale: MapScale = field(repr=False)
     timings_ms: dict[str, float] = field(repr=False)
     photograph: Uint8Array = field(repr=False)
     name: str = ""
+
+    @functools.cached_property
+    def anomaly_map(self) -> Float32Array:
+        """(H, W) float32: the map in the photograph's own size, made from `working_map` when it is first read."""
+        return cv2.resize(self.working_map, self.photograph.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     def overlay(self, opacity: float = 0.55) -> Uint8Array:
         """The photograph with the heatmap and the regions' outlines on it.
@@ -118,7 +124,7 @@ class Inspection:
             "score": self.score,
             "threshold": self.threshold,
             "severity": self.severity,
-            "size": [self.anomaly_map.shape[1], self.anomaly_map.shape[0]],
+            "size": [self.photograph.shape[1], self.photograph.shape[0]],
             "regions": [
                 {"box": list(r.box), "area": r.area, "peak": list(r.peak), "severity": r.severity} for r in self.regions
             ],

@@ -136,6 +136,9 @@ def to_distance(squared: Float32Array, metric: Metric) -> Float32Array:
 class NearestSearch:
     """Squared distance to the nearest of a set of vectors: a matrix product and a minimum, on OpenVINO.
 
+    The product is in float32 and exact up to rounding: at the size of an inspection, a search over fewer dimensions,
+    in bfloat16 or for the index of the nearest saves less than a bank of half the size (`benchmarks/levers.py`).
+
     Args:
         vectors: (n, d) float32.
         threads: Number of CPU threads; None leaves it to OpenVINO.
@@ -157,21 +160,20 @@ class NearestSearch:
         if self._request is not None:
             with self._lock:
                 shared = openvino.Tensor(queries, shared_memory=queries.flags.writeable)
-                smallest = self._request.infer([shared])[0].copy()
+                return self._request.infer([shared])[0].copy()
         else:
             request, lock = _shared_nearest(self._vectors.shape[1], self._threads)
             with lock:
                 vectors = openvino.Tensor(self._vectors, shared_memory=self._vectors.flags.writeable)
                 # As many rows at a time as an inspection has, for the same reason as the blocks below.
                 blocks = [queries[start : start + 1024] for start in range(0, len(queries), 1024)]
-                smallest = np.concatenate(
+                return np.concatenate(
                     [request.infer([openvino.Tensor(block.copy()), vectors])[0].copy() for block in blocks]
                 )
-        return smallest + np.einsum("ij,ij->i", queries, queries)
 
 
 def _compile_nearest(vectors: Float32Array, threads: int | None) -> Any:
-    """Queries (m, d) -> min over the vectors b of |b|^2 - 2 q.b, (m,)."""
+    """Queries (m, d) -> |q|^2 + min over the vectors b of |b|^2 - 2 q.b, (m,)."""
     queries = ops.parameter([-1, vectors.shape[1]], np.float32)
     axis = ops.constant(np.array([1]))
     smallest = None
@@ -181,7 +183,12 @@ def _compile_nearest(vectors: Float32Array, threads: int | None) -> Any:
         squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
         minimum = ops.reduce_min(ops.add(product, squared), axis, False)
         smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
-    return _request(smallest, [queries], threads)
+    return _request(_add_length(smallest, queries), [queries], threads)
+
+
+def _add_length(smallest: Any, queries: Any) -> Any:
+    axis = ops.constant(np.array([1]))
+    return ops.add(smallest, ops.reduce_sum(ops.multiply(queries, queries), axis, False))
 
 
 @functools.cache
@@ -193,7 +200,7 @@ def _shared_nearest(dims: int, threads: int | None) -> tuple[Any, threading.Lock
     squared = ops.reduce_sum(ops.multiply(vectors, vectors), axis, False)
     doubled = ops.multiply(queries, ops.constant(np.float32(-2)))
     smallest = ops.reduce_min(ops.add(ops.matmul(doubled, vectors, False, True), squared), axis, False)
-    return _request(smallest, [queries, vectors], threads), threading.Lock()
+    return _request(_add_length(smallest, queries), [queries, vectors], threads), threading.Lock()
 
 
 def _request(output: Any, inputs: list[Any], threads: int | None) -> Any:

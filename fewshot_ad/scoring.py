@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,13 +173,13 @@ def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbours: 
 
 
 def anomaly_map(grids: Sequence[Float32Array], geometry: Geometry, sigma: float, image_size: int) -> Float32Array:
-    """Patch distances -> smoothed map of the photograph's size.
+    """Patch distances -> smoothed map at the working scale.
 
-    Each level is brought to the encoder's input size bilinearly, the levels' maximum is smoothed, and the result is
-    brought to the photograph. Smoothing before the last step costs the same for every camera.
+    Each level is brought to the encoder's input size bilinearly, and the levels' maximum is smoothed. There is no more
+    detail in it than that, so it costs the same for every camera; `Inspection.anomaly_map` enlarges it.
 
     Returns:
-        (H, W) float32.
+        (h, w) float32 of `geometry.content_hw`.
     """
     size = geometry.input_hw[::-1]
     joined = cv2.resize(grids[0], size, interpolation=cv2.INTER_LINEAR)
@@ -187,18 +188,21 @@ def anomaly_map(grids: Sequence[Float32Array], geometry: Geometry, sigma: float,
     if sigma > 0:
         spread = sigma * image_size / 256
         joined = cv2.GaussianBlur(joined, (0, 0), spread, borderType=cv2.BORDER_REFLECT_101)
-    return geometry.crop_to_photo(joined)
+    return geometry.crop(joined)
 
 
-def find_regions(heat: Float32Array, map_scale: MapScale, peak_share: float = 0.75) -> tuple[Region, ...]:
+def find_regions(
+    heat: Float32Array, map_scale: MapScale, photo_hw: tuple[int, int], peak_share: float = 0.75
+) -> tuple[Region, ...]:
     """Connected areas of an anomalous photograph's map.
 
     An area counts from the map's threshold up. Where the score says anomalous but the smoothed map stays below (a
     defect of a few pixels), the surroundings of the highest peak count, so there always is a "where".
 
     Args:
-        heat: (H, W) float32 map.
+        heat: (h, w) float32 map at the working scale.
         map_scale: The product's fixed scale.
+        photo_hw: Height and width of the photograph, in whose pixels the regions are told.
         peak_share: For that case: from which share of the peak's height on.
 
     Returns:
@@ -207,13 +211,18 @@ def find_regions(heat: Float32Array, map_scale: MapScale, peak_share: float = 0.
     top = float(heat.max())
     cut = min(map_scale.threshold, top, map_scale.median_good + peak_share * max(0.0, top - map_scale.median_good))
     count, labels, stats, _ = cv2.connectedComponentsWithStats((heat >= cut).astype(np.uint8), connectivity=8)
+    per_y, per_x = photo_hw[0] / heat.shape[0], photo_hw[1] / heat.shape[1]
     regions = []
     for label in range(1, count):
         x, y, width, height, area = (int(v) for v in stats[label])
         window = np.where(labels[y : y + height, x : x + width] == label, heat[y : y + height, x : x + width], -np.inf)
         row, column = divmod(int(np.argmax(window)), width)
         severity = float(map_scale.apply(heat[y + row, x + column]))
-        regions.append(Region((x, y, width, height), area, (x + column, y + row), severity))
+        left, top_edge = int(x * per_x), int(y * per_y)
+        right, bottom = math.ceil((x + width) * per_x), math.ceil((y + height) * per_y)
+        peak = (int((x + column + 0.5) * per_x), int((y + row + 0.5) * per_y))
+        box = (left, top_edge, right - left, bottom - top_edge)
+        regions.append(Region(box, max(1, round(area * per_x * per_y)), peak, severity))
     return tuple(sorted(regions, key=lambda r: -r.severity)[:MAX_REGIONS])
 
 
@@ -244,7 +253,7 @@ def inspect_photograph(
     searched = time.perf_counter()
     heat = anomaly_map(measured.grids, geometry, model.scoring.sigma, model.image_size)
     is_anomalous = measured.score > model.threshold
-    regions = find_regions(heat, model.map_scale) if is_anomalous else ()
+    regions = find_regions(heat, model.map_scale, (height, width)) if is_anomalous else ()
     end = time.perf_counter()
     return Inspection(
         product=product,
@@ -253,7 +262,7 @@ def inspect_photograph(
         threshold=model.threshold,
         is_anomalous=is_anomalous,
         severity=measured.score / model.threshold,
-        anomaly_map=heat,
+        working_map=heat,
         regions=regions,
         map_scale=model.map_scale,
         timings_ms={

@@ -199,8 +199,9 @@ def test_a_dot_comes_back_to_its_place() -> None:
     photograph = np.zeros((500, 1250, 3), np.uint8)
     cv2.circle(photograph, (1100, 90), 25, (255, 255, 255), -1)
     geometry = Geometry.fit((500, 1250), 256, 16)
-    back = geometry.crop_to_photo(geometry.to_input(photograph)[..., 0].astype(np.float32))
-    assert back.shape == (500, 1250)
+    back = geometry.crop(geometry.to_input(photograph)[..., 0].astype(np.float32))
+    assert back.shape == geometry.content_hw
+    back = cv2.resize(back, (1250, 500), interpolation=cv2.INTER_LINEAR)
     rows, columns = np.nonzero(back > 128)
     assert rows.mean() == pytest.approx(90, abs=2)
     assert columns.mean() == pytest.approx(1100, abs=2)

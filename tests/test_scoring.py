@@ -76,10 +76,11 @@ def test_map_points_at_the_patch_on_a_wide_photograph() -> None:
     grid = np.zeros((geometry.input_hw[0] // 8, geometry.input_hw[1] // 8), np.float32)
     grid[5, 40] = 1
     heat = anomaly_map([grid], geometry, sigma=4, image_size=256)
+    assert heat.shape == geometry.content_hw
+    (region,) = find_regions(heat, MapScale(0.0, 1.0), (500, 1250))
     scale_x, scale_y = geometry.scale_xy()
-    row, column = divmod(int(heat.argmax()), 1250)
-    assert column == pytest.approx(40.5 * 8 * scale_x, abs=8)
-    assert row == pytest.approx(5.5 * 8 * scale_y, abs=8)
+    assert region.peak[0] == pytest.approx(40.5 * 8 * scale_x, abs=8)
+    assert region.peak[1] == pytest.approx(5.5 * 8 * scale_y, abs=8)
 
 
 def test_regions_are_boxes_in_xy_worst_first() -> None:
@@ -87,16 +88,26 @@ def test_regions_are_boxes_in_xy_worst_first() -> None:
     heat[10:20, 30:60] = 2
     heat[70:75, 150:160] = 3
     heat[72, 155] = 4
-    first, second = find_regions(heat, MapScale(0.0, 1.0))
+    first, second = find_regions(heat, MapScale(0.0, 1.0), (100, 200))
     assert (first.box, first.area, first.peak) == ((150, 70, 10, 5), 50, (155, 72))
     assert second.box == (30, 10, 30, 10)
     assert first.severity == pytest.approx(4)
 
 
+def test_regions_are_told_in_pixels_of_the_photograph() -> None:
+    heat = np.zeros((100, 200), np.float32)
+    heat[10:20, 30:60] = 2
+    (region,) = find_regions(heat, MapScale(0.0, 1.0), (250, 1000))
+    assert (region.box, region.area) == ((150, 25, 150, 25), 150 * 25)
+    heat[:] = 2
+    (region,) = find_regions(heat, MapScale(0.0, 1.0), (33, 77))
+    assert (region.box, region.area) == ((0, 0, 77, 33), 77 * 33)
+
+
 def test_there_is_always_a_where() -> None:
     heat = np.full((50, 50), 0.2, np.float32)
     heat[20, 20] = 0.6
-    regions = find_regions(heat, MapScale(0.1, 1.0))
+    regions = find_regions(heat, MapScale(0.1, 1.0), (50, 50))
     assert len(regions) == 1
     assert regions[0].peak == (20, 20)
 

@@ -16,6 +16,7 @@ from fewshot_ad.encoder.engine import (
     PRECISIONS,
     Engine,
     EngineName,
+    Levels,
     OnnxRuntimeEngine,
     OpenVINOEngine,
     Precision,
@@ -101,6 +102,8 @@ class Encoder:
             One array (h, w, d) float32 a level: a single level with `concat`, one a stage with `separate`.
         """
         maps = self._engine.run(np.ascontiguousarray(photograph))
+        if self._engine.makes_levels:
+            return tuple(maps)
         stages = [
             stage if number == self.spec.embedding else self._scale(stage)
             for number, stage in zip(self.spec.stages, maps, strict=True)
@@ -210,10 +213,11 @@ def load_encoder(
     if engine == "torch":
         return Encoder(spec, TorchEngine(_torch_network(card, folder, used), precision, threads), "torch", threads)
     outputs = [f"stage{s}" for s in used]
-    runtime = OnnxRuntimeEngine if engine == "onnxruntime" else OpenVINOEngine
-    return Encoder(
-        spec, runtime(verified_file(card, folder), outputs, precision, threads), engine or "openvino", threads
-    )
+    file = verified_file(card, folder)
+    if engine == "onnxruntime":
+        return Encoder(spec, OnnxRuntimeEngine(file, outputs, precision, threads), "onnxruntime", threads)
+    levels = Levels(norm_power, tuple(s != card.embedding for s in used), fusion == "concat")
+    return Encoder(spec, OpenVINOEngine(file, outputs, precision, threads, levels), "openvino", threads)
 
 
 def _torch_network(card: WeightsCard, folder: Path | None, stages: tuple[int, ...]) -> Any:

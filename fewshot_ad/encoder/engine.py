@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -25,8 +26,29 @@ PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
 MAX_FIXED_SIZES = 8
 
 
+@dataclass(frozen=True)
+class Levels:
+    """How stage features become levels of patch embeddings; see `EncoderSpec` for the meaning.
+
+    Attributes:
+        norm_power: Each stage's feature vectors are divided by their length to this power.
+        scaled: Which stages that is done to, one flag a stage.
+        joined: Whether all stages are brought to the finest grid and joined into one level.
+    """
+
+    norm_power: float
+    scaled: tuple[bool, ...]
+    joined: bool
+
+
 class Engine(Protocol):
-    """Runs the encoder's network."""
+    """Runs the encoder's network.
+
+    Attributes:
+        makes_levels: Whether `run` gives finished levels, as `Levels` describes, instead of stage features.
+    """
+
+    makes_levels: bool
 
     def run(self, photograph: Uint8Array) -> list[Float32Array]:
         """Stage features of one input.
@@ -35,21 +57,29 @@ class Engine(Protocol):
             photograph: (H, W, 3) uint8 RGB, C-contiguous, H and W multiples of the encoder's stride.
 
         Returns:
-            One array (h, w, C) float32 a stage, owned by the caller.
+            One array (h, w, C) float32 a stage or level, owned by the caller.
         """
 
 
 class OpenVINOEngine:
-    """OpenVINO on the CPU.
+    """OpenVINO on the CPU. The stages are scaled and joined inside the graph.
 
     Args:
         path: ONNX file.
         outputs: Names of the outputs that are wanted; the rest of the graph is cut away.
         precision: `f32` (default; the same scores on every processor) or `bf16` (faster where the processor has it).
         threads: Number of CPU threads; None leaves it to OpenVINO.
+        levels: How the stages become levels; None gives the stage features as they are.
     """
 
-    def __init__(self, path: Path, outputs: Sequence[str], precision: Precision, threads: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        outputs: Sequence[str],
+        precision: Precision,
+        threads: int | None,
+        levels: Levels | None = None,
+    ) -> None:
         import openvino as ov
 
         self._ov = ov
@@ -61,6 +91,8 @@ class OpenVINOEngine:
             )
         self._path = path
         self._outputs = list(outputs)
+        self._levels = levels
+        self.makes_levels = levels is not None
         # OpenVINO picks bf16 by itself on processors that have it; the hint pins what was asked for.
         self._config: dict[str, object] = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -74,7 +106,10 @@ class OpenVINOEngine:
 
     def _compile(self, shape: tuple[int, ...] | None) -> object:
         model = self._core.read_model(self._path)
-        model = self._ov.Model([model.output(name) for name in self._outputs], model.get_parameters())
+        outputs = [model.output(name).node.input_value(0) for name in self._outputs]
+        if self._levels is not None:
+            outputs = _make_levels(outputs, self._levels)
+        model = self._ov.Model(outputs, model.get_parameters())
         if shape is not None:
             model.reshape(shape)
         return self._core.compile_model(model, "CPU", self._config).create_infer_request()
@@ -94,11 +129,48 @@ class OpenVINOEngine:
         batch = (photograph if photograph.flags.writeable else photograph.copy())[None]
         with self._lock:
             result = self._request(batch.shape).infer([self._ov.Tensor(batch, shared_memory=True)])  # type: ignore[attr-defined]
-            return [result[i][0] for i in range(len(self._outputs))]
+            return [result[i][0] for i in range(len(result))]
+
+
+def _make_levels(stages: list[Any], levels: Levels) -> list[Any]:
+    """The graph's outputs (N, h, w, C) a stage -> a level; the same arithmetic as `Encoder.encode`'s."""
+    from openvino import opset13 as ops
+
+    axis = ops.constant(np.array([3]))
+    made = []
+    for stage, scaled in zip(stages, levels.scaled, strict=True):
+        if scaled and levels.norm_power > 0:
+            squared = ops.reduce_sum(ops.multiply(stage, stage), axis, True)
+            floor = ops.constant(np.float32(1e-12))
+            length = ops.power(ops.maximum(squared, floor), ops.constant(np.float32(-levels.norm_power / 2)))
+            stage = ops.multiply(stage, length)
+        made.append(stage)
+    if not levels.joined or len(made) == 1:
+        return made
+    finest = ops.slice(ops.shape_of(made[0]), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
+    # Channels first: the only layout OpenVINO's CPU kernels enlarge.
+    to_first, to_last = (ops.constant(np.array(order)) for order in ([0, 3, 1, 2], [0, 2, 3, 1]))
+    enlarged = [
+        ops.transpose(
+            ops.interpolate(
+                ops.transpose(stage, to_first),
+                finest,
+                "linear_onnx",
+                "sizes",
+                coordinate_transformation_mode="half_pixel",
+                axes=ops.constant(np.array([2, 3])),
+            ),
+            to_last,
+        )
+        for stage in made[1:]
+    ]
+    return [ops.concat([made[0], *enlarged], 3)]
 
 
 class OnnxRuntimeEngine:
     """ONNX Runtime on the CPU (extra `onnx`). Arguments as for `OpenVINOEngine`; float32 only."""
+
+    makes_levels = False
 
     def __init__(self, path: Path, outputs: Sequence[str], precision: Precision, threads: int | None) -> None:
         try:
@@ -131,6 +203,8 @@ class TorchEngine:
         precision: `f32` or `bf16`.
         threads: Number of CPU threads, for the whole process (torch has no other way); None leaves it alone.
     """
+
+    makes_levels = False
 
     def __init__(self, pyramid: Pyramid, precision: Precision, threads: int | None) -> None:
         import torch
