@@ -7,7 +7,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -21,6 +20,7 @@ from fewshot_ad.memory_bank import (
     Origin,
     Progress,
     greedy_coreset,
+    nearest_of_others,
     normalise,
 )
 from fewshot_ad.scoring import Measurement, ScoringConfig, anomaly_map, measure
@@ -219,7 +219,7 @@ def build(
     """
     if budget < 1:
         raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 4000.")
-    picked = [greedy_coreset(pool.vectors, budget, seed, progress) for pool in embedded.pools]
+    picked = [greedy_coreset(pool.vectors, budget, seed, progress, threads) for pool in embedded.pools]
     banks = tuple(
         MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric, threads)
         for pool, index in zip(embedded.pools, picked, strict=True)
@@ -278,19 +278,18 @@ def hold_out(
             "expected at least two pictures to calibrate on, got one photograph without views. Give a second good "
             "photograph, or leave views='auto'."
         )
+    several = embedded.n > 1
+    groups = [pool.origin.image if several else pool.origin.view for pool in embedded.pools]
+    replacements = [
+        nearest_of_others(pool.vectors, index, group)
+        for pool, index, group in zip(embedded.pools, picked, groups, strict=True)
+    ]
     measurements = []
     for done, stand_in in enumerate(embedded.stand_ins, 1):
+        held_out = stand_in.image if several else stand_in.view
         banks = []
-        for pool, index in zip(embedded.pools, picked, strict=True):
-            several = embedded.n > 1
-            held_out = pool.origin.image == stand_in.image if several else pool.origin.view == stand_in.view
-            rest = np.flatnonzero(~held_out)
-            own = index[held_out[index]]
-            fold = index[~held_out[index]]
-            if len(own):
-                search = faiss.IndexFlatL2(pool.vectors.shape[1])
-                search.add(pool.vectors[rest])
-                fold = np.union1d(fold, rest[search.search(pool.vectors[own], 1)[1][:, 0]])
+        for pool, index, group, replacement in zip(embedded.pools, picked, groups, replacements, strict=True):
+            fold = np.unique(np.where(group[index] == held_out, replacement, index))
             banks.append(MemoryBank(pool.vectors[fold], pool.origin[fold], scoring.metric, threads, lasting=False))
         measurements.append(measure(stand_in.levels, banks, level_scale, stand_in.geometry, scoring))
         if progress is not None:

@@ -50,6 +50,7 @@ def greedy_coreset(
     budget: int,
     seed: int = 0,
     progress: Progress | None = None,
+    threads: int | None = None,
 ) -> IndexArray:
     """Greedy k-centre: pick, again and again, the embedding farthest from all picked so far.
 
@@ -63,6 +64,7 @@ def greedy_coreset(
         budget: How many to pick; fewer are returned if n is smaller or the rest repeat what is picked.
         seed: Of the projection.
         progress: Called as `progress("coreset", done, budget)` between windows.
+        threads: Number of CPU threads of the search; None leaves it to OpenVINO.
 
     Returns:
         Indices (k,) int64 in the order picked; the first is the embedding farthest from the mean.
@@ -81,7 +83,7 @@ def greedy_coreset(
     nearest = np.full(n, np.inf, np.float32)
     done, count = 0, 1
     while count < budget:
-        _shrink(nearest, points, squared, picked[done:count])
+        np.minimum(nearest, NearestSearch(points[picked[done:count]], threads, lasting=False)(points), out=nearest)
         nearest[picked[:count]] = 0
         done = count
         if progress is not None:
@@ -106,17 +108,34 @@ def greedy_coreset(
     return picked
 
 
-def _shrink(nearest: Float32Array, points: Float32Array, squared: Float32Array, picks: IndexArray) -> None:
-    """Take new picks into account: nearest = min(nearest, squared distance to each pick), in place, in blocks."""
-    for first in range(0, len(picks), 512):
-        block = picks[first : first + 512]
-        centres, centres_squared = points[block], squared[block]
-        for start in range(0, len(points), 8192):
-            rows = slice(start, start + 8192)
-            product = points[rows] @ centres.T
-            product *= -2
-            product += centres_squared
-            np.minimum(nearest[rows], product.min(axis=1) + squared[rows], out=nearest[rows])
+def nearest_of_others(embeddings: Float32Array, picked: IndexArray, groups: Int32Array) -> IndexArray:
+    """For each picked embedding, the nearest one of another group.
+
+    Args:
+        embeddings: (n, d) float32.
+        picked: (k,) int64 indices into them.
+        groups: (n,) int32 group of each embedding, at least two different ones.
+
+    Returns:
+        (k,) int64 indices into the embeddings.
+    """
+    squared = np.einsum("ij,ij->i", embeddings, embeddings)
+    smallest = np.full(len(picked), np.inf, np.float32)
+    found = np.zeros(len(picked), np.int64)
+    for group in np.unique(groups):
+        members, others = np.flatnonzero(groups == group), np.flatnonzero(groups[picked] != group)
+        queries = -2 * embeddings[picked[others]]
+        # Tiles of some megabytes stay in the processor's cache.
+        for start in range(0, len(members), 1024):
+            rows = members[start : start + 1024]
+            tile = queries @ embeddings[rows].T
+            tile += squared[rows]
+            at = tile.argmin(axis=1)
+            value = tile[np.arange(len(tile)), at]
+            better = value < smallest[others]
+            smallest[others[better]] = value[better]
+            found[others[better]] = rows[at[better]]
+    return found
 
 
 def normalise(embeddings: Float32Array, metric: Metric) -> Float32Array:
