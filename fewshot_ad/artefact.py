@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from fewshot_ad.calibration import Calibration
 from fewshot_ad.encoder import EncoderSpec
-from fewshot_ad.enrolment import Enrolment
+from fewshot_ad.enrolment import Enrolment, Reference
 from fewshot_ad.errors import ArtefactError, NotEnrolledError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.memory_bank import Origin
@@ -153,6 +153,7 @@ class Unpacked:
         calibration: Where the threshold comes from.
         enrolment: How the product was enrolled.
         banks: Vectors and origins, a level.
+        references: Support photographs at the working scale.
     """
 
     spec: EncoderSpec
@@ -162,10 +163,15 @@ class Unpacked:
     calibration: Calibration
     enrolment: Enrolment
     banks: tuple[tuple[npt.NDArray[Any], Origin], ...]
+    references: tuple[Reference, ...]
 
 
 def pack(
-    spec: EncoderSpec, model: Model, calibration: Calibration, enrolment: Enrolment
+    spec: EncoderSpec,
+    model: Model,
+    calibration: Calibration,
+    enrolment: Enrolment,
+    references: Sequence[Reference] = (),
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """A product as arrays and a JSON-able description, for `write_artefact`."""
     tensors: dict[str, npt.NDArray[Any]] = {}
@@ -174,6 +180,8 @@ def pack(
         tensors[f"bank{i}.image"] = bank.origin.image
         tensors[f"bank{i}.view"] = bank.origin.view
         tensors[f"bank{i}.xy"] = bank.origin.xy
+    for i, reference in enumerate(references):
+        tensors[f"reference{i}"] = reference.png
     return tensors, {
         "encoder": dataclasses.asdict(spec),
         "preprocessing": _preprocessing(spec, model.image_size),
@@ -182,6 +190,7 @@ def pack(
         "threshold": model.threshold,
         "calibration": dataclasses.asdict(calibration),
         "enrolment": dataclasses.asdict(enrolment),
+        "references": [list(reference.photo_hw) for reference in references],
     }
 
 
@@ -221,6 +230,10 @@ def unpack(
             banks=tuple(
                 (tensors[f"bank{i}.vectors"], Origin(*(tensors[f"bank{i}.{part}"] for part in ("image", "view", "xy"))))
                 for i in range(len(spec.dims))
+            ),
+            references=tuple(
+                Reference(tensors[f"reference{i}"], (int(height), int(width)))
+                for i, (height, width) in enumerate(record.get("references", ()))
             ),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -29,6 +29,7 @@ class Calibration:
         status: `provisional`: enough to start a line, too little to promise a rate.
         scores: The held-out scores, in the order of the support set.
         map_scale: Fixed scale of the maps.
+        map_peaks: The highest value of each held-out map, in the same order.
     """
 
     method: Method
@@ -38,11 +39,12 @@ class Calibration:
     status: Literal["provisional"]
     scores: tuple[float, ...]
     map_scale: MapScale
+    map_peaks: tuple[float, ...] = ()
 
     def explain(self) -> str:
         """One paragraph for the engineer."""
         how = (
-            f"each of the {self.n} support photographs was scored against the {self.n - 1} other(s)"
+            f"each of {self.n} support photographs was scored against the others"
             if self.method == "leave-one-image-out"
             else "only one photograph was given, so its views were scored against each other"
         )
@@ -56,7 +58,8 @@ class Calibration:
     def from_dict(cls, fields: dict[str, Any]) -> Calibration:
         """Rebuild from `dataclasses.asdict` after a trip through JSON."""
         fields = dict(fields)
-        return cls(**{**fields, "scores": tuple(fields["scores"]), "map_scale": MapScale(**fields["map_scale"])})
+        lists = {"scores": tuple(fields["scores"]), "map_peaks": tuple(fields.get("map_peaks", ()))}
+        return cls(**{**fields, **lists, "map_scale": MapScale(**fields["map_scale"])})
 
 
 def calibrate(
@@ -82,6 +85,7 @@ def calibrate(
         scores=tuple(float(s) for s in scores),
         # A flat map (identical photographs) must not make a scale of zero width.
         map_scale=MapScale(float(median_good), max(peak, median_good * 1.05 + 1e-6)),
+        map_peaks=tuple(float(p) for p in map_peaks),
     )
 
 

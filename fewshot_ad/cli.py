@@ -60,6 +60,15 @@ class PrecisionOption(str, Enum):
 
     f32 = "f32"
     bf16 = "bf16"
+    auto = "auto"
+
+
+class PresetOption(str, Enum):
+    """Presets by name."""
+
+    fast = "fast"
+    balanced = "balanced"
+    accurate = "accurate"
 
 
 class FusionOption(str, Enum):
@@ -119,18 +128,27 @@ def enroll(
     encoder: Annotated[
         str, typer.Option(help="A shipped encoder, or a timm model such as resnet18 (extra 'torch').")
     ] = "lite0_parts",
+    preset: Annotated[
+        PresetOption,
+        typer.Option(help="Settings that go together: views, image size, budget and precision; each can be given."),
+    ] = PresetOption.balanced,
     views: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Augmentations of the good photographs: auto, none, all, or names with optional strengths: "
-            "grey, hflip, vflip, translate, rotate=90/180/270, brightness=0.8/1.2, contrast."
+            "grey, hflip, vflip, translate, rotate=90/180/270, brightness=0.8/1.2, contrast. Default: the preset's."
         ),
-    ] = "auto",
+    ] = None,
     image_size: Annotated[
-        str,
-        typer.Option(help="Working scale in pixels (64 to 2048), or auto. Larger finds smaller defects, slower."),
-    ] = "auto",
-    budget: Annotated[int, typer.Option(min=1, help="Size of the memory bank, in vectors a level.")] = 4000,
+        str | None,
+        typer.Option(
+            help="Working scale in pixels (64 to 2048), or auto. Larger finds smaller defects, slower. Default: the "
+            "preset's."
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Size of the memory bank, in vectors a level. Default: the preset's.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     metric: Annotated[MetricOption | None, typer.Option(help="Distance of patch embeddings.")] = None,
     image_score: Annotated[ImageScoreOption | None, typer.Option(help="How patch distances become a score.")] = None,
@@ -148,9 +166,13 @@ def enroll(
         FusionOption.concat
     ),
     engine: EngineChoice = None,
-    precision: Annotated[PrecisionOption, typer.Option(help="f32 scores alike on every processor.")] = (
-        PrecisionOption.f32
-    ),
+    precision: Annotated[
+        PrecisionOption | None,
+        typer.Option(
+            help="f32: the same scores on every processor; bf16: faster where the processor has it, refused elsewhere; "
+            "auto: bf16 where it is faster and the scores stay the same. Default: the preset's."
+        ),
+    ] = None,
     weights: WeightsChoice = None,
     allow_download: DownloadChoice = False,
     threads: ThreadsChoice = None,
@@ -172,14 +194,15 @@ def enroll(
             good[0] if len(good) == 1 else good,
             product=product or output.stem,
             encoder=encoder,
+            preset=preset.value,  # type: ignore[arg-type]
             views=views,
-            image_size="auto" if image_size == "auto" else _whole_number(image_size, "--image-size"),
+            image_size=image_size if image_size in (None, "auto") else _whole_number(image_size, "--image-size"),  # type: ignore[arg-type]
             budget=budget,
             seed=seed,
             progress=progress,
             scoring=ScoringConfig(**chosen),  # type: ignore[arg-type]
             engine=engine.value if engine else None,  # type: ignore[arg-type]
-            precision=precision.value,  # type: ignore[arg-type]
+            precision=precision.value if precision else None,  # type: ignore[arg-type]
             stages=[_whole_number(s, "--stages") for s in stages.split(",")] if stages else None,
             fusion=fusion.value,  # type: ignore[arg-type]
             weights=weights,
@@ -196,6 +219,29 @@ def enroll(
         say(reason)
     say(inspector.calibration.explain())
     say(f"enrolled {inspector.product} from {len(inspector.enrolment.support)} photograph(s) -> {output}")
+
+
+@app.command()
+def add(
+    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
+    good: Annotated[list[str], typer.Argument(help="Further good photographs: a folder, files, or a quoted glob.")],
+    threads: ThreadsChoice = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take further good photographs into a product; its views, scale and other settings stay."""
+    with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
+        from fewshot_ad.inspector import Inspector
+
+        inspector = Inspector.load(artefact, threads=threads)
+        notes = inspector.add(good[0] if len(good) == 1 else good, progress=progress)
+        inspector.save(artefact)
+    if as_json:
+        print_json({"artefact": str(artefact), **inspector.info()})
+        return
+    for note in notes:
+        say(f"note: {note}")
+    say(inspector.calibration.explain())
+    say(f"{inspector.product}: {len(inspector.enrolment.support)} photographs now -> {artefact}")
 
 
 @app.command()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.calibration import Calibration, Method, calibrate
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.errors import SupportSetError
-from fewshot_ad.images import Float32Array, Geometry, inside_patches
+from fewshot_ad.errors import ImageError, SupportSetError
+from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
 from fewshot_ad.memory_bank import (
     IndexArray,
     MemoryBank,
@@ -29,6 +30,11 @@ from fewshot_ad.support import SupportImage, View
 # Patches held at once. Beyond, each photograph gives a random share of its views' patches (and of its own only if
 # those alone are too many), which bounds the time of the coreset, and the pool to 80 MB at 152 dimensions.
 POOL_LIMIT = 131_072
+# Patches of the photographs that are held out in turn. Of a larger support set an even choice is held out, which bounds
+# the memory to 160 MB at 152 dimensions.
+STAND_IN_LIMIT = 262_144
+# Photographs travel with the product at the working scale, as PNG, for proofs that need no other photograph.
+REFERENCE_BYTES = 1_500_000
 
 
 @dataclass(frozen=True)
@@ -96,13 +102,72 @@ class Embedded:
 
     Attributes:
         pools: One pool a level.
-        stand_ins: What is held out in turn: each photograph; of a single one, also its views.
+        stand_ins: What is held out in turn: the photographs, or an even choice of many; of a single one, its views.
         n: Number of photographs.
+        references: The first photographs, as many as `REFERENCE_BYTES` hold.
     """
 
     pools: tuple[Pool, ...]
     stand_ins: tuple[StandIn, ...]
     n: int
+    references: tuple[Reference, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A support photograph as the encoder saw it.
+
+    Attributes:
+        png: (n,) uint8: the photograph at the working scale, as a PNG file.
+        photo_hw: Height and width of the photograph itself in pixels.
+    """
+
+    png: Uint8Array
+    photo_hw: tuple[int, int]
+
+    @classmethod
+    def make(cls, content: Uint8Array, photo_hw: tuple[int, int]) -> Reference:
+        """From the scaled photograph (h, w, 3) uint8 RGB."""
+        return cls(cv2.imencode(".png", cv2.cvtColor(content, cv2.COLOR_RGB2BGR))[1].ravel(), photo_hw)
+
+    @property
+    def content(self) -> Uint8Array:
+        """The photograph at the working scale, (h, w, 3) uint8 RGB."""
+        content = cv2.imdecode(self.png, cv2.IMREAD_COLOR_RGB)
+        if content is None:
+            raise ImageError("a support photograph inside the product cannot be decoded. Enroll again.")
+        return content
+
+
+def kept_references(references: Sequence[Reference]) -> tuple[Reference, ...]:
+    """The first of them, as many as `REFERENCE_BYTES` hold."""
+    sizes = np.cumsum([len(reference.png) for reference in references])
+    return tuple(references[: int((sizes <= REFERENCE_BYTES).sum())])
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A support photograph or a view of it, at the working scale.
+
+    Attributes:
+        content: (h, w, 3) uint8 RGB.
+        shown: (h, w) uint8, 255 where it shows the photograph and not a mirrored border.
+        back: (2, 3) affine matrix from its (x, y) to the scaled photograph's.
+        whole: Whether it is the photograph, or a view that shows all of it.
+    """
+
+    content: Uint8Array
+    shown: Uint8Array
+    back: npt.NDArray[np.float64]
+    whole: bool
+
+
+def pictures_of(content: Uint8Array, views: Sequence[View]) -> Iterator[Picture]:
+    """A scaled photograph (h, w, 3) uint8 itself, then its views."""
+    everything = np.full(content.shape[:2], 255, np.uint8)
+    yield Picture(content, everything, np.eye(2, 3), True)
+    for view in views:
+        yield Picture(*view.apply(content, everything), view.shows_all)
 
 
 def embed_support(
@@ -113,6 +178,7 @@ def embed_support(
     scoring: ScoringConfig,
     seed: int,
     progress: Progress | None = None,
+    alone: bool = True,
 ) -> Embedded:
     """Encode every view of every support photograph.
 
@@ -124,31 +190,33 @@ def embed_support(
         scoring: Gives the metric.
         seed: Of the thinning of very large sets.
         progress: Called as `progress("views", done, total)`.
+        alone: Whether there are no further photographs; the views of a single one then stand in for them.
     """
     share = max(1, POOL_LIMIT // len(images))
     collected: list[list[Pool]] = [[] for _ in encoder.spec.dims]
-    stand_ins = []
+    stand_ins: list[StandIn] = []
+    references: list[Reference] = []
+    every = 0
     total = len(images) * (len(views) + 1)
     for i, image in enumerate(images):
-        geometry = Geometry.fit(image.pixels.shape[:2], image_size, encoder.spec.multiple)  # type: ignore[arg-type]
-        content = geometry.scale(image.pixels)
-        everything = np.full(geometry.content_hw, 255, np.uint8)
+        pixels = image.pixels
+        geometry = Geometry.fit(pixels.shape[:2], image_size, encoder.spec.multiple)  # type: ignore[arg-type]
+        content = geometry.scale(pixels)
+        references = list(kept_references((*references, Reference.make(content, geometry.photo_hw))))
         own: list[list[Pool]] = [[] for _ in encoder.spec.dims]
-        for v, view in enumerate([None, *views]):
-            if view is None:
-                picture, shown, back = content, everything, np.eye(2, 3)
-            else:
-                picture, shown, back = view.apply(content, everything)
-            mask = geometry.content_mask(shown)
-            levels = encoder.encode(geometry.pad(picture))
+        for v, picture in enumerate(pictures_of(content, views)):
+            mask = geometry.content_mask(picture.shown)
+            levels = encoder.encode(geometry.pad(picture.content))
+            patches = sum(level.shape[0] * level.shape[1] for level in levels)
+            every = every or -(-len(images) * patches // STAND_IN_LIMIT)
             # Of a single photograph, views that show all of it stand in for further photographs.
-            if view is None or (len(images) == 1 and view.shows_all):
+            if (v == 0 and i % every == 0) or (alone and len(images) == 1 and picture.whole):
                 stand_ins.append(StandIn(levels, geometry, i, v))
             for pools, level in zip(own, levels, strict=True):
                 # The photograph's own edge patches count as the inspection will see them; a view's must be whole.
-                keep = inside_patches(mask, level.shape[:2], partly=view is None or view.shows_all).ravel()
+                keep = inside_patches(mask, level.shape[:2], partly=picture.whole).ravel()
                 vectors = normalise(level.reshape(-1, level.shape[2])[keep], scoring.metric)
-                xy = _patch_centres(level.shape[:2], geometry, back)[keep]
+                xy = _patch_centres(level.shape[:2], geometry, picture.back)[keep]
                 number = np.full(len(vectors), 0, np.int32)
                 pools.append(Pool(vectors, Origin(number + i, number + v, xy)))
             if progress is not None:
@@ -161,7 +229,7 @@ def embed_support(
                 kept = shuffled[np.argsort(joined.origin.view[shuffled] > 0, kind="stable")][:share]
                 joined = Pool(joined.vectors[kept], joined.origin[kept])
             target.append(joined)
-    return Embedded(tuple(_join(pools) for pools in collected), tuple(stand_ins), len(images))
+    return Embedded(tuple(_join(pools) for pools in collected), tuple(stand_ins), len(images), tuple(references))
 
 
 def _join(pools: list[Pool]) -> Pool:
@@ -195,6 +263,66 @@ class Enrolled:
     banks: tuple[MemoryBank, ...]
     level_scale: tuple[float, ...]
     calibration: Calibration
+
+
+def extend(
+    enrolled: Enrolled,
+    embedded: Embedded,
+    scoring: ScoringConfig,
+    image_size: int,
+    budget: int,
+    seed: int,
+    known: int,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Enrolled:
+    """Take further good photographs into a product without its first ones.
+
+    The bank is thinned together with the new patches, as if it were the pool of the first photographs, which it covers.
+    Each new photograph is scored against the bank before it and joins the held-out scores; those of the first ones
+    stay, which is on the safe side for good parts: with more photographs they could only have become smaller.
+
+    Args:
+        enrolled: The product as it is.
+        embedded: The new photographs.
+        scoring: How distances become a score and a map.
+        image_size: Working scale.
+        budget: Bank vectors a level.
+        seed: Of the coreset's projection.
+        known: Number of photographs it has been enrolled from.
+        threads: Number of CPU threads of the banks' search.
+        progress: Called as `progress(stage, done, total)`.
+
+    Raises:
+        SupportSetError: The product was enrolled from a single photograph, whose views are no measure for further ones.
+    """
+    calibration = enrolled.calibration
+    if calibration.method != "leave-one-image-out" or len(calibration.map_peaks) != len(calibration.scores):
+        raise SupportSetError(
+            "expected a product enrolled from at least two photographs by this version, got one whose held-out scores "
+            "say nothing about a further photograph. Enroll again from all photographs together."
+        )
+    folds = [measure(s.levels, enrolled.banks, enrolled.level_scale, s.geometry, scoring) for s in embedded.stand_ins]
+    peaks = _peaks(folds, embedded.stand_ins, scoring, image_size)
+    banks = []
+    for bank, pool in zip(enrolled.banks, embedded.pools, strict=True):
+        new = Origin(pool.origin.image + np.int32(known), pool.origin.view, pool.origin.xy)
+        joined = _join([Pool(bank.vectors, bank.origin), Pool(pool.vectors, new)])
+        picked = greedy_coreset(joined.vectors, budget, seed, progress, threads)
+        banks.append(MemoryBank(joined.vectors[picked], joined.origin[picked], scoring.metric, threads))
+    scores = [*calibration.scores, *(m.score for m in folds)]
+    median = calibration.map_scale.median_good
+    extended = calibrate(scores, [*calibration.map_peaks, *peaks], median, calibration.method, len(scores))
+    return Enrolled(tuple(banks), enrolled.level_scale, extended)
+
+
+def _peaks(
+    folds: Sequence[Measurement], stand_ins: Sequence[StandIn], scoring: ScoringConfig, image_size: int
+) -> list[float]:
+    return [
+        float(anomaly_map(m.grids, stand_in.geometry, scoring.sigma, image_size).max())
+        for m, stand_in in zip(folds, stand_ins, strict=True)
+    ]
 
 
 def build(
@@ -234,13 +362,12 @@ def build(
             for at in range(len(banks))
         )
         folds = hold_out(embedded, picked, scoring, level_scale, threads, progress)
-    peaks = [
-        float(anomaly_map(m.grids, stand_in.geometry, scoring.sigma, image_size).max())
-        for m, stand_in in zip(folds, embedded.stand_ins, strict=True)
-    ]
+    peaks = _peaks(folds, embedded.stand_ins, scoring, image_size)
     median = float(np.median(np.concatenate([grid.ravel() for m in folds for grid in m.grids])))
     method: Method = "leave-one-image-out" if embedded.n > 1 else "leave-one-view-out"
-    calibration = calibrate([m.score for m in folds], peaks, median, method, embedded.n)
+    # Views of one photograph are no further photographs.
+    n = len(folds) if embedded.n > 1 else 1
+    calibration = calibrate([m.score for m in folds], peaks, median, method, n)
     return Enrolled(banks, level_scale, calibration)
 
 

@@ -64,7 +64,8 @@ class Inspection:
         working_map: (h, w) float32: smoothed distance to good patches, at the working scale.
         regions: Where, worst first; empty for a good part.
         map_scale: The fixed scale for showing the map.
-        timings_ms: Milliseconds by stage (`decode`, `encode`, `search`, `map`) and in `total`.
+        timings_ms: Milliseconds by stage (`decode`, `resize`, `encode`, `search`, `map`) and in `total`. Where encoder
+            and search are one graph, `encode` is both and `search` only the score.
         photograph: (H, W, 3) uint8 RGB that was inspected; of an array that was RGB uint8 already, the array itself,
             so copy it before reusing its memory.
         name: File name, or empty for one from memory.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import logging
 import os
 import time
@@ -19,20 +20,34 @@ import numpy.typing as npt
 
 from fewshot_ad.artefact import describe, pack, read_artefact, unpack, write_artefact
 from fewshot_ad.calibration import Calibration
-from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoder
-from fewshot_ad.encoder.engine import EngineName, Precision
-from fewshot_ad.enrolment import Enrolment, build, embed_support, library_versions, odd_ones_out
+from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, is_shipped, load_encoder
+from fewshot_ad.encoder.engine import EngineName, Precision, has_bf16
+from fewshot_ad.enrolment import (
+    Embedded,
+    Enrolled,
+    Enrolment,
+    Reference,
+    build,
+    embed_support,
+    extend,
+    kept_references,
+    library_versions,
+    odd_ones_out,
+)
 from fewshot_ad.errors import ArtefactError, ImageError, SupportSetError
 from fewshot_ad.images import ColorOrder, ImageSource, Uint8Array, expand_sources, image_name, read_image
 from fewshot_ad.inspection import Inspection, MapScale
 from fewshot_ad.memory_bank import MemoryBank, Progress
+from fewshot_ad.one_pass import OnePass
+from fewshot_ad.precision import faster_precision
+from fewshot_ad.presets import PresetName
+from fewshot_ad.presets import preset as find_preset
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_photograph
 from fewshot_ad.selection import Choice, choose
 from fewshot_ad.support import ViewsSpec, read_support
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_BUDGET = 4000
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
 
 
@@ -48,11 +63,19 @@ class Inspector:
         (True, 1.84)
     """
 
-    def __init__(self, encoder: Encoder, model: Model, calibration: Calibration, enrolment: Enrolment) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        model: Model,
+        calibration: Calibration,
+        enrolment: Enrolment,
+        references: Sequence[Reference] = (),
+    ) -> None:
         self._encoder = encoder
         self._model = model
         self.calibration = calibration
         self.enrolment = enrolment
+        self.references = tuple(references)
 
     @property
     def product(self) -> str:
@@ -94,15 +117,16 @@ class Inspector:
         *,
         product: str | None = None,
         encoder: str | Encoder = DEFAULT_ENCODER,
-        views: ViewsSpec = "auto",
-        image_size: int | Literal["auto"] = "auto",
-        budget: int = DEFAULT_BUDGET,
+        preset: PresetName = "balanced",
+        views: ViewsSpec | None = None,
+        image_size: int | Literal["auto"] | None = None,
+        budget: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
         color: ColorOrder = "rgb",
         scoring: ScoringConfig | None = None,
         engine: EngineName | None = None,
-        precision: Precision = "f32",
+        precision: Precision | Literal["auto"] | None = None,
         stages: Sequence[int] | None = None,
         fusion: Fusion = "concat",
         norm_power: float = DEFAULT_NORM_POWER,
@@ -117,6 +141,8 @@ class Inspector:
             product: Name; the folder's name by default.
             encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
                 case the arguments from `engine` on are not looked at.
+            preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,
+                see `presets.PRESETS`.
             views: `"auto"` chooses from the support set alone; `"none"`; or a choice as in `support.parse_views`.
             image_size: Working scale: each photograph is scaled to about this many pixels squared, its aspect kept.
                 `"auto"` chooses from the support set alone.
@@ -126,7 +152,9 @@ class Inspector:
             color: Channel order of arrays with colour.
             scoring: Metric, image score and smoothing; None takes the defaults.
             engine: See `encoder.load_encoder`, as for the arguments that follow.
-            precision: `f32` or `bf16`.
+            precision: `f32`, the same scores on every processor; `bf16`, faster where the processor has it, and refused
+                elsewhere; or `auto`, the faster of the two if the scores of the support set and its views stay the
+                same to `precision.TOLERANCE`. What was chosen is stored.
             stages: Stages of the backbone.
             fusion: `concat` or `separate`.
             norm_power: 0..1, see `encoder.EncoderSpec`.
@@ -138,6 +166,11 @@ class Inspector:
             SupportSetError: No usable photograph, or a setting that makes no sense.
             WeightsError: The encoder cannot be had.
         """
+        given = find_preset(preset)
+        views = given.views if views is None else views
+        image_size = given.image_size if image_size is None else image_size
+        budget = given.budget if budget is None else budget
+        precision = given.precision if precision is None else precision
         if isinstance(image_size, np.integer):
             image_size = int(image_size)
         if image_size != "auto" and not (
@@ -148,25 +181,40 @@ class Inspector:
                 f"got {image_size!r}."
             )
         if budget < 1:
-            raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 4000.")
-        support = read_support(images, color)
+            raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 2000.")
+        support = read_support(images, color, progress)
         scoring = scoring or ScoringConfig()
+        load = functools.partial(
+            load_encoder,
+            engine=engine,
+            stages=stages,
+            fusion=fusion,
+            norm_power=norm_power,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+        )
+        faster: Encoder | None = None
         if not isinstance(encoder, Encoder):
-            encoder = load_encoder(
-                encoder,
-                engine=engine,
-                precision=precision,
-                stages=stages,
-                fusion=fusion,
-                norm_power=norm_power,
-                weights=weights,
-                allow_download=allow_download,
-                threads=threads,
-            )
+            if precision == "auto" and engine in (None, "openvino") and has_bf16() and is_shipped(encoder):
+                faster = load(encoder, precision="bf16")
+            encoder = load(encoder, precision="f32" if precision == "auto" else precision)
         choice: Choice = choose(support.images, views, image_size, encoder, scoring, seed, progress)
-        embedded = embed_support(support.images, choice.views, choice.image_size, encoder, scoring, seed, progress)
-        enrolled = build(embedded, scoring, choice.image_size, budget, seed, encoder.threads, progress)
-        names = [image.name for image in support.images]
+
+        def enroll(encoder: Encoder) -> tuple[Embedded, Enrolled]:
+            embedded = embed_support(support.images, choice.views, choice.image_size, encoder, scoring, seed, progress)
+            return embedded, build(embedded, scoring, choice.image_size, budget, seed, encoder.threads, progress)
+
+        embedded, enrolled = enroll(encoder)
+        reasons = choice.reasons
+        if faster is not None:
+            made, reason = faster_precision(
+                support.images, choice.views, choice.image_size, scoring, encoder, enrolled, faster, enroll
+            )
+            reasons = (*reasons, reason)
+            if made is not None:
+                encoder, (embedded, enrolled) = faster, made
+        names = [support.images[s.image].name for s in embedded.stand_ins]
         enrolment = Enrolment(
             product=product or _product_name(images),
             image_size=choice.image_size,
@@ -175,7 +223,7 @@ class Inspector:
             seed=seed,
             support=tuple((image.name, image.sha256) for image in support.images),
             notes=(*support.notes, *odd_ones_out(enrolled.calibration.scores, names)),
-            reasons=choice.reasons,
+            reasons=reasons,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             versions=library_versions(encoder),
         )
@@ -189,8 +237,92 @@ class Inspector:
             scoring,
             calibration.threshold,
             calibration.map_scale,
+            _one_pass(encoder, enrolled.banks, scoring),
         )
-        return cls(encoder, model, calibration, enrolment)
+        return cls(encoder, model, calibration, enrolment, embedded.references)
+
+    def add(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        color: ColorOrder = "rgb",
+        progress: Progress | None = None,
+    ) -> tuple[str, ...]:
+        """Take further good photographs into the product, while it goes on inspecting.
+
+        Views, scale and all other settings stay. The threshold is set again from all held-out scores, unless it was
+        set by hand. Nothing is changed if it fails.
+
+        Args:
+            images: Photographs in any form `from_support` takes.
+            color: Channel order of arrays with colour.
+            progress: Called as `progress(stage, done, total)`.
+
+        Returns:
+            What was noticed: photographs that were left out, are known already or look unlike the others.
+
+        Raises:
+            SupportSetError: No usable new photograph, or the product was enrolled from a single one.
+        """
+        support = read_support(images, color, progress)
+        known = {sha256: name for name, sha256 in self.enrolment.support}
+        new = [image for image in support.images if image.sha256 not in known]
+        notes = [n for n in support.notes if not n.startswith("only one photograph")] + [
+            f"left out, identical to {known[image.sha256]}: {image.name}"
+            for image in support.images
+            if image.sha256 in known
+        ]
+        if not new:
+            raise SupportSetError(f"expected a new good photograph, got none: {'; '.join(notes)}.")
+        before, model = self.enrolment, self._model
+        embedded = embed_support(
+            new, before.views, before.image_size, self._encoder, model.scoring, before.seed, progress, alone=False
+        )
+        enrolled = extend(
+            Enrolled(model.banks, model.level_scale, self.calibration),
+            embedded,
+            model.scoring,
+            before.image_size,
+            before.budget,
+            before.seed,
+            len(before.support),
+            self._encoder.threads,
+            progress,
+        )
+        calibration = enrolled.calibration
+        names = [*(name for name, _ in before.support), *(image.name for image in new)]
+        late = {image.name for image in new}
+        notes += [n for n in odd_ones_out(calibration.scores, names) if any(name in n for name in late)]
+        by_hand = model.threshold != self.calibration.threshold
+        threshold = model.threshold if by_hand else calibration.threshold
+        date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        self.enrolment = dataclasses.replace(
+            before,
+            support=(*before.support, *((image.name, image.sha256) for image in new)),
+            notes=(*before.notes, *notes),
+            reasons=(*before.reasons, f"{date}: added {', '.join(sorted(late))}."),
+        )
+        self.calibration = calibration
+        self.references = kept_references((*self.references, *embedded.references))
+        self._model = dataclasses.replace(
+            model,
+            banks=enrolled.banks,
+            threshold=threshold,
+            map_scale=_map_scale(calibration, threshold),
+            one_pass=_one_pass(self._encoder, enrolled.banks, model.scoring),
+        )
+        return tuple(notes)
+
+    def warm_up(self, photo_hw: tuple[int, int] | None = None) -> None:
+        """Do what the first inspection of a size takes longer for: compile the network (a few tenths of a second).
+
+        Args:
+            photo_hw: Height and width of the photographs to come; None takes the support set's.
+        """
+        if photo_hw is None:
+            size = self.enrolment.image_size
+            photo_hw = self.references[0].photo_hw if self.references else (size, size)
+        self.inspect(np.zeros((*photo_hw, 3), np.uint8))
 
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect one photograph.
@@ -263,7 +395,7 @@ class Inspector:
         return describe(*self._packed()) | {"engine": self._encoder.engine_name}
 
     def _packed(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        return pack(self._encoder.spec, self._model, self.calibration, self.enrolment)
+        return pack(self._encoder.spec, self._model, self.calibration, self.enrolment, self.references)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
@@ -330,8 +462,9 @@ class Inspector:
         calibration, threshold = product.calibration, product.threshold
         map_scale = _map_scale(calibration, threshold)
         size = product.enrolment.image_size
-        model = Model(size, banks, product.level_scale, product.scoring, threshold, map_scale)
-        return cls(encoder, model, calibration, product.enrolment)
+        one_pass = _one_pass(encoder, banks, product.scoring)
+        model = Model(size, banks, product.level_scale, product.scoring, threshold, map_scale, one_pass)
+        return cls(encoder, model, calibration, product.enrolment, product.references)
 
     def __repr__(self) -> str:
         return (
@@ -340,6 +473,11 @@ class Inspector:
             f"views={len(self.enrolment.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"
         )
+
+
+def _one_pass(encoder: Encoder, banks: Sequence[MemoryBank], scoring: ScoringConfig) -> OnePass | None:
+    """Encoder and banks as one graph, where that can be."""
+    return OnePass(encoder, banks) if scoring.image_score == "top_mean" and OnePass.fits(encoder) else None
 
 
 def _map_scale(calibration: Calibration, threshold: float) -> MapScale:

@@ -19,9 +19,9 @@ from fewshot_ad.images import Float32Array
 
 Metric: TypeAlias = Literal["l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("l2", "cosine")
+Progress: TypeAlias = Callable[[str, int, int], None]
 Int32Array: TypeAlias = npt.NDArray[np.int32]
 IndexArray: TypeAlias = npt.NDArray[np.int64]
-Progress: TypeAlias = Callable[[str, int, int], None]
 
 JL_DIMS = 128
 WINDOW = 2048
@@ -171,7 +171,8 @@ class NearestSearch:
         self._request: Any = None
         self._lock = threading.Lock()
         if lasting:
-            self._request = _compile_nearest(self._vectors, threads)
+            queries = ops.parameter([-1, vectors.shape[1]], np.float32)
+            self._request = _request(_squared_graph(queries, self._vectors), [queries], threads)
 
     def __call__(self, queries: Float32Array) -> Float32Array:
         """Squared distances (m,) float32 of queries (m, d) float32; rounding may leave them slightly below zero."""
@@ -191,9 +192,21 @@ class NearestSearch:
                 )
 
 
-def _compile_nearest(vectors: Float32Array, threads: int | None) -> Any:
+def nearest_graph(embeddings: Any, vectors: Float32Array, metric: Metric) -> Any:
+    """The same as OpenVINO nodes: embeddings (m, d), not yet `normalise`d -> distances (m,) in the metric."""
+    axis, zero = ops.constant(np.array([1])), ops.constant(np.float32(0))
+    if metric == "cosine":
+        length = ops.sqrt(ops.reduce_sum(ops.multiply(embeddings, embeddings), axis, True))
+        embeddings = ops.divide(embeddings, ops.maximum(length, ops.constant(np.float32(1e-12))))
+    squared = ops.maximum(_squared_graph(embeddings, vectors), zero)
+    return ops.sqrt(squared) if metric == "l2" else ops.multiply(squared, ops.constant(np.float32(0.5)))
+
+
+def _squared_graph(queries: Any, vectors: Float32Array) -> Any:
     """Queries (m, d) -> |q|^2 + min over the vectors b of |b|^2 - 2 q.b, (m,)."""
-    queries = ops.parameter([-1, vectors.shape[1]], np.float32)
+    # A common shift changes no distance, and the smaller the numbers, the smaller their rounding.
+    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    queries, vectors = ops.subtract(queries, ops.constant(mean[None])), vectors - mean
     axis = ops.constant(np.array([1]))
     smallest = None
     # About a thousand vectors at a time keep the product in the processor's cache until its minimum is taken.
@@ -202,7 +215,7 @@ def _compile_nearest(vectors: Float32Array, threads: int | None) -> Any:
         squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
         minimum = ops.reduce_min(ops.add(product, squared), axis, False)
         smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
-    return _request(_add_length(smallest, queries), [queries], threads)
+    return _add_length(smallest, queries)
 
 
 def _add_length(smallest: Any, queries: Any) -> Any:
@@ -291,7 +304,12 @@ class MemoryBank:
         self.vectors = np.ascontiguousarray(vectors.astype(self.stored_dtype), np.float32)
         self.origin = origin
         self.metric: Metric = metric
-        self._nearest = NearestSearch(self.vectors, threads, lasting)
+        self._threads = threads
+        self._lasting = lasting
+
+    @functools.cached_property
+    def _nearest(self) -> NearestSearch:
+        return NearestSearch(self.vectors, self._threads, self._lasting)
 
     @functools.cached_property
     def _index(self) -> faiss.IndexFlatL2:

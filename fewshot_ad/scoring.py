@@ -17,6 +17,7 @@ from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
 from fewshot_ad.inspection import Inspection, MapScale, Region
 from fewshot_ad.memory_bank import METRICS, MemoryBank, Metric, normalise, to_distance
+from fewshot_ad.one_pass import OnePass
 
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
@@ -69,6 +70,7 @@ class Model:
         scoring: How distances become a score and a map.
         threshold: Image scores above it are anomalous.
         map_scale: Fixed scale of the maps.
+        one_pass: Encoder and banks as one graph; None where the engine or the image score needs the embeddings.
     """
 
     image_size: int
@@ -77,6 +79,7 @@ class Model:
     scoring: ScoringConfig
     threshold: float
     map_scale: MapScale
+    one_pass: OnePass | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,27 +111,34 @@ def measure(
         geometry: Of the photograph; patches that show nothing of it do not count.
         scoring: How.
     """
+    queries = [normalise(level.reshape(-1, level.shape[2]), scoring.metric) for level in levels]
+    grids = tuple(
+        (bank.nearest(q) / np.float32(scale)).reshape(level.shape[:2])
+        for q, level, bank, scale in zip(queries, levels, banks, level_scale, strict=True)
+    )
+    if scoring.image_score == "top_mean":
+        return Measurement(top_mean_score(grids, geometry, scoring), grids)
     score = 0.0
-    grids = []
-    for level, bank, scale in zip(levels, banks, level_scale, strict=True):
-        height, width, dims = level.shape
-        queries = normalise(level.reshape(-1, dims), scoring.metric)
-        distances = bank.nearest(queries) / np.float32(scale)
-        weights = patch_weights(geometry, (height, width), scoring.edge_weight).ravel()
-        counted = distances * weights
-        if scoring.image_score == "top_mean":
-            # Patches that show nothing of the photograph weigh nothing; they must not dilute the share either.
-            level_score = top_mean(counted, scoring.top_fraction * np.count_nonzero(weights) / len(weights))
-        else:
-            at = int(np.argmax(counted))
-            level_score = reweighted(queries[at], bank, scale, scoring.neighbours) * float(weights[at])
-        score = max(score, level_score)
-        grids.append(distances.reshape(height, width))
-    return Measurement(score, tuple(grids))
+    for q, grid, bank, scale in zip(queries, grids, banks, level_scale, strict=True):
+        weights = patch_weights(geometry, grid.shape, scoring.edge_weight)
+        at = int(np.argmax(grid * weights))
+        score = max(score, reweighted(q[at], bank, scale, scoring.neighbours) * float(weights.flat[at]))
+    return Measurement(score, grids)
+
+
+def top_mean_score(grids: Sequence[Float32Array], geometry: Geometry, scoring: ScoringConfig) -> float:
+    """Image score of patch distances, one (h, w) float32 array a level: the largest of the levels' `top_mean`."""
+    score = 0.0
+    for grid in grids:
+        weights = patch_weights(geometry, grid.shape, scoring.edge_weight)
+        # Patches that show nothing of the photograph weigh nothing; they must not dilute the share either.
+        fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
+        score = max(score, top_mean((grid * weights).ravel(), fraction))
+    return score
 
 
 @functools.lru_cache(maxsize=64)
-def patch_weights(geometry: Geometry, grid_hw: tuple[int, int], edge_weight: float) -> Float32Array:
+def patch_weights(geometry: Geometry, grid_hw: tuple[int, ...], edge_weight: float) -> Float32Array:
     """Weight of each patch in the score, (h, w) float32: 0 off the photograph, `edge_weight` on its edge, else 1."""
     shown = inside_patches(geometry.content_mask(), grid_hw, partly=True)
     rows, columns = int(shown[:, 0].sum()), int(shown[0].sum())
@@ -247,9 +257,17 @@ def inspect_photograph(
     start = time.perf_counter()
     height, width = photograph.shape[:2]
     geometry = Geometry.fit((height, width), model.image_size, encoder.spec.multiple)
-    levels = encoder.encode(geometry.to_input(photograph))
-    encoded = time.perf_counter()
-    measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
+    prepared = geometry.to_input(photograph)
+    resized = encoded = time.perf_counter()
+    if model.one_pass is not None:
+        raw = model.one_pass(prepared)
+        encoded = time.perf_counter()
+        grids = tuple(grid / np.float32(scale) for grid, scale in zip(raw, model.level_scale, strict=True))
+        measured = Measurement(top_mean_score(grids, geometry, model.scoring), grids)
+    else:
+        levels = encoder.encode(prepared)
+        encoded = time.perf_counter()
+        measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
     searched = time.perf_counter()
     heat = anomaly_map(measured.grids, geometry, model.scoring.sigma, model.image_size)
     is_anomalous = measured.score > model.threshold
@@ -267,7 +285,8 @@ def inspect_photograph(
         map_scale=model.map_scale,
         timings_ms={
             "decode": decode_ms,
-            "encode": (encoded - start) * 1e3,
+            "resize": (resized - start) * 1e3,
+            "encode": (encoded - resized) * 1e3,
             "search": (searched - encoded) * 1e3,
             "map": (end - searched) * 1e3,
             "total": decode_ms + (end - start) * 1e3,

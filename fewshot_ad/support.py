@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 import cv2
@@ -21,6 +23,7 @@ from fewshot_ad.images import (
     image_name,
     read_image,
 )
+from fewshot_ad.memory_bank import Progress
 
 ViewsSpec: TypeAlias = "str | Sequence[str] | Mapping[str, Sequence[float]]"
 Matrix: TypeAlias = npt.NDArray[np.float64]
@@ -178,6 +181,10 @@ def parse_views(spec: ViewsSpec) -> tuple[View, ...]:
     return tuple(views)
 
 
+# Pixels of files that are kept between the passes over a support set; the files beyond are read once more each time.
+KEPT_BYTES = 200_000_000
+
+
 @dataclass(frozen=True)
 class SupportImage:
     """One good photograph of the support set.
@@ -185,12 +192,40 @@ class SupportImage:
     Attributes:
         name: File name, or `image[i]`.
         sha256: Hash of its pixels.
-        pixels: (H, W, 3) uint8 RGB.
+        kept: (H, W, 3) uint8 RGB; None for a file of a large support set, which is read again each time.
+        source: Where it is read from again.
     """
 
     name: str
     sha256: str
-    pixels: Uint8Array
+    kept: Uint8Array | None
+    source: Path | None = None
+
+    @property
+    def pixels(self) -> Uint8Array:
+        """(H, W, 3) uint8 RGB.
+
+        Raises:
+            SupportSetError: The file is not what it was when the support set was read.
+        """
+        if self.kept is not None:
+            return self.kept
+        try:
+            pixels = read_image(self.source)  # type: ignore[arg-type]
+        except ImageError as error:
+            raise SupportSetError(f"{self.name} could be read before and cannot be now: {error}") from error
+        if _hash(pixels) != self.sha256:
+            raise SupportSetError(
+                f"{self.name} was changed while it was being enrolled from. Leave the support set alone and enroll "
+                "again."
+            )
+        return pixels
+
+
+def _hash(pixels: Uint8Array) -> str:
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -201,12 +236,15 @@ class SupportSet:
     notes: tuple[str, ...]
 
 
-def read_support(images: ImageSource | Iterable[ImageSource], color: ColorOrder = "rgb") -> SupportSet:
+def read_support(
+    images: ImageSource | Iterable[ImageSource], color: ColorOrder = "rgb", progress: Progress | None = None
+) -> SupportSet:
     """Read a support set. A photograph that cannot be read, and an exact duplicate, is left out and noted.
 
     Args:
         images: A folder, a glob, or photographs in any form `read_image` takes.
         color: Channel order of arrays.
+        progress: Called as `progress("read", done, total)`.
 
     Raises:
         SupportSetError: Nothing usable was given.
@@ -218,26 +256,41 @@ def read_support(images: ImageSource | Iterable[ImageSource], color: ColorOrder 
     kept: list[SupportImage] = []
     notes: list[str] = []
     seen: dict[str, str] = {}
-    failures = 0
+    thumbnails: list[Float32Array] = []
+    dark: list[str] = []
+    failures = kept_bytes = 0
     for index, source in enumerate(sources):
         name = image_name(source, index)
+        if progress is not None:
+            progress("read", index, len(sources))
         try:
             pixels = read_image(source, color)
         except ImageError as error:
             failures += 1
             notes.append(f"left out, unreadable: {error}")
             continue
-        sha256 = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+        sha256 = _hash(pixels)
         if sha256 in seen:
             notes.append(f"left out, identical to {seen[sha256]}: {name}")
             continue
         seen[sha256] = name
-        kept.append(SupportImage(name, sha256, pixels))
+        path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+        kept_bytes += pixels.nbytes if path is not None else 0
+        kept.append(SupportImage(name, sha256, None if path is not None and kept_bytes > KEPT_BYTES else pixels, path))
+        thumbnails.append(_thumbnail(pixels))
+        if int(pixels.max()) < 32:
+            dark.append(name)
     if not kept:
         reason = f"{failures} photograph(s) could not be read: {'; '.join(notes)}" if failures else "none was given"
         raise SupportSetError(f"expected 2 to 8 good photographs, got no usable one: {reason}. Give good photographs.")
-    notes.extend(_near_duplicates(kept))
-    notes.extend(_dark(kept))
+    if progress is not None:
+        progress("read", len(sources), len(sources))
+    notes.extend(_near_duplicates(thumbnails, [image.name for image in kept]))
+    if dark:
+        notes.append(
+            f"almost black: {', '.join(dark)}. 12-bit data in 16-bit files must be multiplied by 16 first; otherwise "
+            "raise the exposure."
+        )
     if len(kept) == 1:
         notes.append(
             "only one photograph: how much good parts differ cannot be seen from it, so the threshold rests on its "
@@ -251,27 +304,16 @@ def _thumbnail(pixels: Uint8Array) -> Float32Array:
     return cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def _near_duplicates(images: Sequence[SupportImage]) -> list[str]:
+def _near_duplicates(thumbnails: Sequence[Float32Array], names: Sequence[str]) -> list[str]:
     # Two exposures of one part that was not touched in between differ by sensor noise only: well under one grey level
     # after averaging to 64 x 64. Two parts, even on a fixture, differ by more.
-    thumbnails = [_thumbnail(image.pixels) for image in images]
     notes = []
-    for i in range(len(images)):
+    for i in range(len(names)):
         for j in range(i):
             if float(np.abs(thumbnails[i] - thumbnails[j]).mean()) < 0.6:
                 notes.append(
-                    f"nearly identical: {images[j].name} and {images[i].name}. The same part photographed twice says "
+                    f"nearly identical: {names[j]} and {names[i]}. The same part photographed twice says "
                     "nothing about how parts differ; the threshold will be too tight."
                 )
                 break
     return notes
-
-
-def _dark(images: Sequence[SupportImage]) -> list[str]:
-    dark = [image.name for image in images if int(image.pixels.max()) < 32]
-    if not dark:
-        return []
-    return [
-        f"almost black: {', '.join(dark)}. 12-bit data in 16-bit files must be multiplied by 16 first; otherwise "
-        "raise the exposure."
-    ]

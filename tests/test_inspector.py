@@ -29,7 +29,7 @@ def test_good_parts_pass_and_a_broken_one_is_found_where_it_is(inspector: Inspec
     assert x <= centre[0] <= x + width
     assert y <= centre[1] <= y + height
     assert bad.severity == pytest.approx(bad.score / bad.threshold)
-    assert set(bad.timings_ms) == {"decode", "encode", "search", "map", "total"}
+    assert set(bad.timings_ms) == {"decode", "resize", "encode", "search", "map", "total"}
     assert (bad.product, bad.encoder) == ("washer", DEFAULT_ENCODER)
 
 

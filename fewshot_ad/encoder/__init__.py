@@ -92,6 +92,11 @@ class Encoder:
         self.engine_name = engine_name
         self._engine = engine
 
+    @property
+    def engine(self) -> Engine:
+        """What runs the network."""
+        return self._engine
+
     def encode(self, photograph: Uint8Array) -> tuple[Float32Array, ...]:
         """Patch embeddings of one input.
 
@@ -127,6 +132,11 @@ class Encoder:
             return stage
         squared = np.einsum("hwc,hwc->hw", stage, stage)
         return stage * np.maximum(squared, np.float32(1e-12))[..., None] ** np.float32(-self.spec.norm_power / 2)
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a name stands for an exported encoder with a card, shipped or one's own, and not for a timm model."""
+    return name.endswith(".json") or name in shipped_encoders()
 
 
 def load_encoder(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -83,8 +83,7 @@ class OpenVINOEngine:
         import openvino as ov
 
         self._ov = ov
-        self._core = ov.Core()
-        if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        if precision == "bf16" and not has_bf16():
             raise WeightsError(
                 "precision='bf16' needs a processor with bfloat16 instructions, and this one has none: the scores "
                 "would silently be float32's. Use precision='f32'."
@@ -94,27 +93,59 @@ class OpenVINOEngine:
         self._levels = levels
         self.makes_levels = levels is not None
         # OpenVINO picks bf16 by itself on processors that have it; the hint pins what was asked for.
-        self._config: dict[str, object] = {
+        self.config: dict[str, object] = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY",
         }
         if threads is not None:
-            self._config["INFERENCE_NUM_THREADS"] = threads
-        self._fixed: dict[tuple[int, ...], object] = {}
-        self._any_size: object | None = None
-        self._lock = threading.Lock()
+            self.config["INFERENCE_NUM_THREADS"] = threads
+        self._requests = Requests(self.graph, self.config)
 
-    def _compile(self, shape: tuple[int, ...] | None) -> object:
-        model = self._core.read_model(self._path)
+    def graph(self) -> Any:
+        """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> one output (N, h, w, C) a stage or level."""
+        model = self._ov.Core().read_model(self._path)
         outputs = [model.output(name).node.input_value(0) for name in self._outputs]
         if self._levels is not None:
             outputs = _make_levels(outputs, self._levels)
-        model = self._ov.Model(outputs, model.get_parameters())
+        return self._ov.Model(outputs, model.get_parameters())
+
+    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+        """See `Engine.run`."""
+        return [output[0] for output in self._requests.infer(photograph[None])]
+
+
+def has_bf16() -> bool:
+    """Whether this processor computes in bfloat16."""
+    import openvino as ov
+
+    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class Requests:
+    """A graph, compiled for each input size that comes, and its infer requests.
+
+    Args:
+        graph: Makes the OpenVINO model of one input, of any size.
+        config: Of the compilation.
+    """
+
+    def __init__(self, graph: Callable[[], Any], config: Mapping[str, object]) -> None:
+        import openvino as ov
+
+        self._ov = ov
+        self._graph = graph
+        self._config = dict(config)
+        self._fixed: dict[tuple[int, ...], Any] = {}
+        self._any_size: Any = None
+        self._lock = threading.Lock()
+
+    def _compile(self, shape: tuple[int, ...] | None) -> Any:
+        model = self._graph()
         if shape is not None:
             model.reshape(shape)
-        return self._core.compile_model(model, "CPU", self._config).create_infer_request()
+        return self._ov.Core().compile_model(model, "CPU", self._config).create_infer_request()
 
-    def _request(self, shape: tuple[int, ...]) -> object:
+    def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._fixed and len(self._fixed) < MAX_FIXED_SIZES:
             self._fixed[shape] = self._compile(shape)
         if shape in self._fixed:
@@ -123,13 +154,14 @@ class OpenVINOEngine:
             self._any_size = self._compile(None)
         return self._any_size
 
-    def run(self, photograph: Uint8Array) -> list[Float32Array]:
-        """See `Engine.run`."""
+    def infer(self, batch: Uint8Array) -> list[Float32Array]:
+        """Run it on a batch (N, H, W, 3) uint8; the outputs are owned by the caller."""
         # OpenVINO shares memory with writable arrays only, and promises to write nothing into an input.
-        batch = (photograph if photograph.flags.writeable else photograph.copy())[None]
+        if not (batch.flags.writeable and batch.flags.c_contiguous):
+            batch = batch.copy()
         with self._lock:
-            result = self._request(batch.shape).infer([self._ov.Tensor(batch, shared_memory=True)])  # type: ignore[attr-defined]
-            return [result[i][0] for i in range(len(result))]
+            result = self._request(batch.shape).infer([self._ov.Tensor(batch, shared_memory=True)])
+            return [result[i] for i in range(len(result))]
 
 
 def _make_levels(stages: list[Any], levels: Levels) -> list[Any]:
