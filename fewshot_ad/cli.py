@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import os
@@ -69,6 +70,14 @@ class PresetOption(str, Enum):
     fast = "fast"
     balanced = "balanced"
     accurate = "accurate"
+
+
+class TargetOption(str, Enum):
+    """Forms of an export by name."""
+
+    onnx_single = "onnx-single"
+    openvino = "openvino"
+    onnx = "onnx"
 
 
 class FusionOption(str, Enum):
@@ -329,6 +338,52 @@ def info(
     import yaml
 
     print(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110), end="")
+
+
+@app.command()
+def export(
+    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    target: Annotated[
+        TargetOption,
+        typer.Option(
+            help="onnx-single: one file for any ONNX Runtime, photograph in, score and map out; openvino: the same as "
+            "OpenVINO IR; onnx: encoder and memory banks apart."
+        ),
+    ] = TargetOption.onnx_single,
+    size: Annotated[
+        str | None,
+        typer.Option(help="WIDTHxHEIGHT of the photographs to come, in pixels. Default: the support set's."),
+    ] = None,
+    photographs: Annotated[
+        str | None, typer.Option(help="Good photographs to prove it on, instead of those inside the product.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a product for other runtimes, with proof that it says the same there (extra 'onnx')."""
+    with reported_errors(as_json):
+        from fewshot_ad.export import export as write
+        from fewshot_ad.images import expand_sources, read_image
+        from fewshot_ad.inspector import Inspector
+
+        inspector = Inspector.load(artefact)
+        pictures = [read_image(source) for source in expand_sources(photographs)] if photographs else None
+        photo_hw = None
+        if size is not None:
+            width, _, height = size.partition("x")
+            photo_hw = (_whole_number(height, "--size"), _whole_number(width, "--size"))
+        elif pictures:
+            photo_hw = pictures[0].shape[:2]
+        report = write(inspector, folder, target.value, photo_hw=photo_hw, photographs=pictures)  # type: ignore[arg-type]
+        files = sorted(path.name for path in folder.iterdir())
+    if as_json:
+        print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
+        return
+    say(
+        f"{report.photographs} photographs and views, {report.anomalous} of them anomalous: scores differ by at most "
+        f"{report.score_difference:.4%} and maps by {report.map_difference:.4%} of their thresholds, no decision flips"
+    )
+    say(f"exported {inspector.product} -> {folder}: {', '.join(files)}")
 
 
 @app.command()

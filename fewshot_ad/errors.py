@@ -27,3 +27,7 @@ class WeightsError(FewshotADError, RuntimeError):
 
 class TrainingError(FewshotADError, RuntimeError):
     """An encoder cannot be trained: the data, the recipe or the machine does not allow it, or training collapsed."""
+
+
+class ExportError(FewshotADError, RuntimeError):
+    """A product cannot be exported, or the exported model does not say what the product says."""

@@ -101,6 +101,11 @@ class Inspector:
         return self._model.scoring
 
     @property
+    def model(self) -> Model:
+        """What the decisions are made with."""
+        return self._model
+
+    @property
     def banks(self) -> tuple[MemoryBank, ...]:
         """The memory banks, one a level."""
         return self._model.banks

@@ -111,6 +111,20 @@ def verified_file(card: WeightsCard, folder: Path | None = None) -> Path:
     return _verified(card, (folder or weights_folder()) / card.file, card.sha256)
 
 
+def encoder_file(name: str) -> Path:
+    """The verified ONNX file of a shipped encoder, or of the card (`.json`) of one's own.
+
+    Raises:
+        WeightsError: It is a timm model, which has none, or the file is missing or altered.
+    """
+    if name.endswith(".json"):
+        return verified_file(WeightsCard.read(Path(name)), Path(name).parent)
+    card = shipped_encoders().get(name)
+    if card is None:
+        raise WeightsError(f"{name} is a timm model and has no ONNX file. Enroll with a shipped or trained encoder.")
+    return verified_file(card)
+
+
 def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:
     """The path of a card's safetensors file, after checking its hash. Arguments and errors as for `verified_file`."""
     if card.tensors is None or card.tensors_sha256 is None:

@@ -1,0 +1,302 @@
+"""A product as one ONNX graph: photograph in; score, decision and map out. Needs the extra `onnx`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx.compose
+import onnx.utils
+from onnx import TensorProto, helper, numpy_helper
+
+from fewshot_ad.encoder import EncoderSpec
+from fewshot_ad.images import SMOOTHING, Float32Array, Geometry
+from fewshot_ad.memory_bank import MemoryBank
+from fewshot_ad.scoring import Model, ScoringConfig, patch_weights
+
+OPSET = 20
+
+
+class Builder:
+    """Collects ONNX nodes; every method gives the name of a value."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """A constant tensor."""
+        name = f"constant{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype), name))
+        return name
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
+        """A node; the name of its last output, whose siblings end in `_0`, `_1` and so on."""
+        names = [f"{kind.lower()}{len(self.nodes)}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names[-1]
+
+    def ints(self, *values: int) -> str:
+        """A constant of shapes, axes and the like."""
+        return self.constant(values, np.int64)
+
+
+def single_graph(
+    encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, model: Model, photo_hw: tuple[int, int]
+) -> Any:
+    """The whole inspection as an ONNX model.
+
+    Input `photograph` (H, W, 3) uint8 RGB. Outputs: `score` (1,) float32, `threshold` (1,) float32, `is_anomalous` (1,)
+    bool, `anomaly_map` (h, w) float32 at the working scale.
+
+    Args:
+        encoder_file: The encoder's ONNX file.
+        outputs: Names of its outputs that are used.
+        spec: What the encoder is.
+        model: The enrolled product; its image score must be `top_mean`.
+        photo_hw: Height and width of the photographs it is for.
+    """
+    geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
+    prepare = Builder()
+    prepared = to_input(prepare, "photograph", geometry)
+    prepare.nodes[-1].output[0] = "prepared"
+    assert prepared  # noqa: S101 - its node was just renamed
+    before = _model(
+        prepare,
+        [helper.make_tensor_value_info("photograph", TensorProto.UINT8, [*photo_hw, 3])],
+        [helper.make_tensor_value_info("prepared", TensorProto.UINT8, [1, *geometry.input_hw, 3])],
+    )
+    network = encoder_graph(encoder_file, outputs)
+    judge = Builder()
+    stages = [f"encoder_{name}" for name in outputs]
+    grids = _distances(judge, stages, spec, model, geometry)
+    _verdict(judge, grids, model, geometry, spec)
+    after = _model(
+        judge,
+        _stage_values(stages, spec, geometry),
+        [
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info("threshold", TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info("is_anomalous", TensorProto.BOOL, [1]),
+            helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, list(geometry.content_hw)),
+        ],
+    )
+    network = onnx.compose.add_prefix(network, "encoder_")
+    whole = onnx.compose.merge_models(before, network, [("prepared", "encoder_photograph")], prefix1="prepare_")
+    # The photograph keeps its name.
+    _rename(whole, "prepare_photograph", "photograph")
+    whole = onnx.compose.merge_models(whole, after, [(name, name) for name in stages])
+    onnx.checker.check_model(whole)
+    return whole
+
+
+def levels_graph(encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, geometry: Geometry) -> Any:
+    """The encoder as an ONNX model: `photograph` (1, h, w, 3) uint8 -> `level<i>` (1, h, w, d) float32 a level.
+
+    Arguments as for `single_graph`; the photograph is at the working scale.
+    """
+    network = onnx.compose.add_prefix(encoder_graph(encoder_file, outputs), "encoder_")
+    _rename(network, "encoder_photograph", "photograph")
+    stages = [f"encoder_{name}" for name in outputs]
+    join = Builder()
+    levels, grid_hws = _levels(join, stages, spec, geometry)
+    names = []
+    for at, level in enumerate(levels):
+        join.op("Identity", level)
+        names.append(f"level{at}")
+        join.nodes[-1].output[0] = names[-1]
+    shapes = [[1, *grid_hw, dims] for grid_hw, dims in zip(grid_hws, spec.dims, strict=True)]
+    after = _model(
+        join,
+        _stage_values(stages, spec, geometry),
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip(names, shapes, strict=True)],
+    )
+    whole = onnx.compose.merge_models(network, after, [(name, name) for name in stages])
+    onnx.checker.check_model(whole)
+    return whole
+
+
+def _stage_values(stages: Sequence[str], spec: EncoderSpec, geometry: Geometry) -> list[Any]:
+    return [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *_grid(geometry, stride), channels])
+        for name, stride, channels in zip(stages, spec.strides, spec.channels, strict=True)
+    ]
+
+
+def encoder_graph(encoder_file: Path, outputs: Sequence[str]) -> Any:
+    """The encoder with nothing but the wanted outputs."""
+    network = onnx.load(str(encoder_file))
+    extractor = onnx.utils.Extractor(network)
+    return extractor.extract_model(["photograph"], list(outputs))
+
+
+def _model(builder: Builder, inputs: list[Any], outputs: list[Any]) -> Any:
+    graph = helper.make_graph(builder.nodes, "fewshot_ad", inputs, outputs, builder.initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def _rename(model: Any, old: str, new: str) -> None:
+    for value in model.graph.input:
+        if value.name == old:
+            value.name = new
+    for node in model.graph.node:
+        for at, name in enumerate(node.input):
+            if name == old:
+                node.input[at] = new
+
+
+def _grid(geometry: Geometry, stride: int) -> tuple[int, int]:
+    return geometry.input_hw[0] // stride, geometry.input_hw[1] // stride
+
+
+def to_input(b: Builder, photograph: str, geometry: Geometry) -> str:
+    """`Geometry.to_input` as nodes: (H, W, 3) uint8 -> (1, h, w, 3) uint8, to within one grey level."""
+    x = b.op("Cast", photograph, to=TensorProto.FLOAT)
+    x = b.op("Transpose", x, perm=[2, 0, 1])
+    height, width = geometry.photo_hw
+    to_height, to_width = geometry.content_hw
+    while height >= 2 * to_height and width >= 2 * to_width:
+        if height % 2 == 0 and width % 2 == 0:
+            x = b.op("Unsqueeze", x, b.ints(0))
+            x = b.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+            x = b.op("Squeeze", x, b.ints(0))
+            x = b.op("Floor", b.op("Add", x, b.constant(0.5)))
+        else:
+            x = _resized(b, x, (height, width), (height // 2, width // 2), cv2.INTER_AREA)
+        height, width = height // 2, width // 2
+    if (height, width) != geometry.content_hw:
+        shrinks = to_height * to_width < geometry.photo_hw[0] * geometry.photo_hw[1]
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        x = _resized(b, x, (height, width), geometry.content_hw, method)
+    x = b.op("Unsqueeze", x, b.ints(1))
+    # OpenVINO's and ONNX Runtime's grey levels are OpenCV's to the last one with its 8-bit kernel and its rounding.
+    kernel = np.rint(cv2.getGaussianKernel(5, SMOOTHING).ravel() * 256)
+    kernel[2] += 256 - kernel.sum()
+    x = b.op("Floor", b.op("Add", _filtered(b, x, kernel / 256), b.constant(0.5)))
+    bottom, right = (a - c for a, c in zip(geometry.input_hw, geometry.content_hw, strict=True))
+    if bottom or right:
+        x = b.op("Pad", x, b.ints(0, 0, 0, 0, 0, 0, bottom, right), mode="reflect")
+    x = b.op("Squeeze", x, b.ints(1))
+    x = b.op("Transpose", x, perm=[1, 2, 0])
+    x = b.op("Unsqueeze", x, b.ints(0))
+    return b.op("Cast", x, to=TensorProto.UINT8)
+
+
+def _resized(b: Builder, x: str, from_hw: tuple[int, int], to_hw: tuple[int, int], method: int) -> str:
+    """(C, H, W) -> (C, h, w), rounded: OpenCV's resize is linear along each side, so it is two matrix products."""
+    columns = cv2.resize(np.eye(from_hw[1], dtype=np.float32), (from_hw[1], to_hw[1]), interpolation=method)
+    if method == cv2.INTER_AREA:
+        rows = cv2.resize(np.eye(from_hw[0], dtype=np.float32), (from_hw[0], to_hw[0]), interpolation=method)
+        x = b.op("MatMul", b.constant(rows), x)
+        return b.op("Round", b.op("MatMul", x, b.constant(columns.T)))
+    # Bilinear on grey levels is in fixed point: weights in 1/2048, and each of the two rows is cut off on its own.
+    x = b.op("Floor", b.op("MatMul", x, b.constant(np.rint(columns.T * 2048) / 16)))
+    at = (np.arange(to_hw[0]) + 0.5) * from_hw[0] / to_hw[0] - 0.5
+    above, share = np.floor(at).astype(int), at - np.floor(at)
+    taps = []
+    for row, weight in ((above, 1 - share), (above + 1, share)):
+        matrix = np.zeros((to_hw[0], from_hw[0]))
+        matrix[np.arange(to_hw[0]), row.clip(0, from_hw[0] - 1)] = np.rint(weight * 2048) / 65536
+        taps.append(b.op("Floor", b.op("MatMul", b.constant(matrix), x)))
+    total = b.op("Add", b.op("Add", *taps), b.constant(2))
+    return b.op("Floor", b.op("Mul", total, b.constant(0.25)))
+
+
+def _filtered(b: Builder, x: str, kernel: npt.NDArray[np.float64]) -> str:
+    """(N, 1, H, W) filtered along both sides, with mirrored borders."""
+    half = len(kernel) // 2
+    x = b.op("Pad", x, b.ints(0, 0, half, half, 0, 0, half, half), mode="reflect")
+    x = b.op("Conv", x, b.constant(kernel.reshape(1, 1, -1, 1)))
+    return b.op("Conv", x, b.constant(kernel.reshape(1, 1, 1, -1)))
+
+
+def _levels(
+    b: Builder, stages: Sequence[str], spec: EncoderSpec, geometry: Geometry
+) -> tuple[list[str], list[tuple[int, int]]]:
+    """`Encoder.encode` as nodes: stage features -> levels (1, h, w, d), and their grids."""
+    levels = []
+    for name, number in zip(stages, spec.stages, strict=True):
+        stage = name
+        if spec.norm_power > 0 and number != spec.embedding:
+            squared = b.op("ReduceSum", b.op("Mul", stage, stage), b.ints(3))
+            length = b.op("Pow", b.op("Max", squared, b.constant(1e-12)), b.constant(-spec.norm_power / 2))
+            stage = b.op("Mul", stage, length)
+        levels.append(stage)
+    grid_hws = [_grid(geometry, stride) for stride in spec.strides]
+    if spec.fusion == "concat" and len(levels) > 1:
+        finest = max(grid_hws)
+        joined = []
+        for level, grid_hw, channels in zip(levels, grid_hws, spec.channels, strict=True):
+            if grid_hw != finest:
+                level = b.op("Transpose", level, perm=[0, 3, 1, 2])
+                level = _enlarged(b, level, (1, channels, *finest))
+                level = b.op("Transpose", level, perm=[0, 2, 3, 1])
+            joined.append(level)
+        levels, grid_hws = [b.op("Concat", *joined, axis=3)], [finest]
+    return levels, grid_hws
+
+
+def _distances(b: Builder, stages: Sequence[str], spec: EncoderSpec, model: Model, geometry: Geometry) -> list[str]:
+    """Stage features -> patch distances (h, w) a level, on the common scale."""
+    levels, grid_hws = _levels(b, stages, spec, geometry)
+    return [
+        _nearest(b, level, bank, grid_hw, scale)
+        for level, bank, grid_hw, scale in zip(levels, model.banks, grid_hws, model.level_scale, strict=True)
+    ]
+
+
+def _enlarged(b: Builder, x: str, shape: Sequence[int]) -> str:
+    return b.op("Resize", x, "", "", b.ints(*shape), mode="linear", coordinate_transformation_mode="half_pixel")
+
+
+def _nearest(b: Builder, level: str, bank: MemoryBank, grid_hw: tuple[int, int], scale: float) -> str:
+    """`MemoryBank.nearest` as nodes: (1, h, w, d) -> (h, w)."""
+    q = b.op("Reshape", level, b.ints(-1, bank.vectors.shape[1]))
+    if bank.metric == "cosine":
+        length = b.op("Sqrt", b.op("ReduceSum", b.op("Mul", q, q), b.ints(1)))
+        q = b.op("Div", q, b.op("Max", length, b.constant(1e-12)))
+    mean = bank.vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    vectors: Float32Array = bank.vectors - mean
+    q = b.op("Sub", q, b.constant(mean[None]))
+    product = b.op("MatMul", q, b.constant(-2 * vectors.T))
+    product = b.op("Add", product, b.constant(np.einsum("ij,ij->i", vectors, vectors)[None]))
+    smallest = b.op("ReduceMin", product, b.ints(1))
+    squared = b.op("Relu", b.op("Add", smallest, b.op("ReduceSum", b.op("Mul", q, q), b.ints(1))))
+    distance = b.op("Sqrt", squared) if bank.metric == "l2" else b.op("Mul", squared, b.constant(0.5))
+    return b.op("Div", b.op("Reshape", distance, b.ints(*grid_hw)), b.constant(scale))
+
+
+def _verdict(b: Builder, grids: Sequence[str], model: Model, geometry: Geometry, spec: EncoderSpec) -> None:
+    """Patch distances -> the outputs, as `scoring.top_mean_score` and `scoring.anomaly_map` do."""
+    scoring: ScoringConfig = model.scoring
+    scores, maps = [], []
+    for at, grid in enumerate(grids):
+        stride = min(spec.strides) if spec.fusion == "concat" else spec.strides[at]
+        grid_hw = _grid(geometry, stride)
+        weights = patch_weights(geometry, grid_hw, scoring.edge_weight)
+        fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
+        counted = b.op("Reshape", b.op("Mul", grid, b.constant(weights)), b.ints(-1))
+        b.op("TopK", counted, b.ints(max(1, int(weights.size * fraction))), outputs=2, axis=0)
+        scores.append(b.op("ReduceMean", b.nodes[-1].output[0], b.ints(0), keepdims=1))
+        maps.append(_enlarged(b, b.op("Reshape", grid, b.ints(1, 1, *grid_hw)), (1, 1, *geometry.input_hw)))
+    score = b.op("Max", *scores)
+    heat = b.op("Max", *maps)
+    if scoring.sigma > 0:
+        sigma = scoring.sigma * model.image_size / 256
+        # OpenCV's choice of the kernel's size for float pictures.
+        heat = _filtered(b, heat, cv2.getGaussianKernel(int(np.rint(sigma * 8 + 1)) | 1, sigma).ravel())
+    heat = b.op("Slice", heat, b.ints(0, 0), b.ints(*geometry.content_hw), b.ints(2, 3))
+    threshold = b.constant([model.threshold])
+    for kind, inputs, name in (
+        ("Identity", [score], "score"),
+        ("Identity", [threshold], "threshold"),
+        ("Greater", [score, threshold], "is_anomalous"),
+        ("Reshape", [heat, b.ints(*geometry.content_hw)], "anomaly_map"),
+    ):
+        b.op(kind, *inputs)
+        b.nodes[-1].output[0] = name

@@ -1,0 +1,220 @@
+"""Write a product in a form that other runtimes read: files, a manifest, and the parity report."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from fewshot_ad.encoder.weights import encoder_file
+from fewshot_ad.errors import ExportError
+from fewshot_ad.export.parity import Exported, ParityReport, check_parity, proof_photographs
+from fewshot_ad.images import Float32Array, Geometry, Uint8Array
+from fewshot_ad.scoring import anomaly_map, top_mean_score
+
+if TYPE_CHECKING:
+    from fewshot_ad.inspector import Inspector
+
+Target: TypeAlias = Literal["openvino", "onnx", "onnx-single"]
+TARGETS: tuple[Target, ...] = ("openvino", "onnx", "onnx-single")
+MANIFEST_SCHEMA = 1
+
+
+def export(
+    inspector: Inspector,
+    folder: str | os.PathLike[str],
+    target: Target = "onnx-single",
+    *,
+    photo_hw: tuple[int, int] | None = None,
+    photographs: Sequence[Uint8Array] | None = None,
+) -> ParityReport:
+    """Write a product so that it runs without this package, or not at all.
+
+    `onnx-single`: one file, photograph in, score and map out, for any ONNX Runtime. `openvino`: the same as OpenVINO
+    IR. `onnx`: the encoder and the memory banks apart, for those who search on their own.
+
+    Support photographs (those that travel with the product, unless others are given), their views and drawn defects go
+    through both the product and the files as a consumer would run them; nothing is released if they differ.
+
+    Args:
+        inspector: The product.
+        folder: Where to write; made if it is not there. Files of an earlier export are replaced once all is proven.
+        target: What to write.
+        photo_hw: Height and width of the photographs to come; a graph is for one size. None takes the support set's.
+        photographs: (H, W, 3) uint8 RGB to prove it on instead of those inside the product.
+
+    Returns:
+        The parity report, which is also saved as `parity.json`.
+
+    Raises:
+        ExportError: The target or the product's settings do not allow it, or the exported model says something else.
+    """
+    if target not in TARGETS:
+        raise ExportError(f"expected target among {TARGETS}, got {target!r}.")
+    if inspector.scoring.image_score != "top_mean":
+        raise ExportError(
+            f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbours of "
+            "neighbours is no fixed graph. Enroll with top_mean."
+        )
+    if photo_hw is None:
+        if not inspector.references:
+            raise ExportError("this product holds no support photograph to tell the size from. Give photo_hw.")
+        photo_hw = inspector.references[0].photo_hw
+    proof = proof_photographs(inspector, photo_hw, photographs)
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as made:
+            staged = Path(made)
+            run = _WRITERS[target](inspector, staged, photo_hw)
+            report = check_parity(inspector, run, proof, target)
+            (staged / "parity.json").write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
+            _write_manifest(inspector, staged, target, photo_hw)
+            for path in sorted(staged.iterdir()):
+                os.replace(path, folder / path.name)
+    except OSError as error:
+        raise ExportError(
+            f"{folder}: cannot be written ({error.strerror or error}). Free some space or choose a folder you may "
+            "write to."
+        ) from error
+    return report
+
+
+def _onnx_graph(inspector: Inspector, path: Path, photo_hw: tuple[int, int], whole: bool = True) -> None:
+    try:
+        import onnx
+
+        from fewshot_ad.export.graph import levels_graph, single_graph
+    except ImportError as error:
+        raise ExportError(
+            f"export needs the extra 'onnx' (no module {error.name}): pip install 'fewshot-ad[onnx]'."
+        ) from error
+    spec, model = inspector.encoder.spec, inspector.model
+    file, outputs = encoder_file(spec.name), [f"stage{s}" for s in spec.stages]
+    if whole:
+        graph = single_graph(file, outputs, spec, model, photo_hw)
+    else:
+        graph = levels_graph(file, outputs, spec, Geometry.fit(photo_hw, model.image_size, spec.multiple))
+    onnx.save(graph, str(path))
+
+
+def _write_single(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> Exported:
+    path = folder / "product.onnx"
+    _onnx_graph(inspector, path, photo_hw)
+    session = _session(path)
+
+    def run(photograph: Uint8Array) -> tuple[float, bool, Float32Array]:
+        score, flag, heat = session.run(["score", "is_anomalous", "anomaly_map"], {"photograph": photograph})
+        return float(score[0]), bool(flag[0]), heat
+
+    return run
+
+
+def _session(path: Path) -> Any:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise ExportError(
+            "the proof of an export needs ONNX Runtime: pip install 'fewshot-ad[onnx]', or use target='openvino'."
+        ) from error
+    return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def _write_openvino(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> Exported:
+    import openvino as ov
+
+    path = folder / "product.xml"
+    whole = folder / "whole.onnx"
+    _onnx_graph(inspector, whole, photo_hw)
+    ov.save_model(ov.Core().read_model(whole), path, compress_to_fp16=False)
+    whole.unlink()
+    config = {"INFERENCE_PRECISION_HINT": inspector.encoder.spec.precision, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = ov.Core().compile_model(path, "CPU", config)
+
+    def run(photograph: Uint8Array) -> tuple[float, bool, Float32Array]:
+        result = compiled([photograph])
+        return float(result["score"][0]), bool(result["is_anomalous"][0]), result["anomaly_map"]
+
+    return run
+
+
+def _write_parts(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> Exported:
+    spec, model = inspector.encoder.spec, inspector.model
+    _onnx_graph(inspector, folder / "encoder.onnx", photo_hw, whole=False)
+    for at, bank in enumerate(model.banks):
+        np.save(folder / f"bank{at}.npy", bank.vectors, allow_pickle=False)
+    session = _session(folder / "encoder.onnx")
+    vectors = [np.load(folder / f"bank{at}.npy", allow_pickle=False) for at in range(len(model.banks))]
+    geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
+
+    def run(photograph: Uint8Array) -> tuple[float, bool, Float32Array]:
+        outputs = session.run(None, {"photograph": geometry.to_input(photograph)[None]})
+        grids = []
+        for output, bank, scale in zip(outputs, vectors, model.level_scale, strict=True):
+            q = output[0].reshape(-1, output.shape[-1]).astype(np.float64)
+            if model.scoring.metric == "cosine":
+                q = q / np.maximum(np.linalg.norm(q, axis=1, keepdims=True), 1e-12)
+            b = bank.astype(np.float64)
+            squared = (q**2).sum(1) + ((b**2).sum(1) - 2 * q @ b.T).min(1)
+            distance = np.sqrt(squared.clip(0)) if model.scoring.metric == "l2" else squared / 2
+            grids.append((distance / scale).astype(np.float32).reshape(output.shape[1:3]))
+        score = top_mean_score(grids, geometry, model.scoring)
+        heat = anomaly_map(grids, geometry, model.scoring.sigma, model.image_size)
+        return score, score > model.threshold, heat
+
+    return run
+
+
+_WRITERS: dict[Target, Callable[[Inspector, Path, tuple[int, int]], Exported]] = {
+    "onnx-single": _write_single,
+    "openvino": _write_openvino,
+    "onnx": _write_parts,
+}
+
+
+def _write_manifest(inspector: Inspector, folder: Path, target: Target, photo_hw: tuple[int, int]) -> None:
+    info = inspector.info()
+    spec, model = inspector.encoder.spec, inspector.model
+    geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
+    whole = target != "onnx"
+    manifest = {
+        "schema": MANIFEST_SCHEMA,
+        "product": inspector.product,
+        "target": target,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "files": {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.iterdir())
+            if path.name != "manifest.json"
+        },
+        "input": {
+            "name": "photograph",
+            "shape": [*photo_hw, 3] if whole else [1, *geometry.input_hw, 3],
+            "dtype": "uint8",
+            "color": "rgb",
+        },
+        "outputs": ["score", "threshold", "is_anomalous", "anomaly_map"]
+        if whole
+        else [f"level{at}" for at in range(len(spec.dims))],
+        "preprocessing": {
+            **info["preprocessing"],
+            "inside_the_graph": whole,
+            "content_hw": list(geometry.content_hw),
+            "input_hw": list(geometry.input_hw),
+        },
+        "threshold": model.threshold,
+        "map_scale": dataclasses.asdict(model.map_scale),
+        "scoring": info["scoring"],
+        "level_scale": list(model.level_scale),
+        "encoder": info["encoder"],
+        "versions": info["versions"],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")

@@ -1,0 +1,122 @@
+"""The parity gate: nothing is released that says something else than the product it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import cv2
+import numpy as np
+
+from fewshot_ad.defects import random_defect
+from fewshot_ad.errors import ExportError
+from fewshot_ad.images import Float32Array, Uint8Array
+
+if TYPE_CHECKING:
+    from fewshot_ad.inspector import Inspector
+
+# Largest difference of a score or of a map, as a share of its threshold. Where photographs are enlarged a grey level
+# may be rounded the other way in OpenCV and in a graph; anything that goes wrong differs by far more.
+TOLERANCE = 0.01
+MAX_PHOTOGRAPHS = 4
+Exported: TypeAlias = Callable[[Uint8Array], tuple[float, bool, Float32Array]]
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """How far an exported model is from the product.
+
+    Attributes:
+        target: What was exported.
+        photographs: Number of photographs and views that were compared.
+        anomalous: How many of them the product calls anomalous.
+        score_difference: Largest |difference| of an image score, as a share of the threshold.
+        map_difference: Largest |difference| of a map, as a share of its threshold.
+        decision_flips: Photographs that are judged differently.
+        tolerance: What the differences may be.
+    """
+
+    target: str
+    photographs: int
+    anomalous: int
+    score_difference: float
+    map_difference: float
+    decision_flips: int
+    tolerance: float = TOLERANCE
+
+
+def proof_photographs(
+    inspector: Inspector, photo_hw: tuple[int, int], photographs: Sequence[Uint8Array] | None = None
+) -> list[Uint8Array]:
+    """Photographs (H, W, 3) of one size to compare on: support photographs, their views, and drawn defects.
+
+    Args:
+        inspector: The product; its own support photographs are enlarged to the photographs' size.
+        photo_hw: Height and width.
+        photographs: Others to take instead.
+
+    Raises:
+        ExportError: There is none, or one is not of that size.
+    """
+    if photographs is None:
+        size = photo_hw[::-1]
+        photographs = [
+            cv2.resize(reference.content, size, interpolation=cv2.INTER_CUBIC) for reference in inspector.references
+        ]
+    photographs = list(photographs)[:MAX_PHOTOGRAPHS]
+    if not photographs:
+        raise ExportError(
+            "this product holds no support photograph to prove the export on: they are too large to travel with it. "
+            "Give good photographs with photographs= (command line: --photographs FOLDER)."
+        )
+    wrong = [p.shape for p in photographs if p.shape != (*photo_hw, 3)]
+    if wrong:
+        raise ExportError(
+            f"expected photographs of {photo_hw[1]} x {photo_hw[0]} pixels, got shape {wrong[0]}. A graph is for one "
+            "size; give photo_hw (command line: --size WIDTHxHEIGHT)."
+        )
+    rng = np.random.default_rng(0)
+    everything = np.full(photo_hw, 255, np.uint8)
+    proof = []
+    for photograph in photographs:
+        proof += [photograph, *(view.apply(photograph, everything)[0] for view in inspector.enrolment.views)]
+        proof += [random_defect(photograph, rng) for _ in range(4)]
+    return proof
+
+
+def check_parity(inspector: Inspector, run: Exported, proof: Sequence[Uint8Array], target: str) -> ParityReport:
+    """Send photographs through the product and the exported model.
+
+    Args:
+        inspector: The product.
+        run: The exported model: photograph (H, W, 3) uint8 -> score, decision, map at the working scale.
+        proof: The photographs.
+        target: For the report.
+
+    Raises:
+        ExportError: A score or a map differs by more than the tolerance, or a decision flips.
+    """
+    score_off = map_off = 0.0
+    flips = anomalous = 0
+    scale = inspector.model.map_scale.threshold
+    for photograph in proof:
+        wanted = inspector.inspect(photograph)
+        score, flag, heat = run(np.ascontiguousarray(photograph))
+        score_off = max(score_off, abs(score - wanted.score) / wanted.threshold)
+        map_off = max(map_off, float(np.abs(heat - wanted.working_map).max()) / scale)
+        flips += flag != wanted.is_anomalous
+        anomalous += wanted.is_anomalous
+    report = ParityReport(target, len(proof), anomalous, score_off, map_off, flips)
+    if flips or max(score_off, map_off) > TOLERANCE:
+        raise ExportError(
+            f"the exported model ({target}) does not say what the product says: scores differ by up to "
+            f"{score_off:.2%} and maps by up to {map_off:.2%} of their thresholds ({TOLERANCE:.0%} allowed), {flips} "
+            f"of {len(proof)} decisions flip. Nothing was released."
+            + (
+                " The product was enrolled with bf16; enroll with precision='f32' to export it."
+                if inspector.encoder.spec.precision != "f32"
+                else ""
+            )
+        )
+    return report
