@@ -387,6 +387,45 @@ def export(
 
 
 @app.command()
+def bench(
+    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    minutes: Annotated[float, typer.Option(min=0, help="How long; 0 makes 200 inspections.")] = 0.0,
+    photographs: Annotated[
+        str | None, typer.Option(help="Photographs to inspect. Default: the support photographs inside the product.")
+    ] = None,
+    engine: EngineChoice = None,
+    threads: ThreadsChoice = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure inspections on this machine: p50, p95, p99 in milliseconds, by stage, and minute by minute."""
+    with reported_errors(as_json):
+        from fewshot_ad.bench import bench as measure
+        from fewshot_ad.bench import own_photographs
+        from fewshot_ad.images import expand_sources, read_image
+        from fewshot_ad.inspector import Inspector
+
+        inspector = Inspector.load(artefact, engine=engine.value if engine else None, threads=threads)  # type: ignore[arg-type]
+        if photographs:
+            pictures = [read_image(source) for source in expand_sources(photographs)]
+        else:
+            pictures = own_photographs(inspector)
+
+        def window(figures: dict[str, float]) -> None:
+            if not as_json:
+                say(f"  a minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
+
+        report = measure(inspector, pictures, minutes * 60, window)
+    if as_json:
+        print_json(report)
+        return
+    height, width, _ = report["photograph"]
+    say(f"{report['inspections']} inspections of {width} x {height} pixels, decoded, each with a full-size map:")
+    say(f"p50 {report['p50']} ms, p95 {report['p95']}, p99 {report['p99']}, largest {report['max']}")
+    say(f"{report['per_second']} a second; the first took {report['first']} ms (it compiles the network)")
+    say("medians by stage: " + ", ".join(f"{stage} {ms}" for stage, ms in report["stages"].items()))
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Check this installation: versions, engines, threads, weights, and a timing; writes nothing."""
     with reported_errors(as_json):

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import openvino
@@ -312,7 +311,10 @@ class MemoryBank:
         return NearestSearch(self.vectors, self._threads, self._lasting)
 
     @functools.cached_property
-    def _index(self) -> faiss.IndexFlatL2:
+    def _index(self) -> Any:
+        # Imported here: an inspection does without it, and it takes a tenth of a second.
+        import faiss
+
         index = faiss.IndexFlatL2(self.vectors.shape[1])
         index.add(self.vectors)
         return index
