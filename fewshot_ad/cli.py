@@ -72,6 +72,13 @@ class PresetOption(str, Enum):
     accurate = "accurate"
 
 
+class DeviceOption(str, Enum):
+    """Devices by name."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
 class TargetOption(str, Enum):
     """Forms of an export by name."""
 
@@ -107,6 +114,10 @@ WeightsChoice = Annotated[
     Path | None, typer.Option(help="Weights of a timm model: .safetensors, or a .pth state dict.")
 ]
 ThreadsChoice = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all.")]
+DeviceChoice = Annotated[
+    DeviceOption,
+    typer.Option(help="cuda: an NVIDIA GPU, by ONNX Runtime or torch; the CPU stands in if there is none."),
+]
 DownloadChoice = Annotated[
     bool, typer.Option("--allow-download", help="Let timm fetch a model's weights from the internet.")
 ]
@@ -185,6 +196,7 @@ def enroll(
     weights: WeightsChoice = None,
     allow_download: DownloadChoice = False,
     threads: ThreadsChoice = None,
+    device: DeviceChoice = DeviceOption.cpu,
     as_json: JsonOption = False,
 ) -> None:
     """Enroll a product from 2 to 8 good photographs; a few seconds, nothing is trained."""
@@ -217,6 +229,7 @@ def enroll(
             weights=weights,
             allow_download=allow_download,
             threads=threads,
+            device=device.value,  # type: ignore[arg-type]
         )
         inspector.save(output)
     if as_json:
@@ -268,6 +281,7 @@ def inspect(
     weights: WeightsChoice = None,
     allow_download: DownloadChoice = False,
     threads: ThreadsChoice = None,
+    device: DeviceChoice = DeviceOption.cpu,
     as_json: JsonOption = False,
 ) -> None:
     """Inspect photographs: a verdict line each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
@@ -284,6 +298,7 @@ def inspect(
             weights=weights,
             allow_download=allow_download,
             threads=threads,
+            device=device.value,  # type: ignore[arg-type]
         )
         if threshold is not None:
             inspector.threshold = threshold

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from fewshot_ad.artefact import describe, pack, read_artefact, unpack, write_artefact
 from fewshot_ad.calibration import Calibration
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, is_shipped, load_encoder
-from fewshot_ad.encoder.engine import EngineName, Precision, has_bf16
+from fewshot_ad.encoder.engine import Device, EngineName, Precision, has_bf16
 from fewshot_ad.enrolment import (
     Embedded,
     Enrolled,
@@ -138,6 +138,7 @@ class Inspector:
         weights: str | os.PathLike[str] | None = None,
         allow_download: bool = False,
         threads: int | None = None,
+        device: Device = "cpu",
     ) -> Inspector:
         """Enroll a product from good photographs, 2 to 8 of them as a rule.
 
@@ -165,7 +166,8 @@ class Inspector:
             norm_power: 0..1, see `encoder.EncoderSpec`.
             weights: Local weights of a timm model.
             allow_download: Let timm fetch weights from the internet.
-            threads: Number of CPU threads.
+            threads: Number of CPU threads; None takes all. OpenVINO pins them to cores of their own.
+            device: `cpu`, or `cuda`, see `encoder.load_encoder`.
 
         Raises:
             SupportSetError: No usable photograph, or a setting that makes no sense.
@@ -198,10 +200,17 @@ class Inspector:
             weights=weights,
             allow_download=allow_download,
             threads=threads,
+            device=device,
         )
         faster: Encoder | None = None
         if not isinstance(encoder, Encoder):
-            if precision == "auto" and engine in (None, "openvino") and has_bf16() and is_shipped(encoder):
+            if (
+                precision == "auto"
+                and device == "cpu"
+                and engine in (None, "openvino")
+                and has_bf16()
+                and is_shipped(encoder)
+            ):
                 faster = load(encoder, precision="bf16")
             encoder = load(encoder, precision="f32" if precision == "auto" else precision)
         choice: Choice = choose(support.images, views, image_size, encoder, scoring, seed, progress)
@@ -420,6 +429,7 @@ class Inspector:
         weights: str | os.PathLike[str] | None = None,
         allow_download: bool = False,
         threads: int | None = None,
+        device: Device = "cpu",
     ) -> Inspector:
         """Load a product; what was enrolled elsewhere gives the same number here, or is refused with the reason.
 
@@ -430,7 +440,8 @@ class Inspector:
             engine: Engine to run on; any gives the same scores.
             weights: Local weights, if the product was enrolled with a timm model.
             allow_download: Let timm fetch such weights from the internet.
-            threads: Number of CPU threads.
+            threads: Number of CPU threads; None takes all. OpenVINO pins them to cores of their own.
+            device: `cpu`, or `cuda`, see `encoder.load_encoder`.
 
         Raises:
             NotEnrolledError: There is no such file.
@@ -450,6 +461,7 @@ class Inspector:
                 weights=weights,
                 allow_download=allow_download,
                 threads=threads,
+                device=device,
             )
         if encoder.spec != spec:
             differing = [

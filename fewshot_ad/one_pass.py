@@ -37,7 +37,7 @@ class OnePass:
     @staticmethod
     def fits(encoder: Encoder) -> bool:
         """Whether an encoder can be part of such a graph."""
-        return isinstance(encoder.engine, OpenVINOEngine)
+        return isinstance(encoder.engine, OpenVINOEngine) and encoder.engine.makes_levels
 
     def graph(self) -> Any:
         """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> (h, w) float32 distances a level; N is 1."""

@@ -6,7 +6,8 @@ import pytest
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrolment import POOL_LIMIT, build, embed_support, hold_out, odd_ones_out
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.memory_bank import MemoryBank, greedy_coreset
+from fewshot_ad.images import Geometry
+from fewshot_ad.memory_bank import MemoryBank, greedy_coreset, nearest_of_others
 from fewshot_ad.scoring import ScoringConfig, measure
 from fewshot_ad.support import parse_views, read_support
 
@@ -85,3 +86,31 @@ def test_odd_one_out_is_named() -> None:
     assert len(notes) == 1
     assert "unlike the others: c" in notes[0]
     assert odd_ones_out([1.0, 3.0], ["a", "b"]) == ()
+
+
+def test_of_many_photographs_an_even_choice_is_held_out(
+    parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewshot_ad.enrolment.STAND_IN_LIMIT", 3 * 16 * 16)
+    support = embedded(parts, "hflip", encoder)
+    assert [s.image for s in support.stand_ins] == [0, 2, 4]
+    enrolled = build(support, ScoringConfig(), 128, 500, 0)
+    assert enrolled.calibration.n == len(enrolled.calibration.scores) == 3
+
+
+def test_replacements_are_the_nearest_of_another_group() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(3000, 20)).astype(np.float32)
+    groups = rng.integers(0, 4, 3000).astype(np.int32)
+    picked = rng.permutation(3000)[:200]
+    distances = ((points[picked][:, None].astype(np.float64) - points[None]) ** 2).sum(2)
+    distances[groups[picked][:, None] == groups[None]] = np.inf
+    np.testing.assert_array_equal(nearest_of_others(points, picked, groups), distances.argmin(1))
+
+
+def test_support_photographs_travel_with_the_product(parts: list[np.ndarray], encoder: Encoder) -> None:
+    support = embedded(parts, "hflip", encoder)
+    geometry = Geometry.fit((128, 128), 128, 16)
+    assert len(support.references) == 5
+    np.testing.assert_array_equal(support.references[1].content, geometry.scale(parts[1]))
+    assert support.references[1].photo_hw == (128, 128)

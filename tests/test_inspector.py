@@ -244,3 +244,52 @@ def test_bf16_is_an_option(parts: list[np.ndarray], broken_part: np.ndarray) -> 
     inspector = Inspector.from_support(parts, encoder=load_encoder(precision="bf16"), views="hflip", image_size=128)
     assert inspector.info()["encoder"]["precision"] == "bf16"
     assert inspector.inspect(broken_part).is_anomalous
+
+
+def test_a_photograph_is_added_to_a_live_product(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
+    live = Inspector.from_support(parts[:3], encoder=encoder, views="hflip", image_size=128, budget=400)
+    before = live.inspect(make_part(50)).score
+    # A good part of a kind not seen before: its negative.
+    other = 255 - make_part(60)
+    strange = live.inspect(other)
+    assert strange.is_anomalous
+    notes = live.add([other])
+    assert any("unlike the others: image[0]" in note for note in notes)
+    assert live.inspect(other).score < 0.2 * strange.score
+    assert not live.inspect(255 - make_part(61)).is_anomalous
+    assert live.inspect(make_part(50)).score == pytest.approx(before, rel=0.15)
+    assert live.calibration.n == 4
+    assert len(live.enrolment.support) == 4
+    assert len(live.banks[0]) == 400
+    assert 3 in live.banks[0].origin.image
+    live.save(tmp_path / "p.fsad")
+    again = Inspector.load(tmp_path / "p.fsad", encoder=encoder)
+    assert again.inspect(other).score == live.inspect(other).score
+    assert len(again.references) == 4
+    with pytest.raises(SupportSetError, match="identical to image"):
+        again.add([other])
+
+
+def test_a_threshold_set_by_hand_survives_an_addition(parts: list[np.ndarray], encoder: Encoder) -> None:
+    live = Inspector.from_support(parts[:3], encoder=encoder, views="hflip", image_size=128)
+    live.threshold = 9.0
+    live.add(parts[3])
+    assert live.threshold == 9.0
+    alone = Inspector.from_support(parts[:1], encoder=encoder, views="hflip", image_size=128)
+    with pytest.raises(SupportSetError, match="Enroll again from all"):
+        alone.add(parts[1])
+
+
+def test_warm_up_compiles_for_the_size_to_come(parts: list[np.ndarray], encoder: Encoder) -> None:
+    inspector = Inspector.from_support(parts[:2], encoder=encoder, views="hflip", image_size=128)
+    inspector.warm_up()
+    inspector.warm_up((64, 200))
+    assert inspector.inspect(np.zeros((64, 200, 3), np.uint8)).anomaly_map.shape == (64, 200)
+
+
+def test_threads_change_no_score(parts: list[np.ndarray], broken_part: np.ndarray) -> None:
+    scores = [
+        Inspector.from_support(parts[:3], views="hflip", image_size=128, threads=threads).inspect(broken_part).score
+        for threads in (1, 2)
+    ]
+    assert scores[0] == pytest.approx(scores[1], rel=1e-5)

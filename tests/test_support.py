@@ -102,3 +102,21 @@ def test_unreadable_support_set_names_the_reason(tmp_path: Path) -> None:
 
 def test_one_photograph_is_enough_but_said_to_be_little(parts: list[np.ndarray]) -> None:
     assert "only one photograph" in read_support(parts[0]).notes[0]
+
+
+def test_a_large_support_set_is_read_again_instead_of_kept(part_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = read_support(part_folder).images
+    monkeypatch.setattr("fewshot_ad.support.KEPT_BYTES", 2 * 128 * 128 * 3)
+    calls: list[tuple[str, int, int]] = []
+    streamed = read_support(part_folder, progress=lambda *call: calls.append(call)).images
+    assert [image.kept is None for image in streamed] == [False, False, True, True, True]
+    for a, b in zip(kept, streamed, strict=True):
+        np.testing.assert_array_equal(a.pixels, b.pixels)
+    assert calls[-1] == ("read", 5, 5)
+    path = streamed[-1].source
+    cv2.imwrite(str(path), np.zeros((128, 128, 3), np.uint8))
+    with pytest.raises(SupportSetError, match="changed while"):
+        _ = streamed[-1].pixels
+    path.unlink()
+    with pytest.raises(SupportSetError, match="cannot be now"):
+        _ = streamed[-1].pixels

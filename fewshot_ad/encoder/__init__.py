@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 
 from fewshot_ad.encoder.engine import (
+    DEVICES,
     ENGINES,
     PRECISIONS,
+    Device,
     Engine,
     EngineName,
     Levels,
@@ -150,6 +152,7 @@ def load_encoder(
     weights: str | os.PathLike[str] | None = None,
     allow_download: bool = False,
     threads: int | None = None,
+    device: Device = "cpu",
 ) -> Encoder:
     """Load an encoder by name.
 
@@ -166,6 +169,8 @@ def load_encoder(
         weights: Local weights of a timm model: `.safetensors`, or a `.pth` state dict.
         allow_download: Let timm fetch the weights from the internet if no file is given.
         threads: Number of CPU threads; None leaves it to the engine.
+        device: `cpu`, or `cuda` for an NVIDIA GPU: on ONNX Runtime unless the engine is torch. Where there is no GPU
+            a warning is logged and the CPU does it.
 
     Raises:
         WeightsError: The name, engine, precision or weights cannot be had; the message names the way out.
@@ -178,6 +183,10 @@ def load_encoder(
         raise WeightsError(f"expected precision among {PRECISIONS}, got {precision!r}.")
     if engine is not None and engine not in ENGINES:
         raise WeightsError(f"expected engine among {ENGINES}, got {engine!r}.")
+    if device not in DEVICES:
+        raise WeightsError(f"expected device among {DEVICES}, got {device!r}.")
+    if device == "cuda" and engine == "openvino":
+        raise WeightsError("engine='openvino' runs on the CPU. For device='cuda' use engine='onnxruntime' or 'torch'.")
     folder = None
     if name.endswith(".json"):
         card: WeightsCard | None = WeightsCard.read(Path(name))
@@ -201,7 +210,7 @@ def load_encoder(
             precision,
             norm_power,
         )
-        return Encoder(spec, TorchEngine(pyramid, precision, threads), "torch", threads)
+        return Encoder(spec, TorchEngine(pyramid, precision, threads, device), "torch", threads)
     if weights is not None:
         raise WeightsError(f"{name} ships with its weights; weights= is for timm models. Drop one of the two.")
     used = tuple(sorted(set(stages))) if stages is not None else card.default_stages
@@ -221,11 +230,12 @@ def load_encoder(
         max(card.strides) if card.embedding in used else 1,
     )
     if engine == "torch":
-        return Encoder(spec, TorchEngine(_torch_network(card, folder, used), precision, threads), "torch", threads)
+        network = _torch_network(card, folder, used)
+        return Encoder(spec, TorchEngine(network, precision, threads, device), "torch", threads)
     outputs = [f"stage{s}" for s in used]
     file = verified_file(card, folder)
-    if engine == "onnxruntime":
-        return Encoder(spec, OnnxRuntimeEngine(file, outputs, precision, threads), "onnxruntime", threads)
+    if engine == "onnxruntime" or device == "cuda":
+        return Encoder(spec, OnnxRuntimeEngine(file, outputs, precision, threads, device), "onnxruntime", threads)
     levels = Levels(norm_power, tuple(s != card.embedding for s in used), fusion == "concat")
     return Encoder(spec, OpenVINOEngine(file, outputs, precision, threads, levels), "openvino", threads)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ EngineName: TypeAlias = Literal["openvino", "onnxruntime", "torch"]
 Precision: TypeAlias = Literal["f32", "bf16"]
 ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime", "torch")
 PRECISIONS: tuple[Precision, ...] = ("f32", "bf16")
+Device: TypeAlias = Literal["cpu", "cuda"]
+DEVICES: tuple[Device, ...] = ("cpu", "cuda")
+
+logger = logging.getLogger(__name__)
 
 # A model compiled for one fixed input size is about a fifth faster than one for any size. A line has one camera, so a
 # few sizes get their own; a stream of ever-changing sizes is served by the model for any size.
@@ -199,12 +204,22 @@ def _make_levels(stages: list[Any], levels: Levels) -> list[Any]:
     return [ops.concat([made[0], *enlarged], 3)]
 
 
+def no_gpu(reason: str) -> None:
+    """Say that the CPU stands in for a GPU that is not there; the scores are the same."""
+    logger.warning("device='cuda': %s. Going on with the CPU: the same scores, slower.", reason)
+
+
 class OnnxRuntimeEngine:
-    """ONNX Runtime on the CPU (extra `onnx`). Arguments as for `OpenVINOEngine`; float32 only."""
+    """ONNX Runtime on the CPU (extra `onnx`) or an NVIDIA GPU (onnxruntime-gpu in its place).
+
+    Arguments as for `OpenVINOEngine`; float32 only.
+    """
 
     makes_levels = False
 
-    def __init__(self, path: Path, outputs: Sequence[str], precision: Precision, threads: int | None) -> None:
+    def __init__(
+        self, path: Path, outputs: Sequence[str], precision: Precision, threads: int | None, device: Device = "cpu"
+    ) -> None:
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -218,7 +233,14 @@ class OnnxRuntimeEngine:
         options = ort.SessionOptions()
         if threads is not None:
             options.intra_op_num_threads = threads
-        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if device == "cuda":
+            if "CUDAExecutionProvider" in ort.get_available_providers():
+                # TF32 would make a GPU's float32 scores differ from everybody else's.
+                providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": 0}))
+            else:
+                no_gpu("ONNX Runtime has no CUDA here: pip install onnxruntime-gpu in place of onnxruntime")
+        self._session = ort.InferenceSession(str(path), options, providers=providers)
         self._input = self._session.get_inputs()[0].name
         self._outputs = list(outputs)
 
@@ -234,17 +256,21 @@ class TorchEngine:
         pyramid: The network, with the stages that are wanted.
         precision: `f32` or `bf16`.
         threads: Number of CPU threads, for the whole process (torch has no other way); None leaves it alone.
+        device: `cpu` or `cuda`.
     """
 
     makes_levels = False
 
-    def __init__(self, pyramid: Pyramid, precision: Precision, threads: int | None) -> None:
+    def __init__(self, pyramid: Pyramid, precision: Precision, threads: int | None, device: Device = "cpu") -> None:
         import torch
 
         if threads is not None:
             torch.set_num_threads(threads)
         self._torch = torch
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cuda" and not torch.cuda.is_available():
+            no_gpu("torch sees no CUDA device")
+            device = "cpu"
+        self._device = device
         self._pyramid = pyramid.to(self._device)
         self._bf16 = precision == "bf16"
 

@@ -124,3 +124,22 @@ def test_bf16_stays_near_and_is_named() -> None:
 def test_wrong_options_are_refused(options: dict, says: str) -> None:
     with pytest.raises(WeightsError, match=says):
         load_encoder(**options)
+
+
+@pytest.mark.parametrize("engine", [None, "onnxruntime", "torch"])
+def test_without_a_gpu_the_cpu_stands_in_and_says_so(engine: str | None, caplog: pytest.LogCaptureFixture) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("THERE IS A GPU")
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    with caplog.at_level("WARNING"):
+        encoder = load_encoder(engine=engine, device="cuda")  # type: ignore[arg-type]
+    assert "Going on with the CPU" in caplog.text
+    np.testing.assert_allclose(encoder.encode(picture)[0], load_encoder().encode(picture)[0], atol=1e-3)
+
+
+def test_openvino_does_not_claim_a_gpu() -> None:
+    with pytest.raises(WeightsError, match="runs on the CPU"):
+        load_encoder(engine="openvino", device="cuda")
+    with pytest.raises(WeightsError, match="expected device among"):
+        load_encoder(device="tpu")  # type: ignore[arg-type]

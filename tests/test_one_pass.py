@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fewshot_ad import Inspector, ScoringConfig, load_encoder
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.encoder.engine import OpenVINOEngine, has_bf16
+from fewshot_ad.encoder.weights import encoder_file
+from fewshot_ad.images import Geometry
+from fewshot_ad.memory_bank import normalise
+from fewshot_ad.one_pass import OnePass
+
+
+@pytest.mark.parametrize("fusion", ["concat", "separate"])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("name", ["lite0_parts", "efficientnet_lite0"])
+def test_one_graph_says_what_encoder_and_bank_say(
+    parts: list[np.ndarray], broken_part: np.ndarray, name: str, metric: str, fusion: str
+) -> None:
+    inspector = Inspector.from_support(
+        parts,
+        encoder=name,
+        views="hflip",
+        image_size=128,
+        fusion=fusion,  # type: ignore[arg-type]
+        scoring=ScoringConfig(metric=metric),  # type: ignore[arg-type]
+    )
+    prepared = Geometry.fit(broken_part.shape[:2], 128, 16).to_input(broken_part)  # type: ignore[arg-type]
+    got = OnePass(inspector.encoder, inspector.banks)(prepared)
+    levels = inspector.encoder.encode(prepared)
+    assert len(got) == len(levels)
+    for grid, level, bank in zip(got, levels, inspector.banks, strict=True):
+        wanted, _ = bank.search(normalise(level.reshape(-1, level.shape[2]), metric))  # type: ignore[arg-type]
+        assert grid.shape == level.shape[:2]
+        # FAISS, an independent search; near zero the root magnifies rounding.
+        np.testing.assert_allclose(grid.ravel(), wanted[:, 0], rtol=2e-3, atol=2e-3)
+
+
+def test_any_size_and_many_sizes(inspector: Inspector) -> None:
+    one_pass = OnePass(inspector.encoder, inspector.banks)
+    rng = np.random.default_rng(0)
+    for i in range(11):  # more than get a graph of their own
+        picture = rng.integers(0, 255, (64 + 16 * i, 96, 3), np.uint8)
+        (grid,) = one_pass(picture)
+        (level,) = inspector.encoder.encode(picture)
+        wanted = inspector.banks[0].nearest(level.reshape(-1, level.shape[2]))
+        np.testing.assert_allclose(grid.ravel(), wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_only_engines_that_make_levels_fit(parts: list[np.ndarray]) -> None:
+    exported = load_encoder("efficientnet_lite0")
+    assert OnePass.fits(exported)
+    assert not OnePass.fits(load_encoder("efficientnet_lite0", engine="torch"))
+    # The stages as they are, neither scaled nor joined: not what the bank holds.
+    raw = OpenVINOEngine(encoder_file("efficientnet_lite0"), ["stage2", "stage3"], "f32", None)
+    encoder = Encoder(exported.spec, raw, "openvino", None)
+    assert not OnePass.fits(encoder)
+    wanted = Inspector.from_support(parts, encoder=exported, views="hflip", image_size=128)
+    got = Inspector.from_support(parts, encoder=encoder, views="hflip", image_size=128)
+    assert got.inspect(parts[0]).score == pytest.approx(wanted.inspect(parts[0]).score, rel=1e-3)
+    assert got.threshold == pytest.approx(wanted.threshold, rel=1e-3)
+
+
+@pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
+def test_bf16_keeps_distances(parts: list[np.ndarray], broken_part: np.ndarray) -> None:
+    for part in (parts[0], broken_part):
+        scores = []
+        for precision in ("f32", "bf16"):
+            inspector = Inspector.from_support(
+                parts[1:],
+                views="hflip",
+                image_size=128,
+                precision=precision,  # type: ignore[arg-type]
+            )
+            scores.append(inspector.inspect(part).severity)
+        assert scores[1] == pytest.approx(scores[0], rel=0.08)
