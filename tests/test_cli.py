@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
 from fewshot_ad.encoder import DEFAULT_ENCODER
+from tests.conftest import make_part
 
 runner = CliRunner()
 
@@ -152,9 +153,40 @@ def test_doctor_finds_this_installation_well() -> None:
     assert report["smoke_test"]["inspect_ms"]["total"] > 0
 
 
-@pytest.mark.parametrize("command", [[], ["enroll"], ["inspect"], ["info"], ["doctor"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["enroll"], ["add"], ["inspect"], ["info"], ["export"], ["bench"], ["doctor"], ["demo"]]
+)
 def test_help_teaches(command: list[str]) -> None:
     code, out, _ = run(*command, "--help")
     assert code == 0
     assert "Usage" in out
     assert len(out.split()) > 20
+
+
+def test_add_bench_and_export(artefact: Path, tmp_path: Path, broken_part: np.ndarray) -> None:
+    path = tmp_path / "further.png"
+    cv2.imwrite(str(path), make_part(70)[..., ::-1])
+    code, out, _ = run("add", artefact, path)
+    assert code == 0
+    assert "6 photographs now" in out
+    before = artefact.read_bytes()
+    code, _, err = run("add", artefact, path)
+    assert (code, artefact.read_bytes()) == (2, before)
+    assert "identical to further.png" in err
+
+    code, out, _ = run("bench", artefact)
+    assert code == 0
+    assert "p95" in out
+    report = json.loads(run("bench", artefact, "--photographs", path, "--threads", 1, "--json")[1])
+    assert report["photograph"] == [128, 128, 3]
+    assert report["threads"] == 1
+
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    code, out, _ = run("export", artefact, tmp_path / "out", "--size", "200x160")
+    assert code == 0
+    assert "no decision flips" in out
+    report = json.loads(run("export", artefact, tmp_path / "ov", "--target", "openvino", "--json")[1])
+    assert "product.xml" in report["files"]
+    assert report["parity"]["decision_flips"] == 0
+    assert run("export", artefact, tmp_path / "no", "--size", "large")[0] == 2
