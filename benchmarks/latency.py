@@ -80,8 +80,14 @@ def ours() -> dict[str, Any]:
     encoder.encode(np.zeros((256, 256, 3), np.uint8))
     rows: dict[str, Any] = {}
     start = time.perf_counter()
+    large = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256, budget=4000)
+    rows["enroll 8 photographs x 8 views at 256, bank 4000 (s)"] = time.perf_counter() - start
+    start = time.perf_counter()
+    large.add([pictures[8]])
+    rows["add 1 photograph to it (s)"] = time.perf_counter() - start
+    start = time.perf_counter()
     inspector = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256)
-    rows["enroll 8 photographs x 8 views at 256 (s)"] = time.perf_counter() - start
+    rows["enroll 8 photographs x 8 views at 256, bank 2000 (s)"] = time.perf_counter() - start
     start = time.perf_counter()
     Inspector.from_support(pictures[:8], encoder=encoder)
     rows["enroll 8 photographs, views and size auto (s)"] = time.perf_counter() - start
@@ -90,19 +96,38 @@ def ours() -> dict[str, Any]:
     greedy_coreset(embeddings, 4000)
     rows[f"coreset, {len(embeddings)} patches to 4000 (s)"] = time.perf_counter() - start
     query = pictures[8]
-    rows["inspect"] = timed(lambda: inspector.inspect(query))
+    rows["inspect"] = timed(lambda: inspector.inspect(query).anomaly_map)
+    rows["inspect, map not read"] = timed(lambda: inspector.inspect(query))
+    rows["inspect, bank 4000"] = timed(lambda: large.inspect(query).anomaly_map)
+    fast = Inspector.from_support(pictures[:8], preset="fast")
+    rows["inspect, preset fast"] = timed(lambda: fast.inspect(query).anomaly_map)
     timings = [inspector.inspect(query).timings_ms for _ in range(REPEATS)]
-    for stage in ("encode", "search", "map"):
+    for stage in ("resize", "encode", "search", "map"):
         values = [t[stage] for t in timings]
         rows[f"  {stage}"] = {"p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95))}
     small = np.ascontiguousarray(cv2.resize(query, (256, 256), interpolation=cv2.INTER_AREA))
     rows["bare encoder (OpenVINO, float32)"] = timed(lambda: encoder.encode(small))
+    rows["bare encoder, preset fast"] = timed(lambda: fast.encoder.encode(small))
+    for name, product in (("", inspector), (", preset fast", fast)):
+        start = time.perf_counter()
+        count = sum(1 for _ in product.inspect_batch([query] * 400))
+        rows[f"inspect_batch from memory{name} (photographs/s)"] = count / (time.perf_counter() - start)
     rows["peak memory (MB)"] = peak_megabytes()
     return rows
 
 
-def peer() -> dict[str, Any]:
-    """Anomalib's PatchCore with the same backbone, weights and number of bank vectors."""
+def peer_patchcore(
+    pictures: list[np.ndarray[Any, Any]], coreset: bool = True
+) -> tuple[Callable[[Any], Any], dict[str, Any], Any, Any]:
+    """Anomalib's PatchCore with the same backbone, weights and number of bank vectors.
+
+    Args:
+        pictures: The support set.
+        coreset: Whether to choose the vectors as it does; the first ones take as long to search.
+
+    Returns:
+        Inspection of a photograph; the time of enrolment; preparation of a photograph; the model.
+    """
     import timm
     import torch
     from anomalib.models.components import KCenterGreedy
@@ -112,7 +137,6 @@ def peer() -> dict[str, Any]:
     from fewshot_ad import load_encoder
     from fewshot_ad.encoder.pyramid import lite0_weights_file, read_state_dict
 
-    pictures = photographs(9)
     model = PatchcoreModel(layers=["blocks.2", "blocks.4"], backbone="tf_efficientnet_lite0", pre_trained=False)
     extractor = model.feature_extractor.feature_extractor
     names = timm.create_model("tf_efficientnet_lite0").state_dict()
@@ -123,20 +147,34 @@ def peer() -> dict[str, Any]:
         pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
         return (resize(pixels, [256, 256], antialias=True) - 0.5) / 0.5
 
-    embeddings = torch.from_numpy(pool(pictures[:8], load_encoder()))
-    start = time.perf_counter()
-    sampler = KCenterGreedy(embedding=embeddings, sampling_ratio=4000 / len(embeddings))
-    model.memory_bank = sampler.sample_coreset()
-    rows: dict[str, Any] = {f"coreset, {len(embeddings)} patches to 4000 (s)": time.perf_counter() - start}
+    # The initialisation's patches: as many, and of as many dimensions, as ours.
+    embeddings = torch.from_numpy(pool(pictures, load_encoder("efficientnet_lite0")))
+    rows: dict[str, Any] = {}
+    if coreset:
+        start = time.perf_counter()
+        sampler = KCenterGreedy(embedding=embeddings, sampling_ratio=4000 / len(embeddings))
+        model.memory_bank = sampler.sample_coreset()
+        rows[f"coreset, {len(embeddings)} patches to 4000 (s)"] = time.perf_counter() - start
+    else:
+        model.memory_bank = embeddings[:4000]
     model.eval()
-    query = pictures[8]
 
-    def inspect() -> Any:
+    def inspect(query: np.ndarray[Any, Any]) -> Any:
         with torch.inference_mode():
             heat = model(load(query)).anomaly_map
             return torch.nn.functional.interpolate(heat, size=query.shape[:2], mode="bilinear")
 
-    rows["inspect"] = timed(inspect)
+    return inspect, rows, load, model
+
+
+def peer() -> dict[str, Any]:
+    """Anomalib's side."""
+    import torch
+
+    pictures = photographs(9)
+    inspect, rows, load, model = peer_patchcore(pictures[:8])
+    query = pictures[8]
+    rows["inspect"] = timed(lambda: inspect(query))
     prepared = load(query)
 
     def bare() -> Any:
@@ -171,7 +209,10 @@ def main() -> None:
                 print(f"| {label} | {what} | {value:.2f} | |")
     if len(measured) == 2:
         a, b = measured.values()
-        print(f"\ninspect: {b['inspect']['p50'] / a['inspect']['p50']:.1f} x faster than anomalib PatchCore (p50)")
+        bare = a["bare encoder (OpenVINO, float32)"]["p50"]
+        print(f"\ninspect: {a['inspect']['p50'] / bare:.2f} x the bare encoder, of which the goal is 2.5")
+        for what in ("inspect", "inspect, bank 4000", "inspect, preset fast"):
+            print(f"{what}: {b['inspect']['p50'] / a[what]['p50']:.1f} x faster than anomalib PatchCore (p50)")
         cores = [next(v for k, v in rows.items() if k.startswith("coreset")) for rows in (a, b)]
         print(f"coreset: {cores[1] / cores[0]:.0f} x faster than anomalib KCenterGreedy")
 

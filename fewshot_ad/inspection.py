@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,13 +62,13 @@ class Inspection:
         threshold: Scores above it are anomalous.
         is_anomalous: The decision: `score > threshold`.
         severity: `score / threshold`; above 1 is anomalous.
-        working_map: (h, w) float32: smoothed distance to good patches, at the working scale.
         regions: Where, worst first; empty for a good part.
         map_scale: The fixed scale for showing the map.
         timings_ms: Milliseconds by stage (`decode`, `resize`, `encode`, `search`, `map`) and in `total`. Where encoder
             and search are one graph, `encode` is both and `search` only the score.
         photograph: (H, W, 3) uint8 RGB that was inspected; of an array that was RGB uint8 already, the array itself,
             so copy it before reusing its memory.
+        draw_map: Makes `working_map`.
         name: File name, or empty for one from memory.
     """
 
@@ -77,12 +78,17 @@ class Inspection:
     threshold: float
     is_anomalous: bool
     severity: float
-    working_map: Float32Array = field(repr=False)
     regions: tuple[Region, ...]
     map_scale: MapScale = field(repr=False)
     timings_ms: dict[str, float] = field(repr=False)
     photograph: Uint8Array = field(repr=False)
+    draw_map: Callable[[], Float32Array] = field(repr=False)
     name: str = ""
+
+    @functools.cached_property
+    def working_map(self) -> Float32Array:
+        """(h, w) float32: smoothed distance to good patches at the working scale, made when it is first read."""
+        return self.draw_map()
 
     @functools.cached_property
     def anomaly_map(self) -> Float32Array:

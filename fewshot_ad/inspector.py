@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -42,13 +42,15 @@ from fewshot_ad.one_pass import OnePass
 from fewshot_ad.precision import faster_precision
 from fewshot_ad.presets import PresetName
 from fewshot_ad.presets import preset as find_preset
-from fewshot_ad.scoring import Model, ScoringConfig, inspect_photograph
+from fewshot_ad.scoring import Model, Prepared, ScoringConfig, inspect_photograph, prepare
 from fewshot_ad.selection import Choice, choose
 from fewshot_ad.support import ViewsSpec, read_support
 
 logger = logging.getLogger(__name__)
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
+# Name, pixels or what is wrong with them, milliseconds of decoding.
+_Read: TypeAlias = "tuple[str, Uint8Array | ImageError, float]"
 
 
 class Inspector:
@@ -379,14 +381,19 @@ class Inspector:
             return
         sources = iter(expand_sources(images))
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fewshot-ad-decode") as pool:
-            ahead = deque(pool.submit(self._read, source, color) for source in islice(sources, 4))
+            ahead = deque(pool.submit(self._read_and_prepare, source, color) for source in islice(sources, 4))
             while ahead:
-                read = ahead.popleft().result()
-                ahead.extend(pool.submit(self._read, source, color) for source in islice(sources, 1))
-                yield self._settle(*read, errors)
+                read, prepared = ahead.popleft().result()
+                ahead.extend(pool.submit(self._read_and_prepare, source, color) for source in islice(sources, 1))
+                yield self._settle(*read, errors, prepared)
+
+    def _read_and_prepare(self, source: ImageSource, color: ColorOrder) -> tuple[_Read, Prepared | None]:
+        read = self._read(source, color)
+        pixels = read[1]
+        return read, None if isinstance(pixels, ImageError) else prepare(pixels, self._encoder, self._model)
 
     @staticmethod
-    def _read(source: ImageSource, color: ColorOrder) -> tuple[str, Uint8Array | ImageError, float]:
+    def _read(source: ImageSource, color: ColorOrder) -> _Read:
         start = time.perf_counter()
         name = image_name(source, 0) if isinstance(source, (str, os.PathLike)) else ""
         try:
@@ -396,10 +403,15 @@ class Inspector:
         return name, pixels, (time.perf_counter() - start) * 1e3
 
     def _settle(
-        self, name: str, pixels: Uint8Array | ImageError, decode_ms: float, errors: Literal["raise", "return"]
+        self,
+        name: str,
+        pixels: Uint8Array | ImageError,
+        decode_ms: float,
+        errors: Literal["raise", "return"],
+        prepared: Prepared | None = None,
     ) -> Inspection | ImageError:
         if not isinstance(pixels, ImageError):
-            return inspect_photograph(pixels, self._encoder, self._model, self.product, name, decode_ms)
+            return inspect_photograph(pixels, self._encoder, self._model, self.product, name, decode_ms, prepared)
         if errors == "raise":
             raise pixels
         return pixels

@@ -236,6 +236,29 @@ def find_regions(
     return tuple(sorted(regions, key=lambda r: -r.severity)[:MAX_REGIONS])
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A photograph made ready for the encoder.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, the encoder's input.
+        geometry: How the photograph lies in it.
+        milliseconds: What that took.
+    """
+
+    pixels: Uint8Array
+    geometry: Geometry
+    milliseconds: float
+
+
+def prepare(photograph: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
+    """Photograph (H, W, 3) uint8 RGB -> the encoder's input."""
+    start = time.perf_counter()
+    geometry = Geometry.fit(photograph.shape[:2], model.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
+    pixels = geometry.to_input(photograph)
+    return Prepared(pixels, geometry, (time.perf_counter() - start) * 1e3)
+
+
 def inspect_photograph(
     photograph: Uint8Array,
     encoder: Encoder,
@@ -243,6 +266,7 @@ def inspect_photograph(
     product: str,
     name: str = "",
     decode_ms: float = 0.0,
+    prepared: Prepared | None = None,
 ) -> Inspection:
     """Photograph (H, W, 3) uint8 RGB -> verdict. Every caller's decision is made here.
 
@@ -253,25 +277,28 @@ def inspect_photograph(
         product: Its name, for the record.
         name: Of the photograph, for the record.
         decode_ms: Milliseconds already spent on reading it.
+        prepared: The encoder's input, if it was made ahead.
     """
-    start = time.perf_counter()
-    height, width = photograph.shape[:2]
-    geometry = Geometry.fit((height, width), model.image_size, encoder.spec.multiple)
-    prepared = geometry.to_input(photograph)
-    resized = encoded = time.perf_counter()
+    prepared = prepared or prepare(photograph, encoder, model)
+    start = encoded = time.perf_counter()
+    geometry = prepared.geometry
     if model.one_pass is not None:
-        raw = model.one_pass(prepared)
+        raw = model.one_pass(prepared.pixels)
         encoded = time.perf_counter()
         grids = tuple(grid / np.float32(scale) for grid, scale in zip(raw, model.level_scale, strict=True))
         measured = Measurement(top_mean_score(grids, geometry, model.scoring), grids)
     else:
-        levels = encoder.encode(prepared)
+        levels = encoder.encode(prepared.pixels)
         encoded = time.perf_counter()
         measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
     searched = time.perf_counter()
-    heat = anomaly_map(measured.grids, geometry, model.scoring.sigma, model.image_size)
+    draw_map = functools.partial(anomaly_map, measured.grids, geometry, model.scoring.sigma, model.image_size)
     is_anomalous = measured.score > model.threshold
-    regions = find_regions(heat, model.map_scale, (height, width)) if is_anomalous else ()
+    regions: tuple[Region, ...] = ()
+    if is_anomalous:
+        heat = draw_map()
+        regions = find_regions(heat, model.map_scale, geometry.photo_hw)
+        draw_map = functools.partial(_drawn, heat)
     end = time.perf_counter()
     return Inspection(
         product=product,
@@ -280,17 +307,21 @@ def inspect_photograph(
         threshold=model.threshold,
         is_anomalous=is_anomalous,
         severity=measured.score / model.threshold,
-        working_map=heat,
         regions=regions,
         map_scale=model.map_scale,
         timings_ms={
             "decode": decode_ms,
-            "resize": (resized - start) * 1e3,
-            "encode": (encoded - resized) * 1e3,
+            "resize": prepared.milliseconds,
+            "encode": (encoded - start) * 1e3,
             "search": (searched - encoded) * 1e3,
             "map": (end - searched) * 1e3,
-            "total": decode_ms + (end - start) * 1e3,
+            "total": decode_ms + prepared.milliseconds + (end - start) * 1e3,
         },
         photograph=photograph,
+        draw_map=draw_map,
         name=name,
     )
+
+
+def _drawn(heat: Float32Array) -> Float32Array:
+    return heat

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from fewshot_ad.inspection import Inspection, MapScale, Region
 
 def inspection(heat: np.ndarray, regions: tuple[Region, ...] = ()) -> Inspection:
     photograph = np.full((*heat.shape, 3), 128, np.uint8)
-    return Inspection("p", "e", 0.5, 1.0, False, 0.5, heat, regions, MapScale(1.0, 3.0), {"total": 1.0}, photograph)
+    scale = MapScale(1.0, 3.0)
+    return Inspection("p", "e", 0.5, 1.0, False, 0.5, regions, scale, {"total": 1.0}, photograph, lambda: heat)
 
 
 def test_overlay_has_a_fixed_scale() -> None:
@@ -44,3 +46,25 @@ def test_inspection_is_frozen_and_json_able(inspector: Inspector, broken_part: n
     assert fields["is_anomalous"] is True
     assert fields["regions"][0]["box"] == list(result.regions[0].box)
     assert "anomaly_map" not in repr(result)
+
+
+def test_the_map_is_made_once_and_only_when_read() -> None:
+    made: list[int] = []
+
+    def draw() -> np.ndarray:
+        made.append(1)
+        return np.ones((10, 10), np.float32)
+
+    result = dataclasses.replace(inspection(np.zeros((40, 20), np.float32)), draw_map=draw)
+    assert made == []
+    assert result.anomaly_map.shape == (40, 20)
+    assert result.anomaly_map is result.anomaly_map
+    assert result.working_map.shape == (10, 10)
+    assert made == [1]
+
+
+def test_an_inspection_travels_between_processes(inspector: Inspector, broken_part: np.ndarray) -> None:
+    for part in (broken_part, inspector.references[0].content):
+        result = inspector.inspect(part)
+        again = pickle.loads(pickle.dumps(result))  # noqa: S301
+        np.testing.assert_array_equal(again.anomaly_map, result.anomaly_map)

@@ -1,0 +1,78 @@
+"""Start-up and size: import, a cold inspection in the shell, loading, memory, file. Each in processes of its own.
+
+python benchmarks/startup.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+from latency import photographs
+
+REPEATS = 5
+IMPORT = "import time; t = time.perf_counter(); import fewshot_ad; print(time.perf_counter() - t)"
+LOAD = """
+import sys, time
+from fewshot_ad import Inspector, load_encoder
+encoder = load_encoder()
+times = []
+for _ in range(5):
+    t = time.perf_counter()
+    Inspector.load(sys.argv[1], encoder=encoder)
+    times.append(time.perf_counter() - t)
+t = time.perf_counter()
+Inspector.load(sys.argv[1])
+print(sorted(times)[2], time.perf_counter() - t)
+"""
+MEMORY = """
+import sys
+from pathlib import Path
+from fewshot_ad import Inspector
+inspector = Inspector.load(sys.argv[1])
+for _ in range(20):
+    inspector.inspect(sys.argv[2]).anomaly_map
+print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
+"""
+
+
+def python(code: str, *args: str) -> list[float]:
+    run = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
+    return [float(v) for v in run.stdout.split()]
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    from fewshot_ad import Inspector
+
+    with tempfile.TemporaryDirectory() as name:
+        product, photograph = Path(name) / "product.fsad", Path(name) / "photograph.png"
+        pictures = photographs(9)
+        cv2.imwrite(str(photograph), pictures[8])
+        Inspector.from_support(pictures[:8], views="hflip,vflip,rotate=180", image_size=256).save(product)
+        size = product.stat().st_size / 1e6
+        imported = min(python(IMPORT)[0] for _ in range(REPEATS))
+        cold = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "fewshot_ad", "inspect", str(product), str(photograph)]
+            subprocess.run(command, capture_output=True, check=False)
+            cold.append(time.perf_counter() - start)
+        load, load_all = python(LOAD, str(product))
+        memory = python(MEMORY, str(product), str(photograph))[0] if Path("/proc/self/statm").exists() else float("nan")
+    print("| what | measured | goal |\n|---|---|---|")
+    print(f"| `import fewshot_ad` (s) | {imported:.3f} | 0.25 |")
+    print(f"| `fewshot-ad inspect` of one photograph, cold, best of {REPEATS} (s) | {min(cold):.2f} | 1.0 |")
+    print(f"| loading a product, encoder at hand (ms) | {load * 1e3:.0f} | 50 |")
+    print(f"| loading a product and its encoder (ms) | {load_all * 1e3:.0f} | |")
+    print(f"| resident memory of an inspecting process (MB) | {memory:.0f} | 300 |")
+    print(f"| .fsad of 8 photographs, 2,000 vectors (MB) | {size:.2f} | 3 |")
+
+
+if __name__ == "__main__":
+    main()
