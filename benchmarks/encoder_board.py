@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> None:
     done = {tuple(r[k] for k in ("encoder", "settings", "product", "shots", "draw")) for r in read_records(args.out)}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.encoders or shipped_encoders():
-        encoder = load_encoder(name, **args.encoder_options)
+        # A precision can only be chosen where the encoder is loaded by name.
+        by_name = not args.encoder_options and not {"preset", "precision"}.isdisjoint(args.settings)
+        encoder = name if by_name else load_encoder(name, **args.encoder_options)
         label = args.name or Path(name).stem
         for product in args.products:
             for shots in args.shots:

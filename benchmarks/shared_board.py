@@ -77,6 +77,7 @@ def ours(support: list[Path], settings: dict[str, Any], encoder: Any) -> tuple[P
         "image_size": inspector.enrolment.image_size,
         "views": [str(v) for v in inspector.enrolment.views],
         "bank": sum(len(b) for b in inspector.banks),
+        "precision": inspector.encoder.spec.precision,
     }
     return predict, chosen
 

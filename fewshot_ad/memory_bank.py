@@ -209,7 +209,7 @@ def _squared_graph(queries: Any, vectors: Float32Array) -> Any:
     axis = ops.constant(np.array([1]))
     smallest = None
     # About a thousand vectors at a time keep the product in the processor's cache until its minimum is taken.
-    for block in np.array_split(vectors, min(8, 1 + len(vectors) // 1000)):
+    for block in np.array_split(vectors, max(1, round(len(vectors) / 1000))):
         product = ops.matmul(queries, ops.constant(-2 * block), False, True)
         squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
         minimum = ops.reduce_min(ops.add(product, squared), axis, False)
