@@ -34,6 +34,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.bench  ## the tables that the README quotes
 	$(BIN)/python benchmarks/latency.py
+	$(BIN)/python benchmarks/peers_latency.py
+	$(BIN)/python benchmarks/levers.py
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/shared_board.py
 	$(BIN)/python benchmarks/shared_board.py --peer
 	$(BIN)/python benchmarks/float16_bank.py

@@ -14,7 +14,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
@@ -24,18 +24,21 @@ REPEATS = 200
 VIEWS = "hflip,vflip,rotate=45/90/135/180/270"
 
 
-def photographs(count: int) -> list[np.ndarray[Any, Any]]:
-    """Crops of a real photograph, enlarged to (1024, 1024, 3) uint8."""
+def stream(count: int) -> Iterator[np.ndarray[Any, Any]]:
+    """Crops of a real photograph, enlarged to (1024, 1024, 3) uint8, one at a time."""
     from skimage import data
 
     brick = data.brick()
     rng = np.random.default_rng(0)
-    crops = []
     for _ in range(count):
         y, x = rng.integers(0, 512 - 256, 2)
         crop = cv2.resize(brick[y : y + 256, x : x + 256], (1024, 1024), interpolation=cv2.INTER_CUBIC)
-        crops.append(cv2.cvtColor(crop, cv2.COLOR_GRAY2RGB))
-    return crops
+        yield cv2.cvtColor(crop, cv2.COLOR_GRAY2RGB)
+
+
+def photographs(count: int) -> list[np.ndarray[Any, Any]]:
+    """The first of `stream`."""
+    return list(stream(count))
 
 
 def pool(pictures: list[np.ndarray[Any, Any]], encoder: Any) -> np.ndarray[Any, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latency import peak_megabytes, photographs, timed
+from latency import peak_megabytes, photographs, stream, timed
 
 HERE = Path(__file__).parent
 AXES: dict[str, list[int]] = {
@@ -86,7 +86,7 @@ def write(count: int, folder: Path) -> list[str]:
     import cv2
 
     files = []
-    for at, picture in enumerate(photographs(count)):
+    for at, picture in enumerate(stream(count)):
         files.append(str(folder / f"{at:04}.png"))
         cv2.imwrite(files[-1], picture, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return files
