@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import logging
 import os
 import sys
@@ -247,6 +248,8 @@ def enroll(
 def add(
     artefact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
     good: Annotated[list[str], typer.Argument(help="Further good photographs: a folder, files, or a quoted glob.")],
+    weights: WeightsChoice = None,
+    allow_download: DownloadChoice = False,
     threads: ThreadsChoice = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -254,7 +257,7 @@ def add(
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         from fewshot_ad.inspector import Inspector
 
-        inspector = Inspector.load(artefact, threads=threads)
+        inspector = Inspector.load(artefact, weights=weights, allow_download=allow_download, threads=threads)
         notes = inspector.add(good[0] if len(good) == 1 else good, progress=progress)
         inspector.save(artefact)
     if as_json:
@@ -390,7 +393,7 @@ def export(
         elif pictures:
             photo_hw = pictures[0].shape[:2]
         report = write(inspector, folder, target.value, photo_hw=photo_hw, photographs=pictures)  # type: ignore[arg-type]
-        files = sorted(path.name for path in folder.iterdir())
+        files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
     if as_json:
         print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
         return
@@ -409,6 +412,8 @@ def bench(
         str | None, typer.Option(help="Photographs to inspect. Default: the support photographs inside the product.")
     ] = None,
     engine: EngineChoice = None,
+    weights: WeightsChoice = None,
+    allow_download: DownloadChoice = False,
     threads: ThreadsChoice = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -419,7 +424,13 @@ def bench(
         from fewshot_ad.images import expand_sources, read_image
         from fewshot_ad.inspector import Inspector
 
-        inspector = Inspector.load(artefact, engine=engine.value if engine else None, threads=threads)  # type: ignore[arg-type]
+        inspector = Inspector.load(
+            artefact,
+            engine=engine.value if engine else None,  # type: ignore[arg-type]
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+        )
         if photographs:
             pictures = [read_image(source) for source in expand_sources(photographs)]
         else:

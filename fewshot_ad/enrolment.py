@@ -34,6 +34,7 @@ POOL_LIMIT = 131_072
 # Patches of the photographs that are held out in turn. Of a larger support set an even choice is held out, which bounds
 # the memory to 160 MB at 152 dimensions.
 STAND_IN_LIMIT = 262_144
+MIN_STAND_INS = 8
 # Photographs travel with the product at the working scale, as PNG, for proofs that need no other photograph.
 REFERENCE_BYTES = 1_500_000
 REPLACEMENT_DIMS = 64
@@ -143,8 +144,14 @@ class Reference:
 
 def kept_references(references: Sequence[Reference]) -> tuple[Reference, ...]:
     """The first of them, as many as `REFERENCE_BYTES` hold."""
-    sizes = np.cumsum([len(reference.png) for reference in references])
-    return tuple(references[: int((sizes <= REFERENCE_BYTES).sum())])
+    kept: list[Reference] = []
+    free = REFERENCE_BYTES
+    for reference in references:
+        free -= len(reference.png)
+        if free < 0:
+            break
+        kept.append(reference)
+    return tuple(kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,21 +205,24 @@ def embed_support(
     collected: list[list[Pool]] = [[] for _ in encoder.spec.dims]
     stand_ins: list[StandIn] = []
     references: list[Reference] = []
-    every = 0
+    held_out: set[int] = set()
     total = len(images) * (len(views) + 1)
     for i, image in enumerate(images):
         pixels = image.pixels
         geometry = Geometry.fit(pixels.shape[:2], image_size, encoder.spec.multiple)  # type: ignore[arg-type]
         content = geometry.scale(pixels)
-        references = list(kept_references((*references, Reference.make(content, geometry.photo_hw))))
+        if len(references) == i:  # none was too large yet
+            references = list(kept_references((*references, Reference.make(content, geometry.photo_hw))))
         own: list[list[Pool]] = [[] for _ in encoder.spec.dims]
         for v, picture in enumerate(pictures_of(content, views)):
             mask = geometry.content_mask(picture.shown)
             levels = encoder.encode(geometry.pad(picture.content))
             patches = sum(level.shape[0] * level.shape[1] for level in levels)
-            every = every or -(-len(images) * patches // STAND_IN_LIMIT)
+            if not held_out:
+                count = min(len(images), max(MIN_STAND_INS, STAND_IN_LIMIT // patches))
+                held_out = {round(at) for at in np.linspace(0, len(images) - 1, count)}
             # Of a single photograph, views that show all of it stand in for further photographs.
-            if (v == 0 and i % every == 0) or (alone and len(images) == 1 and picture.whole):
+            if (v == 0 and i in held_out) or (alone and len(images) == 1 and picture.whole):
                 stand_ins.append(StandIn(levels, geometry, i, v))
             for pools, level in zip(own, levels, strict=True):
                 # The photograph's own edge patches count as the inspection will see them; a view's must be whole.
@@ -260,11 +270,13 @@ class Enrolled:
         banks: One a level.
         level_scale: One divisor a level.
         calibration: The thresholds.
+        picked: Which patches of the pools are in the banks, a level.
     """
 
     banks: tuple[MemoryBank, ...]
     level_scale: tuple[float, ...]
     calibration: Calibration
+    picked: tuple[IndexArray, ...] = ()
 
 
 def extend(
@@ -335,6 +347,7 @@ def build(
     seed: int,
     threads: int | None = None,
     progress: Progress | None = None,
+    picked: Sequence[IndexArray] | None = None,
 ) -> Enrolled:
     """Thin the pools to memory banks and calibrate them on held-out photographs.
 
@@ -346,10 +359,10 @@ def build(
         seed: Of the coreset's projection.
         threads: Number of CPU threads of the banks' search.
         progress: Called as `progress(stage, done, total)`.
+        picked: Which patches to take, a level, instead of a coreset's.
     """
-    if budget < 1:
-        raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 4000.")
-    picked = [greedy_coreset(pool.vectors, budget, seed, progress, threads) for pool in embedded.pools]
+    if picked is None:
+        picked = [greedy_coreset(pool.vectors, budget, seed, progress, threads) for pool in embedded.pools]
     banks = tuple(
         MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric, threads)
         for pool, index in zip(embedded.pools, picked, strict=True)
@@ -370,7 +383,7 @@ def build(
     # Views of one photograph are no further photographs.
     n = len(folds) if embedded.n > 1 else 1
     calibration = calibrate([m.score for m in folds], peaks, median, method, n)
-    return Enrolled(banks, level_scale, calibration)
+    return Enrolled(banks, level_scale, calibration, tuple(picked))
 
 
 def hold_out(
@@ -427,7 +440,7 @@ def hold_out(
     return measurements
 
 
-def odd_ones_out(scores: Sequence[float], names: Sequence[str]) -> tuple[str, ...]:
+def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) -> tuple[str, ...]:
     """Notes on support photographs that look unlike the others, by name.
 
     A held-out score more than half above the median of the others stands out: good parts of one support set are
@@ -435,12 +448,13 @@ def odd_ones_out(scores: Sequence[float], names: Sequence[str]) -> tuple[str, ..
 
     Args:
         scores: Held-out scores, one a photograph.
-        names: Their names.
+        names: The names of those from `first` on.
+        first: From where on they are looked at; the ones before are known already.
     """
-    if len(scores) != len(names) or len(scores) < 3:
+    if len(scores) != first + len(names) or len(scores) < 3:
         return ()
     notes = []
-    for i, (score, name) in enumerate(zip(scores, names, strict=True)):
+    for i, (score, name) in enumerate(zip(scores[first:], names, strict=True), first):
         median = float(np.median([s for j, s in enumerate(scores) if j != i]))
         if score > 1.5 * median:
             notes.append(

@@ -7,6 +7,7 @@ import datetime
 import functools
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -78,6 +79,9 @@ class Inspector:
         self.calibration = calibration
         self.enrolment = enrolment
         self.references = tuple(references)
+        # What is stored belongs together; nobody may see it half exchanged.
+        self._lock = threading.RLock()
+        self._adding = threading.Lock()
 
     @property
     def product(self) -> str:
@@ -93,9 +97,10 @@ class Inspector:
     def threshold(self, value: float) -> None:
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"expected a positive, finite threshold, got {value}.")
-        self._model = dataclasses.replace(
-            self._model, threshold=float(value), map_scale=_map_scale(self.calibration, float(value))
-        )
+        with self._lock:
+            self._model = dataclasses.replace(
+                self._model, threshold=float(value), map_scale=_map_scale(self.calibration, float(value))
+            )
 
     @property
     def scoring(self) -> ScoringConfig:
@@ -217,20 +222,35 @@ class Inspector:
             encoder = load(encoder, precision="f32" if precision == "auto" else precision)
         choice: Choice = choose(support.images, views, image_size, encoder, scoring, seed, progress)
 
-        def enroll(encoder: Encoder) -> tuple[Embedded, Enrolled]:
+        def enroll(encoder: Encoder, like: Enrolled | None = None) -> tuple[Embedded, Enrolled]:
             embedded = embed_support(support.images, choice.views, choice.image_size, encoder, scoring, seed, progress)
-            return embedded, build(embedded, scoring, choice.image_size, budget, seed, encoder.threads, progress)
+            picked = like.picked if like is not None else None
+            enrolled = build(embedded, scoring, choice.image_size, budget, seed, encoder.threads, progress, picked)
+            return embedded, enrolled
 
         embedded, enrolled = enroll(encoder)
         reasons = choice.reasons
         if faster is not None:
             made, reason = faster_precision(
-                support.images, choice.views, choice.image_size, scoring, encoder, enrolled, faster, enroll
+                support.images,
+                choice.views,
+                choice.image_size,
+                scoring,
+                encoder,
+                enrolled,
+                faster,
+                functools.partial(enroll, like=enrolled),
             )
             reasons = (*reasons, reason)
             if made is not None:
                 encoder, (embedded, enrolled) = faster, made
         names = [support.images[s.image].name for s in embedded.stand_ins]
+        held_out: tuple[str, ...] = ()
+        if len(embedded.stand_ins) < len(support.images):
+            held_out = (
+                f"{len(embedded.stand_ins)} of {len(support.images)} photographs, evenly chosen, were held out in turn "
+                "for the threshold; all are in the bank.",
+            )
         enrolment = Enrolment(
             product=product or _product_name(images),
             image_size=choice.image_size,
@@ -238,7 +258,7 @@ class Inspector:
             budget=budget,
             seed=seed,
             support=tuple((image.name, image.sha256) for image in support.images),
-            notes=(*support.notes, *odd_ones_out(enrolled.calibration.scores, names)),
+            notes=(*support.notes, *held_out, *odd_ones_out(enrolled.calibration.scores, names)),
             reasons=reasons,
             created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             versions=library_versions(encoder),
@@ -280,6 +300,12 @@ class Inspector:
         Raises:
             SupportSetError: No usable new photograph, or the product was enrolled from a single one.
         """
+        with self._adding:
+            return self._add(images, color, progress)
+
+    def _add(
+        self, images: ImageSource | Iterable[ImageSource], color: ColorOrder, progress: Progress | None
+    ) -> tuple[str, ...]:
         support = read_support(images, color, progress)
         known = {sha256: name for name, sha256 in self.enrolment.support}
         new = [image for image in support.images if image.sha256 not in known]
@@ -306,27 +332,30 @@ class Inspector:
             progress,
         )
         calibration = enrolled.calibration
-        names = [*(name for name, _ in before.support), *(image.name for image in new)]
-        late = {image.name for image in new}
-        notes += [n for n in odd_ones_out(calibration.scores, names) if any(name in n for name in late)]
-        by_hand = model.threshold != self.calibration.threshold
-        threshold = model.threshold if by_hand else calibration.threshold
+        late = [new[stand_in.image].name for stand_in in embedded.stand_ins]
+        notes += odd_ones_out(calibration.scores, late, len(calibration.scores) - len(late))
+        one_pass = _one_pass(self._encoder, enrolled.banks, model.scoring)
+        if one_pass is not None and model.one_pass is not None:
+            one_pass.compile(model.one_pass.sizes)
         date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        self.enrolment = dataclasses.replace(
-            before,
-            support=(*before.support, *((image.name, image.sha256) for image in new)),
-            notes=(*before.notes, *notes),
-            reasons=(*before.reasons, f"{date}: added {', '.join(sorted(late))}."),
-        )
-        self.calibration = calibration
-        self.references = kept_references((*self.references, *embedded.references))
-        self._model = dataclasses.replace(
-            model,
-            banks=enrolled.banks,
-            threshold=threshold,
-            map_scale=_map_scale(calibration, threshold),
-            one_pass=_one_pass(self._encoder, enrolled.banks, model.scoring),
-        )
+        with self._lock:
+            by_hand = self._model.threshold != self.calibration.threshold
+            threshold = self._model.threshold if by_hand else calibration.threshold
+            self.enrolment = dataclasses.replace(
+                before,
+                support=(*before.support, *((image.name, image.sha256) for image in new)),
+                notes=(*before.notes, *notes),
+                reasons=(*before.reasons, f"{date}: added {', '.join(image.name for image in new)}."),
+            )
+            self.calibration = calibration
+            self.references = kept_references((*self.references, *embedded.references))
+            self._model = dataclasses.replace(
+                model,
+                banks=enrolled.banks,
+                threshold=threshold,
+                map_scale=_map_scale(calibration, threshold),
+                one_pass=one_pass,
+            )
         return tuple(notes)
 
     def warm_up(self, photo_hw: tuple[int, int] | None = None) -> None:
@@ -334,10 +363,14 @@ class Inspector:
 
         Args:
             photo_hw: Height and width of the photographs to come; None takes the support set's.
+
+        Raises:
+            ImageError: No size was given, and the product holds no support photograph to tell it from.
         """
         if photo_hw is None:
-            size = self.enrolment.image_size
-            photo_hw = self.references[0].photo_hw if self.references else (size, size)
+            if not self.references:
+                raise ImageError("this product holds no support photograph to tell the size from. Give photo_hw.")
+            photo_hw = self.references[0].photo_hw
         self.inspect(np.zeros((*photo_hw, 3), np.uint8))
 
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
@@ -421,7 +454,8 @@ class Inspector:
         return describe(*self._packed()) | {"engine": self._encoder.engine_name}
 
     def _packed(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        return pack(self._encoder.spec, self._model, self.calibration, self.enrolment, self.references)
+        with self._lock:
+            return pack(self._encoder.spec, self._model, self.calibration, self.enrolment, self.references)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.

@@ -34,10 +34,25 @@ class OnePass:
         self._banks = tuple(banks)
         self._requests = Requests(self.graph, engine.config)
 
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes (1, H, W, 3) of the inputs it has been compiled for."""
+        return self._requests.sizes
+
+    def compile(self, sizes: Sequence[tuple[int, ...]]) -> None:
+        """Do now what the first input of each size would wait for."""
+        for size in sizes:
+            self._requests.infer(np.zeros(size, np.uint8))
+
     @staticmethod
     def fits(encoder: Encoder) -> bool:
-        """Whether an encoder can be part of such a graph."""
-        return isinstance(encoder.engine, OpenVINOEngine) and encoder.engine.makes_levels
+        """Whether an encoder can be part of such a graph.
+
+        In float32 only: a graph has one precision, and distances near zero, which are differences of large numbers,
+        do not survive bfloat16.
+        """
+        engine = encoder.engine
+        return isinstance(engine, OpenVINOEngine) and engine.makes_levels and encoder.spec.precision == "f32"
 
     def graph(self) -> Any:
         """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> (h, w) float32 distances a level; N is 1."""

@@ -85,7 +85,7 @@ def faster_precision(
         encoder: The exact encoder.
         enrolled: The product enrolled with it.
         candidate: The faster encoder.
-        enroll: Enrolls the product with an encoder.
+        enroll: Enrolls the product with an encoder, from the same patches.
 
     Returns:
         What `enroll` gave for the candidate, or None; and the reason.

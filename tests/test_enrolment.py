@@ -91,6 +91,9 @@ def test_odd_one_out_is_named() -> None:
 def test_of_many_photographs_an_even_choice_is_held_out(
     parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("fewshot_ad.enrolment.MIN_STAND_INS", 2)
+    monkeypatch.setattr("fewshot_ad.enrolment.STAND_IN_LIMIT", 10)
+    assert [s.image for s in embedded(parts, "hflip", encoder).stand_ins] == [0, 4]
     monkeypatch.setattr("fewshot_ad.enrolment.STAND_IN_LIMIT", 3 * 16 * 16)
     support = embedded(parts, "hflip", encoder)
     assert [s.image for s in support.stand_ins] == [0, 2, 4]

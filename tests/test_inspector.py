@@ -293,3 +293,19 @@ def test_threads_change_no_score(parts: list[np.ndarray], broken_part: np.ndarra
         for threads in (1, 2)
     ]
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_a_threshold_set_while_a_photograph_is_added_stays(parts: list[np.ndarray], encoder: Encoder) -> None:
+    live = Inspector.from_support(parts[:3], encoder=encoder, views="hflip", image_size=128)
+
+    def progress(stage: str, done: int, total: int) -> None:
+        live.threshold = 9.0
+
+    live.add(parts[3], progress=progress)
+    assert live.threshold == 9.0
+
+
+def test_only_new_photographs_are_noticed(parts: list[np.ndarray], encoder: Encoder) -> None:
+    live = Inspector.from_support([*parts[:3], 255 - parts[3]], encoder=encoder, views="hflip", image_size=128)
+    assert any("image[3]" in note for note in live.enrolment.notes)
+    assert live.add([make_part(80)]) == ()

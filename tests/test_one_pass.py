@@ -63,15 +63,8 @@ def test_only_engines_that_make_levels_fit(parts: list[np.ndarray]) -> None:
 
 
 @pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
-def test_bf16_keeps_distances(parts: list[np.ndarray], broken_part: np.ndarray) -> None:
-    for part in (parts[0], broken_part):
-        scores = []
-        for precision in ("f32", "bf16"):
-            inspector = Inspector.from_support(
-                parts[1:],
-                views="hflip",
-                image_size=128,
-                precision=precision,  # type: ignore[arg-type]
-            )
-            scores.append(inspector.inspect(part).severity)
-        assert scores[1] == pytest.approx(scores[0], rel=0.08)
+def test_bf16_keeps_its_search_in_f32(parts: list[np.ndarray]) -> None:
+    inspector = Inspector.from_support(parts, views="hflip", image_size=128, precision="bf16", budget=100_000)
+    assert not OnePass.fits(inspector.encoder)
+    # Its own patches are in the bank: a search in bf16 would not find them at no distance.
+    assert inspector.inspect(parts[0]).severity < 0.02

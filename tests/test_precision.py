@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewshot_ad import Inspector, load_encoder, precision
+from fewshot_ad import Inspector, precision
 from fewshot_ad.encoder.engine import has_bf16
+from tests.conftest import make_part
 
 
 @pytest.fixture
@@ -12,7 +13,7 @@ def auto(parts: list[np.ndarray]) -> Inspector:
     return Inspector.from_support(parts, views="hflip", image_size=128, precision="auto")
 
 
-def test_what_was_chosen_is_recorded(auto: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_chosen_is_recorded(auto: Inspector) -> None:
     chosen = auto.encoder.spec.precision
     if not has_bf16():
         assert chosen == "f32"
@@ -38,5 +39,15 @@ def test_the_faster_one_is_taken_only_if_it_says_the_same(
     assert "only 1.00 times as fast" in enroll().enrolment.reasons[-1]
 
 
-def test_speedup_of_an_encoder_against_itself_is_about_one(encoder: object) -> None:
-    assert precision.speedup(load_encoder(), load_encoder(), 128) == pytest.approx(1, abs=0.6)
+@pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
+@pytest.mark.parametrize("budget", [300, 2000, 100_000])
+def test_what_is_promised_holds_for_inspections(
+    parts: list[np.ndarray], monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    monkeypatch.setattr(precision, "speedup", lambda *_: 2.0)
+    settings = {"views": "hflip", "image_size": 128, "budget": budget}
+    auto = Inspector.from_support(parts, precision="auto", **settings)  # type: ignore[arg-type]
+    exact = Inspector.from_support(parts, precision="f32", **settings)  # type: ignore[arg-type]
+    assert auto.encoder.spec.precision == "bf16"
+    for part in [*parts, make_part(30), make_part(31)]:
+        assert auto.inspect(part).severity == pytest.approx(exact.inspect(part).severity, abs=precision.TOLERANCE)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry
@@ -126,3 +128,11 @@ def test_there_is_always_a_where() -> None:
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(SupportSetError, match="expected"):
         ScoringConfig(**wrong)
+
+
+@given(st.tuples(*[st.integers(16, 3000)] * 2), st.tuples(*[st.integers(64, 512)] * 2))
+def test_regions_stay_inside_the_photograph(photo_hw: tuple[int, int], map_hw: tuple[int, int]) -> None:
+    (region,) = find_regions(np.full(map_hw, 2, np.float32), MapScale(0.0, 1.0), photo_hw)
+    assert region.box == (0, 0, photo_hw[1], photo_hw[0])
+    assert 0 <= region.peak[0] < photo_hw[1]
+    assert 0 <= region.peak[1] < photo_hw[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from fewshot_ad.encoder.engine import (
     OpenVINOEngine,
     Precision,
     TorchEngine,
+    no_gpu,
 )
 from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, verified_tensors
 from fewshot_ad.errors import WeightsError
@@ -234,6 +236,9 @@ def load_encoder(
         return Encoder(spec, TorchEngine(network, precision, threads, device), "torch", threads)
     outputs = [f"stage{s}" for s in used]
     file = verified_file(card, folder)
+    if device == "cuda" and engine is None and importlib.util.find_spec("onnxruntime") is None:
+        no_gpu("ONNX Runtime is not installed: pip install onnxruntime-gpu")
+        device = "cpu"
     if engine == "onnxruntime" or device == "cuda":
         return Encoder(spec, OnnxRuntimeEngine(file, outputs, precision, threads, device), "onnxruntime", threads)
     levels = Levels(norm_power, tuple(s != card.embedding for s in used), fusion == "concat")

@@ -159,6 +159,11 @@ class Requests:
             self._any_size = self._compile(None)
         return self._any_size
 
+    @property
+    def sizes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the inputs that have a model of their own."""
+        return tuple(self._fixed)
+
     def infer(self, batch: Uint8Array) -> list[Float32Array]:
         """Run it on a batch (N, H, W, 3) uint8; the outputs are owned by the caller."""
         # OpenVINO shares memory with writable arrays only, and promises to write nothing into an input.
@@ -241,6 +246,8 @@ class OnnxRuntimeEngine:
             else:
                 no_gpu("ONNX Runtime has no CUDA here: pip install onnxruntime-gpu in place of onnxruntime")
         self._session = ort.InferenceSession(str(path), options, providers=providers)
+        if len(providers) > 1 and "CUDAExecutionProvider" not in self._session.get_providers():
+            no_gpu("ONNX Runtime's CUDA build finds no GPU it can use")
         self._input = self._session.get_inputs()[0].name
         self._outputs = list(outputs)
 

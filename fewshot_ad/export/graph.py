@@ -15,6 +15,7 @@ import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
 
 from fewshot_ad.encoder import EncoderSpec
+from fewshot_ad.errors import ExportError
 from fewshot_ad.images import SMOOTHING, Float32Array, Geometry
 from fewshot_ad.memory_bank import MemoryBank
 from fewshot_ad.scoring import Model, ScoringConfig, patch_weights
@@ -177,7 +178,7 @@ def to_input(b: Builder, photograph: str, geometry: Geometry) -> str:
     # OpenVINO's and ONNX Runtime's grey levels are OpenCV's to the last one with its 8-bit kernel and its rounding.
     kernel = np.rint(cv2.getGaussianKernel(5, SMOOTHING).ravel() * 256)
     kernel[2] += 256 - kernel.sum()
-    x = b.op("Floor", b.op("Add", _filtered(b, x, kernel / 256), b.constant(0.5)))
+    x = b.op("Floor", b.op("Add", _filtered(b, x, kernel / 256, geometry.content_hw), b.constant(0.5)))
     bottom, right = (a - c for a, c in zip(geometry.input_hw, geometry.content_hw, strict=True))
     if bottom or right:
         x = b.op("Pad", x, b.ints(0, 0, 0, 0, 0, 0, bottom, right), mode="reflect")
@@ -207,9 +208,14 @@ def _resized(b: Builder, x: str, from_hw: tuple[int, int], to_hw: tuple[int, int
     return b.op("Floor", b.op("Mul", total, b.constant(0.25)))
 
 
-def _filtered(b: Builder, x: str, kernel: npt.NDArray[np.float64]) -> str:
+def _filtered(b: Builder, x: str, kernel: npt.NDArray[np.float64], shape_hw: tuple[int, int]) -> str:
     """(N, 1, H, W) filtered along both sides, with mirrored borders."""
     half = len(kernel) // 2
+    if half >= min(shape_hw):
+        raise ExportError(
+            f"the map's smoothing reaches {half} pixels, more than the smaller side of the working scale "
+            f"({min(shape_hw)}). Enroll with a smaller sigma."
+        )
     x = b.op("Pad", x, b.ints(0, 0, half, half, 0, 0, half, half), mode="reflect")
     x = b.op("Conv", x, b.constant(kernel.reshape(1, 1, -1, 1)))
     return b.op("Conv", x, b.constant(kernel.reshape(1, 1, 1, -1)))
@@ -289,7 +295,8 @@ def _verdict(b: Builder, grids: Sequence[str], model: Model, geometry: Geometry,
     if scoring.sigma > 0:
         sigma = scoring.sigma * model.image_size / 256
         # OpenCV's choice of the kernel's size for float pictures.
-        heat = _filtered(b, heat, cv2.getGaussianKernel(int(np.rint(sigma * 8 + 1)) | 1, sigma).ravel())
+        kernel = cv2.getGaussianKernel(int(np.rint(sigma * 8 + 1)) | 1, sigma).ravel()
+        heat = _filtered(b, heat, kernel, geometry.input_hw)
     heat = b.op("Slice", heat, b.ints(0, 0), b.ints(*geometry.content_hw), b.ints(2, 3))
     threshold = b.constant([model.threshold])
     for kind, inputs, name in (

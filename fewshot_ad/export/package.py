@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from fewshot_ad.encoder.weights import encoder_file
-from fewshot_ad.errors import ExportError
+from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import Exported, ParityReport, check_parity, proof_photographs
-from fewshot_ad.images import Float32Array, Geometry, Uint8Array
+from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Float32Array, Geometry, Uint8Array
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Target: TypeAlias = Literal["openvino", "onnx", "onnx-single"]
 TARGETS: tuple[Target, ...] = ("openvino", "onnx", "onnx-single")
 MANIFEST_SCHEMA = 1
+MANIFEST = "manifest.json"
 
 
 def export(
@@ -66,8 +67,17 @@ def export(
         )
     if photo_hw is None:
         if not inspector.references:
-            raise ExportError("this product holds no support photograph to tell the size from. Give photo_hw.")
+            raise ExportError(
+                "this product holds no support photograph to tell the size from. Give photo_hw (command line: --size "
+                "WIDTHxHEIGHT)."
+            )
         photo_hw = inspector.references[0].photo_hw
+    height, width = photo_hw
+    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
+        raise ExportError(
+            f"expected photographs of at least {MIN_SIDE} x {MIN_SIDE} pixels and at most {MAX_PIXELS // 1_000_000} "
+            f"megapixels, got {width} x {height}. Give the size your camera delivers."
+        )
     proof = proof_photographs(inspector, photo_hw, photographs)
     folder = Path(folder)
     try:
@@ -78,14 +88,34 @@ def export(
             report = check_parity(inspector, run, proof, target)
             (staged / "parity.json").write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
             _write_manifest(inspector, staged, target, photo_hw)
-            for path in sorted(staged.iterdir()):
-                os.replace(path, folder / path.name)
+            _release(staged, folder)
     except OSError as error:
         raise ExportError(
             f"{folder}: cannot be written ({error.strerror or error}). Free some space or choose a folder you may "
             "write to."
         ) from error
+    except RuntimeError as error:
+        if isinstance(error, FewshotADError):
+            raise
+        # ONNX Runtime's and OpenVINO's own errors.
+        raise ExportError(f"the exported model cannot be run: {str(error).splitlines()[0]}") from error
     return report
+
+
+def _release(staged: Path, folder: Path) -> None:
+    """Put the files in place: the manifest goes first of the old ones and comes last of the new ones."""
+    manifest = folder / MANIFEST
+    if manifest.is_file():
+        try:
+            old = list(json.loads(manifest.read_text())["files"])
+        except (ValueError, KeyError, TypeError):
+            old = []
+        manifest.unlink()
+        for name in old:
+            if name == Path(name).name:
+                (folder / name).unlink(missing_ok=True)
+    for path in sorted(staged.iterdir(), key=lambda p: p.name == MANIFEST):
+        os.replace(path, folder / path.name)
 
 
 def _onnx_graph(inspector: Inspector, path: Path, photo_hw: tuple[int, int], whole: bool = True) -> None:
@@ -136,7 +166,7 @@ def _write_openvino(inspector: Inspector, folder: Path, photo_hw: tuple[int, int
     _onnx_graph(inspector, whole, photo_hw)
     ov.save_model(ov.Core().read_model(whole), path, compress_to_fp16=False)
     whole.unlink()
-    config = {"INFERENCE_PRECISION_HINT": inspector.encoder.spec.precision, "PERFORMANCE_HINT": "LATENCY"}
+    config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = ov.Core().compile_model(path, "CPU", config)
 
     def run(photograph: Uint8Array) -> tuple[float, bool, Float32Array]:
@@ -193,7 +223,7 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, photo_hw
         "files": {
             path.name: hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(folder.iterdir())
-            if path.name != "manifest.json"
+            if path.name != MANIFEST
         },
         "input": {
             "name": "photograph",
@@ -210,6 +240,8 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, photo_hw
             "content_hw": list(geometry.content_hw),
             "input_hw": list(geometry.input_hw),
         },
+        # OpenVINO takes bfloat16 by itself where the processor has it: compile with INFERENCE_PRECISION_HINT=f32.
+        "inference_precision": "f32",
         "threshold": model.threshold,
         "map_scale": dataclasses.asdict(model.map_scale),
         "scoring": info["scoring"],
@@ -217,4 +249,4 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, photo_hw
         "encoder": info["encoder"],
         "versions": info["versions"],
     }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")

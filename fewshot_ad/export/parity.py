@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -12,6 +12,7 @@ import numpy as np
 from fewshot_ad.defects import random_defect
 from fewshot_ad.errors import ExportError
 from fewshot_ad.images import Float32Array, Uint8Array
+from fewshot_ad.support import View
 
 if TYPE_CHECKING:
     from fewshot_ad.inspector import Inspector
@@ -48,7 +49,7 @@ class ParityReport:
 
 def proof_photographs(
     inspector: Inspector, photo_hw: tuple[int, int], photographs: Sequence[Uint8Array] | None = None
-) -> list[Uint8Array]:
+) -> Iterator[Uint8Array]:
     """Photographs (H, W, 3) of one size to compare on: support photographs, their views, and drawn defects.
 
     Args:
@@ -67,8 +68,8 @@ def proof_photographs(
     photographs = list(photographs)[:MAX_PHOTOGRAPHS]
     if not photographs:
         raise ExportError(
-            "this product holds no support photograph to prove the export on: they are too large to travel with it. "
-            "Give good photographs with photographs= (command line: --photographs FOLDER)."
+            "this product holds no support photograph to prove the export on (too large, or enrolled by an earlier "
+            "version). Give good photographs with photographs= (command line: --photographs FOLDER)."
         )
     wrong = [p.shape for p in photographs if p.shape != (*photo_hw, 3)]
     if wrong:
@@ -76,16 +77,21 @@ def proof_photographs(
             f"expected photographs of {photo_hw[1]} x {photo_hw[0]} pixels, got shape {wrong[0]}. A graph is for one "
             "size; give photo_hw (command line: --size WIDTHxHEIGHT)."
         )
+    return _variants(photographs, inspector.enrolment.views)
+
+
+def _variants(photographs: Sequence[Uint8Array], views: Sequence[View]) -> Iterator[Uint8Array]:
     rng = np.random.default_rng(0)
-    everything = np.full(photo_hw, 255, np.uint8)
-    proof = []
     for photograph in photographs:
-        proof += [photograph, *(view.apply(photograph, everything)[0] for view in inspector.enrolment.views)]
-        proof += [random_defect(photograph, rng) for _ in range(4)]
-    return proof
+        everything = np.full(photograph.shape[:2], 255, np.uint8)
+        yield photograph
+        for view in views:
+            yield view.apply(photograph, everything)[0]
+        for _ in range(4):
+            yield random_defect(photograph, rng)
 
 
-def check_parity(inspector: Inspector, run: Exported, proof: Sequence[Uint8Array], target: str) -> ParityReport:
+def check_parity(inspector: Inspector, run: Exported, proof: Iterable[Uint8Array], target: str) -> ParityReport:
     """Send photographs through the product and the exported model.
 
     Args:
@@ -98,23 +104,24 @@ def check_parity(inspector: Inspector, run: Exported, proof: Sequence[Uint8Array
         ExportError: A score or a map differs by more than the tolerance, or a decision flips.
     """
     score_off = map_off = 0.0
-    flips = anomalous = 0
+    flips = anomalous = count = 0
     scale = inspector.model.map_scale.threshold
     for photograph in proof:
+        count += 1
         wanted = inspector.inspect(photograph)
         score, flag, heat = run(np.ascontiguousarray(photograph))
         score_off = max(score_off, abs(score - wanted.score) / wanted.threshold)
         map_off = max(map_off, float(np.abs(heat - wanted.working_map).max()) / scale)
         flips += flag != wanted.is_anomalous
         anomalous += wanted.is_anomalous
-    report = ParityReport(target, len(proof), anomalous, score_off, map_off, flips)
+    report = ParityReport(target, count, anomalous, score_off, map_off, flips)
     if flips or max(score_off, map_off) > TOLERANCE:
         raise ExportError(
             f"the exported model ({target}) does not say what the product says: scores differ by up to "
             f"{score_off:.2%} and maps by up to {map_off:.2%} of their thresholds ({TOLERANCE:.0%} allowed), {flips} "
-            f"of {len(proof)} decisions flip. Nothing was released."
+            f"of {count} decisions flip. Nothing was released."
             + (
-                " The product was enrolled with bf16; enroll with precision='f32' to export it."
+                " The product was enrolled with bf16 and exports are float32; enroll with precision='f32'."
                 if inspector.encoder.spec.precision != "f32"
                 else ""
             )

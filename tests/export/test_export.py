@@ -152,3 +152,26 @@ def test_reweighted_has_no_fixed_graph(parts: list[np.ndarray], tmp_path: Path) 
     )
     with pytest.raises(ExportError, match="top_mean"):
         export(inspector, tmp_path)
+
+
+def test_exporting_again_leaves_nothing_of_the_last_one(inspector: Inspector, tmp_path: Path) -> None:
+    export(inspector, tmp_path)
+    (tmp_path / "mine.txt").write_text("not of the export")
+    export(inspector, tmp_path, "openvino")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"product.xml", "product.bin", "parity.json", "manifest.json", "mine.txt"}
+
+
+@pytest.mark.parametrize("photo_hw", [(0, 0), (1024, -5), (100_000, 100_000)])
+def test_impossible_sizes_are_refused(inspector: Inspector, tmp_path: Path, photo_hw: tuple[int, int]) -> None:
+    with pytest.raises(ExportError, match="your camera delivers"):
+        export(inspector, tmp_path, photo_hw=photo_hw)
+
+
+def test_a_smoothing_wider_than_the_graph_is_said(parts: list[np.ndarray], tmp_path: Path) -> None:
+    from fewshot_ad import ScoringConfig
+
+    wide = [cv2.resize(part, (640, 40)) for part in parts]
+    inspector = Inspector.from_support(wide, views="hflip", image_size=128, scoring=ScoringConfig(sigma=20))
+    with pytest.raises(ExportError, match="smaller sigma"):
+        export(inspector, tmp_path)
