@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,22 @@ def test_every_shipped_file_has_a_card_and_is_unaltered() -> None:
         assert card.training_data
         assert verified_file(card).stat().st_size < 25e6
     assert sum(p.stat().st_size for p in weights_folder().iterdir()) < 80e6
+
+
+def test_the_package_holds_all_of_the_shipped_and_nothing_restricted() -> None:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "weights").is_dir():
+        pytest.skip("not a source checkout")
+    text = (root / "pyproject.toml").read_text()
+    packed = set(re.findall(r'^"weights/([^"]+)" =', text, re.MULTILINE))
+    assert packed == {path.name for path in (root / "weights").iterdir() if path.is_file()}
+    assert {card.licence for card in shipped_encoders().values()} == {"Apache-2.0"}
+    assert sum(p.stat().st_size for p in (root / "weights").rglob("*") if p.is_file()) < 80e6
+    for path in (root / "weights" / "research").glob("*.json"):
+        card = WeightsCard.read(path)
+        assert card.licence == "LicenseRef-research-only"
+        assert all(entry["licence"] for entry in card.data)
+        assert verified_file(card, path.parent).stat().st_size < 25e6
 
 
 def test_altered_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
