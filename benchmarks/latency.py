@@ -43,7 +43,7 @@ def photographs(count: int) -> list[np.ndarray[Any, Any]]:
 
 def pool(pictures: list[np.ndarray[Any, Any]], encoder: Any) -> np.ndarray[Any, Any]:
     """The patch embeddings of all views, the same for both sides."""
-    from fewshot_ad.enrolment import embed_support
+    from fewshot_ad.embedding import embed_support
     from fewshot_ad.scoring import ScoringConfig
     from fewshot_ad.support import parse_views, read_support
 

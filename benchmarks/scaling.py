@@ -43,6 +43,7 @@ def measure(axis: str, value: int) -> dict[str, float]:
     from fewshot_ad import Inspector
     from fewshot_ad.memory_bank import MemoryBank, Origin
     from fewshot_ad.one_pass import OnePass
+    from fewshot_ad.product import Product
 
     pictures = photographs(9)
     query = pictures[8]
@@ -67,7 +68,8 @@ def measure(axis: str, value: int) -> dict[str, float]:
         origin = Origin(bank.origin.image[picked], bank.origin.view[picked], bank.origin.xy[picked])
         banks = (MemoryBank(vectors, origin, bank.metric),)
         model = dataclasses.replace(inspector.model, banks=banks, one_pass=OnePass(inspector.encoder, banks))
-        inspector = Inspector(inspector.encoder, model, inspector.calibration, inspector.enrolment)
+        product = Product(model, inspector.calibration, inspector.enrolment, ())
+        inspector = Inspector(inspector.encoder, product)
         return inspected(inspector, query)
     return {"enroll_s": enroll, **inspected(inspector, query)}
 

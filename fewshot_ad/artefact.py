@@ -19,8 +19,9 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from fewshot_ad.calibration import Calibration
+from fewshot_ad.embedding import Reference
 from fewshot_ad.encoder import EncoderSpec
-from fewshot_ad.enrolment import Enrolment, Reference
+from fewshot_ad.enrolment import Enrolment
 from fewshot_ad.errors import ArtefactError, NotEnrolledError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.memory_bank import Origin

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import json
 import logging
 import os
 import sys
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fewshot_ad.cli_options import (
+    DeviceChoice,
+    DeviceOption,
+    DownloadChoice,
+    EngineChoice,
+    FusionOption,
+    ImageScoreOption,
+    JsonOption,
+    MetricOption,
+    PrecisionOption,
+    PresetOption,
+    ThreadsChoice,
+    WeightsChoice,
+    whole_number,
+)
+from fewshot_ad.cli_tools import commands as tool_commands
 from fewshot_ad.cli_training import commands as training_commands
 from fewshot_ad.terminal import (
     EXIT_ANOMALY,
@@ -47,81 +60,6 @@ Photograph 2 to 8 good parts, then:
 
 Exit codes: 0 all good, 1 an anomaly was found, 2 an error.""",
 )
-
-
-class EngineOption(str, Enum):
-    """Engines by name."""
-
-    openvino = "openvino"
-    onnxruntime = "onnxruntime"
-    torch = "torch"
-
-
-class PrecisionOption(str, Enum):
-    """Precisions by name."""
-
-    f32 = "f32"
-    bf16 = "bf16"
-    auto = "auto"
-
-
-class PresetOption(str, Enum):
-    """Presets by name."""
-
-    fast = "fast"
-    balanced = "balanced"
-    accurate = "accurate"
-
-
-class DeviceOption(str, Enum):
-    """Devices by name."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class TargetOption(str, Enum):
-    """Forms of an export by name."""
-
-    onnx_single = "onnx-single"
-    openvino = "openvino"
-    onnx = "onnx"
-
-
-class FusionOption(str, Enum):
-    """Ways to join the stages."""
-
-    concat = "concat"
-    separate = "separate"
-
-
-class MetricOption(str, Enum):
-    """Distances by name."""
-
-    l2 = "l2"
-    cosine = "cosine"
-
-
-class ImageScoreOption(str, Enum):
-    """Image scores by name."""
-
-    top_mean = "top_mean"
-    reweighted = "reweighted"
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object a line.")]
-EngineChoice = Annotated[EngineOption | None, typer.Option(help="What runs the encoder. Default: openvino.")]
-WeightsChoice = Annotated[
-    Path | None, typer.Option(help="Weights of a timm model: .safetensors, or a .pth state dict.")
-]
-ThreadsChoice = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all.")]
-DeviceChoice = Annotated[
-    DeviceOption,
-    typer.Option(help="cuda: an NVIDIA GPU, by ONNX Runtime or torch; the CPU stands in if there is none."),
-]
-DownloadChoice = Annotated[
-    bool, typer.Option("--allow-download", help="Let timm fetch a model's weights from the internet.")
-]
 
 
 def _print_version(wanted: bool) -> None:
@@ -218,14 +156,14 @@ def enroll(
             encoder=encoder,
             preset=preset.value,  # type: ignore[arg-type]
             views=views,
-            image_size=image_size if image_size in (None, "auto") else _whole_number(image_size, "--image-size"),  # type: ignore[arg-type]
+            image_size=image_size if image_size in (None, "auto") else whole_number(image_size, "--image-size"),  # type: ignore[arg-type]
             budget=budget,
             seed=seed,
             progress=progress,
             scoring=ScoringConfig(**chosen),  # type: ignore[arg-type]
             engine=engine.value if engine else None,  # type: ignore[arg-type]
             precision=precision.value if precision else None,  # type: ignore[arg-type]
-            stages=[_whole_number(s, "--stages") for s in stages.split(",")] if stages else None,
+            stages=[whole_number(s, "--stages") for s in stages.split(",")] if stages else None,
             fusion=fusion.value,  # type: ignore[arg-type]
             weights=weights,
             allow_download=allow_download,
@@ -358,138 +296,7 @@ def info(
     print(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110), end="")
 
 
-@app.command()
-def export(
-    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write.")],
-    target: Annotated[
-        TargetOption,
-        typer.Option(
-            help="onnx-single: one file for any ONNX Runtime, photograph in, score and map out; openvino: the same as "
-            "OpenVINO IR; onnx: encoder and memory banks apart."
-        ),
-    ] = TargetOption.onnx_single,
-    size: Annotated[
-        str | None,
-        typer.Option(help="WIDTHxHEIGHT of the photographs to come, in pixels. Default: the support set's."),
-    ] = None,
-    photographs: Annotated[
-        str | None, typer.Option(help="Good photographs to prove it on, instead of those inside the product.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write a product for other runtimes, with proof that it says the same there (extra 'onnx')."""
-    with reported_errors(as_json):
-        from fewshot_ad.export import export as write
-        from fewshot_ad.images import expand_sources, read_image
-        from fewshot_ad.inspector import Inspector
-
-        inspector = Inspector.load(artefact)
-        pictures = [read_image(source) for source in expand_sources(photographs)] if photographs else None
-        photo_hw = None
-        if size is not None:
-            width, _, height = size.partition("x")
-            photo_hw = (_whole_number(height, "--size"), _whole_number(width, "--size"))
-        elif pictures:
-            photo_hw = pictures[0].shape[:2]
-        report = write(inspector, folder, target.value, photo_hw=photo_hw, photographs=pictures)  # type: ignore[arg-type]
-        files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
-    if as_json:
-        print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
-        return
-    say(
-        f"{report.photographs} photographs and views, {report.anomalous} of them anomalous: scores differ by at most "
-        f"{report.score_difference:.4%} and maps by {report.map_difference:.4%} of their thresholds, no decision flips"
-    )
-    say(f"exported {inspector.product} -> {folder}: {', '.join(files)}")
-
-
-@app.command()
-def bench(
-    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
-    minutes: Annotated[float, typer.Option(min=0, help="How long; 0 makes 200 inspections.")] = 0.0,
-    photographs: Annotated[
-        str | None, typer.Option(help="Photographs to inspect. Default: the support photographs inside the product.")
-    ] = None,
-    engine: EngineChoice = None,
-    weights: WeightsChoice = None,
-    allow_download: DownloadChoice = False,
-    threads: ThreadsChoice = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure inspections on this machine: p50, p95, p99 in milliseconds, by stage, and minute by minute."""
-    with reported_errors(as_json):
-        from fewshot_ad.bench import bench as measure
-        from fewshot_ad.bench import own_photographs
-        from fewshot_ad.images import expand_sources, read_image
-        from fewshot_ad.inspector import Inspector
-
-        inspector = Inspector.load(
-            artefact,
-            engine=engine.value if engine else None,  # type: ignore[arg-type]
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-        )
-        if photographs:
-            pictures = [read_image(source) for source in expand_sources(photographs)]
-        else:
-            pictures = own_photographs(inspector)
-
-        def window(figures: dict[str, float]) -> None:
-            if not as_json:
-                say(f"  a minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
-
-        report = measure(inspector, pictures, minutes * 60, window)
-    if as_json:
-        print_json(report)
-        return
-    height, width, _ = report["photograph"]
-    say(f"{report['inspections']} inspections of {width} x {height} pixels, decoded, each with a full-size map:")
-    say(f"p50 {report['p50']} ms, p95 {report['p95']}, p99 {report['p99']}, largest {report['max']}")
-    say(f"{report['per_second']} a second; the first took {report['first']} ms (it compiles the network)")
-    say("medians by stage: " + ", ".join(f"{stage} {ms}" for stage, ms in report["stages"].items()))
-
-
-@app.command()
-def doctor(as_json: JsonOption = False) -> None:
-    """Check this installation: versions, engines, threads, weights, and a timing; writes nothing."""
-    with reported_errors(as_json):
-        from fewshot_ad.doctor import examine
-
-        report = examine()
-    if as_json:
-        print_json(report)
-    else:
-        import yaml
-
-        print(yaml.safe_dump(report, sort_keys=False, width=110), end="")
-    raise typer.Exit(EXIT_GOOD if report["ok"] else EXIT_ERROR)
-
-
-@app.command()
-def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the overlays go.")] = Path("demo_output"),
-    data: Annotated[
-        Path | None,
-        typer.Option(help="A product in MVTec layout (train/good, test/good, test/<defect>) to use instead."),
-    ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Good photographs to enroll from.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
-    as_json: JsonOption = False,
-) -> None:
-    """Enroll and inspect real photographs end to end; they ship with scikit-image (extra 'demo')."""
-    with reported_errors(as_json):
-        from fewshot_ad.demo import run_demo
-
-        lines, report = run_demo(output, data, shots, seed, progress_bar)
-    if as_json:
-        print_json(report)
-    else:
-        for line in lines:
-            say(line)
-
-
+app.add_typer(tool_commands)
 app.add_typer(training_commands)
 
 
@@ -502,10 +309,3 @@ def main() -> None:
     # The commands print an enrolment's notes themselves.
     logging.basicConfig(level=logging.DEBUG if os.environ.get("FEWSHOT_AD_DEBUG") else logging.CRITICAL)
     app()
-
-
-def _whole_number(text: str, option: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"expected a whole number, got {text!r}", param_hint=option) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import functools
 import logging
 import os
@@ -21,30 +20,18 @@ import numpy.typing as npt
 
 from fewshot_ad.artefact import describe, pack, read_artefact, unpack, write_artefact
 from fewshot_ad.calibration import Calibration
+from fewshot_ad.embedding import Reference
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, is_shipped, load_encoder
 from fewshot_ad.encoder.engine import Device, EngineName, Precision, has_bf16
-from fewshot_ad.enrolment import (
-    Embedded,
-    Enrolled,
-    Enrolment,
-    Reference,
-    build,
-    embed_support,
-    extend,
-    kept_references,
-    library_versions,
-    odd_ones_out,
-)
+from fewshot_ad.enrolment import Enrolment
 from fewshot_ad.errors import ArtefactError, ImageError, SupportSetError
 from fewshot_ad.images import ColorOrder, ImageSource, Uint8Array, expand_sources, image_name, read_image
-from fewshot_ad.inspection import Inspection, MapScale
+from fewshot_ad.inspection import Inspection
 from fewshot_ad.memory_bank import MemoryBank, Progress
-from fewshot_ad.one_pass import OnePass
-from fewshot_ad.precision import faster_precision
 from fewshot_ad.presets import PresetName
 from fewshot_ad.presets import preset as find_preset
+from fewshot_ad.product import Product, add_photographs, enroll, map_scale, one_pass
 from fewshot_ad.scoring import Model, Prepared, ScoringConfig, inspect_photograph, prepare
-from fewshot_ad.selection import Choice, choose
 from fewshot_ad.support import ViewsSpec, read_support
 
 logger = logging.getLogger(__name__)
@@ -66,56 +53,58 @@ class Inspector:
         (True, 1.84)
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        model: Model,
-        calibration: Calibration,
-        enrolment: Enrolment,
-        references: Sequence[Reference] = (),
-    ) -> None:
+    def __init__(self, encoder: Encoder, product: Product) -> None:
         self._encoder = encoder
-        self._model = model
-        self.calibration = calibration
-        self.enrolment = enrolment
-        self.references = tuple(references)
-        # What is stored belongs together; nobody may see it half exchanged.
-        self._lock = threading.RLock()
+        self._product = product
+        self._setting = threading.Lock()
         self._adding = threading.Lock()
 
     @property
     def product(self) -> str:
         """Name of the product."""
-        return self.enrolment.product
+        return self._product.enrolment.product
+
+    @property
+    def calibration(self) -> Calibration:
+        """Where the threshold comes from."""
+        return self._product.calibration
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """How the product was enrolled."""
+        return self._product.enrolment
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Support photographs at the working scale, as many as travel with the product."""
+        return self._product.references
 
     @property
     def threshold(self) -> float:
         """Image scores above it are anomalous. Settable while running; the maps' scale moves in proportion."""
-        return self._model.threshold
+        return self._product.model.threshold
 
     @threshold.setter
     def threshold(self, value: float) -> None:
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"expected a positive, finite threshold, got {value}.")
-        with self._lock:
-            self._model = dataclasses.replace(
-                self._model, threshold=float(value), map_scale=_map_scale(self.calibration, float(value))
-            )
+        with self._setting:
+            self._product = self._product.with_threshold(float(value))
 
     @property
     def scoring(self) -> ScoringConfig:
         """How distances become a score and a map."""
-        return self._model.scoring
+        return self._product.model.scoring
 
     @property
     def model(self) -> Model:
         """What the decisions are made with."""
-        return self._model
+        return self._product.model
 
     @property
     def banks(self) -> tuple[MemoryBank, ...]:
         """The memory banks, one a level."""
-        return self._model.banks
+        return self._product.model.banks
 
     @property
     def encoder(self) -> Encoder:
@@ -197,85 +186,39 @@ class Inspector:
         if budget < 1:
             raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 2000.")
         support = read_support(images, color, progress)
-        scoring = scoring or ScoringConfig()
-        load = functools.partial(
-            load_encoder,
-            engine=engine,
-            stages=stages,
-            fusion=fusion,
-            norm_power=norm_power,
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-            device=device,
-        )
         faster: Encoder | None = None
         if not isinstance(encoder, Encoder):
-            if (
-                precision == "auto"
-                and device == "cpu"
-                and engine in (None, "openvino")
-                and has_bf16()
-                and is_shipped(encoder)
-            ):
-                faster = load(encoder, precision="bf16")
-            encoder = load(encoder, precision="f32" if precision == "auto" else precision)
-        choice: Choice = choose(support.images, views, image_size, encoder, scoring, seed, progress)
-
-        def enroll(encoder: Encoder, like: Enrolled | None = None) -> tuple[Embedded, Enrolled]:
-            embedded = embed_support(support.images, choice.views, choice.image_size, encoder, scoring, seed, progress)
-            picked = like.picked if like is not None else None
-            enrolled = build(embedded, scoring, choice.image_size, budget, seed, encoder.threads, progress, picked)
-            return embedded, enrolled
-
-        embedded, enrolled = enroll(encoder)
-        reasons = choice.reasons
-        if faster is not None:
-            made, reason = faster_precision(
-                support.images,
-                choice.views,
-                choice.image_size,
-                scoring,
+            load = functools.partial(
+                load_encoder,
                 encoder,
-                enrolled,
-                faster,
-                functools.partial(enroll, like=enrolled),
+                engine=engine,
+                stages=stages,
+                fusion=fusion,
+                norm_power=norm_power,
+                weights=weights,
+                allow_download=allow_download,
+                threads=threads,
+                device=device,
             )
-            reasons = (*reasons, reason)
-            if made is not None:
-                encoder, (embedded, enrolled) = faster, made
-        names = [support.images[s.image].name for s in embedded.stand_ins]
-        held_out: tuple[str, ...] = ()
-        if len(embedded.stand_ins) < len(support.images):
-            held_out = (
-                f"{len(embedded.stand_ins)} of {len(support.images)} photographs, evenly chosen, were held out in turn "
-                "for the threshold; all are in the bank.",
-            )
-        enrolment = Enrolment(
-            product=product or _product_name(images),
-            image_size=choice.image_size,
-            views=choice.views,
-            budget=budget,
-            seed=seed,
-            support=tuple((image.name, image.sha256) for image in support.images),
-            notes=(*support.notes, *held_out, *odd_ones_out(enrolled.calibration.scores, names)),
-            reasons=reasons,
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            versions=library_versions(encoder),
+            on_openvino = device == "cpu" and engine in (None, "openvino") and is_shipped(encoder)
+            if precision == "auto" and on_openvino and has_bf16():
+                faster = load(precision="bf16")
+            encoder = load(precision="f32" if precision == "auto" else precision)
+        taken, made = enroll(
+            support,
+            product or _product_name(images),
+            encoder,
+            faster,
+            views,
+            image_size,
+            budget,
+            scoring or ScoringConfig(),
+            seed,
+            progress,
         )
-        for note in enrolment.notes:
-            logger.warning("%s: %s", enrolment.product, note)
-        calibration = enrolled.calibration
-        model = Model(
-            choice.image_size,
-            enrolled.banks,
-            enrolled.level_scale,
-            scoring,
-            calibration.threshold,
-            calibration.map_scale,
-            _one_pass(encoder, enrolled.banks, scoring),
-        )
-        return cls(encoder, model, calibration, enrolment, embedded.references)
+        for note in made.enrolment.notes:
+            logger.warning("%s: %s", made.enrolment.product, note)
+        return cls(taken, made)
 
     def add(
         self,
@@ -301,62 +244,12 @@ class Inspector:
             SupportSetError: No usable new photograph, or the product was enrolled from a single one.
         """
         with self._adding:
-            return self._add(images, color, progress)
-
-    def _add(
-        self, images: ImageSource | Iterable[ImageSource], color: ColorOrder, progress: Progress | None
-    ) -> tuple[str, ...]:
-        support = read_support(images, color, progress)
-        known = {sha256: name for name, sha256 in self.enrolment.support}
-        new = [image for image in support.images if image.sha256 not in known]
-        notes = [n for n in support.notes if not n.startswith("only one photograph")] + [
-            f"left out, identical to {known[image.sha256]}: {image.name}"
-            for image in support.images
-            if image.sha256 in known
-        ]
-        if not new:
-            raise SupportSetError(f"expected a new good photograph, got none: {'; '.join(notes)}.")
-        before, model = self.enrolment, self._model
-        embedded = embed_support(
-            new, before.views, before.image_size, self._encoder, model.scoring, before.seed, progress, alone=False
-        )
-        enrolled = extend(
-            Enrolled(model.banks, model.level_scale, self.calibration),
-            embedded,
-            model.scoring,
-            before.image_size,
-            before.budget,
-            before.seed,
-            len(before.support),
-            self._encoder.threads,
-            progress,
-        )
-        calibration = enrolled.calibration
-        late = [new[stand_in.image].name for stand_in in embedded.stand_ins]
-        notes += odd_ones_out(calibration.scores, late, len(calibration.scores) - len(late))
-        one_pass = _one_pass(self._encoder, enrolled.banks, model.scoring)
-        if one_pass is not None and model.one_pass is not None:
-            one_pass.compile(model.one_pass.sizes)
-        date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        with self._lock:
-            by_hand = self._model.threshold != self.calibration.threshold
-            threshold = self._model.threshold if by_hand else calibration.threshold
-            self.enrolment = dataclasses.replace(
-                before,
-                support=(*before.support, *((image.name, image.sha256) for image in new)),
-                notes=(*before.notes, *notes),
-                reasons=(*before.reasons, f"{date}: added {', '.join(image.name for image in new)}."),
-            )
-            self.calibration = calibration
-            self.references = kept_references((*self.references, *embedded.references))
-            self._model = dataclasses.replace(
-                model,
-                banks=enrolled.banks,
-                threshold=threshold,
-                map_scale=_map_scale(calibration, threshold),
-                one_pass=one_pass,
-            )
-        return tuple(notes)
+            made, notes = add_photographs(self._product, self._encoder, read_support(images, color, progress), progress)
+            with self._setting:
+                # Looked at last: a threshold may have been set by hand meanwhile.
+                by_hand = self._product.threshold_set_by_hand
+                self._product = made.with_threshold(self.threshold) if by_hand else made
+        return notes
 
     def warm_up(self, photo_hw: tuple[int, int] | None = None) -> None:
         """Do what the first inspection of a size takes longer for: compile the network (a few tenths of a second).
@@ -423,7 +316,7 @@ class Inspector:
     def _read_and_prepare(self, source: ImageSource, color: ColorOrder) -> tuple[_Read, Prepared | None]:
         read = self._read(source, color)
         pixels = read[1]
-        return read, None if isinstance(pixels, ImageError) else prepare(pixels, self._encoder, self._model)
+        return read, None if isinstance(pixels, ImageError) else prepare(pixels, self._encoder, self._product.model)
 
     @staticmethod
     def _read(source: ImageSource, color: ColorOrder) -> _Read:
@@ -444,7 +337,9 @@ class Inspector:
         prepared: Prepared | None = None,
     ) -> Inspection | ImageError:
         if not isinstance(pixels, ImageError):
-            return inspect_photograph(pixels, self._encoder, self._model, self.product, name, decode_ms, prepared)
+            return inspect_photograph(
+                pixels, self._encoder, self._product.model, self.product, name, decode_ms, prepared
+            )
         if errors == "raise":
             raise pixels
         return pixels
@@ -454,8 +349,8 @@ class Inspector:
         return describe(*self._packed()) | {"engine": self._encoder.engine_name}
 
     def _packed(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        with self._lock:
-            return pack(self._encoder.spec, self._model, self.calibration, self.enrolment, self.references)
+        product = self._product
+        return pack(self._encoder.spec, product.model, product.calibration, product.enrolment, product.references)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
@@ -522,12 +417,16 @@ class Inspector:
         banks = tuple(
             MemoryBank(vectors, origin, product.scoring.metric, encoder.threads) for vectors, origin in product.banks
         )
-        calibration, threshold = product.calibration, product.threshold
-        map_scale = _map_scale(calibration, threshold)
-        size = product.enrolment.image_size
-        one_pass = _one_pass(encoder, banks, product.scoring)
-        model = Model(size, banks, product.level_scale, product.scoring, threshold, map_scale, one_pass)
-        return cls(encoder, model, calibration, product.enrolment, product.references)
+        model = Model(
+            product.enrolment.image_size,
+            banks,
+            product.level_scale,
+            product.scoring,
+            product.threshold,
+            map_scale(product.calibration, product.threshold),
+            one_pass(encoder, banks, product.scoring),
+        )
+        return cls(encoder, Product(model, product.calibration, product.enrolment, product.references))
 
     def __repr__(self) -> str:
         return (
@@ -536,17 +435,6 @@ class Inspector:
             f"views={len(self.enrolment.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"
         )
-
-
-def _one_pass(encoder: Encoder, banks: Sequence[MemoryBank], scoring: ScoringConfig) -> OnePass | None:
-    """Encoder and banks as one graph, where that can be."""
-    return OnePass(encoder, banks) if scoring.image_score == "top_mean" and OnePass.fits(encoder) else None
-
-
-def _map_scale(calibration: Calibration, threshold: float) -> MapScale:
-    """The calibrated scale of the maps, moved in proportion where the threshold was set by hand."""
-    good, limit = calibration.map_scale.median_good, calibration.map_scale.threshold
-    return MapScale(good, good + (limit - good) * threshold / calibration.threshold)
 
 
 def _product_name(images: object) -> str:

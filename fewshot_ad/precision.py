@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fewshot_ad.embedding import Embedded, pictures_of
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrolment import Embedded, Enrolled, pictures_of
+from fewshot_ad.enrolment import Enrolled
 from fewshot_ad.images import Geometry
 from fewshot_ad.scoring import ScoringConfig, measure
 from fewshot_ad.support import SupportImage, View

@@ -6,6 +6,7 @@ import pytest
 from fewshot_ad import Inspector
 from fewshot_ad.bench import MIN_INSPECTIONS, bench, own_photographs, percentiles
 from fewshot_ad.errors import ImageError
+from fewshot_ad.product import Product
 
 
 def test_bench_reports_percentiles_by_stage(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +26,6 @@ def test_percentiles() -> None:
 
 
 def test_a_product_without_photographs_says_so(inspector: Inspector) -> None:
-    bare = Inspector(inspector.encoder, inspector.model, inspector.calibration, inspector.enrolment)
+    bare = Inspector(inspector.encoder, Product(inspector.model, inspector.calibration, inspector.enrolment, ()))
     with pytest.raises(ImageError, match="--photographs"):
         own_photographs(bare)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fewshot_ad.embedding import embed_support
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrolment import POOL_LIMIT, build, embed_support, hold_out, odd_ones_out
+from fewshot_ad.enrolment import build, hold_out, odd_ones_out
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.images import Geometry
 from fewshot_ad.memory_bank import MemoryBank, greedy_coreset, nearest_of_others
 from fewshot_ad.scoring import ScoringConfig, measure
 from fewshot_ad.support import parse_views, read_support
@@ -14,21 +14,6 @@ from fewshot_ad.support import parse_views, read_support
 
 def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 128):
     return embed_support(read_support(parts).images, parse_views(views), size, encoder, ScoringConfig(), seed=0)
-
-
-def test_every_patch_knows_where_it_comes_from(parts: list[np.ndarray], encoder: Encoder) -> None:
-    pool = embedded(parts[:2], "hflip,rotate=30", encoder).pools[0]
-    assert set(pool.origin.image) == {0, 1}
-    assert set(pool.origin.view) == {0, 1, 2}
-    own, mirrored = pool.origin.view == 0, pool.origin.view == 1
-    assert len(pool.vectors) == len(pool.origin.xy)
-    # 128 x 128 in patches of 8: the first patch's centre is 3.5, the mirrored one's 127 - 3.5.
-    np.testing.assert_array_equal(pool.origin.xy[own][0], [4, 4])
-    np.testing.assert_array_equal(pool.origin.xy[mirrored][0], [124, 4])
-    # A rotated view has corners that show nothing; their patches are left out.
-    assert (pool.origin.view == 2).sum() < own.sum()
-    assert pool.origin.xy.min() >= 0
-    assert pool.origin.xy.max() <= 127
 
 
 def test_held_out_scores_are_those_of_an_exact_bank_of_the_others(parts: list[np.ndarray], encoder: Encoder) -> None:
@@ -72,15 +57,6 @@ def test_identical_seeds_give_identical_banks(parts: list[np.ndarray], encoder: 
     assert first.calibration == second.calibration
 
 
-def test_two_hundred_photographs_stay_within_the_pool(encoder: Encoder, parts: list[np.ndarray]) -> None:
-    rng = np.random.default_rng(0)
-    many = [np.roll(parts[i % 5], rng.integers(-3, 4, 2), axis=(0, 1)) for i in range(200)]
-    many = [np.clip(m.astype(int) + rng.integers(-3, 4, m.shape), 0, 255).astype(np.uint8) for m in many]
-    support = embed_support(read_support(many).images, parse_views("hflip,vflip"), 256, encoder, ScoringConfig(), 0)
-    assert len(support.pools[0].vectors) <= POOL_LIMIT
-    assert set(support.pools[0].origin.image) == set(range(200))
-
-
 def test_odd_one_out_is_named() -> None:
     notes = odd_ones_out([1.0, 1.1, 2.0, 0.9], ["a", "b", "c", "d"])
     assert len(notes) == 1
@@ -91,10 +67,10 @@ def test_odd_one_out_is_named() -> None:
 def test_of_many_photographs_an_even_choice_is_held_out(
     parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewshot_ad.enrolment.MIN_STAND_INS", 2)
-    monkeypatch.setattr("fewshot_ad.enrolment.STAND_IN_LIMIT", 10)
+    monkeypatch.setattr("fewshot_ad.embedding.MIN_STAND_INS", 2)
+    monkeypatch.setattr("fewshot_ad.embedding.STAND_IN_LIMIT", 10)
     assert [s.image for s in embedded(parts, "hflip", encoder).stand_ins] == [0, 4]
-    monkeypatch.setattr("fewshot_ad.enrolment.STAND_IN_LIMIT", 3 * 16 * 16)
+    monkeypatch.setattr("fewshot_ad.embedding.STAND_IN_LIMIT", 3 * 16 * 16)
     support = embedded(parts, "hflip", encoder)
     assert [s.image for s in support.stand_ins] == [0, 2, 4]
     enrolled = build(support, ScoringConfig(), 128, 500, 0)
@@ -109,11 +85,3 @@ def test_replacements_are_the_nearest_of_another_group() -> None:
     distances = ((points[picked][:, None].astype(np.float64) - points[None]) ** 2).sum(2)
     distances[groups[picked][:, None] == groups[None]] = np.inf
     np.testing.assert_array_equal(nearest_of_others(points, picked, groups), distances.argmin(1))
-
-
-def test_support_photographs_travel_with_the_product(parts: list[np.ndarray], encoder: Encoder) -> None:
-    support = embedded(parts, "hflip", encoder)
-    geometry = Geometry.fit((128, 128), 128, 16)
-    assert len(support.references) == 5
-    np.testing.assert_array_equal(support.references[1].content, geometry.scale(parts[1]))
-    assert support.references[1].photo_hw == (128, 128)
