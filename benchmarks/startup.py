@@ -40,6 +40,22 @@ for _ in range(20):
 print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6)
 """
 
+BATCH = """
+import sys
+from pathlib import Path
+import cv2
+from fewshot_ad import Inspector
+inspector = Inspector.load(sys.argv[1])
+picture = cv2.imread(sys.argv[2])
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+at = {}
+for i, _ in enumerate(inspector.inspect_batch([picture] * int(sys.argv[3]), color="bgr"), 1):
+    if i in (1000, int(sys.argv[3])):
+        at[i] = megabytes()
+print(*at.values())
+"""
+
 
 def python(code: str, *args: str) -> list[float]:
     run = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
@@ -47,7 +63,9 @@ def python(code: str, *args: str) -> list[float]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=10_000, help="photographs of the batch whose memory is watched")
+    count = parser.parse_args().batch
     from fewshot_ad import Inspector
 
     with tempfile.TemporaryDirectory() as name:
@@ -65,12 +83,16 @@ def main() -> None:
             cold.append(time.perf_counter() - start)
         load, load_all = python(LOAD, str(product))
         memory = python(MEMORY, str(product), str(photograph))[0] if Path("/proc/self/statm").exists() else float("nan")
+        batch = python(BATCH, str(product), str(photograph), str(count)) if memory == memory else []
     print("| what | measured | goal |\n|---|---|---|")
     print(f"| `import fewshot_ad` (s) | {imported:.3f} | 0.25 |")
     print(f"| `fewshot-ad inspect` of one photograph, cold, best of {REPEATS} (s) | {min(cold):.2f} | 1.0 |")
     print(f"| loading a product, encoder at hand (ms) | {load * 1e3:.0f} | 50 |")
     print(f"| loading a product and its encoder (ms) | {load_all * 1e3:.0f} | |")
     print(f"| resident memory of an inspecting process (MB) | {memory:.0f} | 300 |")
+    if batch:
+        told = " -> ".join(f"{value:.0f}" for value in batch)
+        print(f"| resident memory of a batch after 1,000 and {count:,} photographs (MB) | {told} | constant |")
     print(f"| .fsad of 8 photographs, 2,000 vectors (MB) | {size:.2f} | 3 |")
 
 
