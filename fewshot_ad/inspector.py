@@ -7,38 +7,33 @@ import functools
 import logging
 import os
 import threading
-import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.artefact import describe, pack, read_artefact, unpack, write_artefact
+from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.calibration import Calibration
 from fewshot_ad.embedding import Reference
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, is_shipped, load_encoder
 from fewshot_ad.encoder.engine import Device, EngineName, Precision, has_bf16
 from fewshot_ad.enrolment import Enrolment
 from fewshot_ad.errors import ArtefactError, ImageError, SupportSetError
-from fewshot_ad.images import ColorOrder, ImageSource, Uint8Array, expand_sources, image_name, read_image
+from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.memory_bank import MemoryBank, Progress
 from fewshot_ad.presets import PresetName
 from fewshot_ad.presets import preset as find_preset
 from fewshot_ad.product import Product, add_photographs, enroll, map_scale, one_pass
-from fewshot_ad.scoring import Model, Prepared, ScoringConfig, inspect_photograph, prepare
+from fewshot_ad.scoring import Model, ScoringConfig, inspect_photograph, prepare
 from fewshot_ad.support import ViewsSpec, read_support
 
 logger = logging.getLogger(__name__)
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
-# Name, pixels or what is wrong with them, milliseconds of decoding.
-_Read: TypeAlias = "tuple[str, Uint8Array | ImageError, float]"
 
 
 class Inspector:
@@ -276,9 +271,7 @@ class Inspector:
         Raises:
             ImageError: The photograph cannot be used.
         """
-        result = self._settle(*self._read(image, color), "raise")
-        assert isinstance(result, Inspection)  # noqa: S101 - _settle raises otherwise
-        return result
+        return self._judge(read(image, color))
 
     def inspect_batch(
         self,
@@ -300,49 +293,28 @@ class Inspector:
         Yields:
             An `Inspection` a photograph, or its `ImageError`.
         """
-        if isinstance(images, Iterator):
-            # A stream (a camera) must get each verdict before it is asked for the next photograph.
-            for source in images:
-                yield self._settle(*self._read(source, color), errors)
-            return
-        sources = iter(expand_sources(images))
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fewshot-ad-decode") as pool:
-            ahead = deque(pool.submit(self._read_and_prepare, source, color) for source in islice(sources, 4))
-            while ahead:
-                read, prepared = ahead.popleft().result()
-                ahead.extend(pool.submit(self._read_and_prepare, source, color) for source in islice(sources, 1))
-                yield self._settle(*read, errors, prepared)
+        yield from verdicts(
+            images,
+            color,
+            lambda pixels: prepare(pixels, self._encoder, self._product.model),
+            self._judge if errors == "raise" else self._judge_or_tell,
+        )
 
-    def _read_and_prepare(self, source: ImageSource, color: ColorOrder) -> tuple[_Read, Prepared | None]:
-        read = self._read(source, color)
-        pixels = read[1]
-        return read, None if isinstance(pixels, ImageError) else prepare(pixels, self._encoder, self._product.model)
+    def _judge(self, reading: Reading) -> Inspection:
+        if isinstance(reading.pixels, ImageError):
+            raise reading.pixels
+        return inspect_photograph(
+            reading.pixels,
+            self._encoder,
+            self._product.model,
+            self.product,
+            reading.name,
+            reading.milliseconds,
+            reading.prepared,
+        )
 
-    @staticmethod
-    def _read(source: ImageSource, color: ColorOrder) -> _Read:
-        start = time.perf_counter()
-        name = image_name(source, 0) if isinstance(source, (str, os.PathLike)) else ""
-        try:
-            pixels: Uint8Array | ImageError = read_image(source, color)
-        except ImageError as error:
-            pixels = error
-        return name, pixels, (time.perf_counter() - start) * 1e3
-
-    def _settle(
-        self,
-        name: str,
-        pixels: Uint8Array | ImageError,
-        decode_ms: float,
-        errors: Literal["raise", "return"],
-        prepared: Prepared | None = None,
-    ) -> Inspection | ImageError:
-        if not isinstance(pixels, ImageError):
-            return inspect_photograph(
-                pixels, self._encoder, self._product.model, self.product, name, decode_ms, prepared
-            )
-        if errors == "raise":
-            raise pixels
-        return pixels
+    def _judge_or_tell(self, reading: Reading) -> Inspection | ImageError:
+        return reading.pixels if isinstance(reading.pixels, ImageError) else self._judge(reading)
 
     def info(self) -> dict[str, Any]:
         """All that is known of the product, as plain JSON types."""
