@@ -258,6 +258,24 @@ def unpack(
     return unpacked
 
 
+def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[str]) -> None:
+    """Whether the encoder at hand is the one an artefact was enrolled with.
+
+    Raises:
+        ArtefactError: It is another; the message names what differs.
+    """
+    differing = [
+        f"{f.name} {getattr(spec, f.name)!r} there, {getattr(here, f.name)!r} here"
+        for f in dataclasses.fields(spec)
+        if getattr(spec, f.name) != getattr(here, f.name)
+    ]
+    if differing:
+        raise ArtefactError(
+            f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
+            "something else. Use the same encoder and weights, or enroll again."
+        )
+
+
 def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> dict[str, Any]:
     """What an artefact says of its product, as plain JSON types; needs no encoder.
 

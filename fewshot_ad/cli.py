@@ -24,6 +24,7 @@ from fewshot_ad.cli_options import (
     PresetOption,
     ThreadsChoice,
     WeightsChoice,
+    load_product,
     whole_number,
 )
 from fewshot_ad.cli_tools import commands as tool_commands
@@ -193,9 +194,7 @@ def add(
 ) -> None:
     """Take further good photographs into a product; its views, scale and other settings stay."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
-        from fewshot_ad.inspector import Inspector
-
-        inspector = Inspector.load(artefact, weights=weights, allow_download=allow_download, threads=threads)
+        inspector = load_product(artefact, None, weights, allow_download, threads)
         notes = inspector.add(good[0] if len(good) == 1 else good, progress=progress)
         inspector.save(artefact)
     if as_json:
@@ -231,16 +230,8 @@ def inspect(
     with reported_errors(as_json):
         from fewshot_ad.errors import ImageError
         from fewshot_ad.images import expand_sources
-        from fewshot_ad.inspector import Inspector
 
-        inspector = Inspector.load(
-            artefact,
-            engine=engine.value if engine else None,  # type: ignore[arg-type]
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-            device=device.value,  # type: ignore[arg-type]
-        )
+        inspector = load_product(artefact, engine, weights, allow_download, threads, device)
         if threshold is not None:
             inspector.threshold = threshold
         sources = []

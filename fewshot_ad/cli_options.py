@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from fewshot_ad.inspector import Inspector
 
 
 class EngineOption(str, Enum):
@@ -90,3 +93,24 @@ def whole_number(text: str, option: str) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"expected a whole number, got {text!r}", param_hint=option) from None
+
+
+def load_product(
+    artefact: Path,
+    engine: EngineOption | None,
+    weights: Path | None,
+    allow_download: bool,
+    threads: int | None,
+    device: DeviceOption = DeviceOption.cpu,
+) -> Inspector:
+    """A product with the options of the command line."""
+    from fewshot_ad.inspector import Inspector
+
+    return Inspector.load(
+        artefact,
+        engine=engine.value if engine else None,  # type: ignore[arg-type]
+        weights=weights,
+        allow_download=allow_download,
+        threads=threads,
+        device=device.value,  # type: ignore[arg-type]
+    )

@@ -16,6 +16,7 @@ from fewshot_ad.cli_options import (
     TargetOption,
     ThreadsChoice,
     WeightsChoice,
+    load_product,
     whole_number,
 )
 from fewshot_ad.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
@@ -87,15 +88,8 @@ def bench(
         from fewshot_ad.bench import bench as measure
         from fewshot_ad.bench import own_photographs
         from fewshot_ad.images import expand_sources, read_image
-        from fewshot_ad.inspector import Inspector
 
-        inspector = Inspector.load(
-            artefact,
-            engine=engine.value if engine else None,  # type: ignore[arg-type]
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-        )
+        inspector = load_product(artefact, engine, weights, allow_download, threads)
         if photographs:
             pictures = [read_image(source) for source in expand_sources(photographs)]
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import os
@@ -14,26 +13,23 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_ad.artefact import describe, pack, read_artefact, unpack, write_artefact
+from fewshot_ad.artefact import check_encoder, describe, pack, read_artefact, unpack, write_artefact
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.calibration import Calibration
 from fewshot_ad.embedding import Reference
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, is_shipped, load_encoder
 from fewshot_ad.encoder.engine import Device, EngineName, Precision, has_bf16
 from fewshot_ad.enrolment import Enrolment
-from fewshot_ad.errors import ArtefactError, ImageError, SupportSetError
+from fewshot_ad.errors import ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.memory_bank import MemoryBank, Progress
-from fewshot_ad.presets import PresetName
-from fewshot_ad.presets import preset as find_preset
+from fewshot_ad.presets import PresetName, settings
 from fewshot_ad.product import Product, add_photographs, enroll, map_scale, one_pass
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_photograph, prepare
 from fewshot_ad.support import ViewsSpec, read_support
 
 logger = logging.getLogger(__name__)
-
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
 
 
 class Inspector:
@@ -164,22 +160,7 @@ class Inspector:
             SupportSetError: No usable photograph, or a setting that makes no sense.
             WeightsError: The encoder cannot be had.
         """
-        given = find_preset(preset)
-        views = given.views if views is None else views
-        image_size = given.image_size if image_size is None else image_size
-        budget = given.budget if budget is None else budget
-        precision = given.precision if precision is None else precision
-        if isinstance(image_size, np.integer):
-            image_size = int(image_size)
-        if image_size != "auto" and not (
-            isinstance(image_size, int) and MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE
-        ):
-            raise SupportSetError(
-                f"expected image_size='auto' or a whole number in {MIN_IMAGE_SIZE}..{MAX_IMAGE_SIZE}, "
-                f"got {image_size!r}."
-            )
-        if budget < 1:
-            raise SupportSetError(f"expected a budget of at least 1 bank vector, got {budget}. The default is 2000.")
+        chosen = settings(preset, views, image_size, budget, precision)
         support = read_support(images, color, progress)
         faster: Encoder | None = None
         if not isinstance(encoder, Encoder):
@@ -196,17 +177,17 @@ class Inspector:
                 device=device,
             )
             on_openvino = device == "cpu" and engine in (None, "openvino") and is_shipped(encoder)
-            if precision == "auto" and on_openvino and has_bf16():
+            if chosen.precision == "auto" and on_openvino and has_bf16():
                 faster = load(precision="bf16")
-            encoder = load(precision="f32" if precision == "auto" else precision)
+            encoder = load(precision="f32" if chosen.precision == "auto" else chosen.precision)
         taken, made = enroll(
             support,
             product or _product_name(images),
             encoder,
             faster,
-            views,
-            image_size,
-            budget,
+            chosen.views,
+            chosen.image_size,
+            chosen.budget,
             scoring or ScoringConfig(),
             seed,
             progress,
@@ -376,16 +357,7 @@ class Inspector:
                 threads=threads,
                 device=device,
             )
-        if encoder.spec != spec:
-            differing = [
-                f"{f.name} {getattr(spec, f.name)!r} there, {getattr(encoder.spec, f.name)!r} here"
-                for f in dataclasses.fields(spec)
-                if getattr(spec, f.name) != getattr(encoder.spec, f.name)
-            ]
-            raise ArtefactError(
-                f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
-                "something else. Use the same encoder and weights, or enroll again."
-            )
+        check_encoder(spec, encoder.spec, path)
         banks = tuple(
             MemoryBank(vectors, origin, product.scoring.metric, encoder.threads) for vectors, origin in product.banks
         )

@@ -5,7 +5,7 @@ import pytest
 
 from fewshot_ad import Inspector
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.presets import PRESETS, preset
+from fewshot_ad.presets import PRESETS, settings
 
 
 def test_presets_set_what_is_not_given(parts: list[np.ndarray]) -> None:
@@ -20,4 +20,4 @@ def test_presets_set_what_is_not_given(parts: list[np.ndarray]) -> None:
 
 def test_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(SupportSetError, match="balanced"):
-        preset("turbo")  # type: ignore[arg-type]
+        settings("turbo")  # type: ignore[arg-type]
