@@ -26,11 +26,13 @@ from latency import VIEWS, photographs
 from openvino import opset13 as ops
 
 from fewshot_ad import Inspector, load_encoder
+from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import has_bf16
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.images import Geometry
-from fewshot_ad.memory_bank import NearestSearch
+from fewshot_ad.memory_bank import MemoryBank, NearestSearch
 from fewshot_ad.one_pass import OnePass
+from fewshot_ad.scoring import anomaly_map
 
 REPEATS = 100
 
@@ -105,6 +107,12 @@ def row(name: str, old: str, new: str, times: tuple[float, float], error: str = 
     print(f"| {name} | {old} {times[0]:.2f} | {new} {times[1]:.2f} | {times[0] / times[1]:.2f} | {error} |", flush=True)
 
 
+def half_precision_exact(encoder: Encoder, prepared: np.ndarray[Any, Any], bank: MemoryBank) -> np.ndarray[Any, Any]:
+    """Distances of the half-precision encoder's embeddings, searched in float32."""
+    embeddings = encoder.encode(prepared)[0]
+    return bank.nearest(np.ascontiguousarray(embeddings.reshape(-1, embeddings.shape[2])))
+
+
 def off(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> str:
     return f"{float(np.abs(got - wanted).max() / wanted.max()):.2%}"
 
@@ -150,12 +158,22 @@ def main() -> None:
         half_precision = load_encoder(precision="bf16")
         times = alternately(lambda: encoder.encode(prepared), lambda: half_precision.encode(prepared))
         row("encoder in bfloat16", "f32", "bf16", times, off(half_precision.encode(prepared)[0], embeddings))
+        halves = OnePass(half_precision, inspector.banks)
+        times = alternately(lambda: one_pass(prepared), lambda: halves(prepared))
+        error = off(halves(prepared)[0].ravel(), half_precision_exact(half_precision, prepared, bank))
+        row("encoder and search in bfloat16, one graph", "f32", "bf16", times, f"{error} of the search")
     int8 = int8_encoder(pictures[:8], prepared)
     if int8 is None:
         print("| encoder in int8 | NNCF is not installed | | | |")
     else:
         times = alternately(lambda: encoder.encode(prepared), lambda: int8.infer([prepared[None]]))
         row("encoder in int8 (NNCF)", "f32", "int8", times, off(int8.infer([prepared[None]])[0][0], embeddings))
+    grids, spread = one_pass(prepared), inspector.scoring.sigma
+    times = alternately(
+        lambda: cv2.GaussianBlur(cv2.resize(grids[0], size), (0, 0), spread),
+        lambda: anomaly_map(grids, geometry, spread, 256),
+    )
+    row("enlarging and smoothing as matrices", "one after the other", "matrices", times)
     result = inspector.inspect(query)
     times = alternately(
         lambda: cv2.resize(result.working_map, (1024, 1024), interpolation=cv2.INTER_LINEAR), lambda: result.working_map

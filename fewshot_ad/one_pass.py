@@ -12,14 +12,15 @@ from openvino import opset13 as ops
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import OpenVINOEngine, Requests
 from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import MemoryBank, nearest_graph
+from fewshot_ad.memory_bank import MemoryBank, nearest_graph, searches_in_bf16
 
 
 class OnePass:
     """What `Encoder.encode` and `MemoryBank.nearest` do one after the other, without going back and forth.
 
     Two compiled models in turn hand each other the processor, which costs nearly a millisecond an inspection
-    (`benchmarks/levers.py`). The scores are the same up to rounding.
+    (`benchmarks/levers.py`). The scores are the same up to rounding: to 1e-3 of the distances in
+    float32; in bfloat16 to 2^-9 of the embeddings' lengths, see `memory_bank.nearest_graph`.
 
     Args:
         encoder: An encoder on OpenVINO, see `OnePass.fits`.
@@ -31,6 +32,7 @@ class OnePass:
         if not isinstance(engine, OpenVINOEngine):
             raise TypeError(f"expected an encoder on OpenVINO, got one on {encoder.engine_name}")
         self._engine = engine
+        self._bf16 = encoder.spec.precision == "bf16"
         self._banks = tuple(banks)
         self._requests = Requests(self.graph, engine.config)
 
@@ -46,13 +48,11 @@ class OnePass:
 
     @staticmethod
     def fits(encoder: Encoder) -> bool:
-        """Whether an encoder can be part of such a graph.
-
-        In float32 only: a graph has one precision, and distances near zero, which are differences of large numbers,
-        do not survive bfloat16.
-        """
+        """Whether an encoder can be part of such a graph."""
         engine = encoder.engine
-        return isinstance(engine, OpenVINOEngine) and engine.makes_levels and encoder.spec.precision == "f32"
+        if not (isinstance(engine, OpenVINOEngine) and engine.makes_levels):
+            return False
+        return encoder.spec.precision == "f32" or searches_in_bf16()
 
     def graph(self) -> Any:
         """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> (h, w) float32 distances a level; N is 1."""
@@ -61,7 +61,7 @@ class OnePass:
         for at, bank in enumerate(self._banks):
             level = encoder.output(at).node.input_value(0)
             flat = ops.reshape(level, ops.constant(np.array([-1, bank.vectors.shape[1]])), False)
-            distances = nearest_graph(flat, bank.vectors, bank.metric)
+            distances = nearest_graph(flat, bank.vectors, bank.metric, self._bf16)
             grid_hw = ops.slice(ops.shape_of(level), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
             grids.append(ops.reshape(distances, grid_hw, False))
         return openvino.Model(grids, encoder.get_parameters())

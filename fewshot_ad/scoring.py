@@ -191,14 +191,34 @@ def anomaly_map(grids: Sequence[Float32Array], geometry: Geometry, sigma: float,
     Returns:
         (h, w) float32 of `geometry.content_hw`.
     """
-    size = geometry.input_hw[::-1]
-    joined = cv2.resize(grids[0], size, interpolation=cv2.INTER_LINEAR)
+    (height, width), spread = geometry.input_hw, sigma * image_size / 256
+    if len(grids) == 1:
+        rows, columns = (_enlarge(n, size, spread) for n, size in zip(grids[0].shape, (height, width), strict=True))
+        joined = np.empty((height, width), np.float32)
+        # BLAS starts threads above 2^18 multiplications, and they would go on spinning beside the next encoder run.
+        step = max(1, 2**18 // (columns.shape[0] * columns.shape[1]))
+        for start in range(0, height, step):
+            np.matmul(rows[start : start + step] @ grids[0], columns.T, out=joined[start : start + step])
+        return geometry.crop(joined)
+    joined = cv2.resize(grids[0], (width, height), interpolation=cv2.INTER_LINEAR)
     for grid in grids[1:]:
-        np.maximum(joined, cv2.resize(grid, size, interpolation=cv2.INTER_LINEAR), out=joined)
+        np.maximum(joined, cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR), out=joined)
     if sigma > 0:
-        spread = sigma * image_size / 256
         joined = cv2.GaussianBlur(joined, (0, 0), spread, borderType=cv2.BORDER_REFLECT_101)
     return geometry.crop(joined)
+
+
+@functools.lru_cache(maxsize=64)
+def _enlarge(patches: int, size: int, spread: float) -> Float32Array:
+    """Enlarging and smoothing of one axis as a matrix (size, patches): both are linear and work by axis.
+
+    Multiplying by it takes a third of the time of doing both one after the other (`benchmarks/levers.py`).
+    """
+    matrix = cv2.resize(np.eye(patches, dtype=np.float32), (patches, size), interpolation=cv2.INTER_LINEAR)
+    if spread > 0:
+        # A kernel one column wide: each column by itself.
+        matrix = cv2.GaussianBlur(matrix, (1, 0), spread, sigmaY=spread, borderType=cv2.BORDER_REFLECT_101)
+    return matrix
 
 
 def find_regions(

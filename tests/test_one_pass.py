@@ -12,6 +12,9 @@ from fewshot_ad.memory_bank import normalise
 from fewshot_ad.one_pass import OnePass
 
 
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
+
+
 @pytest.mark.parametrize("fusion", ["concat", "separate"])
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 @pytest.mark.parametrize("name", ["lite0_parts", "efficientnet_lite0"])
@@ -62,9 +65,38 @@ def test_only_engines_that_make_levels_fit(parts: list[np.ndarray]) -> None:
     assert got.threshold == pytest.approx(wanted.threshold, rel=1e-3)
 
 
-@pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
-def test_bf16_keeps_its_search_in_f32(parts: list[np.ndarray]) -> None:
-    inspector = Inspector.from_support(parts, views="hflip", image_size=128, precision="bf16", budget=100_000)
-    assert not OnePass.fits(inspector.encoder)
-    # Its own patches are in the bank: a search in bf16 would not find them at no distance.
+@needs_bf16
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_bf16_finds_what_is_in_the_bank(parts: list[np.ndarray], metric: str) -> None:
+    inspector = Inspector.from_support(
+        parts,
+        views="hflip",
+        image_size=128,
+        precision="bf16",
+        budget=100_000,
+        scoring=ScoringConfig(metric=metric),  # type: ignore[arg-type]
+    )
+    # Its own patches are in the bank: a search that rounds its sums would find them a sixth of the threshold away.
     assert inspector.inspect(parts[0]).severity < 0.02
+
+
+@needs_bf16
+def test_bf16_says_what_encoder_and_bank_say(parts: list[np.ndarray], broken_part: np.ndarray) -> None:
+    inspector = Inspector.from_support(parts, views="hflip", image_size=128, precision="bf16")
+    assert OnePass.fits(inspector.encoder)
+    prepared = Geometry.fit(broken_part.shape[:2], 128, 16).to_input(broken_part)  # type: ignore[arg-type]
+    (grid,) = OnePass(inspector.encoder, inspector.banks)(prepared)
+    (level,) = inspector.encoder.encode(prepared)
+    flat = level.reshape(-1, level.shape[2])
+    wanted, _ = inspector.banks[0].search(flat)
+    lengths = np.linalg.norm(flat - inspector.banks[0].vectors.mean(axis=0), axis=1)
+    assert np.abs(grid.ravel() - wanted[:, 0]).max() < lengths.max() * 2**-8
+
+
+@needs_bf16
+def test_bf16_falls_back_to_a_search_of_its_own(parts: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Inspector.from_support(parts, views="hflip", image_size=128, precision="bf16")
+    monkeypatch.setattr("fewshot_ad.one_pass.searches_in_bf16", lambda: False)
+    got = Inspector.from_support(parts, views="hflip", image_size=128, precision="bf16")
+    assert wanted.model.one_pass is not None and got.model.one_pass is None
+    assert got.inspect(parts[0]).score == pytest.approx(wanted.inspect(parts[0]).score, rel=0.02)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -71,6 +72,19 @@ def test_levels_are_joined_by_their_maximum() -> None:
     assert heat.shape == (32, 32)
     assert heat[2, 2] == pytest.approx(1)
     assert heat[-1, -1] == pytest.approx(2)
+
+
+def test_one_level_gives_the_map_that_enlarging_and_smoothing_give() -> None:
+    for hw, sigma in (((256, 256), 4.0), ((96, 400), 2.5), ((272, 64), 0.0)):
+        geometry = Geometry(hw, hw, hw)
+        grid = np.random.default_rng(0).random((hw[0] // 8, hw[1] // 8), np.float32)
+        wanted = cv2.resize(grid, hw[::-1], interpolation=cv2.INTER_LINEAR)
+        if sigma:
+            wanted = cv2.GaussianBlur(wanted, (0, 0), sigma)
+        # A second level that is never the larger one takes the other way.
+        two = anomaly_map([grid, grid * 0], geometry, sigma, 256)
+        np.testing.assert_allclose(anomaly_map([grid], geometry, sigma, 256), wanted, atol=1e-5)
+        np.testing.assert_allclose(two, wanted, atol=1e-5)
 
 
 def test_map_points_at_the_patch_on_a_wide_photograph() -> None:
