@@ -256,7 +256,7 @@ def _squared_graph_bf16(queries: Any, vectors: Float32Array) -> Any:
     return ops.add(smallest, ops.squeeze(ops.subtract(length, coarse), axis))
 
 
-# Keeps the upper 8 of float32's 24 significant bits, bfloat16's number (Dekker 1971, with Veltkamp's constant 2^16 + 1).
+# Keeps the upper 8 of float32's 24 significant bits, as many as bfloat16 has (Dekker 1971; Veltkamp's constant).
 _SPLIT = np.float32(65537)
 
 
