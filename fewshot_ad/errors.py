@@ -31,3 +31,15 @@ class TrainingError(FewshotADError, RuntimeError):
 
 class ExportError(FewshotADError, RuntimeError):
     """A product cannot be exported, or the exported model does not say what the product says."""
+
+
+class DatasetError(FewshotADError, ValueError):
+    """A dataset cannot be read: the folder is not laid out as published, or a file of it is missing or damaged."""
+
+
+class ZooError(FewshotADError, RuntimeError):
+    """A baseline cannot be had or cannot work: an unknown name or setting, a missing extra, or unfit photographs."""
+
+
+class BenchmarkError(FewshotADError, ValueError):
+    """A benchmark plan makes no sense, or its records cannot be used."""
