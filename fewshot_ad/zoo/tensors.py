@@ -82,7 +82,7 @@ def one_by_one(
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[torch.Generator]:
-    """torch's random numbers from a seed within the block, and as they were after it. Gives a generator, too."""
+    """Torch's random numbers from a seed within the block, and as they were after it. Gives a generator, too."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)

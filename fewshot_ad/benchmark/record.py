@@ -1,0 +1,133 @@
+"""The record of a benchmark: one line of JSON a job, appended as jobs end, read back whatever happened in between."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from fewshot_ad.errors import BenchmarkError
+
+Shots: TypeAlias = "int | Literal['full']"
+Setting: TypeAlias = Literal["few-shot", "full-shot", "unified", "noisy", "continual", "transfer"]
+RECORD_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one job gave.
+
+    Attributes:
+        key: Identity of the job, see `plan.Job.key`; a plan that asks for it again finds it done.
+        method: Name of the method as the plan calls it.
+        baseline: Name in the zoo.
+        options: Hyper-parameters other than the published ones.
+        dataset: Name of the dataset as the plan calls it.
+        category: Product.
+        setting: What was fitted on what, see `plan.Plan`.
+        shots: Good photographs it was fitted on, or `full`.
+        draw: Number of the support draw.
+        seed: Of everything random.
+        status: `done` or `failed`.
+        reason: Of a failure; empty otherwise.
+        figures: Figures of merit by name, in 0..1: `image_auroc`, `image_aupr`, `image_f1_max`, `pixel_auroc`,
+            `pixel_aupr`, `pixel_f1_max`, `au_pro`, `au_pro_05`, `precision`, `recall`, `false_reject_rate`,
+            `escape_rate`, `balanced_accuracy`, `forgetting`; those that do not apply are left out.
+        intervals: 95% bootstrap intervals (low, high) of some of them.
+        fit_s: Seconds to fit.
+        ms: Median milliseconds a photograph, from a decoded array to score and map.
+        ms_p95: 95th percentile of that.
+        model_mb: Size of what an inspection needs, in megabytes.
+        memory_mb: Peak resident memory of the process that ran the job, in megabytes.
+        counts: Photographs by use: `support`, `test_good`, `test_defective`, `masks`.
+        support: Names of the photographs it was fitted on.
+        support_sha256: Hash of that list.
+        overlays: Pictures of single results, relative to the record file: photograph, truth and map side by side.
+        versions: Versions of the libraries that took part.
+        machine: Processor, cores and system.
+        date: ISO time the job ended at.
+        schema: Of this record.
+    """
+
+    key: str
+    method: str
+    baseline: str
+    options: dict[str, Any]
+    dataset: str
+    category: str
+    setting: Setting
+    shots: Shots
+    draw: int
+    seed: int
+    status: Literal["done", "failed"]
+    reason: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    fit_s: float | None = None
+    ms: float | None = None
+    ms_p95: float | None = None
+    model_mb: float | None = None
+    memory_mb: float | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    support: tuple[str, ...] = ()
+    support_sha256: str = ""
+    overlays: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
+    date: str = ""
+    schema: int = RECORD_SCHEMA
+
+
+def append(path: Path, record: Record) -> None:
+    """Add a line, in one write and synced, so that a kill leaves at most one line cut short.
+
+    Raises:
+        BenchmarkError: It cannot be written.
+    """
+    line = json.dumps(dataclasses.asdict(record), allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            # A line that a kill cut short must not swallow this one.
+            file.seek(0, os.SEEK_END)
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise BenchmarkError(
+            f"{path}: the record cannot be written ({error.strerror}). What is in it is kept; free some space or choose "
+            "another file, and start the same plan again."
+        ) from error
+
+
+def read(path: Path) -> list[Record]:
+    """All whole lines of a record file, the last one of each job; a missing file holds none.
+
+    Raises:
+        BenchmarkError: It is no record file, or of a newer schema.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")
+    records: dict[str, Record] = {}
+    names = {f.name for f in dataclasses.fields(Record)}
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            # Cut short by a kill, or empty; the job counts as not done.
+            continue
+        if not isinstance(entry, dict) or "key" not in entry:
+            raise BenchmarkError(f"{path}, line {number}: expected a benchmark record, got something else.")
+        if entry.get("schema", 0) > RECORD_SCHEMA:
+            raise BenchmarkError(f"{path}, line {number}: written by a newer fewshot-ad. Update this one to read it.")
+        known = {k: tuple(v) if k in ("support", "overlays") else v for k, v in entry.items() if k in names}
+        known["intervals"] = {k: tuple(v) for k, v in entry.get("intervals", {}).items()}
+        records[entry["key"]] = Record(**known)
+    return list(records.values())
