@@ -101,8 +101,8 @@ def append(path: Path, record: Record) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise BenchmarkError(
-            f"{path}: the record cannot be written ({error.strerror}). What is in it is kept; free some space or choose "
-            "another file, and start the same plan again."
+            f"{path}: the record cannot be written ({error.strerror}). What is in it is kept; free some space or "
+            "choose another file, and start the same plan again."
         ) from error
 
 
@@ -127,7 +127,9 @@ def read(path: Path) -> list[Record]:
             raise BenchmarkError(f"{path}, line {number}: expected a benchmark record, got something else.")
         if entry.get("schema", 0) > RECORD_SCHEMA:
             raise BenchmarkError(f"{path}, line {number}: written by a newer fewshot-ad. Update this one to read it.")
-        known = {k: tuple(v) if k in ("support", "overlays") else v for k, v in entry.items() if k in names}
+        known: dict[str, Any] = {
+            k: tuple(v) if k in ("support", "overlays") else v for k, v in entry.items() if k in names
+        }
         known["intervals"] = {k: tuple(v) for k, v in entry.get("intervals", {}).items()}
         records[entry["key"]] = Record(**known)
     return list(records.values())

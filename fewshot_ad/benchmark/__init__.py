@@ -1,0 +1,1 @@
+"""The benchmark engine: plan, run, record, report."""

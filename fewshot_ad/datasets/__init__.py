@@ -1,0 +1,1 @@
+"""Readers of public inspection datasets in their published layouts."""
