@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from fewshot_ad.cli_benchmark import benchmark_app
+from fewshot_ad.cli_datasets import datasets_app
 from fewshot_ad.cli_options import (
     DeviceChoice,
     DeviceOption,
@@ -29,6 +31,7 @@ from fewshot_ad.cli_options import (
 )
 from fewshot_ad.cli_tools import commands as tool_commands
 from fewshot_ad.cli_training import commands as training_commands
+from fewshot_ad.cli_zoo import commands as zoo_commands
 from fewshot_ad.terminal import (
     EXIT_ANOMALY,
     EXIT_ERROR,
@@ -289,6 +292,9 @@ def info(
 
 app.add_typer(tool_commands)
 app.add_typer(training_commands)
+app.add_typer(zoo_commands)
+app.add_typer(datasets_app, name="datasets")
+app.add_typer(benchmark_app, name="benchmark")
 
 
 def main() -> None:

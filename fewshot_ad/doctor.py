@@ -52,7 +52,7 @@ def examine() -> dict[str, Any]:
         "fewshot_ad": _distribution("fewshot-ad"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cpus": {
             "machine": os.cpu_count(),
             "usable": len(os.sched_getaffinity(0)) if _has_affinity() else None,
@@ -69,7 +69,7 @@ def _has_affinity() -> bool:
     return hasattr(os, "sched_getaffinity")
 
 
-def _processor() -> str:
+def processor_name() -> str:
     try:
         import openvino
 

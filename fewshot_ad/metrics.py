@@ -1,16 +1,68 @@
-"""Figures of merit: AUROC of images and pixels, AU-PRO, and what a shipped threshold does."""
+"""Figures of merit of image scores, decisions and anomaly maps, and how sure they are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-BoolArray = npt.NDArray[np.bool_]
+from fewshot_ad.errors import BenchmarkError
+
+BoolArray: TypeAlias = npt.NDArray[np.bool_]
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+Interval: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """How many have each distinct score, highest score first. All ranking figures follow from this alone.
+
+    Attributes:
+        positive: (..., n) defective ones at each score.
+        negative: (..., n) good ones at each score.
+    """
+
+    positive: npt.NDArray[Any]
+    negative: npt.NDArray[Any]
+
+    def auroc(self) -> Float64Array:
+        """(...) area under the ROC curve; NaN if one of the two classes is absent."""
+        hits = np.cumsum(self.positive, axis=-1, dtype=np.float64)
+        ordered = (self.negative * (hits - self.positive / 2)).sum(axis=-1)
+        return _share(ordered, hits[..., -1] * self.negative.sum(axis=-1, dtype=np.float64))
+
+    def aupr(self) -> Float64Array:
+        """(...) average precision; NaN without a defective one."""
+        hits = np.cumsum(self.positive, axis=-1, dtype=np.float64)
+        rejected = hits + np.cumsum(self.negative, axis=-1, dtype=np.float64)
+        return _share((self.positive * hits / np.maximum(rejected, 1)).sum(axis=-1), hits[..., -1])
+
+    def f1(self) -> Float64Array:
+        """(..., n) F1 of rejecting each score and all above it; NaN without a defective one."""
+        hits = np.cumsum(self.positive, axis=-1, dtype=np.float64)
+        total = hits[..., -1:]
+        return _share(2 * hits, np.cumsum(self.negative, axis=-1) + hits + total) * np.where(total > 0, 1, np.nan)
+
+
+def _share(part: npt.ArrayLike, whole: npt.ArrayLike) -> Float64Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.divide(part, whole, dtype=np.float64)
+
+
+def _levels(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Levels, npt.NDArray[Any]]:
+    positive, values = np.asarray(labels).astype(bool).ravel(), np.asarray(scores).ravel()
+    if len(positive) != len(values) or not len(values) or np.isnan(values).any():
+        raise BenchmarkError(
+            f"expected as many scores as labels, one at least and none NaN; got {len(values)} scores "
+            f"({int(np.isnan(values).sum())} NaN) and {len(positive)} labels. Leave out what could not be scored."
+        )
+    distinct, inverse = np.unique(values, return_inverse=True)
+    counts = [np.bincount(inverse[kind].ravel(), minlength=len(distinct))[::-1] for kind in (positive, ~positive)]
+    return Levels(*counts), distinct[::-1]
 
 
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -25,16 +77,135 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 
     Source: Mann & Whitney 1947; Hanley & McNeil 1982.
     """
-    positive = np.asarray(labels).astype(bool).ravel()
-    values = np.asarray(scores).ravel()
-    count = int(positive.sum())
-    if count in (0, len(values)):
-        return float("nan")
-    _, inverse, sizes = np.unique(values, return_inverse=True, return_counts=True)
-    # The mean rank (from 1) of each distinct value.
-    ranks = np.cumsum(sizes) - (sizes - 1) / 2
-    rank_sum = float(ranks[inverse][positive].sum())
-    return (rank_sum - count * (count + 1) / 2) / (count * (len(values) - count))
+    return float(_levels(labels, scores)[0].auroc())
+
+
+def aupr(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Area under the precision-recall curve, as average precision: without interpolation between scores.
+
+    Args:
+        labels: (n,) truthy = defective.
+        scores: (n,) higher = worse.
+
+    Returns:
+        0..1, the share of defective ones being what chance gives; NaN without a defective one.
+
+    Source: Davis & Goadrich 2006, section 4, on why interpolating flatters.
+    """
+    return float(_levels(labels, scores)[0].aupr())
+
+
+class F1Max(NamedTuple):
+    """The highest F1 of any threshold.
+
+    Attributes:
+        f1: 0..1, NaN without a defective one.
+        threshold: Scores from it up are rejected; the highest one where several give that F1.
+    """
+
+    f1: float
+    threshold: float
+
+
+def f1_max(labels: npt.ArrayLike, scores: npt.ArrayLike) -> F1Max:
+    """F1 at the threshold that suits these labels best: an upper bound, not what a shipped threshold reaches.
+
+    Args:
+        labels: (n,) truthy = defective.
+        scores: (n,) higher = worse.
+    """
+    levels, values = _levels(labels, scores)
+    f1 = levels.f1()
+    best = int(np.argmax(f1))
+    return F1Max(float(f1[best]), float(values[best]) if not np.isnan(f1[best]) else float("nan"))
+
+
+@dataclass(frozen=True)
+class AtThreshold:
+    """What a threshold does on labelled photographs; all in 0..1, NaN where undefined.
+
+    Attributes:
+        precision: Share of the rejected that are defective.
+        recall: Share of the defective that are rejected.
+        f1: Harmonic mean of the two.
+        false_reject_rate: Share of the good that are rejected.
+        escape_rate: Share of the defective that are passed.
+        balanced_accuracy: Mean of the shares of defective and of good ones that are told rightly.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    false_reject_rate: float
+    escape_rate: float
+    balanced_accuracy: float
+
+
+def at_threshold(labels: npt.ArrayLike, rejected: npt.ArrayLike) -> AtThreshold:
+    """Count decisions against the truth.
+
+    Args:
+        labels: (n,) truthy = defective.
+        rejected: (n,) truthy = said to be anomalous.
+    """
+    truth, said = np.asarray(labels).astype(bool), np.asarray(rejected).astype(bool)
+    hits, false_rejects, escapes = int((truth & said).sum()), int((~truth & said).sum()), int((truth & ~said).sum())
+    rejects, good = hits + false_rejects, int((~truth).sum())
+    precision, f1, recall, false_reject_rate, escape_rate = _share(
+        [hits, 2 * hits, hits, false_rejects, escapes],
+        [rejects, rejects + hits + escapes, hits + escapes, good, hits + escapes],
+    ).tolist()
+    balanced_accuracy = (recall + 1 - false_reject_rate) / 2
+    return AtThreshold(precision, recall, f1, false_reject_rate, escape_rate, balanced_accuracy)
+
+
+def iou(predicted: BoolArray, truth: BoolArray) -> float:
+    """Intersection over union of two masks of one shape; NaN if both are empty.
+
+    Source: Jaccard 1912.
+    """
+    _same_shape(predicted, truth)
+    return float(_share((predicted & truth).sum(), (predicted | truth).sum()))
+
+
+def _same_shape(heat: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
+    if heat.shape != mask.shape:
+        raise BenchmarkError(f"expected a mask of the map's shape {heat.shape}, got {mask.shape}. Resize one of them.")
+
+
+def region_weights(mask: BoolArray) -> tuple[Float64Array, int]:
+    """What each defective pixel adds to the overlap of its region.
+
+    Args:
+        mask: (H, W) bool, True = defect.
+
+    Returns:
+        One over the size of its 8-connected region for each True pixel, row by row; and the number of regions.
+    """
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    inside = labels[mask]
+    return 1 / np.bincount(inside, minlength=count)[inside], count - 1
+
+
+def area_up_to(rates: npt.NDArray[Any], overlaps: npt.NDArray[Any], limit: float) -> Float64Array:
+    """Area under curves that start at (0, 0), up to a rate, by trapezoids, divided by that rate.
+
+    Args:
+        rates: (..., n) false positive rates, not falling along n, 1 at the end.
+        overlaps: (..., n) overlaps at those rates.
+        limit: 0..1, zero excluded.
+
+    Returns:
+        (...) areas; NaN where rates or overlaps are.
+    """
+    if not 0 < limit <= 1:
+        raise BenchmarkError(f"expected a limit of false positives above 0 and up to 1, got {limit}.")
+    width = np.diff(rates, axis=-1, prepend=0)
+    rise = np.diff(overlaps, axis=-1, prepend=0)
+    # What lies beyond the limit is cut off, in the step that crosses it along the straight line.
+    inside = np.clip(limit - (rates - width), 0, width)
+    cut = np.divide(inside, width, out=np.zeros_like(inside), where=width > 0)
+    return (inside * (overlaps - rise + rise * cut / 2)).sum(axis=-1) / limit
 
 
 def au_pro(maps: Sequence[npt.NDArray[Any]], masks: Sequence[BoolArray], limit: float = 0.3) -> float:
@@ -53,69 +224,175 @@ def au_pro(maps: Sequence[npt.NDArray[Any]], masks: Sequence[BoolArray], limit: 
 
     Source: Bergmann et al. 2021 (MVTec AD), section 4.1.
     """
-    regions: list[npt.NDArray[Any]] = []
-    good: list[npt.NDArray[Any]] = []
+    weighed = []
     for heat, mask in zip(maps, masks, strict=True):
-        if heat.shape != mask.shape:
-            raise ValueError(f"expected a mask of the map's shape {heat.shape}, got {mask.shape}.")
-        good.append(heat[~mask])
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        regions.extend(np.sort(heat[labels == label]) for label in range(1, count))
-    negatives = np.sort(np.concatenate(good)) if good else np.empty(0)
-    if not regions or len(negatives) == 0:
+        _same_shape(heat, mask)
+        weights, regions = region_weights(mask)
+        weighed.append((heat[~mask], heat[mask], weights, regions))
+    return _area_under_overlap(weighed, limit)
+
+
+def _area_under_overlap(weighed: Sequence[tuple[Any, Any, Float64Array, int]], limit: float) -> float:
+    """Area from each photograph's scores of good pixels, of weighed pixels, their weights, and number of regions."""
+    if not weighed:
         return float("nan")
-    # Each distinct good value up to the limit is a threshold: the curve changes only there as far as the area goes.
-    thresholds = np.unique(negatives)[::-1]
-    rates = 1 - np.searchsorted(negatives, thresholds, side="left") / len(negatives)
-    last = int(np.searchsorted(rates, limit, side="right")) + 1
-    thresholds, rates = thresholds[:last], rates[:last]
-    overlap = np.mean(
-        [1 - np.searchsorted(region, thresholds, side="left") / len(region) for region in regions], axis=0
-    )
-    above_all = np.mean([np.mean(region > negatives[-1]) for region in regions])
-    rates, overlap = np.concatenate([[0.0], rates]), np.concatenate([[above_all], overlap])
-    at_limit = float(np.interp(limit, rates, overlap))
-    inside = rates <= limit
-    x, y = np.append(rates[inside], limit), np.append(overlap[inside], at_limit)
-    return float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum() / limit)
+    good, inside, weights = (np.concatenate([part[i] for part in weighed]) for i in range(3))
+    regions = sum(part[3] for part in weighed)
+    distinct, place = np.unique(np.concatenate([good, inside]), return_inverse=True)
+    rates = np.cumsum(np.bincount(place[: len(good)], minlength=len(distinct))[::-1])
+    overlaps = np.cumsum(np.bincount(place[len(good) :], weights, minlength=len(distinct))[::-1])
+    return float(area_up_to(_share(rates, len(good)), _share(overlaps, regions), limit)) if len(distinct) else np.nan
 
 
-@dataclass(frozen=True)
-class AtThreshold:
-    """What a threshold does on labelled photographs; all in 0..1, NaN where undefined.
+@dataclass(frozen=True, eq=False)
+class SaturatedRegion:
+    """A defect of which a part is enough, such as the place where one of several alike parts is missing.
 
     Attributes:
-        precision: Share of the rejected that are defective.
-        recall: Share of the defective that are rejected.
-        f1: Harmonic mean of the two.
-        false_reject_rate: Share of the good that are rejected.
-        escape_rate: Share of the defective that are passed.
+        mask: (H, W) bool, True = the defect, of one or more pieces.
+        saturation: How much of it is enough: pixels, or a share of its area.
+        relative: Whether it is a share.
     """
 
-    precision: float
-    recall: float
-    f1: float
-    false_reject_rate: float
-    escape_rate: float
+    mask: BoolArray
+    saturation: float
+    relative: bool = False
+
+    @property
+    def enough(self) -> float:
+        """Pixels that count as all of it: at most its area."""
+        area = int(self.mask.sum())
+        enough = self.saturation * area if self.relative else min(self.saturation, area)
+        if not 0 < enough <= area:
+            raise BenchmarkError(
+                f"expected a defect of one pixel at least and a saturation of more than 0 pixels or a share in 0..1, "
+                f"got {area} pixels and {self.saturation} ({'a share' if self.relative else 'pixels'})."
+            )
+        return enough
 
 
-def at_threshold(labels: npt.ArrayLike, rejected: npt.ArrayLike) -> AtThreshold:
-    """Count decisions against the truth.
+def spro(predicted: Sequence[BoolArray], regions: Sequence[Sequence[SaturatedRegion]]) -> float:
+    """Saturated per-region overlap of binary predictions, averaged over all regions; NaN without a region.
 
     Args:
-        labels: (n,) truthy = defective.
-        rejected: (n,) truthy = said to be anomalous.
+        predicted: (H, W) bool, True = said to be defective; one a photograph.
+        regions: The defects of each photograph.
+
+    Source: Bergmann et al. 2022 (MVTec LOCO AD), section 4.
     """
-    truth, said = np.asarray(labels).astype(bool), np.asarray(rejected).astype(bool)
-    hits, false_rejects, escapes = int((truth & said).sum()), int((~truth & said).sum()), int((truth & ~said).sum())
+    overlaps = []
+    for said, defects in zip(predicted, regions, strict=True):
+        for defect in defects:
+            _same_shape(said, defect.mask)
+            overlaps.append(min(1.0, int((said & defect.mask).sum()) / defect.enough))
+    return float(np.mean(overlaps)) if overlaps else float("nan")
 
-    def share(part: int, whole: int) -> float:
-        return part / whole if whole else float("nan")
 
-    return AtThreshold(
-        precision=share(hits, hits + false_rejects),
-        recall=share(hits, hits + escapes),
-        f1=share(2 * hits, 2 * hits + false_rejects + escapes),
-        false_reject_rate=share(false_rejects, int((~truth).sum())),
-        escape_rate=share(escapes, hits + escapes),
-    )
+def au_spro(maps: Sequence[Any], regions: Sequence[Sequence[SaturatedRegion]], limit: float = 0.05) -> float:
+    """Area under the curve of saturated per-region overlap up to a false positive rate, scaled to 0..1.
+
+    Args:
+        maps: (H, W) float maps, higher = worse; good photographs belong in, too.
+        regions: The defects of each photograph; they may overlap. None of a good one.
+        limit: False positive rate, over the pixels that are in no defect, up to which the area is taken.
+
+    Returns:
+        0..1; NaN if there is no defect or no good pixel.
+
+    Source: Bergmann et al. 2022 (MVTec LOCO AD), section 4.
+    """
+    weighed = []
+    for heat, defects in zip(maps, regions, strict=True):
+        good, scores, weights = np.ones(heat.shape, bool), [heat[:0].ravel()], [np.empty(0)]
+        for defect in defects:
+            _same_shape(heat, defect.mask)
+            good &= ~defect.mask
+            # Only the highest pixels count: those that fill the region up to what is enough.
+            inside = np.sort(heat[defect.mask])[::-1]
+            scores.append(inside)
+            weights.append(np.clip(defect.enough - np.arange(len(inside)), 0, 1) / defect.enough)
+        weighed.append((heat[good], np.concatenate(scores), np.concatenate(weights), len(defects)))
+    return _area_under_overlap(weighed, limit)
+
+
+def forgetting_by_task(accuracy: Sequence[Sequence[float]]) -> list[float]:
+    """How far each task but the last has fallen since its best earlier step.
+
+    Args:
+        accuracy: `accuracy[t][j]` is the figure of task j after step t, higher = better; row t has the tasks up to t
+            or all of them, NaN where one was not measured.
+
+    Returns:
+        One figure for each task but the last; below zero where later tasks helped. NaN where nothing was measured.
+
+    Source: Chaudhry et al. 2018 (Riemannian Walk), section 3.1, forgetting measure.
+    """
+    if accuracy and len(accuracy[-1]) != len(accuracy):
+        raise BenchmarkError(f"expected a last row of {len(accuracy)} tasks, one a step, got {len(accuracy[-1])}.")
+    lost = []
+    for task in range(len(accuracy) - 1):
+        earlier = [row[task] for row in accuracy[:-1] if task < len(row) and not np.isnan(row[task])]
+        lost.append(max(earlier) - accuracy[-1][task] if earlier else float("nan"))
+    return lost
+
+
+def forgetting(accuracy: Sequence[Sequence[float]]) -> float:
+    """Mean of `forgetting_by_task`; NaN of a single task."""
+    lost = forgetting_by_task(accuracy)
+    return float(np.mean(lost)) if lost else float("nan")
+
+
+def bootstrap(
+    metric: Callable[[npt.NDArray[Any], npt.NDArray[Any]], float],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    repeats: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile interval of a figure, from drawing photographs anew with replacement, good and defective ones apart.
+
+    Args:
+        metric: Takes labels and scores. `auroc` and `aupr` themselves are computed for all draws at once.
+        labels: (n,) truthy = defective.
+        scores: (n,) whatever the metric takes beside them: scores, or decisions.
+        repeats: Number of draws.
+        level: Share of the draws that lie inside.
+        seed: Of the draws.
+
+    Returns:
+        (low, high); NaN if the metric is undefined in a draw.
+
+    Source: Efron & Tibshirani 1993, chapter 13.
+    """
+    rng = np.random.default_rng(seed)
+    truth, values = np.asarray(labels).astype(bool).ravel(), np.asarray(scores).ravel()
+    if metric in (auroc, aupr):
+        drawn = []
+        levels, _ = _levels(truth, values)
+        # Blocks of draws, so that memory does not grow with the number of photographs.
+        step = 1 + 2**21 // levels.positive.size
+        for start in range(0, repeats, step):
+            size = min(step, repeats - start)
+            block = Levels(_drawn(rng, levels.positive, size), _drawn(rng, levels.negative, size))
+            drawn.append(block.auroc() if metric is auroc else block.aupr())
+        return percentile_interval(np.concatenate(drawn), level)
+    kinds = [np.flatnonzero(truth), np.flatnonzero(~truth)]
+    figures = []
+    for _ in range(repeats):
+        chosen = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds if len(kind)])
+        figures.append(metric(truth[chosen], values[chosen]))
+    return percentile_interval(np.array(figures), level)
+
+
+def _drawn(rng: np.random.Generator, counts: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    total = int(counts.sum())
+    return rng.multinomial(total, counts / max(total, 1), size) if total else np.zeros((size, len(counts)))
+
+
+def percentile_interval(figures: Float64Array, level: float) -> Interval:
+    """(low, high) between which a share `level` of the figures lies; NaN if one of them is."""
+    if not 0 < level < 1 or not len(figures):
+        raise BenchmarkError(f"expected a level between 0 and 1 and one draw at least, got {level}, {len(figures)}.")
+    low, high = np.quantile(figures, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -12,7 +12,6 @@ from typing import Any, Literal, TypeAlias
 from fewshot_ad.errors import BenchmarkError
 
 Shots: TypeAlias = "int | Literal['full']"
-Setting: TypeAlias = Literal["few-shot", "full-shot", "unified", "noisy", "continual", "transfer"]
 RECORD_SCHEMA = 1
 
 
@@ -26,11 +25,13 @@ class Record:
         baseline: Name in the zoo.
         options: Hyper-parameters other than the published ones.
         dataset: Name of the dataset as the plan calls it.
+        layout: Name of its reader.
         category: Product.
-        setting: What was fitted on what, see `plan.Plan`.
+        setting: What was fitted on what, see `plan.Job`, with what it was set to: `noisy 10%`, `continual, replay 2`.
         shots: Good photographs it was fitted on, or `full`.
         draw: Number of the support draw.
         seed: Of everything random.
+        protocol: How it was measured, see `plan.Protocol`.
         status: `done` or `failed`.
         reason: Of a failure; empty otherwise.
         figures: Figures of merit by name, in 0..1: `image_auroc`, `image_aupr`, `image_f1_max`, `pixel_auroc`,
@@ -57,11 +58,13 @@ class Record:
     baseline: str
     options: dict[str, Any]
     dataset: str
+    layout: str
     category: str
-    setting: Setting
+    setting: str
     shots: Shots
     draw: int
     seed: int
+    protocol: dict[str, Any]
     status: Literal["done", "failed"]
     reason: str = ""
     figures: dict[str, float] = field(default_factory=dict)

@@ -1,0 +1,54 @@
+"""The continual setting: categories come one after the other, and what is learnt last may push out what came first."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from fewshot_ad import metrics
+from fewshot_ad.benchmark.job import Material, Outcome, fit, material, measured
+from fewshot_ad.benchmark.plan import Job
+from fewshot_ad.datasets.sample import Sample
+from fewshot_ad.zoo import Method, create
+
+
+def run_continual(job: Job) -> list[Outcome]:
+    """Fit on each category in turn, each time with `replay` photographs of every earlier one, and test on all so far.
+
+    The zoo's methods learn from what they are given and keep nothing else, so what is carried from one step to the
+    next are the replayed photographs: none is the worst case, all of them the unified model.
+
+    Returns:
+        One outcome a category: the figures after the last step, and as `forgetting` how much image AUROC it had lost
+        by then since its best step (Chaudhry et al. 2018).
+    """
+    parts = {category: material(job, category) for category in job.categories}
+    # accuracy[t][j]: image AUROC of category j after step t.
+    accuracy: list[list[float]] = []
+    outcomes: list[Outcome] = []
+    for step, newest in enumerate(job.categories):
+        earlier = job.categories[:step]
+        support = [s for category in earlier for s in parts[category].support[: job.replay]]
+        support += parts[newest].support
+        method, seconds = _fitted(job, support, parts[newest])
+        # Intervals and pictures are for the last step alone.
+        last = step == len(job.categories) - 1
+        quiet = dataclasses.replace(job.protocol, bootstrap=0, overlays=0)
+        step_job = job if last else dataclasses.replace(job, protocol=quiet)
+        outcomes = [
+            measured(step_job, category, method, parts[category], support, seconds) for category in (*earlier, newest)
+        ]
+        accuracy.append([outcome.record.figures["image_auroc"] for outcome in outcomes])
+    return [*map(_with_forgetting, outcomes[:-1], metrics.forgetting_by_task(accuracy)), outcomes[-1]]
+
+
+def _with_forgetting(outcome: Outcome, forgetting: float) -> Outcome:
+    record = dataclasses.replace(outcome.record, figures={**outcome.record.figures, "forgetting": forgetting})
+    return dataclasses.replace(outcome, record=record)
+
+
+def _fitted(job: Job, support: list[Sample], newest: Material) -> tuple[Method, float]:
+    method = create(job.method.baseline, seed=job.seed, **job.method.options)
+    start = time.perf_counter()
+    fit(method, support, newest.labelled)
+    return method, time.perf_counter() - start

@@ -1,0 +1,341 @@
+"""The plan of a benchmark: methods x datasets x categories x shots x draws, from YAML, and the jobs it makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import yaml
+
+from fewshot_ad.benchmark.record import Shots
+from fewshot_ad.errors import BenchmarkError
+
+Setting: TypeAlias = Literal["few-shot", "full-shot", "unified", "noisy", "continual", "transfer"]
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
+
+
+@dataclass(frozen=True)
+class MethodPlan:
+    """A method as the plan calls it: a baseline of the zoo with some of its hyper-parameters set."""
+
+    name: str
+    baseline: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetPlan:
+    """A dataset as the plan calls it.
+
+    Attributes:
+        name: In the tables.
+        layout: Name of its reader, see `fewshot-ad datasets`.
+        root: Folder of the local copy.
+        categories: Those that take part; empty = all that are there.
+        support: Text file of fixed support lists, see `support.read_lists`; None takes the shipped lists of that
+            layout where there are any, and draws by hash where not.
+    """
+
+    name: str
+    layout: str
+    root: Path
+    categories: tuple[str, ...] = ()
+    support: Path | None = None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How every method is measured; part of each job's identity.
+
+    Attributes:
+        test_limit: Good and defective test photographs a category, at most so many of each, chosen by hash of their
+            names; None = all.
+        pixel_side: Maps and masks are brought to this many pixels squared for the pixel figures; None = the
+            photograph's own size.
+        bootstrap: Resamples for the 95% intervals; 0 = none.
+        overlays: Pictures of single results kept a category.
+    """
+
+    test_limit: int | None = None
+    pixel_side: int | None = 256
+    bootstrap: int = 1000
+    overlays: int = 4
+
+    def identity(self) -> dict[str, Any]:
+        """What of it the figures depend on: all but the pictures."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k != "overlays"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit and the predictions that follow from it.
+
+    Attributes:
+        method: What is fitted.
+        dataset: On what.
+        categories: Products it is tested on: one, or all of the dataset where one model serves all.
+        setting: `few-shot` and `full-shot`: fitted on each product's own photographs. `unified`: one model on those of
+            all categories. `noisy`: `noise` of the support photographs are defective ones, taken out of the test.
+            `continual`: the categories one after the other, each fit on the newest with `replay` photographs of each
+            earlier one, see `settings.continual`. `transfer`: fitted on `source` and on `shots` of the product.
+        shots: Good photographs a category, or `full`; 0 only in `transfer`.
+        draw: Number of the support draw.
+        seed: Of everything random.
+        protocol: How it is measured.
+        noise: Share of defective support photographs.
+        replay: Photographs kept of each earlier category.
+        source: Where a transferred model comes from.
+    """
+
+    method: MethodPlan
+    dataset: DatasetPlan
+    categories: tuple[str, ...]
+    setting: Setting
+    shots: Shots
+    draw: int
+    seed: int
+    protocol: Protocol
+    noise: float = 0.0
+    replay: int = 0
+    source: DatasetPlan | None = None
+
+    @property
+    def setting_name(self) -> str:
+        """The setting with what it is set to, as it stands on record."""
+        if self.setting == "noisy":
+            return f"noisy {self.noise:.0%}"
+        if self.setting == "continual":
+            return f"continual, replay {self.replay}"
+        return f"transfer from {self.source.name}" if self.source is not None else self.setting
+
+    def key(self, category: str) -> str:
+        """Identity of what the job gives for one category: the same question has the same key on every machine."""
+        identity = {
+            "baseline": self.method.baseline,
+            "options": dict(self.method.options),
+            "method": self.method.name,
+            "dataset": [self.dataset.name, self.dataset.layout],
+            "categories": list(self.categories),
+            "category": category,
+            "setting": [self.setting, self.noise, self.replay],
+            "source": [self.source.name, self.source.layout, list(self.source.categories)] if self.source else None,
+            "shots": self.shots,
+            "draw": self.draw,
+            "seed": self.seed,
+            "protocol": self.protocol.identity(),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def __str__(self) -> str:
+        what = self.categories[0] if len(self.categories) == 1 else f"{len(self.categories)} categories"
+        shots = self.shots if self.shots == "full" else f"K={self.shots}"
+        return f"{self.method.name} {self.dataset.name}/{what} {self.setting_name} {shots} draw {self.draw}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes:
+        name: Title of the report.
+        methods: See `MethodPlan`.
+        datasets: See `DatasetPlan`.
+        shots: Numbers of good photographs, and `full`.
+        draws: Support draws; of `full`, where there is nothing to draw, as many seeds.
+        settings: Which settings, each with its options.
+        seed: Of everything random; the draw's number is added to it.
+        protocol: How every method is measured.
+    """
+
+    name: str
+    methods: tuple[MethodPlan, ...]
+    datasets: tuple[DatasetPlan, ...]
+    shots: tuple[Shots, ...]
+    draws: int
+    settings: tuple[tuple[Setting, Mapping[str, Any]], ...]
+    seed: int
+    protocol: Protocol
+
+    def jobs(self) -> Iterator[Job]:
+        """All jobs, the categories of one method and draw together; reads the datasets' folders."""
+        from fewshot_ad.datasets import open_dataset
+
+        for dataset in self.datasets:
+            there = open_dataset(dataset.layout, dataset.root).categories
+            categories = dataset.categories or tuple(there)
+            absent = sorted(set(categories) - set(there))
+            if absent:
+                raise BenchmarkError(
+                    f"{dataset.name}: expected categories among {sorted(there)}, got {absent}. Check the plan."
+                )
+            for setting, options in self.settings:
+                groups = [categories] if setting in ("unified", "continual") else [(c,) for c in categories]
+                for shots in self.shots:
+                    for method in self.methods:
+                        for draw in range(self.draws):
+                            for group in groups:
+                                yield self._job(method, dataset, group, setting, options, shots, draw)
+
+    def _job(
+        self,
+        method: MethodPlan,
+        dataset: DatasetPlan,
+        categories: tuple[str, ...],
+        setting: Setting,
+        options: Mapping[str, Any],
+        shots: Shots,
+        draw: int,
+    ) -> Job:
+        if setting == "few-shot" and shots == "full":
+            setting = "full-shot"
+        return Job(
+            method,
+            dataset,
+            categories,
+            setting,
+            shots,
+            draw,
+            self.seed + draw,
+            self.protocol,
+            noise=float(options.get("noise", 0.0)),
+            replay=int(options.get("replay", 0)),
+            source=options.get("source"),
+        )
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan; paths in it are relative to its own folder.
+
+    Raises:
+        BenchmarkError: It is missing, no YAML, or says something that no plan can say.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BenchmarkError(
+            f"expected a plan at {path}, cannot read it ({error.strerror}). Check the path."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path}: expected YAML, got something else ({str(error).splitlines()[0]}).") from error
+    return parse_plan(content, path.parent)
+
+
+def parse_plan(content: Any, folder: Path) -> Plan:
+    """The same from what YAML gave.
+
+    Args:
+        content: The plan.
+        folder: What its paths are relative to.
+    """
+    _known(content, "the plan", ("name", "methods", "datasets", "shots", "draws", "settings", "seed", "protocol"))
+    methods = tuple(_method(name, entry) for name, entry in _entries(content, "methods"))
+    datasets = {name: _dataset(name, entry, folder) for name, entry in _entries(content, "datasets")}
+    shots = content.get("shots", [2, 4, 8])
+    if not isinstance(shots, list) or not shots or not all(s == "full" or _count(s) for s in shots):
+        raise BenchmarkError(f"shots: expected a list of whole numbers and `full`, got {shots!r}.")
+    draws, seed = content.get("draws", 3), content.get("seed", 0)
+    if not _count(draws) or draws == 0:
+        raise BenchmarkError(f"draws: expected a whole number from 1 up, got {draws!r}.")
+    if not _count(seed):
+        raise BenchmarkError(f"seed: expected a whole number, got {seed!r}.")
+    settings = _settings(content.get("settings", ["few-shot"]), datasets)
+    if 0 in shots and any(name != "transfer" for name, _ in settings):
+        raise BenchmarkError("shots: 0 photographs of a product are for the setting `transfer` only.")
+    return Plan(
+        str(content.get("name", "Benchmark")),
+        methods,
+        tuple(datasets.values()),
+        tuple(shots),
+        draws,
+        settings,
+        seed,
+        _protocol(content.get("protocol", {})),
+    )
+
+
+def _method(name: str, entry: Any) -> MethodPlan:
+    from fewshot_ad.zoo import cards, options
+
+    entry = {} if entry is None else entry
+    _known(entry, f"methods: {name}", ("baseline", "options"))
+    baseline, chosen = entry.get("baseline", name), entry.get("options", {})
+    if baseline not in cards():
+        raise BenchmarkError(f"methods: {name}: expected a baseline among {sorted(cards())}, got {baseline!r}.")
+    _known(chosen, f"methods: {name}: options", tuple(options(baseline)))
+    return MethodPlan(name, baseline, chosen)
+
+
+def _dataset(name: str, entry: Any, folder: Path) -> DatasetPlan:
+    from fewshot_ad.datasets import dataset_cards
+
+    _known(entry, f"datasets: {name}", ("layout", "root", "categories", "support"))
+    layout = entry.get("layout", name)
+    if layout not in dataset_cards():
+        raise BenchmarkError(f"datasets: {name}: expected a layout among {sorted(dataset_cards())}, got {layout!r}.")
+    if "root" not in entry:
+        raise BenchmarkError(f"datasets: {name}: expected `root`, the folder of the local copy, got none.")
+    categories = entry.get("categories", [])
+    if not isinstance(categories, list):
+        raise BenchmarkError(f"datasets: {name}: expected a list of categories, got {categories!r}.")
+    support = entry.get("support")
+    return DatasetPlan(
+        name,
+        layout,
+        folder / str(entry["root"]),
+        tuple(str(c) for c in categories),
+        None if support is None else folder / str(support),
+    )
+
+
+def _settings(entry: Any, datasets: Mapping[str, DatasetPlan]) -> tuple[tuple[Setting, Mapping[str, Any]], ...]:
+    allowed = {"noisy": ("noise",), "continual": ("replay",), "transfer": ("source",)}
+    made: list[tuple[Setting, Mapping[str, Any]]] = []
+    for item in entry if isinstance(entry, list) else [entry]:
+        name, options = (item, {}) if isinstance(item, str) else next(iter(item.items()), ("", {}))
+        if name not in SETTINGS or name == "full-shot":
+            wanted = [s for s in SETTINGS if s != "full-shot"]
+            raise BenchmarkError(f"settings: expected {wanted}, got {name!r}. For full-shot give shots: [full].")
+        options = dict(options or {})
+        _known(options, f"settings: {name}", allowed.get(name, ()))
+        if name == "noisy" and not 0 < float(options.get("noise", 0)) < 1:
+            raise BenchmarkError("settings: noisy: expected `noise`, the share of defective support photographs, 0..1.")
+        if name == "transfer":
+            if options.get("source") not in datasets:
+                raise BenchmarkError(f"settings: transfer: expected `source` among {sorted(datasets)}.")
+            options["source"] = datasets[options["source"]]
+        made.append((name, options))
+    return tuple(made)
+
+
+def _protocol(entry: Any) -> Protocol:
+    names = tuple(f.name for f in dataclasses.fields(Protocol))
+    _known(entry, "protocol", names)
+    for name, value in entry.items():
+        may_be_none = name in ("test_limit", "pixel_side")
+        if not (_count(value) or (may_be_none and value is None)):
+            raise BenchmarkError(f"protocol: {name}: expected a whole number, got {value!r}.")
+    return Protocol(**entry)
+
+
+def _entries(content: Mapping[str, Any], name: str) -> Sequence[tuple[str, Any]]:
+    entries = content.get(name)
+    if not isinstance(entries, dict) or not entries:
+        raise BenchmarkError(f"{name}: expected at least one, by name, got {entries!r}.")
+    return [(str(key), value) for key, value in entries.items()]
+
+
+def _known(entry: Any, where: str, names: Sequence[str]) -> None:
+    if not isinstance(entry, dict):
+        raise BenchmarkError(f"{where}: expected names and values, got {entry!r}.")
+    unknown = sorted(set(map(str, entry)) - set(names))
+    if unknown:
+        raise BenchmarkError(f"{where}: expected {sorted(names)}, got {unknown}.")
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,117 @@
+"""Figures that papers published, with where they were seen, to read beside measured ones."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+import yaml
+
+from fewshot_ad.benchmark.record import Shots
+from fewshot_ad.errors import BenchmarkError
+
+FIGURES = ("image_auroc", "pixel_auroc", "pixel_aupr", "au_pro")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a source says of a method.
+
+    Attributes:
+        method: As the source spells it; what tells variants apart in brackets.
+        dataset: Name as the readers of `fewshot_ad.datasets` have it.
+        shots: Good photographs of a category it was fitted on, or `full`.
+        figures: Means over the categories by name, see `benchmark.record.Record.figures`; in 0..1.
+        source: Where they were seen.
+        note: What to know before comparing; may be empty.
+        verified: Whether the figures were seen in that source, rather than recalled.
+    """
+
+    method: str
+    dataset: str
+    shots: Shots
+    figures: Mapping[str, float]
+    source: str
+    note: str
+    verified: bool
+
+
+def published(dataset: str | None = None, method: str | None = None) -> tuple[Published, ...]:
+    """The published figures that this package ships.
+
+    Args:
+        dataset: Only those on it; `MVTec AD` and `mvtec_ad` are the same.
+        method: Only those of it, compared in the same way.
+
+    Returns:
+        By dataset and method in the order of the file; none where nothing is known.
+
+    Raises:
+        BenchmarkError: The shipped file is damaged.
+    """
+    return tuple(
+        entry
+        for entry in _shipped()
+        if (dataset is None or _plain(entry.dataset) == _plain(dataset))
+        and (method is None or _plain(entry.method) == _plain(method))
+    )
+
+
+def _plain(name: str) -> str:
+    # The plus stays: WinCLIP and WinCLIP+ are two methods.
+    return re.sub(r"[^a-z0-9+]", "", name.lower())
+
+
+@functools.cache
+def _shipped() -> tuple[Published, ...]:
+    return parse(files("fewshot_ad.benchmark").joinpath("published.yaml").read_text("utf-8"))
+
+
+def parse(text: str) -> tuple[Published, ...]:
+    """Read and check published figures.
+
+    Args:
+        text: YAML with a list of `entries`, each with the attributes of `Published`.
+
+    Raises:
+        BenchmarkError: It is something else, or an entry is incomplete, impossible or there twice.
+    """
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BenchmarkError(f"expected YAML with published figures: {error}") from error
+    entries = document.get("entries") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise BenchmarkError("expected published figures as a list under `entries`, got none.")
+    parsed = tuple(_entry(number, entry) for number, entry in enumerate(entries, 1))
+    names = [(entry.method, entry.dataset, entry.shots) for entry in parsed]
+    twice = sorted({str(name) for name in names if names.count(name) > 1})
+    if twice:
+        raise BenchmarkError(f"expected each method, dataset and shots once, got twice: {twice}. Name the variant.")
+    return parsed
+
+
+def _entry(number: int, entry: Any) -> Published:
+    expected = set(Published.__dataclass_fields__)
+    if not isinstance(entry, dict) or set(entry) != expected:
+        got = sorted(entry) if isinstance(entry, dict) else entry
+        raise BenchmarkError(f"entry {number}: expected {sorted(expected)}, got {got}.")
+    shots, figures = entry["shots"], entry["figures"]
+    if shots != "full" and (type(shots) is not int or shots < 1):
+        raise BenchmarkError(f"entry {number}: expected shots as a whole number from 1 or `full`, got {shots!r}.")
+    for key in ("method", "dataset", "source"):
+        if not isinstance(entry[key], str) or not entry[key]:
+            raise BenchmarkError(f"entry {number}: expected a text as {key}, got {entry[key]!r}.")
+    if not isinstance(figures, dict) or not figures or not set(figures) <= set(FIGURES):
+        raise BenchmarkError(f"entry {number}: expected figures among {FIGURES}, got {figures!r}.")
+    for name, value in figures.items():
+        if not isinstance(value, float) or not 0 <= value <= 1:
+            raise BenchmarkError(f"entry {number}: expected {name} in 0..1, got {value!r}. Divide per cent by 100.")
+    if type(entry["verified"]) is not bool or not isinstance(entry["note"], str):
+        raise BenchmarkError(f"entry {number}: expected `verified` as true or false and `note` as a text.")
+    return Published(**{**entry, "figures": MappingProxyType(dict(figures))})

@@ -1,0 +1,210 @@
+"""Run a plan: skip what is on record, hand the rest to a runner, append what comes back."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import cv2
+import torch
+
+from fewshot_ad.benchmark import record as ledger
+from fewshot_ad.benchmark.job import Outcome, failed, run
+from fewshot_ad.benchmark.plan import Job, Plan
+from fewshot_ad.benchmark.record import Record
+from fewshot_ad.errors import BenchmarkError
+
+logger = logging.getLogger(__name__)
+Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, list[Outcome]]]]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How far a run has come.
+
+    Attributes:
+        jobs: Jobs ended, those found on record included.
+        total: All jobs of the plan.
+        failures: Jobs that failed, now or before.
+        last: The job that ended last; None at the start.
+        records: Its records.
+    """
+
+    jobs: int
+    total: int
+    failures: int
+    last: Job | None
+    records: tuple[Record, ...] = ()
+
+
+def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) -> Iterator[Done]:
+    """Do what a plan asks for and what is not on record yet.
+
+    Stopped at any point, by a kill too, and started again, it goes on with the jobs that had not ended.
+
+    Args:
+        plan: What is to be measured.
+        out: The record file (JSONL); pictures go into `overlays` beside it.
+        runner: Where jobs run: `in_process`, `processes` or `ray_runner.on_ray`.
+        retry_failed: Whether jobs on record as failed are tried again.
+
+    Yields:
+        The state at the start and after each job.
+    """
+    known = {record.key: record for record in ledger.read(out)}
+    jobs = list(plan.jobs())
+    pending = [job for job in jobs if not _ended(job, known, retry_failed)]
+    ended = len(jobs) - len(pending)
+    failures = sum(
+        any(_status(job, c, known) == "failed" for c in job.categories) for job in jobs if job not in pending
+    )
+    yield Done(ended, len(jobs), failures, None)
+    for job, outcomes in runner(pending):
+        for outcome in outcomes:
+            _keep_pictures(outcome, out.parent)
+            ledger.append(out, outcome.record)
+        ended += 1
+        records = tuple(outcome.record for outcome in outcomes)
+        failures += any(record.status == "failed" for record in records)
+        yield Done(ended, len(jobs), failures, job, records)
+
+
+def pending(plan: Plan, out: Path, retry_failed: bool = False) -> list[Job]:
+    """The jobs of a plan that are not on record yet; arguments as for `run_plan`."""
+    known = {record.key: record for record in ledger.read(out)}
+    return [job for job in plan.jobs() if not _ended(job, known, retry_failed)]
+
+
+def _keep_pictures(outcome: Outcome, folder: Path) -> None:
+    for name, content in outcome.pictures.items():
+        try:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        except OSError as error:
+            raise BenchmarkError(
+                f"{folder / name}: cannot be written ({error.strerror}). Free some space and start the same plan again."
+            ) from error
+
+
+def _ended(job: Job, known: dict[str, Record], retry_failed: bool) -> bool:
+    statuses = [_status(job, category, known) for category in job.categories]
+    return all(s == "done" or (s == "failed" and not retry_failed) for s in statuses)
+
+
+def _status(job: Job, category: str, known: dict[str, Record]) -> str:
+    record = known.get(job.key(category))
+    return record.status if record is not None else "pending"
+
+
+def attempt(job: Job) -> list[Outcome]:
+    """Do a job; whatever goes wrong in it is its record, and never stops the others."""
+    try:
+        return run(job)
+    except Exception as error:
+        logger.debug("%s failed:\n%s", job, traceback.format_exc())
+        return failed(job, f"{type(error).__name__}: {error}")
+
+
+def in_process(jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
+    """One after the other in this process; memory is that of all jobs so far."""
+    for job in jobs:
+        yield job, attempt(job)
+
+
+def processes(workers: int, limit_s: float | None = None) -> Runner:
+    """A runner with a process of its own for each job, so that a crash or too much memory takes that job alone.
+
+    Each of the workers keeps to its share of the processors, where the system can do that.
+
+    Args:
+        workers: Jobs at a time.
+        limit_s: Seconds after which a job is stopped and recorded as failed; None = no limit.
+    """
+    context = multiprocessing.get_context("spawn")
+
+    def runner(jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
+        waiting = list(reversed(jobs))
+        free = shares(workers)
+        running: dict[Any, _Running] = {}
+        try:
+            while waiting or running:
+                while waiting and free:
+                    job, cpus = waiting.pop(), free.pop()
+                    receiver, sender = context.Pipe(duplex=False)
+                    process = context.Process(target=_work, args=(job, cpus, sender), daemon=True)
+                    process.start()
+                    sender.close()
+                    running[receiver] = _Running(job, cpus, process, time.monotonic())
+                ready = multiprocessing.connection.wait(list(running), timeout=1.0)
+                for receiver, one in list(running.items()):
+                    if receiver in ready or (limit_s is not None and time.monotonic() - one.started > limit_s):
+                        del running[receiver]
+                        free.append(one.cpus)
+                        yield one.job, _outcome(one, receiver, receiver in ready, limit_s)
+        finally:
+            for one in running.values():
+                one.process.terminate()
+
+    return runner
+
+
+@dataclass(frozen=True)
+class _Running:
+    job: Job
+    cpus: tuple[int, ...]
+    process: Any
+    started: float
+
+
+def shares(workers: int) -> list[tuple[int, ...]]:
+    """The processors of this machine in equal shares, as far as there are any; at least one each."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    size = max(1, len(cpus) // workers)
+    return [tuple(cpus[(i * size + k) % len(cpus)] for k in range(size)) for i in range(workers)]
+
+
+def _work(job: Job, cpus: tuple[int, ...], sender: Any) -> None:
+    if hasattr(os, "sched_setaffinity"):
+        # Before any library starts its threads: they all count the processors they may use.
+        os.sched_setaffinity(0, cpus)
+    limit_threads(len(cpus))
+    try:
+        sender.send(attempt(job))
+    except BrokenPipeError:
+        # The run was stopped meanwhile; the job counts as not done.
+        return
+
+
+def limit_threads(threads: int) -> None:
+    """Keep OpenCV and torch to so many CPU threads in this process."""
+    cv2.setNumThreads(threads)
+    torch.set_num_threads(threads)
+
+
+def _outcome(one: _Running, receiver: Any, ended: bool, limit_s: float | None) -> list[Outcome]:
+    process = one.process
+    try:
+        if not ended:
+            process.terminate()
+            return failed(one.job, f"stopped after the limit of {limit_s:g} s.")
+        outcomes: list[Outcome] = receiver.recv()
+        return outcomes
+    except EOFError:
+        process.join()
+        code = process.exitcode
+        why = f"signal {-code}, perhaps out of memory" if code is not None and code < 0 else f"exit code {code}"
+        return failed(one.job, f"its process died ({why}).")
+    finally:
+        receiver.close()
+        process.join(10)
+        if process.is_alive():
+            process.kill()
+            process.join()

@@ -1,0 +1,90 @@
+"""Which photographs a method is fitted on and tested on: fixed lists, and draws that depend on names alone."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+from fewshot_ad.errors import BenchmarkError
+
+Lists: TypeAlias = Mapping[tuple[str, int], tuple[str, ...]]
+Item = TypeVar("Item")
+
+
+def read_lists(path: Path) -> Lists:
+    """Fixed support lists: category and draw -> file names, the first K of which are the support set of K shots.
+
+    The file is text: a line has a category, a draw and file names, separated by tabs; `#` starts a comment.
+
+    Raises:
+        BenchmarkError: It cannot be read, or a line is something else.
+    """
+    try:
+        return _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"expected support lists at {path}, cannot read them ({error}).") from error
+
+
+def shipped_lists(layout: str) -> Lists:
+    """The lists that come with fewshot_ad for a dataset; empty where there are none."""
+    file = importlib.resources.files("fewshot_ad.benchmark") / "support_lists" / f"{layout}.txt"
+    return _parse(file.read_text(encoding="utf-8"), file.name) if file.is_file() else {}
+
+
+def _parse(text: str, name: str) -> Lists:
+    lists: dict[tuple[str, int], tuple[str, ...]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        category, *rest = line.split("\t")
+        if len(rest) < 2 or not rest[0].isdigit():
+            raise BenchmarkError(f"{name}, line {number}: expected a category, a draw and file names, between tabs.")
+        lists[category, int(rest[0])] = tuple(rest[1:])
+    return lists
+
+
+def by_hash(items: Iterable[Item], name: Callable[[Item], str], salt: str) -> list[Item]:
+    """Items in an order that looks random and depends on nothing but their names and the salt.
+
+    A photograph more or less, or another order of the folder, leaves all others where they are.
+    """
+    return sorted(items, key=lambda item: hashlib.sha256(f"{salt}/{name(item)}".encode()).digest())
+
+
+def chosen(names: Sequence[str], category: str, shots: int, draw: int, lists: Lists) -> list[str]:
+    """The file names of a support set.
+
+    Args:
+        names: Of all good training photographs.
+        category: Product.
+        shots: How many.
+        draw: Number of the draw.
+        lists: Fixed lists; where they have none for this draw, the names decide.
+
+    Raises:
+        BenchmarkError: There are not enough photographs, or one of a list is not there.
+    """
+    listed = lists.get((category, draw))
+    if listed is None:
+        if len(names) < shots:
+            raise BenchmarkError(f"{category}: expected {shots} good training photographs, got {len(names)}.")
+        return by_hash(names, str, f"{category}/{draw}")[:shots]
+    if len(listed) < shots:
+        raise BenchmarkError(f"{category}: the support list of draw {draw} has {len(listed)} names, not {shots}.")
+    # A copy of the dataset may have been recompressed to another format.
+    by_stem = {str(Path(name).with_suffix("")): name for name in names}
+    absent = [name for name in listed[:shots] if str(Path(name).with_suffix("")) not in by_stem]
+    if absent:
+        raise BenchmarkError(
+            f"{category}: {absent[0]} is on the support list of draw {draw}, but not in the dataset. Complete the "
+            "dataset, or give the plan your own lists with `support: FILE` (`fewshot-ad benchmark lists` writes one)."
+        )
+    return [by_stem[str(Path(name).with_suffix(""))] for name in listed[:shots]]
+
+
+def list_hash(names: Sequence[str]) -> str:
+    """sha256 of a list of names."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()

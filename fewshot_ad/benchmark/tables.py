@@ -1,0 +1,189 @@
+"""Averages of records as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import io
+import re
+from collections.abc import Iterable, Sequence
+
+from fewshot_ad.benchmark.averages import (
+    HOW,
+    INCOMPLETE,
+    NOTES,
+    OTHER_TEST,
+    Figure,
+    Row,
+    aggregate,
+    best,
+    failed,
+    figure,
+    present,
+)
+from fewshot_ad.benchmark.record import Record, Shots
+from fewshot_ad.errors import BenchmarkError
+
+MAIN = ("image_auroc", "image_f1_max", "pixel_auroc", "au_pro", "fit_s", "ms", "model_mb")
+CSV_COLUMNS = (
+    *("setting", "shots", "dataset", "method", "figure", "mean", "sd", "draws"),
+    *("jobs", "jobs_of", "method_jobs_done", "method_jobs", "other_test"),
+)
+NONE = "\N{EN DASH}"
+
+
+def csv(records: Iterable[Record]) -> str:
+    """All averages in long form, one line a figure; values as they are, figures in 0..1.
+
+    A method that finished nothing has one line without a figure.
+    """
+    text = io.StringIO()
+    writer = csv_module.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in _required(records):
+        head = (row.setting, row.shots, row.dataset, row.method)
+        tail = (row.done, row.of, int(row.other_test))
+        if not row.cells:
+            writer.writerow((*head, "", "", "", "", "", "", *tail))
+        for name in (f.name for f in present([row])):
+            cell = row.cells[name]
+            sd = "" if cell.sd is None else f"{cell.sd:.6g}"
+            writer.writerow((*head, name, f"{cell.mean:.6g}", sd, cell.draws, cell.pairs, cell.of, *tail))
+    return text.getvalue()
+
+
+def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
+    """A table for each setting, shots and dataset, methods by their first figure; then the failed jobs.
+
+    Args:
+        records: What to show.
+        figures: Names of the columns; those that no method has are left out.
+    """
+    blocks = []
+    for title, rows, columns in _tables(records, figures):
+        lines = [f"### {_md(title)}", "", _md_line(["Method", "Jobs", *(f"{c.label} ({c.unit})" for c in columns)])]
+        lines.append("|---|" + "---:|" * (len(columns) + 1))
+        top = {c.name: best(rows, c) for c in columns}
+        for row in rows:
+            cells = [f"**{t}**" if row.method in top[c.name] else t for c, t in _texts(row, columns)]
+            lines.append(_md_line([_md(row.method), f"{row.done}/{row.of}", *cells]))
+        blocks.append("\n".join([*lines, *(f"\n{sign} {note}" for sign, note in _notes(rows, columns))]))
+    blocks.append(HOW)
+    failures = failed(records)
+    if failures:
+        lines = [f"### Failed jobs ({len(failures)})", "", "| Job | Reason |", "|---|---|"]
+        lines += [_md_line([_md(job_name(r)), _md(r.reason or "not given")]) for r in failures]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def latex(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
+    r"""Tables as `markdown` makes them, for the package booktabs; failed jobs stand in comments at the end.
+
+    Args:
+        records: What to show.
+        figures: Names of the columns; those that no method has are left out.
+    """
+    blocks = ["% Needs \\usepackage{booktabs}.\n% " + HOW]
+    for title, rows, columns in _tables(records, figures):
+        notes = " ".join(f"{sign}: {note}" for sign, note in _notes(rows, columns))
+        head = ["Method", "Jobs", *(f"{c.label} ({c.unit})" for c in columns)]
+        lines = [
+            r"\begin{table}",
+            r"  \centering",
+            f"  \\caption{{{_tex(f'{title}. {notes}'.strip())}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}",
+            r"    \toprule",
+            "    " + " & ".join(_tex(name) for name in head) + r" \\",
+            r"    \midrule",
+        ]
+        top = {c.name: best(rows, c) for c in columns}
+        for row in rows:
+            cells = [
+                f"\\textbf{{{_tex(t)}}}" if row.method in top[c.name] else _tex(t) for c, t in _texts(row, columns)
+            ]
+            lines.append("    " + " & ".join([_tex(row.method), f"{row.done}/{row.of}", *cells]) + r" \\")
+        blocks.append("\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]))
+    failures = [f"% failed: {' '.join(f'{job_name(r)}: {r.reason}'.split())}" for r in failed(records)]
+    return "\n\n".join([*blocks, *(["\n".join(failures)] if failures else [])]) + "\n"
+
+
+def shots_name(shots: Shots) -> str:
+    """Shots in words."""
+    return "all good photographs" if shots == "full" else f"K = {shots}"
+
+
+def job_name(record: Record) -> str:
+    """A job in words."""
+    return (
+        f"{record.method}, {record.dataset}/{record.category}, {record.setting}, {shots_name(record.shots)}, "
+        f"draw {record.draw}"
+    )
+
+
+def _required(records: Iterable[Record]) -> list[Row]:
+    rows = aggregate(records)
+    if not rows:
+        raise BenchmarkError("expected at least one record, got none. Run the plan first, or check the record file.")
+    return rows
+
+
+def _tables(records: Iterable[Record], names: Sequence[str]) -> list[tuple[str, list[Row], list[Figure]]]:
+    groups: dict[tuple[str, Shots, str], list[Row]] = {}
+    for row in _required(records):
+        groups.setdefault((row.setting, row.shots, row.dataset), []).append(row)
+    tables = []
+    for (setting, shots, dataset), rows in groups.items():
+        columns = [figure(name) for name in names if any(name in row.cells for row in rows)]
+        if columns:
+            first = columns[0]
+            rows = sorted(rows, key=lambda row: _rank(row, first))
+        tables.append((f"{dataset}, {setting}, {shots_name(shots)}", rows, columns))
+    return tables
+
+
+def _rank(row: Row, first: Figure) -> tuple[bool, bool, float]:
+    if first.name not in row.cells:
+        return True, True, 0.0
+    mean = row.cells[first.name].mean
+    return False, bool(row.marks(first.name)), mean if first.lower else -mean
+
+
+def _texts(row: Row, columns: Sequence[Figure]) -> list[tuple[Figure, str]]:
+    texts = []
+    for column in columns:
+        cell = row.cells.get(column.name)
+        shown = f"{column.text(cell.mean, cell.sd)}{row.marks(column.name)}" if cell else NONE
+        texts.append((column, shown))
+    return texts
+
+
+def _notes(rows: Sequence[Row], columns: Sequence[Figure]) -> list[tuple[str, str]]:
+    marks = {mark for row in rows for c in columns if c.name in row.cells for mark in row.marks(c.name)}
+    return [(sign, note) for sign, note in NOTES.items() if sign in marks]
+
+
+def _md(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>#~|&!$])", r"\\\1", " ".join(text.split()))
+
+
+def _md_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    NONE: "--",
+    INCOMPLETE: r"\textsuperscript{\dag}",
+    OTHER_TEST: r"\textsuperscript{\ddag}",
+    **{sign: f"\\{sign}" for sign in "{}$&#_%"},
+}
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))

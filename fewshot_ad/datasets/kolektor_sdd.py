@@ -1,0 +1,58 @@
+"""KolektorSDD: electrical commutators; a mask beside every photograph, black of a good one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from fewshot_ad.datasets.card import Archive, Counts, DatasetCard, dataset
+from fewshot_ad.datasets.files import photographs, subfolders
+from fewshot_ad.datasets.sample import GOOD, Sample, read_mask
+from fewshot_ad.datasets.splits import held_out
+from fewshot_ad.errors import DatasetError
+
+
+@dataset(
+    DatasetCard(
+        name="kolektor_sdd",
+        title="KolektorSDD",
+        categories=("commutator",),
+        licence="CC-BY-NC-SA-4.0",
+        source="https://www.vicos.si/resources/kolektorsdd/",
+        citation="Tabernik, Šela, Skvarč & Skočaj 2020, Segmentation-based deep-learning approach for surface-defect "
+        "detection, Journal of Intelligent Manufacturing 31",
+        counts={"commutator": Counts(None, None, 52)},
+        photographs=399,
+        masks="pixel",
+        layout="""\
+kos01/Part0.jpg
+kos01/Part0_label.bmp (black of a good photograph)
+(no split is published: the good photographs of the last fifth of the parts are for the test)""",
+        marks=("kos*/Part*.jpg", "kos*/Part*_label.bmp"),
+        mask_of=(r"(kos\d+/Part\d+)_label\.bmp", r"\1"),
+        archive=Archive(
+            "https://go.vicos.si/kolektorsdd", "65dc621693418585de9c4467d1340ea7958a6181816f0dc2883a1e8b61f9d4dc"
+        ),
+    )
+)
+def kolektor_sdd(root: Path) -> Iterator[Sample]:
+    """Samples of KolektorSDD: the defective ones are for the test, and of the good ones the last fifth of the parts."""
+    parts = [folder for folder in subfolders(root) if folder.name.startswith("kos")]
+    for_test = held_out(folder.name for folder in parts)
+    for folder in parts:
+        for path in photographs(folder):
+            if path.suffix.lower() != ".jpg":
+                continue
+            mask = path.with_name(f"{path.stem}_label.bmp")
+            if is_defective(mask):
+                yield Sample(path, "commutator", "test", 1, "defect", (mask,) if mask.is_file() else ())
+            else:
+                yield Sample(path, "commutator", "test" if folder.name in for_test else "train", 0, GOOD)
+
+
+def is_defective(mask: Path) -> bool:
+    """What the mask of a photograph says of it; without one that can be read, it must not pass for good."""
+    try:
+        return bool(read_mask(mask).any())
+    except DatasetError:
+        return True

@@ -1,0 +1,117 @@
+"""Real-IAD: thirty products, each seen by five cameras; a camera's view of a product is a category here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fewshot_ad.datasets.card import DatasetCard, dataset
+from fewshot_ad.datasets.files import entries, inside, read_text
+from fewshot_ad.datasets.sample import GOOD, Sample, Split
+from fewshot_ad.errors import DatasetError
+
+PRODUCTS = (
+    "audiojack",
+    "bottle_cap",
+    "button_battery",
+    "end_cap",
+    "eraser",
+    "fire_hood",
+    "mint",
+    "mounts",
+    "pcb",
+    "phone_battery",
+    "plastic_nut",
+    "plastic_plug",
+    "porcelain_doll",
+    "regulator",
+    "rolled_strip_base",
+    "sim_card_set",
+    "switch",
+    "tape",
+    "terminalblock",
+    "toothbrush",
+    "toy",
+    "toy_brick",
+    "transistor1",
+    "u_block",
+    "usb",
+    "usb_adaptor",
+    "vcpill",
+    "wooden_beads",
+    "woodstick",
+    "zipper",
+)
+VIEWS = ("C1", "C2", "C3", "C4", "C5")
+# Largest first: what is there is read in the best resolution of it.
+_RESOLUTIONS = ("realiad_raw", "realiad_1024", "realiad_512", "realiad_256")
+_SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+@dataset(
+    DatasetCard(
+        name="real_iad",
+        title="Real-IAD",
+        categories=tuple(f"{product}_{view}" for product in PRODUCTS for view in VIEWS),
+        licence="CC-BY-NC-SA-4.0",
+        source="https://realiad4ad.github.io/Real-IAD/",
+        citation="Wang, Zhu, Gao, Gan, Zhang, Gu, Qian, Chen & Ma 2024, Real-IAD: A Real-World Multi-View Dataset for "
+        "Benchmarking Versatile Industrial Anomaly Detection, CVPR",
+        photographs=151050,
+        masks="pixel",
+        layout="""\
+realiad_jsons/realiad_jsons/{product}.json (lists `train` and `test` of image_path, mask_path, anomaly_class)
+realiad_1024/{product}/OK/S0001/{product}_0001_OK_C1_{time}.jpg
+realiad_1024/{product}/NG/{defect type}/S0001/{product}_0001_NG_{defect type}_C1_{time}.jpg
+realiad_1024/{product}/NG/{defect type}/S0001/{product}_0001_NG_{defect type}_C1_{time}.png (mask)
+(or realiad_512, realiad_256, realiad_raw; categories are {product}_C1 to {product}_C5, one a camera)""",
+        marks=("realiad_jsons/realiad_jsons/*.json", "realiad_*/*/OK"),
+        mask_of=(r"(realiad_(?:raw|1024|512|256)/.+/NG/.+)\.png", r"\1"),
+    )
+)
+def real_iad(root: Path) -> Iterator[Sample]:
+    """Samples of Real-IAD by its split of all views, in the largest resolution that is there.
+
+    A split file that cannot be read is an error only after all others have been read.
+    """
+    problems = []
+    for table in entries(root / "realiad_jsons" / "realiad_jsons"):
+        if table.suffix != ".json":
+            continue
+        try:
+            yield from _product(root, table)
+        except DatasetError as error:
+            problems.append(str(error))
+    if problems:
+        raise DatasetError(" ".join(problems))
+
+
+def _product(root: Path, table: Path) -> Iterator[Sample]:
+    try:
+        content = json.loads(read_text(table))
+        good = content.get("meta", {}).get("normal_class", "OK")
+        lists = [(split, entry) for split in _SPLITS for entry in content[split]]
+        rows = [(s, e["image_path"], e.get("mask_path") or "", e["anomaly_class"]) for s, e in lists]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(
+            f"{table}: expected JSON with lists `train` and `test` of image_path, mask_path and anomaly_class, got "
+            f"something else ({type(error).__name__}: {error}). Copy the file again."
+        ) from error
+    folder = next((root / r / table.stem for r in _RESOLUTIONS if (root / r / table.stem).is_dir()), None)
+    # A product that was not copied is missing as a whole.
+    if folder is None:
+        return
+    for split, image, mask, kind in rows:
+        yield _sample(folder, table, split, image, mask, GOOD if kind == good else str(kind))
+
+
+def _sample(folder: Path, table: Path, split: Split, image: Any, mask: Any, kind: str) -> Sample:
+    view = re.search(r"_(C[1-5])_", Path(str(image)).name)
+    if view is None:
+        raise DatasetError(f"{table}: expected the camera (_C1_ to _C5_) in a photograph's name, got {image!r}.")
+    path = inside(folder, str(image), str(table))
+    masks = (inside(folder, str(mask), str(table)),) if mask and kind != GOOD else ()
+    return Sample(path, f"{table.stem}_{view[1]}", split, int(kind != GOOD), kind, masks)

@@ -1,0 +1,287 @@
+"""DifferNet: a normalising flow over the pooled features of the whole photograph at three scales.
+
+What the flow finds unlikely is suspicious. It says so of the photograph as a whole; where the fault lies is read from
+the gradient of the likelihood with respect to the pixels.
+
+Source: Rudolph, Wandt & Rosenhahn 2021, Same Same But DifferNet (WACV).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from fewshot_ad.errors import ZooError
+from fewshot_ad.images import Float32Array, Uint8Array
+from fewshot_ad.memory_bank import Progress
+from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.tensors import Backbone, one_by_one, resized, seeded, tensor_bytes, to_batch
+
+SCALES = 3
+CLAMP = 3.0
+META_EPOCHS, SUB_EPOCHS = 24, 8
+RATE, BETAS, EPSILON, WEIGHT_DECAY = 2e-4, (0.8, 0.8), 1e-4, 1e-5
+TRAINING_TRANSFORMS = 4
+# Photographs a step, each under all its training transformations.
+BATCH = 24
+CHUNK = 8
+# Smoothing of the gradient, in pixels of the largest scale.
+SIGMA = 3.0
+
+
+def soft_clamp(h: torch.Tensor) -> torch.Tensor:
+    """Any real -> -3..3, with slope 2 / pi at 0. Source: equation 2."""
+    return 2 * CLAMP / math.pi * torch.atan(h / CLAMP)
+
+
+class Coupling(nn.Module):
+    """A permutation of the channels, then each half scaled and shifted by what the other half says.
+
+    Args:
+        channels: Of the features.
+        hidden: Width of the three hidden layers of the inner networks.
+        generator: Draws the permutation.
+
+    Source: section 3.2; Dinh et al. 2017 (RealNVP).
+    """
+
+    def __init__(self, channels: int, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.halves = (channels // 2, channels - channels // 2)
+        self.register_buffer("order", torch.randperm(channels, generator=generator))
+        self.from_first = _inner(self.halves[0], hidden, 2 * self.halves[1])
+        self.from_second = _inner(self.halves[1], hidden, 2 * self.halves[0])
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, C) -> (N, C) and the logarithm of the determinant of the Jacobian, (N,)."""
+        first, second = features[:, self.order].split(self.halves, 1)
+        scale, shift = self.from_first(first).chunk(2, 1)
+        scale_second = soft_clamp(scale)
+        second = second * scale_second.exp() + shift
+        scale, shift = self.from_second(second).chunk(2, 1)
+        scale_first = soft_clamp(scale)
+        first = first * scale_first.exp() + shift
+        return torch.cat([first, second], 1), scale_first.sum(1) + scale_second.sum(1)
+
+    def inverse(self, latent: torch.Tensor) -> torch.Tensor:
+        """(N, C) -> what `forward` made it from."""
+        first, second = latent.split(self.halves, 1)
+        scale, shift = self.from_second(second).chunk(2, 1)
+        first = (first - shift) * (-soft_clamp(scale)).exp()
+        scale, shift = self.from_first(first).chunk(2, 1)
+        second = (second - shift) * (-soft_clamp(scale)).exp()
+        return torch.cat([first, second], 1)[:, self.order.argsort()]
+
+
+def _inner(inputs: int, hidden: int, outputs: int) -> nn.Module:
+    widths = (inputs, hidden, hidden, hidden)
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(hidden, outputs))
+
+
+class Flow(nn.Module):
+    """Coupling blocks one after the other. Arguments as for `Coupling`; `blocks` is their number."""
+
+    def __init__(self, channels: int, hidden: int, blocks: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Coupling(channels, hidden, generator) for _ in range(blocks))
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, C) -> latent (N, C) and the logarithm of the determinant of the Jacobian, (N,)."""
+        total = features.new_zeros(len(features))
+        for block in self.blocks:
+            features, log_determinant = block(features)
+            total = total + log_determinant
+        return features, total
+
+
+def surprise(latent: torch.Tensor, log_determinant: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of the features a channel, without its constant: (N, C) and (N,) -> (N,).
+
+    Source: equation 5.
+    """
+    return (latent.square().sum(1) / 2 - log_determinant) / latent.shape[1]
+
+
+def transformed(batch: torch.Tensor, settings: torch.Tensor) -> torch.Tensor:
+    """Turned and relit photographs.
+
+    Args:
+        batch: (N, 3, H, W) in 0..1, H = W.
+        settings: (N, 3): angle in radians, factor of contrast, factor of brightness. What is turned in is black.
+
+    Returns:
+        The same shape; differentiable, and so not clipped to 0..1.
+    """
+    angle, contrast, brightness = settings.unbind(1)
+    zero = torch.zeros_like(angle)
+    rows = (torch.stack([angle.cos(), -angle.sin(), zero], 1), torch.stack([angle.sin(), angle.cos(), zero], 1))
+    grid = F.affine_grid(torch.stack(rows, 1), list(batch.shape), align_corners=False)
+    turned = F.grid_sample(batch, grid, align_corners=False)
+    mean = turned.mean((1, 2, 3), keepdim=True)
+    return (mean + contrast.view(-1, 1, 1, 1) * (turned - mean)) * brightness.view(-1, 1, 1, 1)
+
+
+@dataclass(eq=False)
+class DifferNet:
+    """The method; see `differnet` for the settings."""
+
+    seed: int
+    image_size: int
+    epochs: int
+    transforms: int
+    rotation: float
+    light: float
+    blocks: int
+    hidden: int
+    backbone: str
+    weights: str | None
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+    ) -> None:
+        """Maximise the likelihood of the good photographs' features; see `Method.fit`."""
+        photographs = resized(normal, self.image_size)
+        with seeded(self.seed) as generator:
+            self._backbone = Backbone(self.backbone, (3,), self.weights)
+            self._flow = Flow(SCALES * self._backbone.channels[0], self.hidden, self.blocks, generator)
+            # Every photograph is judged under the same transformations, as if it came alone.
+            self._settings = self._draw(self.transforms, generator)
+            optimiser = torch.optim.Adam(self._flow.parameters(), RATE, BETAS, EPSILON, weight_decay=WEIGHT_DECAY)
+            for epoch in range(self.epochs):
+                for chosen in torch.randperm(len(photographs), generator=generator).split(BATCH):
+                    features = self._training_features(photographs[chosen], generator)
+                    loss = surprise(*self._flow(features)).mean()
+                    optimiser.zero_grad()
+                    loss.backward()
+                    optimiser.step()
+                if progress is not None:
+                    progress("training", epoch + 1, self.epochs)
+        self._flow.requires_grad_(False).eval()
+
+    def _draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Settings of `transformed` at random, (count, 3)."""
+        reach = torch.tensor([math.radians(self.rotation), self.light, self.light])
+        return (2 * torch.rand(count, 3, generator=generator) - 1) * reach + torch.tensor([0.0, 1.0, 1.0])
+
+    def _training_features(self, photographs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(N, 3, H, W) uint8 -> features of each under several new transformations."""
+        copies = photographs.repeat_interleave(TRAINING_TRANSFORMS, 0)
+        settings = self._draw(len(copies), generator)
+        with torch.no_grad():
+            parts = [
+                self._features(transformed(c.float() / 255, s))
+                for c, s in zip(copies.split(CHUNK), settings.split(CHUNK), strict=True)
+            ]
+        return torch.cat(parts)
+
+    def _features(self, batch: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) -> (N, 3 C): pooled over the picture at full, half and quarter size. Source: section 3.1."""
+        pooled = []
+        for scale in range(SCALES):
+            side = self.image_size // 2**scale
+            smaller = batch
+            if scale > 0:
+                smaller = F.interpolate(batch, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+            pooled.append(self._backbone(smaller)[0].mean((2, 3)))
+        return torch.cat(pooled, 1)
+
+    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+        """Score = mean negative log-likelihood of the latent variables over the transformations.
+
+        See `Method.predict`. Source: equation 6; section 3.4 for the maps.
+        """
+        return one_by_one(photographs, self._judge)
+
+    def _judge(self, photograph: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
+        squares = 0.0
+        heat = np.zeros((self.image_size, self.image_size), np.float32)
+        # The map is a gradient, which inference mode does not record.
+        with torch.inference_mode(False), torch.enable_grad():
+            upright = to_batch([photograph], self.image_size)
+            for settings in self._settings.split(CHUNK):
+                # Differentiated before it is turned: the gradient lies upright.
+                copies = upright.repeat(len(settings), 1, 1, 1).requires_grad_()
+                latent, log_determinant = self._flow(self._features(transformed(copies, settings)))
+                (gradient,) = torch.autograd.grad(surprise(latent, log_determinant).sum(), copies)
+                squares += float(latent.detach().square().mean(1).sum())
+                for one in gradient.permute(0, 2, 3, 1).numpy():
+                    heat += np.abs(cv2.GaussianBlur(one, (0, 0), SIGMA)).sum(2)
+        return squares / (2 * self.transforms), heat / self.transforms
+
+    def model_bytes(self) -> int:
+        """See `Method.model_bytes`."""
+        return tensor_bytes(self._backbone, self._flow, self._settings)
+
+
+@baseline(
+    Card(
+        name="differnet",
+        title="DifferNet",
+        paper="Rudolph, Wandt & Rosenhahn 2021, Same Same But DifferNet: Semi-Supervised Defect Detection with "
+        "Normalizing Flows, WACV",
+        year=2021,
+        family="normalising flow",
+        supervision="good photographs",
+        source="fewshot_ad",
+        licence="Apache-2.0",
+        maps=True,
+        needs_masks=False,
+        needs_internet=True,
+        trains=True,
+        weights="layer3 of resnet18 (distilled by this package), 256 channels as the last stage of AlexNet, which the "
+        "paper uses with ImageNet's weights.",
+    )
+)
+def differnet(
+    *,
+    seed: int,
+    image_size: int = 448,
+    epochs: int = META_EPOCHS * SUB_EPOCHS,
+    transforms: int = 64,
+    rotation: float = 180.0,
+    light: float = 0.15,
+    blocks: int = 8,
+    hidden: int = 2048,
+    backbone: str = "resnet18",
+    weights: str | None = None,
+) -> DifferNet:
+    """DifferNet.
+
+    Args:
+        seed: Of everything random.
+        image_size: Side of the largest of the three scales.
+        epochs: Passes over the photographs, each under four new transformations.
+        transforms: Transformations a photograph is judged under.
+        rotation: Largest angle of a transformation, in degrees either way.
+        light: Largest change of contrast and of brightness, as a share.
+        blocks: Coupling blocks.
+        hidden: Width of the hidden layers in them.
+        backbone: See `Backbone`; its stage at stride 16 is used.
+        weights: Of the backbone.
+
+    Raises:
+        ZooError: A setting makes no sense.
+    """
+    if image_size < 64:
+        raise ZooError(f"differnet: expected image_size of at least 64, got {image_size}.")
+    if min(epochs, transforms, blocks, hidden) < 1:
+        raise ZooError(
+            f"differnet: expected epochs, transforms, blocks and hidden of at least 1, got {epochs}, {transforms}, "
+            f"{blocks} and {hidden}."
+        )
+    if not (0 <= rotation <= 180 and 0 <= light < 1):
+        raise ZooError(
+            f"differnet: expected rotation in 0..180 degrees and light in [0, 1), got {rotation} and {light}."
+        )
+    return DifferNet(seed, image_size, epochs, transforms, rotation, light, blocks, hidden, backbone, weights)

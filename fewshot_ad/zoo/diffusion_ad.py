@@ -1,0 +1,288 @@
+"""DiffusionAD: repair a photograph by one denoising step of a diffusion model, then mark what was repaired.
+
+Source: Zhang, Wang, Zeng, Wu & Jiang 2025 (arXiv 2303.08730: one-step denoising, norm guidance, the noise loss of Eq. 9
+that only good samples take part in); Ho, Jain & Abbeel 2020 (DDPM, Eq. 4: the forward process; linear noise schedule);
+Lin et al. 2017 (focal loss). Settings that the paper leaves open are those of the authors' public code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from fewshot_ad.errors import ZooError
+from fewshot_ad.images import Uint8Array
+from fewshot_ad.memory_bank import Progress
+from fewshot_ad.training.collage import collage
+from fewshot_ad.zoo.diffusion_anomalies import synthetic_anomaly
+from fewshot_ad.zoo.diffusion_unet import HEADS, NoiseUNet, SegmentationUNet
+from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
+
+TIMES = 1000
+BETAS = (1e-4, 0.02)
+SMALLEST_LARGE_TIME = 300  # Training draws small times below it and large times from it on.
+FOCAL_BALANCE, FOCAL_POWER, FOCAL_WEIGHT = 0.5, 4, 5.0
+COSINE_HALF_PERIOD = 10
+TOP_PIXELS = 50
+TEXTURES = 64
+SIDE_STEP = 32
+
+
+def alpha_bars() -> torch.Tensor:
+    """(1000,) float32: the share of a photograph's variance that is left at each time step, falling."""
+    return torch.cumprod(1 - torch.linspace(*BETAS, TIMES, dtype=torch.float64), 0).float()
+
+
+def add_noise(clean: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """The forward process (Ho et al. 2020, Eq. 4) of (N, 3, S, S), `alpha_bar` (N, 1, 1, 1)."""
+    return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+
+
+def remove_noise(noisy: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
+    """Its inverse: the photograph in one step, if the noise is known."""
+    return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
+
+
+def guided_noise(
+    noisy: torch.Tensor, noise: torch.Tensor, guide: torch.Tensor, alpha_bar: torch.Tensor, weight: float
+) -> torch.Tensor:
+    """Noise corrected so that the repaired photograph comes nearer to a guide.
+
+    Args:
+        noisy: (N, 3, S, S) photographs with little noise.
+        noise: What the network takes for their noise.
+        guide: The photographs repaired from much noise: without the anomaly, but without fine detail.
+        alpha_bar: (N, 1, 1, 1) of the little noise.
+        weight: Of the guidance; 0 leaves the noise as it is.
+    """
+    return noise - weight * (1 - alpha_bar).sqrt() * (add_noise(guide, noise, alpha_bar) - noisy)
+
+
+def focal_loss(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Mean binary focal loss (Lin et al. 2017, Eq. 5) of logits against 0 or 1."""
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return (FOCAL_BALANCE * (1 - torch.exp(-entropy)) ** FOCAL_POWER * entropy).mean()
+
+
+class Repair(nn.Module):
+    """Norm-guided one-step denoising with a noise-predicting network."""
+
+    def __init__(self, network: nn.Module, guidance: float) -> None:
+        super().__init__()
+        self.network = network
+        self.guidance = guidance
+        self.register_buffer("alpha_bars", alpha_bars(), persistent=False)
+
+    def forward(
+        self, photographs: torch.Tensor, times: tuple[torch.Tensor, torch.Tensor], noises: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Repair photographs.
+
+        Args:
+            photographs: (N, 3, S, S) in 0..1.
+            times: A small and a large time step for each, (N,) int.
+            noises: The standard normal noise, (N, 3, S, S), to add at either.
+
+        Returns:
+            The repaired photographs (N, 3, S, S) in -1..1, and the noise loss of each, (N,).
+        """
+        bars = [self.alpha_bars[t].view(-1, 1, 1, 1) for t in times]
+        noisy = [add_noise(photographs, noise, bar) for noise, bar in zip(noises, bars, strict=True)]
+        found = [self.network(x, t) for x, t in zip(noisy, times, strict=True)]
+        loss = sum(((a - b) ** 2).mean((1, 2, 3)) for a, b in zip(found, noises, strict=True))
+        guide = remove_noise(noisy[1], found[1], bars[1]).clamp(-1, 1)
+        corrected = guided_noise(noisy[0], found[0], guide, bars[0], self.guidance)
+        return remove_noise(noisy[0], corrected, bars[0]).clamp(-1, 1), loss
+
+
+class DiffusionAD:
+    """The method; see `diffusionad` for its hyper-parameters."""
+
+    def __init__(
+        self,
+        *,
+        image_size: int,
+        channels: int,
+        epochs: int,
+        steps: int | None,
+        batch: int,
+        learning_rate: float,
+        segmentation_learning_rate: float,
+        guidance: float,
+        small_time: int,
+        large_time: int,
+        seed: int,
+    ) -> None:
+        self.image_size, self.channels, self.batch = image_size, channels, batch
+        self.epochs, self.steps = epochs, steps
+        self.learning_rate, self.segmentation_learning_rate = learning_rate, segmentation_learning_rate
+        self.guidance, self.small_time, self.large_time, self.seed = guidance, small_time, large_time, seed
+        self._repair: Repair | None = None
+        self._segmentation: SegmentationUNet | None = None
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+    ) -> None:
+        """Train both networks together; see `Method.fit`."""
+        good = list(resized(normal, self.image_size).permute(0, 2, 3, 1).numpy())
+        rng = np.random.default_rng(self.seed)
+        steps = self.epochs * max(1, len(good) // self.batch) if self.steps is None else self.steps
+        count = min(TEXTURES, steps * self.batch)
+        textures = [collage(good, int(rng.integers(2**31)), self.image_size) for _ in range(count)]
+        with seeded(self.seed):
+            repair = Repair(NoiseUNet(self.image_size, self.channels), self.guidance)
+            segmentation = SegmentationUNet(self.channels // 2)
+            optimisers = [
+                torch.optim.Adam(repair.parameters(), self.learning_rate),
+                torch.optim.Adam(segmentation.parameters(), self.segmentation_learning_rate),
+            ]
+            # The authors step it every iteration: the rate swings between its start and nothing.
+            swing = torch.optim.lr_scheduler.CosineAnnealingLR(optimisers[1], COSINE_HALF_PERIOD)
+            for step in range(steps):
+                photographs, masks = self._samples(good, textures, rng)
+                loss = self._loss(repair, segmentation, photographs, masks)
+                for optimiser in optimisers:
+                    optimiser.zero_grad()
+                loss.backward()
+                for optimiser in optimisers:
+                    optimiser.step()
+                swing.step()
+                if progress is not None:
+                    progress("train", step + 1, steps)
+        self._repair, self._segmentation = repair.eval(), segmentation.eval()
+
+    def _samples(
+        self, good: Sequence[Uint8Array], textures: Sequence[Uint8Array], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Photographs (B, 3, S, S) in 0..1, half of them made anomalous, and their masks (B, 1, S, S)."""
+        photographs, masks = [], []
+        for _ in range(self.batch):
+            photograph = good[int(rng.integers(len(good)))]
+            mask = np.zeros(photograph.shape[:2], bool)
+            if rng.uniform() < 0.5:
+                photograph, mask = synthetic_anomaly(photograph, textures, rng)
+            photographs.append(photograph)
+            masks.append(mask)
+        batch = torch.from_numpy(np.stack(photographs)).permute(0, 3, 1, 2).float() / 255
+        return batch, torch.from_numpy(np.stack(masks))[:, None].float()
+
+    @staticmethod
+    def _loss(
+        repair: Repair, segmentation: SegmentationUNet, photographs: torch.Tensor, masks: torch.Tensor
+    ) -> torch.Tensor:
+        number = len(photographs)
+        times = (
+            torch.randint(0, SMALLEST_LARGE_TIME, (number,)),
+            torch.randint(SMALLEST_LARGE_TIME, TIMES, (number,)),
+        )
+        noises = (torch.randn_like(photographs), torch.randn_like(photographs))
+        repaired, noise_loss = repair(photographs, times, noises)
+        normal = (masks.amax((1, 2, 3)) == 0).float()
+        noise_loss = (noise_loss * normal).sum() / normal.sum().clamp(min=1)
+        logits = segmentation(photographs, repaired)
+        return noise_loss + FOCAL_WEIGHT * focal_loss(logits, masks) + F.smooth_l1_loss(torch.sigmoid(logits), masks)
+
+    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+        """Image scores and maps in 0..1; see `Method.predict`."""
+        if self._repair is None or self._segmentation is None:
+            raise ZooError("diffusionad: expected `fit` before `predict`.")
+        repair, segmentation = self._repair, self._segmentation
+        times = tuple(torch.tensor([t]) for t in (self.small_time, self.large_time))
+
+        def judge(photograph: Uint8Array) -> tuple[float, torch.Tensor]:
+            batch = to_batch([photograph], self.image_size)
+            # The same noise for every photograph: its score must not depend on what came before.
+            generator = torch.Generator().manual_seed(self.seed)
+            noises = tuple(torch.randn(batch.shape, generator=generator) for _ in times)
+            heat = torch.sigmoid(segmentation(batch, repair(batch, times, noises)[0]))[0, 0]
+            return float(heat.flatten().topk(TOP_PIXELS).values.mean()), heat
+
+        return one_by_one(photographs, judge)
+
+    def model_bytes(self) -> int:
+        """Both networks."""
+        return tensor_bytes(*(network for network in (self._repair, self._segmentation) if network is not None))
+
+
+@baseline(
+    Card(
+        name="diffusionad",
+        title="DiffusionAD",
+        paper="Zhang, Wang, Zeng, Wu & Jiang 2025, DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly "
+        "Detection, IEEE TPAMI (arXiv 2303.08730)",
+        year=2025,
+        family="diffusion",
+        supervision="good photographs",
+        source="fewshot_ad",
+        licence="Apache-2.0",
+        maps=True,
+        needs_masks=False,
+        needs_internet=False,
+        trains=True,
+        weights="None: trained from scratch, as published. The textures of synthetic anomalies are generated collages "
+        "instead of the DTD photographs, and anomalies may lie anywhere, as no foreground is segmented.",
+    )
+)
+def diffusionad(
+    *,
+    seed: int = 0,
+    image_size: int = 256,
+    channels: int = 128,
+    epochs: int = 3000,
+    steps: int | None = None,
+    batch: int = 16,
+    learning_rate: float = 1e-4,
+    segmentation_learning_rate: float = 1e-5,
+    guidance: float = 1.0,
+    small_time: int = 200,
+    large_time: int = 400,
+) -> DiffusionAD:
+    """DiffusionAD with the published hyper-parameters.
+
+    Args:
+        seed: Of everything random.
+        image_size: Side of the photographs in pixels, a multiple of 32.
+        channels: Of the noise-predicting U-Net at its finest level, a multiple of 8; half as many of the segmentation.
+        epochs: Times the good photographs go by, a batch at the least each.
+        steps: Gradient steps instead of epochs.
+        batch: Photographs a step, at least 2, drawn with replacement.
+        learning_rate: Of the noise-predicting U-Net.
+        segmentation_learning_rate: Of the segmentation U-Net, at its highest.
+        guidance: Weight of the guidance.
+        small_time: Time step of the little noise at an inspection, 0 to 999.
+        large_time: Time step of the much noise, above it.
+
+    Raises:
+        ZooError: A size, a number of channels or steps, or the times make no sense.
+    """
+    if image_size < SIDE_STEP or image_size % SIDE_STEP:
+        raise ZooError(f"diffusionad: expected image_size a multiple of {SIDE_STEP}, got {image_size}.")
+    if channels < 2 * HEADS or channels % (2 * HEADS):
+        raise ZooError(f"diffusionad: expected channels a multiple of {2 * HEADS}, got {channels}.")
+    if batch < 2 or epochs < 1 or (steps is not None and steps < 1):
+        raise ZooError(
+            "diffusionad: expected a batch of 2 or more and 1 or more epochs and steps, got "
+            f"batch={batch}, epochs={epochs}, steps={steps}."
+        )
+    if not 0 <= small_time < large_time < TIMES:
+        raise ZooError(
+            f"diffusionad: expected 0 <= small_time < large_time < {TIMES}, got {small_time} and {large_time}."
+        )
+    return DiffusionAD(
+        image_size=image_size,
+        channels=channels,
+        epochs=epochs,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        segmentation_learning_rate=segmentation_learning_rate,
+        guidance=guidance,
+        small_time=small_time,
+        large_time=large_time,
+        seed=seed,
+    )

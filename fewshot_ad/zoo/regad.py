@@ -1,0 +1,153 @@
+"""RegAD: features registered by spatial transformers, and a Gaussian at each position from strongly augmented shots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fewshot_ad.encoder.pyramid import Pyramid
+from fewshot_ad.encoder.registration import DEFAULT_MODE, Mode
+from fewshot_ad.encoder.siamese import Architecture, SiameseEncoder, load_siamese, three_stages
+from fewshot_ad.encoder.weights import WeightsCard, verified_tensors
+from fewshot_ad.errors import ZooError
+from fewshot_ad.images import Float32Array, Uint8Array
+from fewshot_ad.memory_bank import Progress
+from fewshot_ad.support import View
+from fewshot_ad.zoo.gaussians import Gaussians
+from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.shots import Chain, fitted, joined, shots, shown_patches, smoothed
+from fewshot_ad.zoo.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
+
+_SHIFTS = [(side * x, side * y) for side in (0.1, 0.2) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
+# 21 views, so 22 pictures of each photograph: the published support augmentation.
+SUPPORT_VIEWS: tuple[Chain, ...] = (
+    *((View("rotate", 11.25 * i),) for i in (-4, -3, -2, -1, 1, 2, 3, 4)),
+    *((View("translate_x", x), View("translate_y", y)) for x, y in _SHIFTS),
+    (View("hflip"),),
+    (View("grey"),),
+    *((View("rotate", degrees),) for degrees in (90.0, 180.0, 270.0)),
+)
+# The statistics take about 120 MB a photograph at 224 pixels; the paper goes up to 8.
+MAX_SHOTS = 16
+
+
+class RegAD:
+    """See `regad` for the arguments.
+
+    Source: Huang et al. 2022: transformers after the first three stages and their inverse, section 3.1; Gaussians of
+    the augmented support set and Mahalanobis distance, section 3, after PaDiM's eq. 1-2; the views, the authors' code.
+    """
+
+    def __init__(self, encoder: SiameseEncoder, image_size: int, regularisation: float, sigma: float) -> None:
+        self._encoder = encoder
+        self._side = image_size
+        self._regularisation = regularisation
+        self._sigma = sigma
+        self._gaussians: Gaussians | None = None
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+    ) -> None:
+        """Estimate the Gaussians from the photographs and their views."""
+        if len(normal) > MAX_SHOTS:
+            raise ZooError(
+                f"regad: expected at most {MAX_SHOTS} photographs, of which it keeps {len(SUPPORT_VIEWS) + 1} pictures "
+                f"each, got {len(normal)}. Give fewer; it is a method for 2 to 8."
+            )
+        features, shown = [], []
+        for batch, masks in shots(normal, self._side, SUPPORT_VIEWS, progress):
+            # Half precision: these lie in memory for all pictures at once.
+            features.append(self._embed(batch).half())
+            shown.append(torch.from_numpy(shown_patches(masks, features[-1].shape[2:])))
+        self._gaussians = Gaussians.fit(torch.cat(features), torch.cat(shown), self._regularisation, progress)
+
+    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+        """Maps of Mahalanobis distances; the score is the map's maximum."""
+        gaussians = fitted(self._gaussians)
+
+        def judge(photograph: Uint8Array) -> tuple[float, Float32Array]:
+            grid = gaussians.distances(self._embed(to_batch([photograph], self._side))[0])
+            heat = smoothed(grid.numpy(), self._side, self._sigma)
+            return float(heat.max()), heat
+
+        return one_by_one(photographs, judge)
+
+    def model_bytes(self) -> int:
+        """The stages with their transformers and the Gaussians."""
+        gaussians = fitted(self._gaussians)
+        encoder = self._encoder
+        transformers = [] if encoder.registration is None else [encoder.registration]
+        return tensor_bytes(encoder.pyramid, *transformers, gaussians.mean, gaussians.W)
+
+    def _embed(self, batch: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) in 0..1 -> (N, d, h, w): the registered stages, moved back into the photograph."""
+        with torch.no_grad():
+            return joined(self._encoder.upright(batch)[0])
+
+
+def _load(backbone: str, weights: str | None, registration: Mode) -> SiameseEncoder:
+    if weights is not None and weights.endswith(".json"):
+        card = WeightsCard.read(Path(weights))
+        tensors = verified_tensors(card, Path(weights).parent)
+        encoder: SiameseEncoder = load_siamese(card, tensors, card.stages[-1:]).encoder
+    else:
+        name = "tf_efficientnet_lite0" if backbone == "lite0" else backbone
+        stages = three_stages(name)
+        pyramid = Pyramid(name, stages)
+        pyramid.load_weights(Backbone(backbone, stages, weights).network.state_dict())
+        encoder = SiameseEncoder(Architecture(name, registration), pyramid)
+    return encoder.requires_grad_(False).eval()
+
+
+@baseline(
+    Card(
+        name="regad",
+        title="RegAD",
+        paper="Huang, Guan, Jiang, Zhang, Spratling, Wang 2022, Registration based Few-Shot Anomaly Detection, ECCV",
+        year=2022,
+        family="registration",
+        supervision="good photographs",
+        source="fewshot_ad",
+        licence="Apache-2.0",
+        maps=True,
+        needs_masks=False,
+        needs_internet=True,
+        trains=False,
+        weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, instead of ImageNet's ResNet18 "
+        "trained further by registering photographs of other products. No trained transformers ship, because they "
+        "lost against none: as it comes, each is the identity, which leaves Gaussians on the published views. "
+        "weights=CARD.json loads an encoder of one's own (`fewshot-ad train`) with its transformers. Patches that a "
+        "view mirrors in from outside the photograph are left out.",
+    )
+)
+def regad(
+    *,
+    seed: int = 0,
+    backbone: str = "resnet18",
+    weights: str | None = None,
+    registration: Mode = DEFAULT_MODE,
+    image_size: int = 224,
+    regularisation: float = 0.01,
+    sigma: float = 4.0,
+) -> RegAD:
+    """RegAD.
+
+    Args:
+        seed: Of the weights that are random: those of untrained transformers do nothing.
+        backbone: See `tensors.Backbone`; its stages at strides 4, 8 and 16 are used.
+        weights: The card (`.json`) of a trained encoder, beside its tensors: `backbone` and `registration` are then its
+            own. Otherwise see `tensors.Backbone`.
+        registration: What the transformers may do, see `encoder.registration.PARTS`.
+        image_size: Both sides of the input, in pixels; a multiple of 16.
+        regularisation: Added to the diagonal of the covariances.
+        sigma: Standard deviation of the map's smoothing, in pixels of the input.
+    """
+    if image_size < 32 or image_size % 16:
+        raise ZooError(f"regad: expected an image_size that is a multiple of 16 from 32 on, got {image_size}.")
+    if regularisation <= 0:
+        raise ZooError(f"regad: expected a regularisation above 0, got {regularisation}.")
+    with seeded(seed):
+        encoder = _load(backbone, weights, registration)
+    return RegAD(encoder, image_size, regularisation, sigma)

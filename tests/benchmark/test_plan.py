@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fewshot_ad.benchmark.plan import parse_plan, read_plan
+from fewshot_ad.errors import BenchmarkError
+
+
+def content(dataset: Path, **changes: Any) -> dict[str, Any]:
+    plan: dict[str, Any] = {
+        "name": "tiny",
+        "methods": {"small": {"baseline": "mean", "options": {"side": 8}}, "mean": {}},
+        "datasets": {"tiny": {"layout": "mvtec", "root": str(dataset)}},
+        "shots": [2, "full"],
+        "draws": 2,
+    }
+    return {**plan, **changes}
+
+
+def test_jobs_are_the_product_of_everything(dataset: Path, mean_baseline: str) -> None:
+    jobs = list(parse_plan(content(dataset), Path()).jobs())
+    assert len(jobs) == 2 * 2 * 2 * 2  # methods, categories, shots, draws
+    assert {job.setting for job in jobs if job.shots == "full"} == {"full-shot"}
+    assert len({job.key(job.categories[0]) for job in jobs}) == len(jobs)
+    assert {(job.draw, job.seed) for job in jobs} == {(0, 0), (1, 1)}
+
+
+def test_a_key_says_what_was_asked_and_not_where(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    def key(**changes: Any) -> str:
+        job = next(parse_plan(content(dataset, **changes), Path()).jobs())
+        return job.key(job.categories[0])
+
+    (tmp_path / "elsewhere").symlink_to(dataset)
+    assert key() == key()
+    assert key(datasets={"tiny": {"layout": "mvtec", "root": str(tmp_path / "elsewhere")}}) == key()
+    assert key(protocol={"overlays": 0}) == key()
+    assert key(seed=1) != key()
+    assert key(protocol={"pixel_side": 64}) != key()
+    assert key(methods={"small": {"baseline": "mean", "options": {"side": 9}}}) != key()
+
+
+def test_one_model_for_all_categories(dataset: Path, mean_baseline: str) -> None:
+    plan = parse_plan(content(dataset, settings=["unified", {"continual": {"replay": 1}}], shots=[2]), Path())
+    assert all(job.categories == ("washer", "zinc") for job in plan.jobs())
+    assert {(job.setting, job.replay) for job in plan.jobs()} == {("unified", 0), ("continual", 1)}
+
+
+def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    (tmp_path / "data").symlink_to(dataset)
+    file = tmp_path / "plan.yaml"
+    file.write_text(yaml.safe_dump(content(dataset, datasets={"mvtec": {"root": "data"}})))
+    assert read_plan(file).datasets[0].root == tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": {}}, "got \\['method'\\]"),
+        ({"methods": {}}, "methods: expected at least one"),
+        ({"methods": {"mean": {"options": {"sides": 3}}}}, "options: expected \\['fail', 'side'\\], got \\['sides'\\]"),
+        ({"methods": {"patchkore": {}}}, "expected a baseline among"),
+        ({"datasets": {"x": {"layout": "mvtek", "root": "."}}}, "expected a layout among"),
+        ({"datasets": {"mvtec": {}}}, "expected `root`"),
+        ({"shots": ["all"]}, "whole numbers and `full`"),
+        ({"shots": [0]}, "for the setting `transfer` only"),
+        ({"draws": 0}, "draws"),
+        ({"settings": ["full-shot"]}, "For full-shot give shots"),
+        ({"settings": [{"noisy": {}}]}, "expected `noise`"),
+        ({"settings": [{"transfer": {"source": "x"}}]}, "expected `source` among"),
+        ({"protocol": {"pixel_side": -1}}, "pixel_side"),
+    ],
+)
+def test_what_a_plan_cannot_say(dataset: Path, mean_baseline: str, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        parse_plan(content(dataset, **change), Path())
+
+
+def test_categories_that_are_not_there(dataset: Path, mean_baseline: str) -> None:
+    there = {"tiny": {"layout": "mvtec", "root": str(dataset), "categories": ["nut"]}}
+    with pytest.raises(BenchmarkError, match=r"expected categories among \['washer', 'zinc'\], got \['nut'\]"):
+        list(parse_plan(content(dataset, datasets=there), Path()).jobs())
+
+
+def test_no_plan_and_no_yaml(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="cannot read it"):
+        read_plan(tmp_path / "plan.yaml")
+    (tmp_path / "plan.yaml").write_text("methods: [")
+    with pytest.raises(BenchmarkError, match="expected YAML"):
+        read_plan(tmp_path / "plan.yaml")

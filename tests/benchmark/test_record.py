@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from fewshot_ad.benchmark.record import Record, append, read
+from fewshot_ad.errors import BenchmarkError
+
+
+def record(key: str, **changes: object) -> Record:
+    values: dict[str, object] = {
+        "key": key,
+        "method": "m",
+        "baseline": "mean",
+        "options": {"side": 8},
+        "dataset": "d",
+        "layout": "mvtec",
+        "category": "nut",
+        "setting": "few-shot",
+        "shots": 4,
+        "draw": 0,
+        "seed": 0,
+        "protocol": {"pixel_side": 256},
+        "status": "done",
+        "figures": {"image_auroc": 0.9},
+        "intervals": {"image_auroc": (0.8, 0.95)},
+        "support": ("a.png", "b.png"),
+    }
+    return Record(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "records.jsonl"
+    assert read(file) == []
+    append(file, record("a"))
+    append(file, record("b", status="failed", reason="no"))
+    assert read(file) == [record("a"), record("b", status="failed", reason="no")]
+
+
+def test_the_last_line_of_a_job_counts(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    append(file, record("a", status="failed", reason="no"))
+    append(file, record("a"))
+    assert read(file) == [record("a")]
+
+
+@pytest.mark.parametrize("cut", [1, 40, 200])
+def test_a_kill_in_mid_line_costs_that_line_alone(tmp_path: Path, cut: int) -> None:
+    file = tmp_path / "records.jsonl"
+    append(file, record("a"))
+    append(file, record("b"))
+    os.truncate(file, file.stat().st_size - cut)
+    assert [r.key for r in read(file)] == ["a"] if cut > 1 else True
+    append(file, record("c"))
+    assert [r.key for r in read(file)] == (["a", "c"] if cut > 1 else ["a", "b", "c"])
+
+
+def test_foreign_and_newer_files_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"hello": 1}\n')
+    with pytest.raises(BenchmarkError, match="line 1: expected a benchmark record"):
+        read(file)
+    file.write_text(json.dumps({"key": "a", "schema": 99}) + "\n")
+    with pytest.raises(BenchmarkError, match="newer fewshot-ad"):
+        read(file)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchmarkError, match="cannot be written"):
+        append(tmp_path / "file" / "records.jsonl", record("a"))

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fewshot_ad import metrics
+from fewshot_ad.benchmark import record as ledger
+from fewshot_ad.benchmark.job import Outcome
+from fewshot_ad.benchmark.plan import Job, Plan, parse_plan
+from fewshot_ad.benchmark.run import in_process, pending, processes, run_plan, shares
+from fewshot_ad.errors import BenchmarkError
+from tests.benchmark.test_plan import content
+
+
+def plan(dataset: Path, **changes: Any) -> Plan:
+    small = {"methods": {"mean": {}}, "shots": [2], "draws": 1, "protocol": {"pixel_side": 32, "bootstrap": 50}}
+    return parse_plan(content(dataset, **{**small, **changes}), Path())
+
+
+def finish(made: Plan, out: Path, **options: Any) -> list[ledger.Record]:
+    for _ in run_plan(made, out, in_process, **options):
+        pass
+    return ledger.read(out)
+
+
+def test_a_record_has_everything(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    records = finish(plan(dataset), tmp_path / "records.jsonl")
+    assert [r.category for r in records] == ["washer", "zinc"]
+    for record in records:
+        assert record.status == "done"
+        assert record.figures["image_auroc"] == 1.0  # the blot is far from any washer
+        assert record.figures["pixel_auroc"] > 0.9
+        assert {"au_pro", "au_pro_05", "image_aupr", "image_f1_max", "escape_rate"} <= set(record.figures)
+        low, high = record.intervals["image_auroc"]
+        assert low <= 1.0 <= high
+        assert record.counts == {"support": 2, "test_good": 3, "test_defective": 3, "masks": 6, "unreadable": 0}
+        assert record.fit_s is not None
+        assert record.ms is not None
+        assert record.model_mb == pytest.approx(16 * 16 * 3 * 4 / 1e6)
+        assert len(record.support) == 2
+        assert record.versions["numpy"] == np.__version__
+        assert record.machine["processor"]
+        # Three defective and one good result, each photograph, truth and map.
+        assert len(record.overlays) == 4
+        strip = cv2.imread(str(tmp_path / record.overlays[0]))
+        assert strip.shape == (192, 3 * 192, 3)
+
+
+def test_figures_are_those_of_the_scores(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    from fewshot_ad.benchmark.job import Photographs, material
+    from fewshot_ad.zoo import create
+
+    made = plan(dataset, methods={"mean": {"options": {"side": 4}}}, protocol={"pixel_side": None, "bootstrap": 0})
+    record = finish(made, tmp_path / "records.jsonl")[0]
+    part = material(next(made.jobs()), "washer")
+    method = create("mean", side=4)
+    method.fit(Photographs(part.support))
+    said = method.predict(Photographs(part.test))
+    labels = [sample.label for sample in part.test]
+    assert said.maps is not None
+    masks = [sample.mask((64, 64)) for sample in part.test]
+    assert record.figures["image_auroc"] == pytest.approx(metrics.auroc(labels, said.scores))
+    assert record.figures["pixel_auroc"] == pytest.approx(metrics.auroc(np.stack(masks), np.stack(said.maps)), abs=1e-3)
+    assert record.figures["au_pro"] == pytest.approx(metrics.au_pro(said.maps, masks), abs=5e-3)
+
+
+def test_what_is_on_record_is_not_done_again(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    out = tmp_path / "records.jsonl"
+    finish(plan(dataset), out)
+    before = out.read_bytes()
+    assert [s.jobs for s in run_plan(plan(dataset), out, in_process)] == [2]
+    assert out.read_bytes() == before
+    # More shots: only these are done.
+    finish(plan(dataset, shots=[2, 3]), out)
+    assert out.read_bytes().startswith(before)
+    assert len(ledger.read(out)) == 4
+
+
+def test_a_run_stopped_half_way_goes_on(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    out = tmp_path / "records.jsonl"
+    run = run_plan(plan(dataset), out, in_process)
+    next(run), next(run)
+    run.close()
+    assert len(ledger.read(out)) == 1
+    assert len(pending(plan(dataset), out)) == 1
+    assert len(finish(plan(dataset), out)) == 2
+
+
+def test_one_failing_job_stops_nothing(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    methods = {"bad": {"baseline": "mean", "options": {"fail": True}}, "mean": {}}
+    out = tmp_path / "records.jsonl"
+    states = list(run_plan(plan(dataset, methods=methods), out, in_process))
+    assert (states[-1].jobs, states[-1].total, states[-1].failures) == (4, 4, 2)
+    failed = [r for r in ledger.read(out) if r.status == "failed"]
+    assert {r.method for r in failed} == {"bad"}
+    assert failed[0].reason == "ZooError: told to fail"
+    # On record, so left alone, unless asked for.
+    again = list(run_plan(plan(dataset, methods=methods), out, in_process))
+    assert (len(again), again[0].failures) == (1, 2)
+    assert len(list(run_plan(plan(dataset, methods=methods), out, in_process, retry_failed=True))) == 3
+
+
+def test_an_unreadable_test_photograph_is_left_out(
+    dataset: Path, mean_baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    (copy / "zinc/test/good/000.png").write_bytes(b"no picture")
+    records = finish(plan(copy), tmp_path / "records.jsonl")
+    assert [r.counts["unreadable"] for r in records] == [0, 1]
+    assert all(r.status == "done" for r in records)
+
+
+def test_unified_is_one_fit_for_all(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    records = finish(plan(dataset, settings=["unified"]), tmp_path / "records.jsonl")
+    assert [r.category for r in records] == ["washer", "zinc"]
+    assert records[0].support == records[1].support
+    assert len(records[0].support) == 4
+    assert records[0].fit_s == records[1].fit_s
+
+
+def test_noisy_support_has_defects_that_the_test_lacks(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    records = finish(plan(dataset, settings=[{"noisy": {"noise": 0.3}}], shots=[4]), tmp_path / "records.jsonl")
+    for record in records:
+        defects = [name for name in record.support if "/blot/" in name]
+        assert len(defects) == 1
+        assert record.counts["test_defective"] == 2
+        assert len(record.support) == 4
+
+
+def test_transfer_fits_on_the_source(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    datasets = {
+        "washers": {"layout": "mvtec", "root": str(dataset), "categories": ["washer"]},
+        "zincs": {"layout": "mvtec", "root": str(dataset), "categories": ["zinc"]},
+    }
+    made = plan(dataset, datasets=datasets, settings=[{"transfer": {"source": "washers"}}], shots=[0, 2])
+    records = [r for r in finish(made, tmp_path / "records.jsonl") if r.dataset == "zincs"]
+    assert [len(r.support) for r in records] == [5, 7]
+    assert all(name.startswith("washer/") for name in records[0].support)
+
+
+def test_continual_measures_what_was_forgotten(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    records = finish(plan(dataset, settings=[{"continual": {"replay": 1}}]), tmp_path / "records.jsonl")
+    assert [r.category for r in records] == ["washer", "zinc"]
+    # The model after the last step: one washer replayed, two of the newest.
+    assert [name.split("/")[0] for name in records[0].support] == ["washer", "zinc", "zinc"]
+    alone = finish(plan(dataset), tmp_path / "alone.jsonl")[0]
+    lost = alone.figures["image_auroc"] - records[0].figures["image_auroc"]
+    assert records[0].figures["forgetting"] == pytest.approx(lost)
+    assert "forgetting" not in records[1].figures
+
+
+def test_a_full_disk_is_said_and_loses_nothing(
+    dataset: Path, mean_baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "records.jsonl"
+    run = run_plan(plan(dataset), out, in_process)
+    next(run), next(run)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BenchmarkError, match="No space left"):
+        next(run)
+    monkeypatch.undo()
+    assert ledger.read(out)[0].status == "done"
+
+
+def test_shares_cover_the_processors() -> None:
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    assert [cpu for share in shares(1) for cpu in share] == list(cpus)
+    assert all(shares(len(cpus) + 3))
+
+
+def real(dataset: Path, count: int = 2) -> Plan:
+    """Jobs of a baseline that a new process can import."""
+    return plan(
+        dataset, methods={"patchcore": {"options": {"image_size": 64, "views": "none"}}}, draws=count, shots=[2]
+    )
+
+
+def test_each_job_in_a_process_of_its_own(dataset: Path, tmp_path: Path) -> None:
+    made = real(dataset, 1)
+    states = list(run_plan(made, tmp_path / "records.jsonl", processes(2)))
+    assert (states[-1].jobs, states[-1].failures) == (2, 0)
+    here = tmp_path / "here.jsonl"
+    finish(made, here)
+    by_key = {r.key: r for r in ledger.read(here)}
+    for record in ledger.read(tmp_path / "records.jsonl"):
+        assert record.figures == pytest.approx(by_key[record.key].figures, abs=1e-3)
+
+
+def test_a_killed_worker_is_a_failed_job(dataset: Path, tmp_path: Path) -> None:
+    def kill_first() -> None:
+        deadline = time.monotonic() + 60
+        while not multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        pid = multiprocessing.active_children()[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_first)
+    killer.start()
+    out = tmp_path / "records.jsonl"
+    states = list(run_plan(real(dataset, 1), out, processes(1)))
+    killer.join()
+    assert (states[-1].jobs, states[-1].failures) == (2, 1)
+    (failed,) = [r for r in ledger.read(out) if r.status == "failed"]
+    assert "its process died (signal 9" in failed.reason
+
+
+def test_a_job_that_takes_too_long_is_stopped(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "records.jsonl"
+    states = list(run_plan(real(dataset, 1), out, processes(2, limit_s=0.0)))
+    assert states[-1].failures == 2
+    assert ledger.read(out)[0].reason == "stopped after the limit of 0 s."
+
+
+def test_outcomes_are_kept_in_the_order_they_come(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    def backwards(jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
+        yield from reversed(list(in_process(jobs)))
+
+    out = tmp_path / "records.jsonl"
+    for _ in run_plan(plan(dataset), out, backwards):
+        pass
+    assert [r.category for r in ledger.read(out)] == ["zinc", "washer"]
+    assert dataclasses.asdict(ledger.read(out)[0])["schema"] == 1

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from fewshot_ad.datasets import DatasetCard, DatasetError, dataset, dataset_cards, open_dataset
+from fewshot_ad.datasets.sample import read_mask
+from fewshot_ad.datasets.splits import held_out
+from fewshot_ad.images import read_image
+from tests.datasets.layouts import FIRST, HW, LAYOUTS, SECOND, Expected, mask, photograph, text
+
+NAMES = sorted(LAYOUTS)
+
+
+@pytest.fixture(params=NAMES)
+def copy(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path, list[Expected]]:
+    root = tmp_path / "copy"
+    return request.param, root, LAYOUTS[request.param](root)
+
+
+def test_every_dataset_has_a_card_and_a_layout_to_test_it_on() -> None:
+    cards = dataset_cards()
+    assert set(cards) == set(LAYOUTS)
+    for name, card in cards.items():
+        assert card.name == name
+        assert all((card.title, card.licence, card.source, card.citation, card.layout, card.marks))
+        assert set(card.counts) <= set(card.categories)
+        assert card.archive is None or card.archive.url.startswith("https://")
+
+
+@pytest.mark.parametrize("name", [n for n, c in dataset_cards().items() if c.counts])
+def test_published_counts_add_up(name: str) -> None:
+    card = dataset_cards()[name]
+    cells = [cell for counts in card.counts.values() for cell in counts]
+    known = sum(cell for cell in cells if cell is not None)
+    assert known == card.photographs or (None in cells and known < (card.photographs or 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "totals"),
+    [
+        ("mvtec", (3629, 467, 1258, 0, 0)),
+        ("mvtec_3d", (2656, 249, 948, 294, 0)),
+        ("visa", (8659, 962, 1200, 0, 0)),
+        ("mpdd", (888, 176, 282, 0, 0)),
+        ("dagm", (8050 - 1046, 8050 - 1054, 1054, 0, 1046)),
+        ("kolektor_sdd2", (2085, 894, 110, 0, 246)),
+    ],
+)
+def test_totals_are_those_the_papers_give(name: str, totals: tuple[int, ...]) -> None:
+    counts = dataset_cards()[name].counts.values()
+    assert tuple(sum(cell or 0 for cell in column) for column in zip(*counts, strict=True)) == totals
+
+
+def test_samples_are_what_the_layout_says(copy: tuple[str, Path, list[Expected]]) -> None:
+    name, root, expected = copy
+    found = [
+        Expected(
+            s.path.relative_to(root).as_posix(),
+            s.category,
+            s.split,
+            s.label,
+            s.defect_type,
+            len(s.mask_paths),
+            len(s.boxes),
+        )
+        for s in open_dataset(name, root).samples()
+    ]
+    assert Counter(found) == Counter(expected)
+    assert all(path.is_file() for s in open_dataset(name, root).samples() for path in (s.path, *s.mask_paths))
+
+
+def test_categories_and_filters(copy: tuple[str, Path, list[Expected]]) -> None:
+    name, root, expected = copy
+    opened = open_dataset(name, str(root))
+    assert sorted(opened.categories) == sorted({e.category for e in expected})
+    assert set(opened.categories) <= set(opened.card.categories or opened.categories)
+    for category in opened.categories:
+        for split in ("train", "validation", "test"):
+            there = [e for e in expected if (e.category, e.split) == (category, split)]
+            assert len(list(opened.samples(category, split))) == len(there)
+    with pytest.raises(DatasetError, match=r"expected a category among .*got 'no such'"):
+        opened.samples("no such")
+    with pytest.raises(DatasetError, match="expected split train, validation or test, got 'val'"):
+        opened.samples(split="val")  # type: ignore[arg-type]
+
+
+def test_masks_are_the_union_of_what_is_marked(copy: tuple[str, Path, list[Expected]]) -> None:
+    name, root, _ = copy
+    for sample in open_dataset(name, root).samples():
+        if not sample.has_mask:
+            assert dataset_cards()[name].masks == "none"
+            with pytest.raises(DatasetError, match="expected a mask of its defect"):
+                sample.mask(HW)
+            continue
+        wanted = np.zeros(HW, bool)
+        if sample.label == 1:
+            wanted[FIRST] = True
+        if len(sample.mask_paths) + len(sample.boxes) == 2:
+            wanted[SECOND] = True
+        found = sample.mask(HW)
+        assert found.dtype == np.bool_
+        np.testing.assert_array_equal(found, wanted)
+        if sample.mask_paths:
+            with pytest.raises(DatasetError, match="expected the size of its photograph, 33 x 24 pixels, got 32 x 24"):
+                sample.mask((24, 33))
+
+
+def test_listing_opens_no_photograph(copy: tuple[str, Path, list[Expected]]) -> None:
+    name, root, expected = copy
+    for sample in expected:
+        (root / sample.path).write_bytes(b"")
+    assert len(list(open_dataset(name, root).samples())) == len(expected)
+
+
+def test_samples_come_one_by_one(tmp_path: Path) -> None:
+    LAYOUTS["mvtec"](tmp_path)
+    samples = open_dataset("mvtec", tmp_path).samples()
+    assert isinstance(samples, Iterator)
+    next(samples)
+    photograph(tmp_path / "screw/test/good/late.png")
+    assert "late.png" in {sample.path.name for sample in samples}
+
+
+def test_another_layout_is_refused_and_named(copy: tuple[str, Path, list[Expected]]) -> None:
+    name, root, _ = copy
+    for other in NAMES:
+        if other == name:
+            continue
+        with pytest.raises(DatasetError, match=f"(open it|Open it) as '{name}'"):
+            open_dataset(other, root)
+
+
+def test_own_products_in_mvtec_layout_are_read(tmp_path: Path) -> None:
+    expected = LAYOUTS["mvtec"](tmp_path)
+    (tmp_path / "bottle").rename(tmp_path / "gasket")
+    (tmp_path / "screw").rename(tmp_path / "bracket")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "gasket/ground_truth/crack/000_mask.png").rename(tmp_path / "gasket/ground_truth/crack/000.png")
+    photograph(tmp_path / "gasket/train/good/._000.png")
+    opened = open_dataset("mvtec", tmp_path)
+    assert opened.categories == ("bracket", "gasket")
+    samples = list(opened.samples())
+    assert len(samples) == len(expected)
+    assert all(s.mask_paths for s in samples if s.label == 1)
+
+
+def test_wrong_roots_say_what_is_missing(tmp_path: Path) -> None:
+    root = tmp_path / "here" / "mvtec"
+    LAYOUTS["mvtec"](root)
+    with pytest.raises(DatasetError, match="expected the folder of MVTec AD, but nothing is there"):
+        open_dataset("mvtec", tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="but a file is there"):
+        open_dataset("mvtec", root / "bottle/train/good/000.png")
+    with pytest.raises(DatasetError, match=rf"nothing matches \*/train/good/.*starts from {root}: name that folder"):
+        open_dataset("mvtec", root / "bottle")
+    with pytest.raises(DatasetError, match=rf"it holds here.*starts from {root}: name that folder"):
+        open_dataset("mvtec", tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DatasetError, match=r"nothing matches split_csv/1cls.csv.*it holds nothing.*datasets show visa"):
+        open_dataset("visa", empty)
+    with pytest.raises(DatasetError, match=r"expected a dataset among \['btad'.*got 'imagenet'"):
+        open_dataset("imagenet", root)
+
+
+def test_two_datasets_of_one_name_are_refused() -> None:
+    card = dataset_cards()["visa"]
+    with pytest.raises(ValueError, match="two datasets are called 'visa'"):
+        dataset(card)(lambda root: iter(()))
+    assert isinstance(card, DatasetCard)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["path,labels", "a.png,good"], "expected a first line with the columns path, label.*got path, labels"),
+        ([], "got nothing"),
+        (["path,label,extra", "a.png,good,1"], "got path, label, extra"),
+        (["path,label", "a.png,fine"], "line 2: expected a label among good, ok, 0.*got 'fine'"),
+        (["path,label,split", "a.png,good,val"], "line 2: expected split train, validation or test, got 'val'"),
+        (["path,label", "a.png,good", "a.png"], "line 3: expected 2 cells, got another number"),
+        (["path,label", "a.png,good,test"], "line 2: expected 2 cells"),
+        (["path,label", "a.png,good", "a.png,bad"], "line 3: a.png is listed twice"),
+        (["path,label", "../a.png,good"], r"line 2: expected a path relative to .*got '../a.png'"),
+        (["path,label", "/etc/a.png,good"], "got '/etc/a.png'"),
+        (["path,label", ",good"], "got ''"),
+        (["path,label,mask", "a.png,good,m.png"], "expected no mask of a good photograph"),
+        (["path,label,defect_type", "a.png,good,scratch"], "expected the defect type 'good'"),
+        (["path,label,defect_type", "a.png,bad,good"], "got 'good' with the label 'bad'"),
+        (["path,label", *(f"{i}.png,x" for i in range(9))], "And 6 more"),
+    ],
+)
+def test_manifest_errors_name_the_line(tmp_path: Path, lines: list[str], says: str) -> None:
+    text(tmp_path / "manifest.csv", "\n".join(lines))
+    with pytest.raises(DatasetError, match=says):
+        list(open_dataset("manifest", tmp_path).samples())
+
+
+def test_manifest_takes_its_split_and_the_name_of_its_folder(tmp_path: Path) -> None:
+    text(tmp_path / "nuts/manifest.csv", "\ufefflabel,path,split\nok,a.png,train\nng,b.png,validation\n0,c.png,test\n")
+    samples = list(open_dataset("manifest", tmp_path / "nuts").samples())
+    assert [(s.path.name, s.split, s.label, s.category) for s in samples] == [
+        ("a.png", "train", 0, "nuts"),
+        ("b.png", "validation", 1, "nuts"),
+        ("c.png", "test", 0, "nuts"),
+    ]
+    assert not samples[1].has_mask
+
+
+@pytest.mark.parametrize("line", ["images/a.png 0.5 mono", "images/a.png 1.0", "images/a.png 1.0 thin", "a nan mono"])
+def test_elpv_says_which_line_is_wrong(tmp_path: Path, line: str) -> None:
+    LAYOUTS["elpv"](tmp_path)
+    text(tmp_path / "labels.csv", f"images/cell0001.png 0 mono\n{line}\n")
+    with pytest.raises(DatasetError, match=r"labels.csv, line 2: expected a photograph, a probability"):
+        list(open_dataset("elpv", tmp_path).samples())
+
+
+def test_visa_lists_that_lead_out_of_the_copy_are_refused(tmp_path: Path) -> None:
+    LAYOUTS["visa"](tmp_path)
+    text(tmp_path / "split_csv/1cls.csv", "object,split,label,image,mask\ncandle,train,normal,../../secret.jpg,\n")
+    with pytest.raises(DatasetError, match=r"1cls.csv, line 2: expected a path relative to"):
+        list(open_dataset("visa", tmp_path).samples())
+
+
+def test_real_iad_reads_the_other_products_when_one_list_is_damaged(tmp_path: Path) -> None:
+    expected = LAYOUTS["real_iad"](tmp_path)
+    text(tmp_path / "realiad_jsons/realiad_jsons/audiojack.json", '{"train": [')
+    samples = open_dataset("real_iad", tmp_path).samples()
+    assert len([next(samples) for _ in expected]) == len(expected)
+    with pytest.raises(DatasetError, match=r"audiojack\.json: expected JSON with lists"):
+        next(samples)
+
+
+def test_dagm_knows_a_defect_by_its_list_when_the_mask_is_gone(tmp_path: Path) -> None:
+    LAYOUTS["dagm"](tmp_path)
+    (tmp_path / "Class2/Test/Label/0002_label.PNG").unlink()
+    (sample,) = (s for s in open_dataset("dagm", tmp_path).samples("Class2", "test") if s.label == 1)
+    assert sample.path.name == "0002.PNG"
+    assert not sample.has_mask
+
+
+def test_a_mask_of_any_value_and_form_counts(tmp_path: Path) -> None:
+    colour = np.zeros((*HW, 4), np.uint8)
+    colour[..., 3] = 255
+    colour[3, 5] = (1, 0, 0, 255)
+    cv2.imwrite(str(tmp_path / "rgba.png"), colour)
+    deep = np.zeros(HW, np.uint16)
+    deep[3, 5] = 1
+    cv2.imwrite(str(tmp_path / "deep.png"), deep)
+    for name in ("rgba.png", "deep.png"):
+        assert np.argwhere(read_mask(tmp_path / name)).tolist() == [[3, 5]]
+    mask(tmp_path / "lossy.jpg")
+    assert abs(int(read_mask(tmp_path / "lossy.jpg").sum()) - 48) <= 6
+
+
+def test_held_out_parts_are_the_last_by_name() -> None:
+    assert held_out(["b", "a", "a", "c"]) == {"c"}
+    assert held_out([f"{i:03d}" for i in range(50)]) == {f"{i:03d}" for i in range(40, 50)}
+    assert held_out(["a"]) == held_out([]) == frozenset()
+
+
+def test_real_photographs(shared_data: Path) -> None:
+    opened = open_dataset("mvtec", shared_data)
+    assert "bottle" in opened.categories
+    counts = Counter((s.split, s.label) for s in opened.samples("bottle"))
+    assert counts == {("train", 0): 209, ("test", 0): 20, ("test", 1): 63}
+    assert {s.defect_type for s in opened.samples("bottle", "test")} == {
+        "good",
+        "broken_large",
+        "broken_small",
+        "contamination",
+    }
+    sample = next(s for s in opened.samples("bottle") if s.label == 1)
+    marked = sample.mask(read_image(sample.path).shape[:2])
+    assert 0.001 < marked.mean() < 0.5

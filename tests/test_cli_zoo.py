@@ -1,0 +1,63 @@
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from fewshot_ad.cli import app
+from fewshot_ad.zoo import cards, options
+
+run = CliRunner().invoke
+
+
+def test_zoo_lists_every_baseline():
+    shown = run(app, ["zoo"])
+    assert shown.exit_code == 0, shown.output
+    lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.strip()}
+    for name, card in cards().items():
+        assert all(cell in lines[name] for cell in (card.title, str(card.year), card.family, card.licence))
+
+
+def test_zoo_lists_whole_cards_as_json():
+    rows = [json.loads(line) for line in run(app, ["zoo", "--json"]).stdout.splitlines()]
+    assert [row["name"] for row in rows] == list(cards())
+    assert all(row["paper"] and row["weights"] and isinstance(row["maps"], bool) for row in rows)
+
+
+def test_zoo_shows_one_with_its_hyper_parameters():
+    shown = run(app, ["zoo", "tdg"])
+    assert shown.exit_code == 0, shown.output
+    text = " ".join(shown.stdout.split())
+    card = cards()["tdg"]
+    assert all(" ".join(str(part).split()) in text for part in (card.title, card.paper, card.weights, "Apache-2.0"))
+    assert "transformations 54" in text
+    assert "learning_rate 0.0005" in text
+    assert "seed" not in text
+
+
+def test_zoo_shows_one_as_json_with_the_defaults():
+    answer = json.loads(run(app, ["zoo", "tdg", "--json"]).stdout)
+    assert answer["name"] == "tdg"
+    assert answer["options"] == options("tdg")
+
+
+def test_every_card_and_its_defaults_fit_into_json():
+    for name in cards():
+        answer = json.loads(run(app, ["zoo", name, "--json"]).stdout)
+        assert set(answer["options"]) == set(options(name))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_unknown_name_is_an_error_that_tells_the_known_ones(as_json):
+    result = run(app, ["zoo", "nonesuch", *(["--json"] if as_json else [])])
+    assert result.exit_code == 2
+    message = json.loads(result.stdout)["error"] if as_json else result.stderr
+    assert "nonesuch" in message
+    assert "tdg" in message
+
+
+def test_without_torch_the_message_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fewshot_ad.zoo", None)
+    result = run(app, ["zoo"])
+    assert result.exit_code == 2
+    assert "fewshot-ad[zoo]" in result.stderr

@@ -1,0 +1,162 @@
+"""anomalib's models under the protocol of the zoo: offline, seeded, maps in the photograph's size."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot_ad import zoo
+from fewshot_ad.errors import WeightsError, ZooError
+from fewshot_ad.zoo.anomalib_adapter import timm_name
+from fewshot_ad.zoo.tensors import Backbone, standardise
+from tests.conftest import make_part
+
+pytest.importorskip("anomalib")
+
+# Settings that make each of them take seconds.
+TINY: dict[str, dict[str, Any]] = {
+    "patchcore": {},
+    "mh_patchcore": {},
+    "padim": {},
+    "dfkde": {},
+    "dfm": {},
+    "cfa": {"epochs": 1},
+    "fre": {"epochs": 1},
+    "stfpm": {"epochs": 1},
+    "reverse_distillation": {"epochs": 1},
+    "uninet": {"epochs": 1, "backbone": "resnet50", "batch_size": 2},
+    "efficient_ad_s": {"image_size": 256, "steps": 1, "teacher_weights": "random", "penalty_images": 2},
+    "efficient_ad_m": {"image_size": 256, "steps": 1, "teacher_weights": "random", "penalty_images": 2},
+    "cflow": {"epochs": 1, "coupling_blocks": 1},
+    "csflow": {"image_size": 128, "epochs": 1, "hidden_channels": 8, "coupling_blocks": 1},
+    "fastflow": {"epochs": 1, "flow_steps": 1},
+    "uflow": {"epochs": 1, "flow_steps": 1},
+    "patchflow": {"image_size": 128, "epochs": 1},
+    "draem": {"epochs": 1, "textures": 2},
+    "dsr": {"image_size": 64, "epochs": 2, "latent_steps": 1},
+    "glass": {"epochs": 1, "textures": 2, "embedding": 32, "hidden": 16, "ascent_steps": 1},
+    "supersimplenet": {"image_size": 128, "epochs": 1},
+    "ganomaly": {"image_size": 32, "epochs": 1, "features": 8},
+    "anomaly_dino": {"image_size": 28},
+    "dinomaly": {"image_size": 28, "steps": 1},
+    "inp_former": {"image_size": 28, "epochs": 1},
+    "general_ad": {"image_size": 28, "epochs": 1, "hidden": 16, "top_k": 1},
+    "l2bt": {"image_size": 28, "epochs": 1},
+    "foundad": {"image_size": 28, "epochs": 1, "depth": 1},
+    "rad": {"image_size": 32},
+    "super_add": {"image_size": 64, "tile": 64},
+}
+# Too large to be fitted twice in a test.
+ONCE = {"draem", "dsr", "uninet", "efficient_ad_s", "efficient_ad_m"}
+NAMES = sorted(name for name in zoo.cards() if name.startswith("anomalib_"))
+
+
+@pytest.fixture(scope="module")
+def good() -> list[np.ndarray]:
+    return [make_part(seed, 64 + 16 * (seed % 2)) for seed in range(6)]
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a baseline tried to use the network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def tiny(name: str, seed: int = 3) -> zoo.Method:
+    return zoo.create(name, seed=seed, **{"image_size": 64, **TINY[name.removeprefix("anomalib_")]})
+
+
+def test_every_method_has_tiny_settings() -> None:
+    assert {name.removeprefix("anomalib_") for name in NAMES} == set(TINY)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fits_and_predicts_offline(name: str, good: list[np.ndarray], offline: None) -> None:
+    card = zoo.cards()[name]
+    asked = [make_part(20, 64), make_part(21, 96), make_part(22, 96, defect=True)[:, :80]]
+    told: list[tuple[str, int, int]] = []
+    state = torch.get_rng_state()
+    once = name.removeprefix("anomalib_") in ONCE
+    method = tiny(name)
+    method.fit(good[:2] if once else good, progress=lambda *step: told.append(step))
+    found = method.predict(asked)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert told
+    assert told[-1][1] == told[-1][2]
+    assert found.scores.shape == (3,)
+    assert found.scores.dtype == np.float32
+    assert np.isfinite(found.scores).all()
+    assert method.model_bytes() > 0
+    if card.maps:
+        assert found.maps is not None
+        assert [m.shape for m in found.maps] == [p.shape[:2] for p in asked]
+        assert all(m.dtype == np.float32 and np.isfinite(m).all() for m in found.maps)
+    else:
+        assert found.maps is None
+    alone = method.predict(asked[1:2])
+    np.testing.assert_allclose(alone.scores, found.scores[1:2], rtol=1e-4, atol=1e-6)
+    if not once:
+        again = tiny(name)
+        again.fit(good)
+        np.testing.assert_array_equal(again.predict(asked).scores, found.scores)
+
+
+@pytest.mark.parametrize("name", ["anomalib_patchcore", "anomalib_padim", "anomalib_dfm"])
+def test_a_defect_scores_above_good_parts(name: str, good: list[np.ndarray]) -> None:
+    method = tiny(name)
+    method.fit([make_part(seed, 96) for seed in range(6)])
+    found = method.predict([make_part(30, 96), make_part(31, 96), make_part(32, 96, defect=True)])
+    assert found.scores[2] > found.scores[:2].max()
+    assert found.maps is not None
+    row, column = np.unravel_index(found.maps[2].argmax(), (96, 96))
+    assert abs(row - 48) < 16
+    assert abs(column - 72) < 16
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "lite0"])
+def test_anomalib_sees_the_features_of_our_backbone(backbone: str) -> None:
+    from anomalib.models.components import TimmFeatureExtractor
+
+    batch = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    extractor = TimmFeatureExtractor(timm_name(backbone, None), [2, 3])
+    expected = Backbone(backbone, (2, 3))(batch)
+    for theirs, ours in zip(extractor(standardise(batch)).values(), expected, strict=True):
+        torch.testing.assert_close(theirs, ours, rtol=0, atol=0)
+    assert not any(p.requires_grad for p in extractor.parameters())
+
+
+def test_weights_from_a_file(tmp_path: Any, good: list[np.ndarray]) -> None:
+    file = tmp_path / "resnet18.pth"
+    torch.save(Backbone("resnet18", (1, 2, 3)).network.state_dict(), file)
+    mine = zoo.create("anomalib_padim", image_size=64, weights=str(file))
+    at_hand = zoo.create("anomalib_padim", image_size=64)
+    for method in (mine, at_hand):
+        method.fit(good)
+    np.testing.assert_array_equal(mine.predict(good).scores, at_hand.predict(good).scores)
+
+
+def test_errors_say_what_to_do(good: list[np.ndarray]) -> None:
+    with pytest.raises(WeightsError, match="weights=FILE"):
+        zoo.create("anomalib_patchcore", backbone="wide_resnet50_2")
+    with pytest.raises(WeightsError, match="Check the path"):
+        zoo.create("anomalib_patchcore", backbone="wide_resnet50_2", weights="absent.pth")
+    with pytest.raises(ZooError, match="fit"):
+        zoo.create("anomalib_patchcore").predict(good)
+    with pytest.raises(ZooError, match="at least 3"):
+        zoo.create("anomalib_dfkde", image_size=64).fit(good[:2])
+    with pytest.raises(ZooError, match="epochs"):
+        zoo.create("anomalib_stfpm", epochs=0)
+
+
+def test_without_anomalib_the_cards_remain_and_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    assert zoo.cards()["anomalib_padim"].licence == "Apache-2.0"
+    with pytest.raises(ZooError, match=r"fewshot-ad\[zoo\]"):
+        zoo.create("anomalib_padim")

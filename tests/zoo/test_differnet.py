@@ -1,0 +1,152 @@
+"""DifferNet: the flow against autograd, the transformations, the loop."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from fewshot_ad.errors import ZooError  # noqa: E402
+from fewshot_ad.zoo import create, options  # noqa: E402
+from fewshot_ad.zoo.differnet import Coupling, Flow, soft_clamp, surprise, transformed  # noqa: E402
+from tests.conftest import make_part  # noqa: E402
+
+TINY = {"image_size": 64, "epochs": 1, "transforms": 3, "blocks": 2, "hidden": 32}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    return torch.randn(5, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def a_flow(blocks: int) -> Flow:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = Flow(7, 16, blocks, torch.Generator().manual_seed(1)).double()
+    # Far from the identity: freshly made networks say little.
+    with torch.no_grad():
+        for p in flow.parameters():
+            p *= 1.5
+    return flow
+
+
+def fitted(count: int = 4, **settings):
+    method = create("differnet", **{**TINY, **settings})
+    method.fit([make_part(seed, 96) for seed in range(count)])
+    return method
+
+
+def test_a_coupling_block_can_be_undone(features: torch.Tensor):
+    flow = a_flow(4)
+    latent, _ = flow(features)
+    for block in reversed(flow.blocks):
+        latent = block.inverse(latent)
+    assert torch.allclose(latent, features, atol=1e-9)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_the_determinant_is_the_one_of_the_jacobian(blocks: int, features: torch.Tensor):
+    flow = a_flow(blocks)
+    _, log_determinant = flow(features)
+    for one, said in zip(features, log_determinant, strict=True):
+        jacobian = torch.autograd.functional.jacobian(lambda x: flow(x[None])[0][0], one)
+        assert said.item() == pytest.approx(float(torch.linalg.slogdet(jacobian).logabsdet), abs=1e-9)
+        assert abs(said.item()) > 1e-3
+
+
+def test_permutations_come_from_the_generator():
+    orders = [Coupling(32, 4, torch.Generator().manual_seed(seed)).order for seed in (0, 0, 1)]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+    assert sorted(orders[0].tolist()) == list(range(32))
+
+
+def test_soft_clamp_stays_within_3():
+    h = torch.tensor([-1e6, -3.0, 0.0, 3.0, 1e6])
+    assert soft_clamp(h).tolist() == pytest.approx([-3.0, -1.5, 0.0, 1.5, 3.0], abs=1e-4)
+
+
+def test_surprise_is_the_likelihood_of_a_gaussian_up_to_its_constant(features: torch.Tensor):
+    flow = a_flow(2)
+    latent, log_determinant = flow(features)
+    normal = torch.distributions.Normal(torch.zeros(()).double(), torch.ones(()).double())
+    likelihood = normal.log_prob(latent).sum(1) + log_determinant
+    assert torch.allclose(surprise(latent, log_determinant) + math.log(2 * math.pi) / 2, -likelihood / 7)
+
+
+def test_transformations_turn_and_relight():
+    batch = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    same = transformed(batch, torch.tensor([[0.0, 1.0, 1.0]]))
+    assert torch.allclose(same, batch, atol=1e-5)
+    quarter = transformed(batch, torch.tensor([[math.pi / 2, 1.0, 1.0]]))
+    assert torch.allclose(quarter, batch.rot90(1, (2, 3)), atol=1e-4)
+    darker = transformed(batch, torch.tensor([[0.0, 1.0, 0.5]]))
+    assert torch.allclose(darker, batch / 2, atol=1e-5)
+    flat = transformed(batch, torch.tensor([[0.0, 0.5, 1.0]]))
+    assert float(flat.std()) == pytest.approx(float(batch.std()) / 2, rel=1e-3)
+    assert float(flat.mean()) == pytest.approx(float(batch.mean()), rel=1e-3)
+
+
+def test_scores_and_maps_are_finite_and_in_the_photographs_sizes():
+    method = fitted()
+    found = method.predict([make_part(7, 80), make_part(8, 120)[:100]])
+    assert np.isfinite(found.scores).all()
+    assert (found.scores > 0).all()
+    assert [m.shape for m in found.maps] == [(80, 80), (100, 120)]
+    for heat in found.maps:
+        assert np.isfinite(heat).all()
+        assert heat.max() > heat.min() >= 0
+    assert method.model_bytes() > 1_000_000
+
+
+def test_the_seed_decides_and_a_photograph_is_judged_as_if_it_came_alone():
+    photographs = [make_part(7, 96), make_part(8, 96)]
+    state = torch.random.get_rng_state()
+    one, two, other = (fitted(seed=s).predict(photographs) for s in (3, 3, 4))
+    assert torch.equal(state, torch.random.get_rng_state())
+    np.testing.assert_array_equal(one.scores, two.scores)
+    np.testing.assert_array_equal(one.maps[0], two.maps[0])
+    assert not np.array_equal(one.scores, other.scores)
+    np.testing.assert_array_equal(fitted(seed=3).predict(photographs[1:]).scores, one.scores[1:])
+
+
+def test_after_some_training_good_parts_are_likely_and_broken_ones_are_not():
+    # Upright, evenly lit parts, so that a few epochs are enough.
+    method = fitted(2, epochs=35, rotation=0.0, light=0.02, transforms=2, hidden=512, blocks=4)
+    clean, broken = ([make_part(seed, 96, defect) for seed in (20, 21, 22)] for defect in (False, True))
+    assert method.predict(broken).scores.min() > 2 * method.predict(clean).scores.max()
+    # Less surprising than to a flow that has learnt next to nothing, which leaves the features as they come.
+    with torch.no_grad():
+        batch = torch.from_numpy(np.stack([make_part(s, 64) for s in (0, 1)])).permute(0, 3, 1, 2).float() / 255
+        features = method._features(batch)
+        learnt = surprise(*method._flow(features)).mean()
+    assert learnt < (features.square().mean(1) / 2).mean()
+
+
+def test_progress_counts_epochs():
+    seen: list[tuple[str, int, int]] = []
+    create("differnet", **{**TINY, "epochs": 3}).fit([make_part(0, 64)], progress=lambda *a: seen.append(a))
+    assert seen == [("training", n, 3) for n in (1, 2, 3)]
+
+
+def test_the_defaults_are_the_published_ones():
+    defaults = options("differnet")
+    assert (defaults["image_size"], defaults["epochs"], defaults["transforms"]) == (448, 192, 64)
+    assert (defaults["blocks"], defaults["hidden"]) == (8, 2048)
+
+
+@pytest.mark.parametrize("setting", [{"image_size": 32}, {"epochs": 0}, {"rotation": 200.0}, {"light": 1.0}])
+def test_senseless_settings_are_refused(setting: dict):
+    with pytest.raises(ZooError, match="expected"):
+        create("differnet", **setting)

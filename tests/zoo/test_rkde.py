@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fewshot_ad.errors import ZooError
+from fewshot_ad.zoo import create
+from fewshot_ad.zoo.proposals import edge_proposals, edge_scores, windows
+from fewshot_ad.zoo.rkde import RegionDensity
+from tests.conftest import make_part
+
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def good() -> list[np.ndarray]:
+    return [make_part(seed, size=SIDE) for seed in range(5)]
+
+
+def test_defect_scores_above_good_and_lies_in_the_worst_region(good: list[np.ndarray]) -> None:
+    method = create("rkde", image_size=SIDE)
+    method.fit(good)
+    predictions = method.predict([make_part(50, size=SIDE), make_part(100, size=SIDE, defect=True)])
+    assert predictions.scores[1] > 1.3 * predictions.scores[0]
+    assert predictions.maps is not None
+    heat = predictions.maps[1]
+    assert heat.max() == pytest.approx(predictions.scores[1])
+    assert heat[SIDE // 2 - 6 : SIDE // 2 + 6, SIDE * 3 // 4 - 6 : SIDE * 3 // 4 + 6].max() == heat.max()
+
+
+def test_density_is_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
+    rng = np.random.default_rng(0)
+    points, asked = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4)), rng.normal(size=(20, 4)) * 3
+    density = RegionDensity.fit(torch.tensor(points), 4)
+    wanted = -stats.gaussian_kde(points.T, bw_method="scott").logpdf(asked.T)
+    np.testing.assert_allclose(density.surprise(torch.tensor(asked)).numpy(), wanted, rtol=1e-4)
+
+
+def test_density_on_principal_components_is_scikit_learns() -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import KernelDensity
+
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(50, 12)) * np.linspace(3, 0.2, 12)
+    asked = rng.normal(size=(10, 12))
+    whitened = PCA(5, whiten=True).fit(points)
+    kde = KernelDensity(bandwidth=50 ** (-1 / 9)).fit(whitened.transform(points))
+    # Whitening rescales the volume by the standard deviations.
+    volume = 0.5 * np.log(whitened.explained_variance_).sum()
+    wanted = -kde.score_samples(whitened.transform(asked)) + volume
+    density = RegionDensity.fit(torch.tensor(points), 5)
+    np.testing.assert_allclose(density.surprise(torch.tensor(asked)).numpy(), wanted, rtol=1e-4)
+    share = RegionDensity.fit(torch.tensor(points), 0.9)
+    assert share.points.shape[1] == PCA(0.9).fit(points).n_components_
+
+
+def test_density_far_away_is_finite_and_orders() -> None:
+    points = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+    far = torch.stack([torch.full((6,), v) for v in (10.0, 100.0, 1000.0)])
+    surprise = RegionDensity.fit(points, 6).surprise(far)
+    assert torch.isfinite(surprise).all()
+    assert (surprise.diff() > 0).all()
+
+
+def test_repeated_features_do_not_break_it() -> None:
+    density = RegionDensity.fit(torch.ones(5, 8), 16)
+    assert torch.isfinite(density.surprise(torch.ones(1, 8))).all()
+
+
+def test_windows_lie_inside_and_the_one_around_a_square_is_best() -> None:
+    boxes = windows(128)
+    assert boxes.min() == 0
+    assert boxes.max() == 128
+    assert (boxes[:, 2:] > boxes[:, :2]).all()
+    photograph = np.full((128, 128, 3), 90, np.uint8)
+    cv2.rectangle(photograph, (70, 30), (98, 58), (220, 220, 220), -1)
+    left, top, right, bottom = edge_proposals(photograph, 1, 0.3)[0].tolist()
+    width = max(0, min(right, 99) - max(left, 70))
+    height = max(0, min(bottom, 59) - max(top, 30))
+    union = (right - left) * (bottom - top) + 29 * 29 - width * height
+    assert width * height / union > 0.5
+
+
+def test_edge_scores_by_hand() -> None:
+    photograph = make_part(3, size=64)
+    box = np.array([[8, 12, 40, 28]], np.float32)
+    grey = cv2.GaussianBlur(cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float32)
+    edges = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    framed = edges[12:28, 8:40].sum() - edges[16:24, 16:32].sum()
+    assert edge_scores(photograph, box)[0] == pytest.approx(framed / (2 * (32 + 16)) ** 1.5, rel=1e-4)
+
+
+def test_proposal_nets_weights_come_from_the_seed(good: list[np.ndarray]) -> None:
+    scores = []
+    for seed in (1, 1, 2):
+        method = create("rkde", seed=seed, image_size=SIDE, proposals="rpn", regions=20)
+        method.fit(good)
+        scores.append(float(method.predict(good[:1]).scores[0]))
+    assert scores[0] == scores[1] != scores[2]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"proposals": "guess"}, {"regions": 0}, {"overlap": 0}, {"components": 0}, {"max_points": 1}]
+)
+def test_wrong_settings_are_refused(wrong: dict) -> None:
+    with pytest.raises(ZooError, match="expected"):
+        create("rkde", **wrong)
+
+
+def test_too_few_regions_are_refused(good: list[np.ndarray]) -> None:
+    with pytest.raises(ZooError, match="at least 2 regions"):
+        create("rkde", image_size=SIDE, regions=1).fit(good[:1])
+
+
+def test_of_many_regions_a_seeded_choice_is_kept(good: list[np.ndarray]) -> None:
+    method = create("rkde", image_size=SIDE, max_points=30)
+    method.fit(good)
+    assert len(method._density.points) == 30  # type: ignore[attr-defined]

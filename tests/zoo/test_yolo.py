@@ -1,0 +1,104 @@
+"""YOLO detectors: boxes from masks, training offline, scores and maps of the photograph's size."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fewshot_ad import zoo
+from fewshot_ad.errors import ZooError
+from fewshot_ad.zoo import Labelled
+from fewshot_ad.zoo.yolo import GENERATIONS, boxes_of
+from tests.conftest import make_part
+
+# Not importorskip: importing ultralytics as it comes asks the network and writes into the home folder.
+installed = pytest.mark.skipif(importlib.util.find_spec("ultralytics") is None, reason="ultralytics is not installed")
+
+
+def labelled(seed: int, size: int = 64) -> Labelled:
+    """A made-up part with its defect's mask."""
+    good, bad = make_part(seed, size), make_part(seed, size, defect=True)
+    return Labelled(bad, np.abs(good.astype(int) - bad).max(2) > 40)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a detector tried to use the network")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def test_boxes_of_connected_components() -> None:
+    mask = np.zeros((40, 80), bool)
+    mask[10:20, 20:40] = True
+    mask[30:34, 60:64] = True
+    mask[0, 0] = True
+    np.testing.assert_allclose(
+        boxes_of(mask, min_area=4), [[30 / 80, 15 / 40, 20 / 80, 10 / 40], [62 / 80, 32 / 40, 4 / 80, 4 / 40]]
+    )
+    assert boxes_of(np.zeros((8, 8), bool)).shape == (0, 4)
+
+
+def test_cards_state_the_licence() -> None:
+    for name in GENERATIONS:
+        card = zoo.cards()[name]
+        assert (card.licence, card.supervision, card.needs_masks) == ("AGPL-3.0", "labelled defects", True)
+
+
+@installed
+@pytest.mark.parametrize("name", list(GENERATIONS))
+def test_trains_and_predicts_offline(name: str, offline: None) -> None:
+    good, bad = [make_part(s, 64) for s in range(2)], [labelled(s) for s in range(100, 102)]
+    asked = [make_part(5, 64), make_part(6, 96)[:, :80]]
+    environment, state, read = dict(os.environ), torch.get_rng_state(), cv2.imread
+    scores = []
+    for _ in range(2):
+        method = zoo.create(name, seed=1, image_size=64, epochs=1, batch_size=2)
+        method.fit(good, bad)
+        found = method.predict(asked)
+        scores.append(found.scores)
+    assert found.maps is not None
+    assert [m.shape for m in found.maps] == [(64, 64), (96, 80)]
+    assert [float(m.max()) for m in found.maps] == scores[0].tolist()
+    assert ((scores[0] >= 0) & (scores[0] <= 1)).all()
+    np.testing.assert_array_equal(scores[0], scores[1])
+    assert method.model_bytes() > 1_000_000
+    assert dict(os.environ) == environment
+    assert torch.equal(torch.get_rng_state(), state)
+    assert cv2.imread is read
+
+
+@installed
+def test_learns_where_the_defect_is() -> None:
+    method = zoo.create("yolov8", seed=0, image_size=64, epochs=40, batch_size=8)
+    method.fit([make_part(s, 64) for s in range(8)], [labelled(s) for s in range(100, 108)])
+    unseen = labelled(200)
+    found = method.predict([unseen.photograph, make_part(201, 64), make_part(202, 64)])
+    assert found.scores[0] > found.scores[1:].max()
+    assert found.maps is not None
+    assert found.maps[0][unseen.mask].mean() > found.maps[0][~unseen.mask].mean()
+
+
+@installed
+def test_errors_say_what_to_do() -> None:
+    with pytest.raises(ZooError, match="masks of defects"):
+        zoo.create("yolov8", image_size=64, epochs=1).fit([make_part(0, 64)])
+    with pytest.raises(ZooError, match="size among"):
+        zoo.create("yolov10", size="q")
+    with pytest.raises(ZooError, match="32 divides"):
+        zoo.create("yolov8", image_size=100)
+
+
+def test_without_ultralytics_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    with pytest.raises(ZooError, match=r"fewshot-ad\[yolo\]"):
+        zoo.create("yolov5")

@@ -1,0 +1,131 @@
+"""What holds of every baseline in the registry."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from fewshot_ad.errors import WeightsError, ZooError
+from fewshot_ad.zoo import Card, Labelled, Method, cards, create, options
+from fewshot_ad.zoo.method import _REGISTRY, baseline
+from tests.conftest import make_part
+from tests.zoo.tiny import TINY
+
+CARDS = cards()
+OWN = [name for name, card in CARDS.items() if card.source == "fewshot_ad"]
+
+
+def made(name: str, seed: int = 3) -> Method:
+    """A tiny one, or a skip where something that is not at hand offline is missing."""
+    card = CARDS[name]
+    if card.source != "fewshot_ad" and importlib.util.find_spec(card.source) is None:
+        pytest.skip(f"{name} needs {card.source}, which is not installed")
+    try:
+        return create(name, seed=seed, **TINY.get(name, {}))
+    except WeightsError as error:
+        pytest.skip(f"{name}: {error}")
+    except ZooError as error:
+        if card.source == "fewshot_ad":
+            raise
+        pytest.skip(f"{name}: {error}")
+
+
+def labelled(count: int) -> list[Labelled]:
+    """Parts with the defect of `make_part`, and roughly where it is."""
+    found = []
+    for seed in range(count):
+        mask = np.zeros((96, 96), np.uint8)
+        cv2.circle(mask, (72, 48), 7, 1, -1)
+        found.append(Labelled(make_part(200 + seed, size=96, defect=True), mask.astype(bool), "spot"))
+    return found
+
+
+def test_the_products_own_and_the_few_shot_methods_are_there() -> None:
+    assert {"fewshot_ad", "patchcore", "padim", "spade", "regad", "rkde", "mkd"} <= set(CARDS)
+    assert set(TINY) <= set(CARDS)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_card_is_complete(name: str) -> None:
+    card = CARDS[name]
+    assert card.name == name
+    assert name == name.lower()
+    assert name.isidentifier()
+    assert all(text.strip() for text in (card.title, card.paper, card.licence, card.weights))
+    assert 2015 <= card.year <= 2026
+    assert str(card.year) in card.paper
+    assert card.supervision != "labelled defects" or card.source != "anomalib"
+    assert not card.needs_masks or card.supervision == "labelled defects"
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_factory_takes_seed_and_keywords_with_defaults(name: str) -> None:
+    parameters = inspect.signature(_REGISTRY[name][1]).parameters
+    assert "seed" in parameters
+    for parameter in parameters.values():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY, f"{name}: {parameter}"
+        assert parameter.name == "seed" or parameter.default is not inspect.Parameter.empty, f"{name}: {parameter}"
+    assert "seed" not in options(name)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_unknown_hyper_parameter_is_refused_and_the_known_are_named(name: str) -> None:
+    with pytest.raises(ZooError, match="nonsense") as refused:
+        create(name, nonsense=1)
+    assert all(known in str(refused.value) for known in options(name))
+
+
+def test_unknown_method_is_refused_and_the_known_are_named() -> None:
+    for ask in (create, options):
+        with pytest.raises(ZooError, match=r"patchcore.*'telepathy'"):
+            ask("telepathy")
+
+
+def test_two_baselines_of_one_name_are_refused() -> None:
+    card: Card = CARDS["patchcore"]
+    with pytest.raises(ValueError, match="patchcore"):
+        baseline(card)(lambda *, seed=0: None)  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize("name", [n for n in CARDS if CARDS[n].supervision != "none"])
+def test_no_photographs_are_refused(name: str) -> None:
+    with pytest.raises(ZooError, match="expected"):
+        made(name).fit([], labelled(2) if CARDS[name].supervision == "labelled defects" else ())
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_contract(name: str) -> None:
+    """Fits, predicts photographs of any size, and says the same for the same seed, whatever it was fitted to before."""
+    card = CARDS[name]
+    good = [make_part(seed, size=96) for seed in range(3)] + [make_part(3, size=112)[:104]]
+    asked = [make_part(100, size=96, defect=True), make_part(50, size=128)[:, :100], make_part(51, size=70)]
+    defects = labelled(3) if card.supervision == "labelled defects" else []
+    first, second = made(name), made(name)
+    state = torch.random.get_rng_state()
+    stages: list[tuple[str, int, int]] = []
+    first.fit(good[:2], defects)
+    first.fit(good, defects, progress=lambda *step: stages.append(step))
+    second.fit(good, defects)
+    predictions, again = first.predict(asked), second.predict(asked)
+    assert torch.equal(torch.random.get_rng_state(), state), "torch's global random numbers were disturbed"
+
+    assert predictions.scores.shape == (3,)
+    assert predictions.scores.dtype == np.float32
+    assert np.isfinite(predictions.scores).all()
+    np.testing.assert_allclose(predictions.scores, again.scores, rtol=1e-5)
+    alone = second.predict(asked[1:2])
+    np.testing.assert_allclose(alone.scores, predictions.scores[1:2], rtol=1e-4)
+    assert (predictions.maps is not None) == card.maps
+    if predictions.maps is not None:
+        assert [heat.shape for heat in predictions.maps] == [photograph.shape[:2] for photograph in asked]
+        assert all(heat.dtype == np.float32 and np.isfinite(heat).all() for heat in predictions.maps)
+    if predictions.rejected is not None:
+        assert predictions.rejected.shape == (3,)
+        assert predictions.rejected.dtype == np.bool_
+    assert all(0 < done <= total for _, done, total in stages if done)
+    assert first.model_bytes() == second.model_bytes() > 0
