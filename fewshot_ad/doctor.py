@@ -70,6 +70,7 @@ def _has_affinity() -> bool:
 
 
 def processor_name() -> str:
+    """What the processor calls itself."""
     try:
         import openvino
 

@@ -5,11 +5,10 @@ floats do, so the range of the scores need not be known: the upper 16 bits name 
 doubling), and a page is cut into 1 to 65,536 bins, as many as its share calls for. Good pixels count by their share of
 those at or above them, so that false positive rates are resolved equally well, in proportion, however small they are.
 
-Resolution: a page has at least 2^14 bins times its share, or one for each float32 there is. Pages with a quarter of the
-defective pixels, or of the good ones at or above them, are kept exactly; a thousandth gives a relative resolution of
-2^-11, and none is coarser than 2^-7. When a share grows, the page is cut anew; what was counted before then stands at
-the mean of its former bin. Against exact figures this errs by less than 10^-5 on maps of any distribution, and by less
-than 10^-4 where scores crowd at the end of what float32 can tell apart. Maps are rounded to float32.
+Resolution: a page has at least 2^14 bins times its share, up to 65,536, one for each float32 there is. A thousandth of
+the pixels so has a relative resolution of 2^-11 at least, and none is coarser than 2^-7. When a share grows, the page
+is cut anew; what was counted before then stands at the mean of its former bin. The tests hold all figures to within
+10^-4 of the exact ones, saturated, constant, tiny and heavy-tailed scores included. Maps are rounded to float32.
 
 Memory, whatever the number of maps: 32 bytes a bin, 1 to 2 million bins as a rule and 3.5 million at most for 10^10
 pixels; with what is needed for a moment 200 MB at 1024 x 1024. Larger maps need 10 bytes more for each pixel and 40 for

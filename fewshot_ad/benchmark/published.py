@@ -45,7 +45,7 @@ def published(dataset: str | None = None, method: str | None = None) -> tuple[Pu
     """The published figures that this package ships.
 
     Args:
-        dataset: Only those on it; `MVTec AD` and `mvtec_ad` are the same.
+        dataset: Only those on it; `VisA` and `visa` are the same.
         method: Only those of it, compared in the same way.
 
     Returns:

@@ -26,7 +26,17 @@ from fewshot_ad.images import Uint8Array
 from fewshot_ad.memory_bank import Progress
 from fewshot_ad.zoo.anomalib_textures import write_textures
 from fewshot_ad.zoo.method import Card, Family, Labelled, Predictions
-from fewshot_ad.zoo.tensors import Backbone, one_by_one, resized, seeded, standardise, tensor_bytes, to_batch
+from fewshot_ad.zoo.tensors import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    one_by_one,
+    resized,
+    seeded,
+    standardise,
+    tensor_bytes,
+    to_batch,
+)
 
 AT_HAND = ("resnet18", "lite0")
 
@@ -114,7 +124,13 @@ class AnomalibMethod:
         """Score photographs; see `Method.predict`."""
         model = self._fitted()
         with _quiet(), _all_seeded(self._seed):
-            return one_by_one(photographs, lambda photograph: self._judge(model, photograph))
+            found = one_by_one(photographs, lambda photograph: self._judge(model, photograph))
+        if not np.isfinite(found.scores).all():
+            raise ZooError(
+                f"{self._name}: expected finite scores, got {found.scores.tolist()[:3]}: anomalib's model of so few "
+                "photographs has no meaning, or its training diverged. Fit it on more photographs."
+            )
+        return found
 
     def model_bytes(self) -> int:
         """Bytes of the model's parameters and buffers."""
@@ -192,7 +208,7 @@ def timm_name(backbone: str, weights: str | None) -> str:
         if not pretrained or weights == "random":
             return timm.create_model(model, pretrained=False, **arguments)
         if arguments.get("features_only"):
-            return Backbone(backbone, arguments["out_indices"], weights).network
+            return from_imagenet(Backbone(backbone, arguments["out_indices"], weights))
         return timm.create_model(model, pretrained=True, pretrained_cfg_overlay={"file": weights}, **arguments)
 
     # timm reads the name off the function. It begins with the model's: anomalib looks for "vit" and "small" in it.
@@ -200,6 +216,24 @@ def timm_name(backbone: str, weights: str | None) -> str:
     if not is_model(entry.__name__):
         register_model(entry)
     return entry.__name__
+
+
+class _FromImagenet(torch.nn.Module):
+    """A network that wants another mean and deviation, behind the input that anomalib gives to all."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network, self.feature_info = backbone.network, backbone.network.feature_info
+        self._mean, self._std = backbone.mean, backbone.std
+
+    def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        return list(self.network(standardise(batch * std + mean, self._mean, self._std)))
+
+
+def from_imagenet(backbone: Backbone) -> torch.nn.Module:
+    """A backbone's network, for input with ImageNet's mean and deviation taken out."""
+    return backbone.network if backbone.mean == IMAGENET_MEAN else _FromImagenet(backbone)
 
 
 def card(

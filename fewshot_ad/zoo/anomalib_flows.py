@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.anomalib_adapter import AnomalibMethod, Schedule, bare, card, timm_name
+from fewshot_ad.zoo.anomalib_adapter import AnomalibMethod, Schedule, bare, card, from_imagenet, timm_name
 from fewshot_ad.zoo.method import Method, baseline
 from fewshot_ad.zoo.tensors import Backbone
 
@@ -138,7 +138,7 @@ def fastflow(
         from anomalib.models import Fastflow
 
         module = Fastflow(backbone, False, flow_steps, conv3x3_only, hidden_ratio, **bare(image_size))
-        module.model.feature_extractor = Backbone(backbone, (1, 2, 3), weights).network
+        module.model.feature_extractor = from_imagenet(Backbone(backbone, (1, 2, 3), weights))
         return module
 
     return AnomalibMethod("anomalib_fastflow", build, Schedule(image_size, epochs, batch_size=batch_size), seed)

@@ -42,10 +42,12 @@ def resized(normal: Sequence[Uint8Array], side: int) -> torch.Tensor:
     return torch.cat(kept)
 
 
-def standardise(batch: torch.Tensor) -> torch.Tensor:
-    """(N, 3, H, W) in 0..1 -> ImageNet's mean 0 and standard deviation 1."""
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (batch - mean) / std
+def standardise(
+    batch: torch.Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> torch.Tensor:
+    """(N, 3, H, W) in 0..1 less the channels' mean and over their standard deviation, ImageNet's by default."""
+    shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
+    return (batch - shift) / scale
 
 
 def to_map(heat: torch.Tensor | Float32Array, photograph: Uint8Array, sigma: float = 0.0) -> Float32Array:
@@ -109,6 +111,8 @@ class Backbone(nn.Module):
     Attributes:
         channels: Of each stage.
         strides: Of each stage, in pixels.
+        mean: That the network wants taken out of its input, by channel; of values in 0..1.
+        std: That it wants its input divided by.
 
     Raises:
         WeightsError: There are no weights, or they do not fit.
@@ -118,11 +122,15 @@ class Backbone(nn.Module):
         super().__init__()
         model = {"lite0": "tf_efficientnet_lite0"}.get(name, name)
         try:
-            self.network = timm.create_model(model, features_only=True, pretrained=False, out_indices=tuple(stages))
+            # The random weights that are made first must not move the caller's random numbers.
+            with torch.random.fork_rng(devices=[], enabled=weights != "random"):
+                self.network = timm.create_model(model, features_only=True, pretrained=False, out_indices=tuple(stages))
         except (RuntimeError, ValueError, AttributeError, IndexError) as error:
             raise WeightsError(f"expected resnet18, lite0 or a timm model, got {name!r} ({error}).") from error
         self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
         self.strides: tuple[int, ...] = tuple(self.network.feature_info.reduction())
+        self.mean: tuple[float, ...] = tuple(self.network.pretrained_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(self.network.pretrained_cfg["std"])
         if weights != "random":
             self._load(name, model, weights)
         self.requires_grad_(False).eval()
@@ -153,4 +161,4 @@ class Backbone(nn.Module):
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """(N, 3, H, W) in 0..1 -> one (N, C, H / stride, W / stride) a stage."""
-        return list(self.network(standardise(batch)))
+        return list(self.network(standardise(batch, self.mean, self.std)))

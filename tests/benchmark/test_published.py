@@ -24,7 +24,7 @@ def test_all_have_a_source_and_figures_that_are_possible() -> None:
         assert entry.source
         assert entry.verified
         assert entry.shots in (1, 2, 4, 8, "full")
-        assert entry.dataset in ("mvtec_ad", "visa", "mpdd")
+        assert entry.dataset in ("mvtec", "visa", "mpdd")
         # Nothing that was published is below chance; per cent taken for shares would be above 1.
         lowest = {"image_auroc": 0.5, "pixel_auroc": 0.5, "au_pro": 0.5, "pixel_aupr": 0.1}
         assert all(lowest[name] < value <= 1 for name, value in entry.figures.items())
@@ -34,14 +34,14 @@ def test_are_found_by_dataset_and_method_however_these_are_spelt() -> None:
     regad = published("MVTec AD", "regad")
     assert [entry.shots for entry in regad] == [2, 4, 8]
     assert regad[1].figures == {"image_auroc": 0.882, "pixel_auroc": 0.958}
-    assert published("mvtec_ad", "RegAD") == regad
-    assert {entry.dataset for entry in published(method="WinCLIP+")} == {"mvtec_ad", "visa"}
+    assert published("mvtec", "RegAD") == regad
+    assert {entry.dataset for entry in published(method="WinCLIP+")} == {"mvtec", "visa"}
     assert published("no such dataset") == ()
 
 
 def test_say_what_to_know_before_comparing() -> None:
     assert all("test split" in entry.note for entry in published(method="RegAD"))
-    corrected = published("mvtec_ad", "SubspaceAD")[0]
+    corrected = published("mvtec", "SubspaceAD")[0]
     assert corrected.figures["image_auroc"] == 0.971
     assert "corrected" in corrected.note
 

@@ -128,7 +128,8 @@ def test_anomalib_sees_the_features_of_our_backbone(backbone: str) -> None:
     extractor = TimmFeatureExtractor(timm_name(backbone, None), [2, 3])
     expected = Backbone(backbone, (2, 3))(batch)
     for theirs, ours in zip(extractor(standardise(batch)).values(), expected, strict=True):
-        torch.testing.assert_close(theirs, ours, rtol=0, atol=0)
+        # Rounding: lite0 wants another mean and deviation than ImageNet's, which are put back in between.
+        torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
     assert not any(p.requires_grad for p in extractor.parameters())
 
 
@@ -151,6 +152,10 @@ def test_errors_say_what_to_do(good: list[np.ndarray]) -> None:
         zoo.create("anomalib_patchcore").predict(good)
     with pytest.raises(ZooError, match="at least 3"):
         zoo.create("anomalib_dfkde", image_size=64).fit(good[:2])
+    padim = zoo.create("anomalib_padim", image_size=64)
+    padim.fit(good[:1])
+    with pytest.raises(ZooError, match="more photographs"):
+        padim.predict(good)
     with pytest.raises(ZooError, match="epochs"):
         zoo.create("anomalib_stfpm", epochs=0)
 

@@ -79,7 +79,7 @@ def test_trains_and_predicts_offline(name: str, offline: None) -> None:
 
 @installed
 def test_learns_where_the_defect_is() -> None:
-    method = zoo.create("yolov8", seed=0, image_size=64, epochs=40, batch_size=8)
+    method = zoo.create("yolov8", seed=0, image_size=64, epochs=80, batch_size=8)
     method.fit([make_part(s, 64) for s in range(8)], [labelled(s) for s in range(100, 108)])
     unseen = labelled(200)
     found = method.predict([unseen.photograph, make_part(201, 64), make_part(202, 64)])
