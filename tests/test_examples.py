@@ -25,7 +25,7 @@ def write(path: Path, image: np.ndarray) -> None:
 
 def test_every_example_is_short_and_tested() -> None:
     scripts = sorted(p.name for p in EXAMPLES.glob("*.py"))
-    assert scripts == ["camera_loop.py", "enroll_and_inspect.py", "watch_folder.py"]
+    assert scripts == ["camera_loop.py", "compare_methods.py", "enroll_and_inspect.py", "watch_folder.py"]
     assert all(len((EXAMPLES / s).read_text().splitlines()) <= 80 for s in scripts)
 
 
@@ -72,3 +72,12 @@ def test_camera_loop_on_a_video(
     assert "ANOMALOUS" in out[1]
     assert (tmp_path / "rejects" / "frame_000001.png").exists()
     shutil.rmtree(tmp_path / "rejects")
+
+
+def test_compare_methods(part_folder: Path, parts: list[np.ndarray], broken_part: np.ndarray, tmp_path: Path) -> None:
+    for name, picture in (("fine", parts[0]), ("broken", broken_part)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "0.png", picture)
+    out = run("compare_methods.py", part_folder, tmp_path / "fine", tmp_path / "broken", "fewshot_ad", "spade")
+    assert [line.split()[0] for line in out.splitlines()] == ["fewshot_ad", "spade"]
+    assert all("image AUROC 1.000" in line for line in out.splitlines())
