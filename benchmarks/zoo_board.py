@@ -33,7 +33,8 @@ def main() -> None:
     if not args.report:
         for state in run_plan(read_plan(args.plan), args.out, processes(1)):
             print(f"{state.jobs}/{state.total} jobs, {state.failures} failed: {state.last or 'start'}", flush=True)
-    records = record.read(args.out)
+    keys = read_plan(args.plan).keys()
+    records = [one for one in record.read(args.out) if one.key in keys]
     print(tables.markdown(records))
     if args.html:
         write_report(records, args.html, "Zoo on the shared board", published(), [args.out.parent])

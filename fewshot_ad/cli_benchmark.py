@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,6 +59,8 @@ def run(
     ] = None,
     cpus: Annotated[int, typer.Option(min=1, help="Processors a job, for ray.")] = 1,
     memory: Annotated[int | None, typer.Option(help="Memory a job in megabytes, for ray.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="Graphics processors a job, for ray.")] = 0.0,
+    retries: Annotated[int, typer.Option(min=0, help="Tries after a worker is lost, for ray.")] = 3,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what is on record as failed.")
     ] = False,
@@ -77,7 +79,9 @@ def run(
             return
         with progress_bar(as_json) as progress:
             state = None
-            for state in run_plan(made, out, _runner(runner, workers, limit, ray_address, cpus, memory), retry_failed):
+            on_ray = {"address": ray_address, "cpus": cpus, "memory_mb": memory, "gpus": gpus, "retries": retries}
+            chosen = _runner(runner, workers, limit, on_ray)
+            for state in run_plan(made, out, chosen, retry_failed):
                 if progress is not None:
                     progress("jobs", state.jobs, state.total)
                 _tell(state, as_json)
@@ -86,15 +90,15 @@ def run(
     raise typer.Exit(EXIT_GOOD)
 
 
-def _runner(
-    name: RunnerOption, workers: int, limit: float | None, address: str | None, cpus: int, memory: int | None
-) -> Runner:
+def _runner(name: RunnerOption, workers: int, limit: float | None, ray_options: dict[str, Any]) -> Runner:
     from fewshot_ad.benchmark.run import in_process, processes
 
+    if limit is not None and name != RunnerOption.processes:
+        raise BenchmarkError(f"expected --limit with --runner processes only, got {name.value}: it cannot stop a job.")
     if name == RunnerOption.ray:
         from fewshot_ad.benchmark.ray_runner import on_ray
 
-        return on_ray(address, cpus, memory)
+        return on_ray(**ray_options)
     return in_process if name == RunnerOption.in_process else processes(workers, limit)
 
 
@@ -122,12 +126,14 @@ def report(
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown tables. Default: print them.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write LaTeX tables.")] = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Benchmark",
+    plan: Annotated[Path | None, typer.Option(help="Only what this plan asks for. Default: all that is there.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tables of what is on record: a page, CSV, Markdown, LaTeX."""
     with reported_errors(as_json):
         from fewshot_ad.benchmark import record as ledger
         from fewshot_ad.benchmark import tables
+        from fewshot_ad.benchmark.plan import read_plan
         from fewshot_ad.benchmark.published import published
         from fewshot_ad.benchmark.report import write_report
 
@@ -135,10 +141,14 @@ def report(
         if missing:
             raise BenchmarkError(f"expected a record file at {missing[0]}, found none. `benchmark run` writes them.")
         records = [one for path in record for one in ledger.read(path)]
-        if len({repr(sorted(one.protocol.items())) for one in records}) > 1:
+        if plan is not None:
+            keys = read_plan(plan).keys()
+            records = [one for one in records if one.key in keys]
+        if not records:
             raise BenchmarkError(
-                "expected records of one protocol, got several, which do not compare. Report them apart."
+                f"expected records in {record[0]}, found none that count. `benchmark run` writes them."
             )
+        ledger.comparable(records)
         if html is not None:
             folders = [path.parent for path in record]
             write_report(records, html, title=title, published=published(), overlays_folder=folders)
@@ -173,12 +183,12 @@ def lists(
 ) -> None:
     """Write the support lists that a dataset's file names give, to fix them or to change them by hand."""
     with reported_errors(as_json):
-        from fewshot_ad.benchmark.job import good_names
+        from fewshot_ad.benchmark.material import good_names
         from fewshot_ad.benchmark.support import chosen
 
         names = good_names(layout, root)
         lines = [
-            "\t".join([category, str(draw), *chosen(there, category, min(shots, len(there)), draw, {})])
+            "\t".join([category, str(draw), *chosen(there, category, min(shots, len(there)), draw, None)])
             for category, there in names.items()
             for draw in range(draws)
         ]

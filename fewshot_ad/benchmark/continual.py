@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import time
 
+import numpy as np
+
 from fewshot_ad import metrics
-from fewshot_ad.benchmark.job import Material, Outcome, fit, material, measured
+from fewshot_ad.benchmark.job import Outcome, fit, forget_peak, measured
+from fewshot_ad.benchmark.material import Material, material
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.zoo import Method, create
@@ -22,7 +25,8 @@ def run_continual(job: Job) -> list[Outcome]:
         One outcome a category: the figures after the last step, and as `forgetting` how much image AUROC it had lost
         by then since its best step (Chaudhry et al. 2018).
     """
-    parts = {category: material(job, category) for category in job.categories}
+    forget_peak()
+    parts = material(job)
     # accuracy[t][j]: image AUROC of category j after step t.
     accuracy: list[list[float]] = []
     outcomes: list[Outcome] = []
@@ -38,11 +42,14 @@ def run_continual(job: Job) -> list[Outcome]:
         outcomes = [
             measured(step_job, category, method, parts[category], support, seconds) for category in (*earlier, newest)
         ]
-        accuracy.append([outcome.record.figures["image_auroc"] for outcome in outcomes])
+        accuracy.append([outcome.record.figures.get("image_auroc", float("nan")) for outcome in outcomes])
     return [*map(_with_forgetting, outcomes[:-1], metrics.forgetting_by_task(accuracy)), outcomes[-1]]
 
 
 def _with_forgetting(outcome: Outcome, forgetting: float) -> Outcome:
+    if np.isnan(forgetting):
+        # A category without good or without defective test photographs has no AUROC to lose.
+        return outcome
     record = dataclasses.replace(outcome.record, figures={**outcome.record.figures, "forgetting": forgetting})
     return dataclasses.replace(outcome, record=record)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -15,111 +17,18 @@ import cv2
 import numpy as np
 
 from fewshot_ad import metrics
+from fewshot_ad.benchmark.material import Material, Photographs, material, sample_name, source_samples
 from fewshot_ad.benchmark.overlays import Overlays
-from fewshot_ad.benchmark.plan import DatasetPlan, Job
+from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.record import Record
-from fewshot_ad.benchmark.support import by_hash, chosen, list_hash, read_lists, shipped_lists
-from fewshot_ad.datasets import Dataset, open_dataset
+from fewshot_ad.benchmark.support import list_hash
 from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.errors import BenchmarkError, ImageError
-from fewshot_ad.images import Float32Array, Uint8Array, read_image
+from fewshot_ad.images import Float32Array, read_image
 from fewshot_ad.pixel_metrics import PixelMetrics
 from fewshot_ad.zoo import Labelled, Method, create
-from fewshot_ad.zoo import cards as zoo_cards
 
 LIBRARIES = ("fewshot-ad", "numpy", "opencv-python-headless", "openvino", "torch", "timm", "anomalib", "ultralytics")
-
-
-class Photographs(Sequence[Uint8Array]):
-    """Photographs read from disk when they are asked for, (H, W, 3) uint8 RGB each."""
-
-    def __init__(self, samples: Sequence[Sample]) -> None:
-        self._samples = samples
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Photographs(self._samples[index])
-        return read_image(self._samples[index].path)
-
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """What a category has for a job.
-
-    Attributes:
-        support: Photographs to fit on.
-        test: Photographs to predict.
-        labelled: Defective ones for supervised methods, which are none of the test.
-    """
-
-    support: tuple[Sample, ...]
-    test: tuple[Sample, ...]
-    labelled: tuple[Sample, ...] = ()
-
-
-def material(job: Job, category: str) -> Material:
-    """The support and test photographs of a category, fixed by their names.
-
-    Supervised methods get half of the defective photographs, by hash, and are tested on the other half; all other
-    methods are tested on all, so the two kinds do not compare on the same photographs.
-
-    Raises:
-        BenchmarkError: There are not enough photographs.
-    """
-    dataset = open_dataset(job.dataset.layout, job.dataset.root)
-    lists = _lists(job.dataset)
-    good = _by_name(dataset, job.dataset, category)
-    if job.shots == "full":
-        support = list(good.values())
-    else:
-        support = [good[name] for name in chosen(list(good), category, job.shots, job.draw, lists)]
-    test = list(dataset.samples(category, "test"))
-    healthy = [s for s in test if s.label == 0]
-    defective = by_hash([s for s in test if s.label == 1], _name(job.dataset), f"{category}/test")
-    labelled: list[Sample] = []
-    if zoo_cards()[job.method.baseline].supervision == "labelled defects":
-        with_masks = [s for s in defective if s.has_mask]
-        labelled = with_masks[::2]
-        defective = [s for s in defective if s not in set(labelled)]
-    if job.noise > 0:
-        count = max(1, round(job.noise * len(support)))
-        drawn = by_hash(defective, _name(job.dataset), f"{category}/noise/{job.draw}")[:count]
-        if len(drawn) < count:
-            raise BenchmarkError(f"{category}: expected {count} defective photographs for the support set.")
-        support[-count:] = drawn
-        defective = [s for s in defective if s not in set(drawn)]
-    limit = job.protocol.test_limit
-    healthy = by_hash(healthy, _name(job.dataset), f"{category}/test")[:limit]
-    return Material(tuple(support), (*healthy, *defective[:limit]), tuple(labelled))
-
-
-def good_names(layout: str, root: Path) -> dict[str, list[str]]:
-    """The names of all good training photographs, by category, as support lists have them."""
-    dataset = open_dataset(layout, root)
-    plan = DatasetPlan(layout, layout, root)
-    return {category: list(_by_name(dataset, plan, category)) for category in dataset.categories}
-
-
-def _lists(dataset: DatasetPlan) -> Any:
-    return shipped_lists(dataset.layout) if dataset.support is None else read_lists(dataset.support)
-
-
-def _by_name(dataset: Dataset, plan: DatasetPlan, category: str) -> dict[str, Sample]:
-    name = _name(plan)
-    good = {name(s): s for s in dataset.samples(category, "train") if s.label == 0}
-    # Most datasets have all good photographs in one folder; lists then have bare file names.
-    bare = {s.path.name: s for s in good.values()}
-    return dict(sorted((bare if len(bare) == len(good) else good).items()))
-
-
-def _name(plan: DatasetPlan) -> Any:
-    def relative(sample: Sample) -> str:
-        return sample.path.relative_to(plan.root).as_posix()
-
-    return relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,21 +50,16 @@ def run(job: Job) -> list[Outcome]:
         from fewshot_ad.benchmark.continual import run_continual
 
         return run_continual(job)
-    parts = {category: material(job, category) for category in job.categories}
+    forget_peak()
+    parts = material(job)
     method = create(job.method.baseline, seed=job.seed, **job.method.options)
     support = [sample for part in parts.values() for sample in part.support]
     if job.source is not None:
-        support = [*_source(job.source), *support]
+        support = [*source_samples(job.source), *support]
     start = time.perf_counter()
     fit(method, support, [sample for part in parts.values() for sample in part.labelled])
     fit_s = time.perf_counter() - start
     return [measured(job, category, method, part, support, fit_s) for category, part in parts.items()]
-
-
-def _source(plan: DatasetPlan) -> list[Sample]:
-    dataset = open_dataset(plan.layout, plan.root)
-    categories = plan.categories or tuple(dataset.categories)
-    return [sample for category in categories for sample in dataset.samples(category, "train") if sample.label == 0]
 
 
 def fit(method: Method, support: Sequence[Sample], labelled: Sequence[Sample] = ()) -> None:
@@ -207,7 +111,12 @@ def measured(
     if job.protocol.bootstrap and 0 < sum(labels) < len(labels):
         low, high = metrics.bootstrap(metrics.auroc, labels, scores, repeats=job.protocol.bootstrap, seed=job.seed)
         intervals["image_auroc"] = (low, high)
-    names = [sample.path.relative_to(_root(job, sample)).as_posix() for sample in support]
+    roots = [job.dataset.root, *([job.source.root] if job.source else [])]
+    names = [
+        sample_name(sample, next(root for root in roots if sample.path.is_relative_to(root))) for sample in support
+    ]
+    # Of one model for many categories, each record has the names of its own alone; the hash and the count are of all.
+    own = [name for name, sample in zip(names, support, strict=True) if sample.category == category]
     pictures = overlays.pictures(job.key(category))
     record = Record(
         **_identity(job, category),
@@ -226,7 +135,7 @@ def measured(
             "masks": masks,
             "unreadable": unreadable,
         },
-        support=tuple(names),
+        support=tuple(own if len(job.categories) > 1 else names),
         support_sha256=list_hash(names),
         overlays=tuple(pictures),
         versions=_versions(),
@@ -270,7 +179,11 @@ def _at_side(heat: Float32Array, mask: Any, side: int | None) -> tuple[Float32Ar
     if side is None:
         return heat, mask
     small = cv2.resize(mask.astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
-    return cv2.resize(heat, (side, side), interpolation=cv2.INTER_AREA), small > 127
+    defective = small > 127
+    if mask.any() and not defective.any():
+        # Thinner than a pixel: finding it must not count as a false alarm.
+        defective = small > 0
+    return cv2.resize(heat, (side, side), interpolation=cv2.INTER_AREA), defective
 
 
 def failed(job: Job, reason: str) -> list[Outcome]:
@@ -302,11 +215,6 @@ def _identity(job: Job, category: str) -> dict[str, Any]:
     }
 
 
-def _root(job: Job, sample: Sample) -> Path:
-    roots = [job.dataset.root, *([job.source.root] if job.source else [])]
-    return next(root for root in roots if sample.path.is_relative_to(root))
-
-
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
@@ -320,10 +228,26 @@ def _versions() -> dict[str, str]:
 def _machine() -> dict[str, str]:
     from fewshot_ad.doctor import processor_name
 
-    return {"processor": processor_name(), "system": platform.system(), "architecture": platform.machine()}
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "processor": processor_name(),
+        "cpus": str(cpus),
+        "system": platform.system(),
+        "architecture": platform.machine(),
+    }
+
+
+def forget_peak() -> None:
+    """Start the peak memory of this process anew, where the system can: a new process inherits its parent's."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_megabytes() -> float | None:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return float(line.split()[1]) / 1024
     try:
         import resource
     except ImportError:

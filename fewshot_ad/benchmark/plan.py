@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import yaml
 
 from fewshot_ad.benchmark.record import Shots
+from fewshot_ad.benchmark.support import Lists, read_lists, shipped_lists
 from fewshot_ad.errors import BenchmarkError
 
 Setting: TypeAlias = Literal["few-shot", "full-shot", "unified", "noisy", "continual", "transfer"]
@@ -90,6 +91,8 @@ class Job:
         noise: Share of defective support photographs.
         replay: Photographs kept of each earlier category.
         source: Where a transferred model comes from.
+        listed: The support photographs of each category, where they are on a fixed list.
+        reserve: Whether the photographs that supervised methods learn from are left out of the test.
     """
 
     method: MethodPlan
@@ -103,12 +106,14 @@ class Job:
     noise: float = 0.0
     replay: int = 0
     source: DatasetPlan | None = None
+    listed: tuple[tuple[str, ...] | None, ...] = ()
+    reserve: bool = False
 
     @property
     def setting_name(self) -> str:
         """The setting with what it is set to, as it stands on record."""
         if self.setting == "noisy":
-            return f"noisy {self.noise:.0%}"
+            return f"noisy {100 * self.noise:g}%"
         if self.setting == "continual":
             return f"continual, replay {self.replay}"
         return f"transfer from {self.source.name}" if self.source is not None else self.setting
@@ -128,6 +133,8 @@ class Job:
             "draw": self.draw,
             "seed": self.seed,
             "protocol": self.protocol.identity(),
+            "listed": [list(names) if names else None for names in self.listed],
+            "reserve": self.reserve,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -162,10 +169,19 @@ class Plan:
     protocol: Protocol
 
     def jobs(self) -> Iterator[Job]:
-        """All jobs, the categories of one method and draw together; reads the datasets' folders."""
-        from fewshot_ad.datasets import open_dataset
+        """All jobs, the categories of one method and draw together; reads the datasets' folders.
 
+        A dataset is not transferred to itself.
+
+        Raises:
+            BenchmarkError: A category or support list is not there, or noise comes to no photograph.
+        """
+        from fewshot_ad.datasets import open_dataset
+        from fewshot_ad.zoo import cards
+
+        reserve = any(cards()[method.baseline].supervision == "labelled defects" for method in self.methods)
         for dataset in self.datasets:
+            lists = shipped_lists(dataset.layout) if dataset.support is None else read_lists(dataset.support)
             there = open_dataset(dataset.layout, dataset.root).categories
             categories = dataset.categories or tuple(there)
             absent = sorted(set(categories) - set(there))
@@ -174,12 +190,20 @@ class Plan:
                     f"{dataset.name}: expected categories among {sorted(there)}, got {absent}. Check the plan."
                 )
             for setting, options in self.settings:
+                source = options.get("source")
+                if source is not None and (source.layout, source.root) == (dataset.layout, dataset.root):
+                    continue
                 groups = [categories] if setting in ("unified", "continual") else [(c,) for c in categories]
                 for shots in self.shots:
                     for method in self.methods:
                         for draw in range(self.draws):
                             for group in groups:
-                                yield self._job(method, dataset, group, setting, options, shots, draw)
+                                listed = tuple(_listed(lists, c, shots, draw) for c in group)
+                                yield self._job(method, dataset, group, setting, options, shots, draw, listed, reserve)
+
+    def keys(self) -> set[str]:
+        """The keys of all records that the plan asks for."""
+        return {job.key(category) for job in self.jobs() for category in job.categories}
 
     def _job(
         self,
@@ -190,9 +214,17 @@ class Plan:
         options: Mapping[str, Any],
         shots: Shots,
         draw: int,
+        listed: tuple[tuple[str, ...] | None, ...],
+        reserve: bool,
     ) -> Job:
         if setting == "few-shot" and shots == "full":
             setting = "full-shot"
+        noise = float(options.get("noise", 0.0))
+        if noise and shots != "full" and round(noise * shots) in (0, shots):
+            raise BenchmarkError(
+                f"settings: noisy: {100 * noise:g}% of {shots} photographs are {round(noise * shots)}. Expected some, "
+                "and some good ones: take other shots, or another noise."
+            )
         return Job(
             method,
             dataset,
@@ -202,10 +234,21 @@ class Plan:
             draw,
             self.seed + draw,
             self.protocol,
-            noise=float(options.get("noise", 0.0)),
+            noise=noise,
             replay=int(options.get("replay", 0)),
             source=options.get("source"),
+            listed=listed,
+            reserve=reserve,
         )
+
+
+def _listed(lists: Lists, category: str, shots: Shots, draw: int) -> tuple[str, ...] | None:
+    names = lists.get((category, draw))
+    if names is None or shots == "full":
+        return None
+    if len(names) < shots:
+        raise BenchmarkError(f"{category}: the support list of draw {draw} has {len(names)} names, not {shots}.")
+    return names[:shots]
 
 
 def read_plan(path: Path) -> Plan:
@@ -236,8 +279,9 @@ def parse_plan(content: Any, folder: Path) -> Plan:
     methods = tuple(_method(name, entry) for name, entry in _entries(content, "methods"))
     datasets = {name: _dataset(name, entry, folder) for name, entry in _entries(content, "datasets")}
     shots = content.get("shots", [2, 4, 8])
-    if not isinstance(shots, list) or not shots or not all(s == "full" or _count(s) for s in shots):
-        raise BenchmarkError(f"shots: expected a list of whole numbers and `full`, got {shots!r}.")
+    known = isinstance(shots, list) and shots and all(s == "full" or _count(s) for s in shots)
+    if not known or len(set(shots)) < len(shots):
+        raise BenchmarkError(f"shots: expected a list of different whole numbers and `full`, got {shots!r}.")
     draws, seed = content.get("draws", 3), content.get("seed", 0)
     if not _count(draws) or draws == 0:
         raise BenchmarkError(f"draws: expected a whole number from 1 up, got {draws!r}.")
@@ -280,15 +324,16 @@ def _dataset(name: str, entry: Any, folder: Path) -> DatasetPlan:
     if "root" not in entry:
         raise BenchmarkError(f"datasets: {name}: expected `root`, the folder of the local copy, got none.")
     categories = entry.get("categories", [])
-    if not isinstance(categories, list):
-        raise BenchmarkError(f"datasets: {name}: expected a list of categories, got {categories!r}.")
+    if not isinstance(categories, list) or len(set(map(str, categories))) < len(categories):
+        raise BenchmarkError(f"datasets: {name}: expected a list of different categories, got {categories!r}.")
     support = entry.get("support")
     return DatasetPlan(
         name,
         layout,
-        folder / str(entry["root"]),
+        # Whole, since a worker on another machine has another working folder.
+        (folder / str(entry["root"])).resolve(),
         tuple(str(c) for c in categories),
-        None if support is None else folder / str(support),
+        None if support is None else (folder / str(support)).resolve(),
     )
 
 
@@ -296,19 +341,33 @@ def _settings(entry: Any, datasets: Mapping[str, DatasetPlan]) -> tuple[tuple[Se
     allowed = {"noisy": ("noise",), "continual": ("replay",), "transfer": ("source",)}
     made: list[tuple[Setting, Mapping[str, Any]]] = []
     for item in entry if isinstance(entry, list) else [entry]:
-        name, options = (item, {}) if isinstance(item, str) else next(iter(item.items()), ("", {}))
-        if name not in SETTINGS or name == "full-shot":
+        if isinstance(item, dict) and len(item) == 1:
+            name, options = next(iter(item.items()))
+        else:
+            name, options = item, {}
+        if not isinstance(name, str) or name not in SETTINGS or name == "full-shot":
             wanted = [s for s in SETTINGS if s != "full-shot"]
             raise BenchmarkError(f"settings: expected {wanted}, got {name!r}. For full-shot give shots: [full].")
-        options = dict(options or {})
+        options = {} if options is None else options
         _known(options, f"settings: {name}", allowed.get(name, ()))
-        if name == "noisy" and not 0 < float(options.get("noise", 0)) < 1:
-            raise BenchmarkError("settings: noisy: expected `noise`, the share of defective support photographs, 0..1.")
+        noise = options.get("noise", 0)
+        if name == "noisy" and not (isinstance(noise, (int, float)) and 0 < noise < 1):
+            raise BenchmarkError(
+                "settings: noisy: expected `noise`, the share of defective support photographs, between 0 and 1, got "
+                f"{noise!r}."
+            )
+        if not _count(options.get("replay", 0)):
+            raise BenchmarkError(
+                f"settings: continual: expected a whole number to `replay`, got {options['replay']!r}."
+            )
         if name == "transfer":
-            if options.get("source") not in datasets:
-                raise BenchmarkError(f"settings: transfer: expected `source` among {sorted(datasets)}.")
-            options["source"] = datasets[options["source"]]
+            source = str(options.get("source"))
+            if source not in datasets:
+                raise BenchmarkError(f"settings: transfer: expected `source` among {sorted(datasets)}, got {source}.")
+            options = {"source": datasets[source]}
         made.append((name, options))
+    if not made:
+        raise BenchmarkError("settings: expected at least one, got none.")
     return tuple(made)
 
 
@@ -316,9 +375,10 @@ def _protocol(entry: Any) -> Protocol:
     names = tuple(f.name for f in dataclasses.fields(Protocol))
     _known(entry, "protocol", names)
     for name, value in entry.items():
-        may_be_none = name in ("test_limit", "pixel_side")
-        if not (_count(value) or (may_be_none and value is None)):
-            raise BenchmarkError(f"protocol: {name}: expected a whole number, got {value!r}.")
+        size = name in ("test_limit", "pixel_side")
+        if not ((_count(value) and (value or not size)) or (size and value is None)):
+            wanted = "a whole number from 1 up, or null" if size else "a whole number"
+            raise BenchmarkError(f"protocol: {name}: expected {wanted}, got {value!r}.")
     return Protocol(**entry)
 
 

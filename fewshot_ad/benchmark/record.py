@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -44,8 +46,8 @@ class Record:
         model_mb: Size of what an inspection needs, in megabytes.
         memory_mb: Peak resident memory of the process that ran the job, in megabytes.
         counts: Photographs by use: `support`, `test_good`, `test_defective`, `masks`.
-        support: Names of the photographs it was fitted on.
-        support_sha256: Hash of that list.
+        support: Names of the photographs it was fitted on; of one model for many categories, those of this category.
+        support_sha256: Hash of the names of all.
         overlays: Pictures of single results, relative to the record file: photograph, truth and map side by side.
         versions: Versions of the libraries that took part.
         machine: Processor, cores and system.
@@ -84,6 +86,38 @@ class Record:
     schema: int = RECORD_SCHEMA
 
 
+# How every line starts, and what it must have.
+START = b'{"key": "'
+REQUIRED = {f.name for f in dataclasses.fields(Record) if f.default is MISSING and f.default_factory is MISSING}
+
+
+def comparable(records: Sequence[Record]) -> None:
+    """Make sure that records can stand in one table.
+
+    Raises:
+        BenchmarkError: They were measured under several protocols, or a method's name stands for several things.
+    """
+    if len({json.dumps(r.protocol, sort_keys=True) for r in records}) > 1:
+        raise BenchmarkError(
+            "expected records of one protocol, got several, which do not compare. Say which plan's to report: --plan."
+        )
+    meanings: dict[str, str] = {}
+    keys: dict[tuple[object, ...], str] = {}
+    for r in records:
+        meaning = json.dumps([r.baseline, r.options], sort_keys=True)
+        if meanings.setdefault(r.method, meaning) != meaning:
+            raise BenchmarkError(
+                f"expected one meaning of {r.method!r}, got {meanings[r.method]} and {meaning}. Say which plan's "
+                "records to report: --plan."
+            )
+        place = (r.method, r.dataset, r.category, r.setting, r.shots, r.draw)
+        if keys.setdefault(place, r.key) != r.key:
+            raise BenchmarkError(
+                f"expected one record of {r.method}, {r.dataset}/{r.category}, draw {r.draw}, got several that differ "
+                "in support list or seed. Say which plan's records to report: --plan."
+            )
+
+
 def append(path: Path, record: Record) -> None:
     """Add a line, in one write and synced, so that a kill leaves at most one line cut short.
 
@@ -109,6 +143,34 @@ def append(path: Path, record: Record) -> None:
         ) from error
 
 
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other runs from writing to a record file meanwhile; a lock that ends with the process, however that ends.
+
+    Raises:
+        BenchmarkError: Another run writes to it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        # Windows has no such lock; two runs would do some jobs twice, of which the later ones count.
+        yield
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock").open("a")
+    except OSError as error:
+        raise BenchmarkError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BenchmarkError(
+                f"{path}: another run is writing to it. Wait for its end, or choose another file."
+            ) from error
+        yield
+
+
 def read(path: Path) -> list[Record]:
     """All whole lines of a record file, the last one of each job; a missing file holds none.
 
@@ -117,18 +179,23 @@ def read(path: Path) -> list[Record]:
     """
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise BenchmarkError(f"{path}: expected a record file, cannot read it ({error.strerror}).") from error
     records: dict[str, Record] = {}
     names = {f.name for f in dataclasses.fields(Record)}
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-        except ValueError:
-            # Cut short by a kill, or empty; the job counts as not done.
-            continue
-        if not isinstance(entry, dict) or "key" not in entry:
-            raise BenchmarkError(f"{path}, line {number}: expected a benchmark record, got something else.")
-        if entry.get("schema", 0) > RECORD_SCHEMA:
+        except ValueError as error:
+            if line[: len(START)] == START[: len(line)]:
+                # Cut short by a kill, or empty; the job counts as not done.
+                continue
+            raise _foreign(path, number) from error
+        if not isinstance(entry, dict) or not set(entry) >= REQUIRED:
+            raise _foreign(path, number)
+        if not isinstance(entry.get("schema"), int) or entry["schema"] > RECORD_SCHEMA:
             raise BenchmarkError(f"{path}, line {number}: written by a newer fewshot-ad. Update this one to read it.")
         known: dict[str, Any] = {
             k: tuple(v) if k in ("support", "overlays") else v for k, v in entry.items() if k in names
@@ -136,3 +203,10 @@ def read(path: Path) -> list[Record]:
         known["intervals"] = {k: tuple(v) for k, v in entry.get("intervals", {}).items()}
         records[entry["key"]] = Record(**known)
     return list(records.values())
+
+
+def _foreign(path: Path, number: int) -> BenchmarkError:
+    return BenchmarkError(
+        f"{path}, line {number}: expected a benchmark record, got something else. Give a file that `benchmark run` has "
+        "written."
+    )

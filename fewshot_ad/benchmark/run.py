@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -59,22 +62,22 @@ def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) 
     Yields:
         The state at the start and after each job.
     """
-    known = {record.key: record for record in ledger.read(out)}
-    jobs = list(plan.jobs())
-    pending = [job for job in jobs if not _ended(job, known, retry_failed)]
-    ended = len(jobs) - len(pending)
-    failures = sum(
-        any(_status(job, c, known) == "failed" for c in job.categories) for job in jobs if job not in pending
-    )
-    yield Done(ended, len(jobs), failures, None)
-    for job, outcomes in runner(pending):
-        for outcome in outcomes:
-            _keep_pictures(outcome, out.parent)
-            ledger.append(out, outcome.record)
-        ended += 1
-        records = tuple(outcome.record for outcome in outcomes)
-        failures += any(record.status == "failed" for record in records)
-        yield Done(ended, len(jobs), failures, job, records)
+    with ledger.alone(out):
+        known = {record.key: record for record in ledger.read(out)}
+        jobs = list(plan.jobs())
+        left = [job for job in jobs if not _ended(job, known, retry_failed)]
+        ended = len(jobs) - len(left)
+        there = [job for job in jobs if _ended(job, known, retry_failed)]
+        failures = sum(any(_status(job, c, known) == "failed" for c in job.categories) for job in there)
+        yield Done(ended, len(jobs), failures, None)
+        for job, outcomes in runner(left):
+            for outcome in outcomes:
+                _keep_pictures(outcome, out.parent)
+                ledger.append(out, outcome.record)
+            ended += 1
+            records = tuple(outcome.record for outcome in outcomes)
+            failures += any(record.status == "failed" for record in records)
+            yield Done(ended, len(jobs), failures, job, records)
 
 
 def pending(plan: Plan, out: Path, retry_failed: bool = False) -> list[Job]:
@@ -128,6 +131,8 @@ def processes(workers: int, limit_s: float | None = None) -> Runner:
         workers: Jobs at a time.
         limit_s: Seconds after which a job is stopped and recorded as failed; None = no limit.
     """
+    if workers < 1:
+        raise BenchmarkError(f"expected at least one worker, got {workers}.")
     context = multiprocessing.get_context("spawn")
 
     def runner(jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
@@ -139,8 +144,9 @@ def processes(workers: int, limit_s: float | None = None) -> Runner:
                 while waiting and free:
                     job, cpus = waiting.pop(), free.pop()
                     receiver, sender = context.Pipe(duplex=False)
-                    process = context.Process(target=_work, args=(job, cpus, sender), daemon=True)
-                    process.start()
+                    process = context.Process(target=_work, args=(job, len(cpus), sender), daemon=True)
+                    with _kept_to(cpus):
+                        process.start()
                     sender.close()
                     running[receiver] = _Running(job, cpus, process, time.monotonic())
                 ready = multiprocessing.connection.wait(list(running), timeout=1.0)
@@ -171,16 +177,36 @@ def shares(workers: int) -> list[tuple[int, ...]]:
     return [tuple(cpus[(i * size + k) % len(cpus)] for k in range(size)) for i in range(workers)]
 
 
-def _work(job: Job, cpus: tuple[int, ...], sender: Any) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        # Before any library starts its threads: they all count the processors they may use.
-        os.sched_setaffinity(0, cpus)
-    limit_threads(len(cpus))
+@contextlib.contextmanager
+def _kept_to(cpus: tuple[int, ...]) -> Iterator[None]:
+    """What is started meanwhile runs on these processors alone, with all threads it will ever have."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _work(job: Job, threads: int, sender: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    limit_threads(threads)
     try:
         sender.send(attempt(job))
     except BrokenPipeError:
         # The run was stopped meanwhile; the job counts as not done.
         return
+
+
+def _end_with_parent() -> None:
+    """A worker whose run was killed must not go on beside the next run."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def limit_threads(threads: int) -> None:
@@ -197,7 +223,8 @@ def _outcome(one: _Running, receiver: Any, ended: bool, limit_s: float | None) -
             return failed(one.job, f"stopped after the limit of {limit_s:g} s.")
         outcomes: list[Outcome] = receiver.recv()
         return outcomes
-    except EOFError:
+    except (EOFError, OSError, pickle.UnpicklingError):
+        # Nothing came, or it was cut short.
         process.join()
         code = process.exitcode
         why = f"signal {-code}, perhaps out of memory" if code is not None and code < 0 else f"exit code {code}"

@@ -39,9 +39,11 @@ def _parse(text: str, name: str) -> Lists:
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        category, *rest = line.split("\t")
-        if len(rest) < 2 or not rest[0].isdigit():
-            raise BenchmarkError(f"{name}, line {number}: expected a category, a draw and file names, between tabs.")
+        category, *rest = line.rstrip().split("\t")
+        if len(rest) < 2 or not rest[0].isdigit() or not all(rest) or len(set(rest[1:])) < len(rest) - 1:
+            raise BenchmarkError(
+                f"{name}, line {number}: expected a category, a draw and different file names, between single tabs."
+            )
         lists[category, int(rest[0])] = tuple(rest[1:])
     return lists
 
@@ -54,7 +56,7 @@ def by_hash(items: Iterable[Item], name: Callable[[Item], str], salt: str) -> li
     return sorted(items, key=lambda item: hashlib.sha256(f"{salt}/{name(item)}".encode()).digest())
 
 
-def chosen(names: Sequence[str], category: str, shots: int, draw: int, lists: Lists) -> list[str]:
+def chosen(names: Sequence[str], category: str, shots: int, draw: int, listed: Sequence[str] | None) -> list[str]:
     """The file names of a support set.
 
     Args:
@@ -62,27 +64,24 @@ def chosen(names: Sequence[str], category: str, shots: int, draw: int, lists: Li
         category: Product.
         shots: How many.
         draw: Number of the draw.
-        lists: Fixed lists; where they have none for this draw, the names decide.
+        listed: The names on a fixed list; None lets the names decide.
 
     Raises:
         BenchmarkError: There are not enough photographs, or one of a list is not there.
     """
-    listed = lists.get((category, draw))
     if listed is None:
         if len(names) < shots:
             raise BenchmarkError(f"{category}: expected {shots} good training photographs, got {len(names)}.")
         return by_hash(names, str, f"{category}/{draw}")[:shots]
-    if len(listed) < shots:
-        raise BenchmarkError(f"{category}: the support list of draw {draw} has {len(listed)} names, not {shots}.")
     # A copy of the dataset may have been recompressed to another format.
     by_stem = {str(Path(name).with_suffix("")): name for name in names}
-    absent = [name for name in listed[:shots] if str(Path(name).with_suffix("")) not in by_stem]
+    absent = [name for name in listed if str(Path(name).with_suffix("")) not in by_stem]
     if absent:
         raise BenchmarkError(
             f"{category}: {absent[0]} is on the support list of draw {draw}, but not in the dataset. Complete the "
             "dataset, or give the plan your own lists with `support: FILE` (`fewshot-ad benchmark lists` writes one)."
         )
-    return [by_stem[str(Path(name).with_suffix(""))] for name in listed[:shots]]
+    return [by_stem[str(Path(name).with_suffix(""))] for name in listed]
 
 
 def list_hash(names: Sequence[str]) -> str:

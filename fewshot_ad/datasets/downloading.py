@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import stat
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.client import HTTPException
@@ -116,14 +118,26 @@ def extract(file: Path, folder: Path, progress: Progress | None = None) -> None:
             or more than the disk has room for.
     """
     try:
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                _write(list(_zip_members(archive)), folder, progress)
-        else:
+        # A tar whose last file is a zip ends as a zip does, so it is asked first.
+        if tarfile.is_tarfile(file):
             with tarfile.open(file) as tar:
                 _write(list(_tar_members(tar)), folder, progress)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        else:
+            with zipfile.ZipFile(file) as archive:
+                _write(list(_zip_members(archive)), folder, progress)
+    except _DAMAGED as error:
         raise DatasetError(f"{file.name}: expected a tar or zip file, got a damaged or other one ({error}).") from error
+
+
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 
 
 class _Member(NamedTuple):

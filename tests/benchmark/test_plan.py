@@ -53,7 +53,7 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
     (tmp_path / "data").symlink_to(dataset)
     file = tmp_path / "plan.yaml"
     file.write_text(yaml.safe_dump(content(dataset, datasets={"mvtec": {"root": "data"}})))
-    assert read_plan(file).datasets[0].root == tmp_path / "data"
+    assert read_plan(file).datasets[0].root == dataset.resolve()
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,15 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
         ({"shots": [0]}, "for the setting `transfer` only"),
         ({"draws": 0}, "draws"),
         ({"settings": ["full-shot"]}, "For full-shot give shots"),
+        ({"shots": [2, 2]}, "different whole numbers"),
+        ({"settings": []}, "at least one"),
+        ({"settings": [3]}, "got 3"),
+        ({"settings": [{"noisy": {"noise": 0.5}, "unified": {}}]}, "expected \\['few-shot', 'unified'"),
         ({"settings": [{"noisy": {}}]}, "expected `noise`"),
+        ({"settings": [{"noisy": {"noise": "much"}}]}, "got 'much'"),
+        ({"settings": [{"noisy": 0.1}]}, "settings: noisy: expected names and values"),
+        ({"settings": [{"continual": {"replay": -1}}]}, "got -1"),
+        ({"protocol": {"test_limit": 0}}, "from 1 up, or null, got 0"),
         ({"settings": [{"transfer": {"source": "x"}}]}, "expected `source` among"),
         ({"protocol": {"pixel_side": -1}}, "pixel_side"),
     ],
@@ -77,6 +85,36 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
 def test_what_a_plan_cannot_say(dataset: Path, mean_baseline: str, change: dict[str, Any], message: str) -> None:
     with pytest.raises(BenchmarkError, match=message):
         parse_plan(content(dataset, **change), Path())
+
+
+def test_another_support_list_is_another_question(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    def keys(listed: str | None) -> set[str]:
+        there: dict[str, Any] = {"layout": "mvtec", "root": str(dataset)}
+        if listed is not None:
+            (tmp_path / "lists.txt").write_text(listed)
+            there["support"] = str(tmp_path / "lists.txt")
+        made = parse_plan(content(dataset, datasets={"tiny": there}, shots=[2], draws=1, methods={"mean": {}}), Path())
+        return made.keys()
+
+    drawn, first, second = keys(None), keys("washer\t0\ta\tb\tc\n"), keys("washer\t0\tb\ta\tc\n")
+    assert len(drawn & first) == 1  # zinc is on no list
+    assert len(first & second) == 1
+    # What lies beyond the shots does not matter.
+    assert keys("washer\t0\ta\tb\td\n") == first
+    with pytest.raises(BenchmarkError, match="has 1 names, not 2"):
+        keys("washer\t0\ta\n")
+
+
+def test_noise_that_comes_to_nothing_or_all(dataset: Path, mean_baseline: str) -> None:
+    for shots, noise in ((2, 0.1), (1, 0.9)):
+        made = parse_plan(content(dataset, settings=[{"noisy": {"noise": noise}}], shots=[shots]), Path())
+        with pytest.raises(BenchmarkError, match="take other shots, or another noise"):
+            list(made.jobs())
+
+
+def test_a_dataset_is_not_transferred_to_itself(dataset: Path, mean_baseline: str) -> None:
+    made = parse_plan(content(dataset, settings=[{"transfer": {"source": "tiny"}}]), Path())
+    assert list(made.jobs()) == []
 
 
 def test_categories_that_are_not_there(dataset: Path, mean_baseline: str) -> None:

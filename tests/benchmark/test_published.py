@@ -31,7 +31,7 @@ def test_all_have_a_source_and_figures_that_are_possible() -> None:
 
 
 def test_are_found_by_dataset_and_method_however_these_are_spelt() -> None:
-    regad = published("MVTec AD", "regad")
+    regad = published("MVTec", "regad")
     assert [entry.shots for entry in regad] == [2, 4, 8]
     assert regad[1].figures == {"image_auroc": 0.882, "pixel_auroc": 0.958}
     assert published("mvtec", "RegAD") == regad

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from fewshot_ad.benchmark.record import Record, append, read
+from fewshot_ad.benchmark.record import Record, append, comparable, read
 from fewshot_ad.errors import BenchmarkError
 
 
@@ -63,7 +64,16 @@ def test_foreign_and_newer_files_are_refused(tmp_path: Path) -> None:
     file.write_text('{"hello": 1}\n')
     with pytest.raises(BenchmarkError, match="line 1: expected a benchmark record"):
         read(file)
-    file.write_text(json.dumps({"key": "a", "schema": 99}) + "\n")
+    file.write_text(json.dumps({"key": "a"}) + "\n")
+    with pytest.raises(BenchmarkError, match="line 1: expected a benchmark record"):
+        read(file)
+    # A plan given by mistake must not get records at its end.
+    file.write_text("methods: {padim: {}}\n")
+    with pytest.raises(BenchmarkError, match="line 1: expected a benchmark record"):
+        read(file)
+    with pytest.raises(BenchmarkError, match="cannot read it"):
+        read(tmp_path)
+    file.write_text(json.dumps({**dataclasses.asdict(record("a")), "schema": 99}) + "\n")
     with pytest.raises(BenchmarkError, match="newer fewshot-ad"):
         read(file)
 
@@ -72,3 +82,17 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BenchmarkError, match="cannot be written"):
         append(tmp_path / "file" / "records.jsonl", record("a"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"protocol": {"pixel_side": 64}}, "one protocol"),
+        ({"options": {"side": 9}}, "one meaning of 'm'"),
+        ({"seed": 7, "draw": 0}, "one record of m"),
+    ],
+)
+def test_what_does_not_compare_is_not_put_in_one_table(change: dict[str, object], message: str) -> None:
+    comparable([record("a"), record("b", draw=1), record("c", category="bolt")])
+    with pytest.raises(BenchmarkError, match=message):
+        comparable([record("a"), record("b", **{"draw": 1, **change})])

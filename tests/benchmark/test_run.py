@@ -4,6 +4,8 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -58,12 +60,12 @@ def test_a_record_has_everything(dataset: Path, mean_baseline: str, tmp_path: Pa
 
 
 def test_figures_are_those_of_the_scores(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
-    from fewshot_ad.benchmark.job import Photographs, material
+    from fewshot_ad.benchmark.material import Photographs, material
     from fewshot_ad.zoo import create
 
     made = plan(dataset, methods={"mean": {"options": {"side": 4}}}, protocol={"pixel_side": None, "bootstrap": 0})
     record = finish(made, tmp_path / "records.jsonl")[0]
-    part = material(next(made.jobs()), "washer")
+    part = material(next(made.jobs()))["washer"]
     method = create("mean", side=4)
     method.fit(Photographs(part.support))
     said = method.predict(Photographs(part.test))
@@ -127,8 +129,9 @@ def test_an_unreadable_test_photograph_is_left_out(
 def test_unified_is_one_fit_for_all(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
     records = finish(plan(dataset, settings=["unified"]), tmp_path / "records.jsonl")
     assert [r.category for r in records] == ["washer", "zinc"]
-    assert records[0].support == records[1].support
-    assert len(records[0].support) == 4
+    assert records[0].support_sha256 == records[1].support_sha256
+    assert [r.counts["support"] for r in records] == [4, 4]
+    assert {name.split("/")[0] for name in records[0].support} == {"washer"}
     assert records[0].fit_s == records[1].fit_s
 
 
@@ -142,8 +145,11 @@ def test_noisy_support_has_defects_that_the_test_lacks(dataset: Path, mean_basel
 
 
 def test_transfer_fits_on_the_source(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(dataset, tmp_path / "copy")
     datasets = {
-        "washers": {"layout": "mvtec", "root": str(dataset), "categories": ["washer"]},
+        "washers": {"layout": "mvtec", "root": str(tmp_path / "copy"), "categories": ["washer"]},
         "zincs": {"layout": "mvtec", "root": str(dataset), "categories": ["zinc"]},
     }
     made = plan(dataset, datasets=datasets, settings=[{"transfer": {"source": "washers"}}], shots=[0, 2])
@@ -156,7 +162,7 @@ def test_continual_measures_what_was_forgotten(dataset: Path, mean_baseline: str
     records = finish(plan(dataset, settings=[{"continual": {"replay": 1}}]), tmp_path / "records.jsonl")
     assert [r.category for r in records] == ["washer", "zinc"]
     # The model after the last step: one washer replayed, two of the newest.
-    assert [name.split("/")[0] for name in records[0].support] == ["washer", "zinc", "zinc"]
+    assert [len(r.support) for r in records] == [1, 2]
     alone = finish(plan(dataset), tmp_path / "alone.jsonl")[0]
     lost = alone.figures["image_auroc"] - records[0].figures["image_auroc"]
     assert records[0].figures["forgetting"] == pytest.approx(lost)
@@ -178,6 +184,66 @@ def test_a_full_disk_is_said_and_loses_nothing(
         next(run)
     monkeypatch.undo()
     assert ledger.read(out)[0].status == "done"
+
+
+def test_where_one_method_is_supervised_all_are_tested_on_the_same(dataset: Path, mean_baseline: str) -> None:
+    from fewshot_ad.benchmark.material import material
+
+    made = plan(dataset, methods={"mean": {}, "yolov8": {}})
+    first, second = (next(job for job in made.jobs() if job.method.name == name) for name in ("mean", "yolov8"))
+    ours, theirs = material(first)["zinc" if "zinc" in first.categories else "washer"], material(second)["washer"]
+    assert ours.test == theirs.test
+    assert not ours.labelled
+    assert theirs.labelled
+    assert not set(theirs.labelled) & set(theirs.test)
+
+
+def test_a_second_run_on_the_same_record_is_refused(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    out = tmp_path / "records.jsonl"
+    run = run_plan(plan(dataset), out, in_process)
+    next(run)
+    with pytest.raises(BenchmarkError, match="another run is writing to it"):
+        next(run_plan(plan(dataset), out, in_process))
+    run.close()
+    assert len(finish(plan(dataset), out)) == 2
+
+
+def test_a_worker_ends_with_its_run(dataset: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from fewshot_ad.benchmark.run import *;"
+        "from tests.benchmark.test_run import real\n"
+        "if __name__ == '__main__':\n"
+        "    for state in run_plan(real(Path(sys.argv[1]), 2), Path(sys.argv[2]), processes(1)): print('x', flush=True)"
+    )
+    file = tmp_path / "run.py"
+    file.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    command = [sys.executable, str(file), str(dataset), str(tmp_path / "records.jsonl")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+    assert process.stdout is not None
+    process.stdout.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("NO /proc on this system")
+    deadline = time.monotonic() + 60
+    started: list[int] = []
+    while not started and time.monotonic() < deadline:
+        started = [int(pid) for pid in children.read_text().split() if b"spawn_main" in _command(int(pid))]
+    # Its thread that watches over the run needs the interpreter up.
+    time.sleep(8)
+    process.kill()
+    process.wait()
+    while any(_command(pid) for pid in started) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(_command(pid) for pid in started)
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_shares_cover_the_processors() -> None:

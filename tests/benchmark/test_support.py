@@ -11,41 +11,45 @@ NAMES = [f"{i:03d}.png" for i in range(20)]
 
 
 def test_draws_nest_differ_and_depend_on_names_alone() -> None:
-    eight = chosen(NAMES, "nut", 8, 0, {})
-    assert chosen(NAMES, "nut", 4, 0, {}) == eight[:4]
-    assert chosen(NAMES[::-1], "nut", 8, 0, {}) == eight
-    assert chosen(NAMES, "nut", 8, 1, {}) != eight
-    assert chosen(NAMES, "bolt", 8, 0, {}) != eight
+    eight = chosen(NAMES, "nut", 8, 0, None)
+    assert chosen(NAMES, "nut", 4, 0, None) == eight[:4]
+    assert chosen(NAMES[::-1], "nut", 8, 0, None) == eight
+    assert chosen(NAMES, "nut", 8, 1, None) != eight
+    assert chosen(NAMES, "bolt", 8, 0, None) != eight
     # A photograph more changes at most one of them.
-    assert len(set(chosen([*NAMES, "extra.png"], "nut", 8, 0, {})) - set(eight)) <= 1
+    assert len(set(chosen([*NAMES, "extra.png"], "nut", 8, 0, None)) - set(eight)) <= 1
 
 
 def test_a_fixed_list_goes_before(tmp_path: Path) -> None:
     file = tmp_path / "lists.txt"
-    file.write_text("# a comment\nnut\t0\t003.png\t001.png\n")
-    lists = read_lists(file)
-    assert chosen(NAMES, "nut", 2, 0, lists) == ["003.png", "001.png"]
-    assert chosen(NAMES, "nut", 2, 1, lists) == chosen(NAMES, "nut", 2, 1, {})
-    assert chosen([n.replace("png", "jpg") for n in NAMES], "nut", 1, 0, lists) == ["003.jpg"]
-    with pytest.raises(BenchmarkError, match="has 2 names, not 3"):
-        chosen(NAMES, "nut", 3, 0, lists)
+    file.write_text("# a comment\nnut\t0\t003.png\t001.png\t\n")
+    listed = read_lists(file)["nut", 0]
+    assert listed == ("003.png", "001.png")
+    assert chosen(NAMES, "nut", 2, 0, listed) == ["003.png", "001.png"]
+    assert chosen([n.replace("png", "jpg") for n in NAMES], "nut", 1, 0, listed[:1]) == ["003.jpg"]
     with pytest.raises(BenchmarkError, match=r"003\.png is on the support list of draw 0, but not in the dataset"):
-        chosen(NAMES[:3], "nut", 1, 0, lists)
-    file.write_text("nut 0 003.png\n")
-    with pytest.raises(BenchmarkError, match="line 1: expected a category, a draw and file names"):
-        read_lists(file)
+        chosen(NAMES[:3], "nut", 1, 0, listed)
+
+
+@pytest.mark.parametrize(
+    "line", ["nut 0 003.png", "nut\tfirst\t003.png", "nut\t0\ta.png\ta.png", "nut\t0\ta.png\t\tb.png"]
+)
+def test_a_line_that_is_no_list(tmp_path: Path, line: str) -> None:
+    (tmp_path / "lists.txt").write_text(line + "\n")
+    with pytest.raises(BenchmarkError, match="line 1: expected a category, a draw and different file names"):
+        read_lists(tmp_path / "lists.txt")
 
 
 def test_too_few_photographs() -> None:
     with pytest.raises(BenchmarkError, match="nut: expected 8 good training photographs, got 3"):
-        chosen(NAMES[:3], "nut", 8, 0, {})
+        chosen(NAMES[:3], "nut", 8, 0, None)
 
 
 def test_the_shipped_lists_are_those_the_names_give() -> None:
     lists = shipped_lists("mvtec")
     assert len(lists) == 15 * 3
     bottle = [f"{i:03d}.png" for i in range(209)]
-    assert list(lists["bottle", 1]) == chosen(bottle, "bottle", 8, 1, {})
+    assert list(lists["bottle", 1]) == chosen(bottle, "bottle", 8, 1, None)
     assert shipped_lists("folder") == {}
 
 

@@ -49,6 +49,8 @@ TINY: dict[str, dict[str, Any]] = {
     "foundad": {"image_size": 28, "epochs": 1, "depth": 1},
     "rad": {"image_size": 32},
     "super_add": {"image_size": 64, "tile": 64},
+    "winclip": {"image_size": 96, "backbone": "ViT-S-32-alt"},
+    "vfm": {"image_size": 32, "depth": 1},
 }
 # Too large to be fitted twice in a test.
 ONCE = {"draem", "dsr", "uninet", "efficient_ad_s", "efficient_ad_m"}
@@ -70,6 +72,8 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tiny(name: str, seed: int = 3) -> zoo.Method:
+    if name == "anomalib_winclip":
+        pytest.importorskip("open_clip")
     return zoo.create(name, seed=seed, **{"image_size": 64, **TINY[name.removeprefix("anomalib_")]})
 
 

@@ -1,0 +1,132 @@
+"""Which photographs of a dataset a job is fitted on and tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewshot_ad.benchmark.plan import DatasetPlan, Job
+from fewshot_ad.benchmark.support import by_hash, chosen
+from fewshot_ad.datasets import open_dataset
+from fewshot_ad.datasets.sample import Sample
+from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.images import Uint8Array, read_image
+from fewshot_ad.zoo import cards
+
+
+class Photographs(Sequence[Uint8Array]):
+    """Photographs read from disk when they are asked for, (H, W, 3) uint8 RGB each."""
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Photographs(self._samples[index])
+        return read_image(self._samples[index].path)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a category has for a job.
+
+    Attributes:
+        support: Photographs to fit on.
+        test: Photographs to predict.
+        labelled: Defective ones for supervised methods, none of which is tested.
+    """
+
+    support: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    labelled: tuple[Sample, ...] = ()
+
+
+def material(job: Job) -> dict[str, Material]:
+    """The photographs of each of a job's categories, fixed by their names.
+
+    Where a plan has a supervised method, half of the defective photographs with masks are reserved, by hash: it learns
+    from them, and no method of the plan is tested on them.
+
+    Raises:
+        BenchmarkError: There are not enough photographs.
+    """
+    grouped: dict[str, list[Sample]] = {category: [] for category in job.categories}
+    # Listed once: a large dataset takes seconds.
+    for sample in open_dataset(job.dataset.layout, job.dataset.root).samples():
+        if sample.category in grouped:
+            grouped[sample.category].append(sample)
+    listed = job.listed or (None,) * len(job.categories)
+    return {
+        category: _material(job, category, samples, names)
+        for (category, samples), names in zip(grouped.items(), listed, strict=True)
+    }
+
+
+def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequence[str] | None) -> Material:
+    def name(sample: Sample) -> str:
+        return sample_name(sample, job.dataset.root)
+
+    good = _by_name(samples, job.dataset.root)
+    if job.shots == "full":
+        support = list(good.values())
+    else:
+        support = [good[n] for n in chosen(list(good), category, job.shots, job.draw, listed)]
+    test = [sample for sample in samples if sample.split == "test"]
+    healthy = by_hash([s for s in test if s.label == 0], name, f"{category}/test")
+    defective = by_hash([s for s in test if s.label == 1], name, f"{category}/test")
+    labelled: list[Sample] = []
+    if job.reserve:
+        labelled = [s for s in defective if s.has_mask][::2]
+        defective = _without(defective, labelled)
+    if job.noise > 0:
+        count = round(job.noise * len(support))
+        drawn = by_hash(defective, name, f"{category}/noise/{job.draw}")[:count]
+        if len(drawn) < count or count == 0:
+            raise BenchmarkError(
+                f"{category}: expected at least one defective photograph for the support set, of which there are "
+                f"{len(defective)}; {100 * job.noise:g}% of {len(support)} are {count}."
+            )
+        support[-count:] = drawn
+        defective = _without(defective, drawn)
+    limit = job.protocol.test_limit
+    if cards()[job.method.baseline].supervision != "labelled defects":
+        labelled = []
+    return Material(tuple(support), (*healthy[:limit], *defective[:limit]), tuple(labelled))
+
+
+def _without(samples: Sequence[Sample], taken: Sequence[Sample]) -> list[Sample]:
+    gone = {sample.path for sample in taken}
+    return [sample for sample in samples if sample.path not in gone]
+
+
+def source_samples(plan: DatasetPlan) -> list[Sample]:
+    """All good training photographs of a dataset's categories."""
+    dataset = open_dataset(plan.layout, plan.root)
+    wanted = set(plan.categories or dataset.categories)
+    return [s for s in dataset.samples(split="train") if s.label == 0 and s.category in wanted]
+
+
+def good_names(layout: str, root: Path) -> dict[str, list[str]]:
+    """The names of all good training photographs, by category, as support lists have them."""
+    grouped: dict[str, list[Sample]] = {}
+    for sample in open_dataset(layout, root).samples(split="train"):
+        grouped.setdefault(sample.category, []).append(sample)
+    return {category: list(_by_name(samples, root)) for category, samples in grouped.items()}
+
+
+def _by_name(samples: Sequence[Sample], root: Path) -> dict[str, Sample]:
+    good = [sample for sample in samples if sample.split == "train" and sample.label == 0]
+    # Most datasets have all good photographs of a category in one folder; lists then have bare file names.
+    bare = {sample.path.name: sample for sample in good}
+    whole = {sample_name(sample, root): sample for sample in good}
+    return dict(sorted((bare if len(bare) == len(good) else whole).items()))
+
+
+def sample_name(sample: Sample, root: Path) -> str:
+    """Path of a photograph below its dataset's folder, with forward slashes."""
+    return sample.path.relative_to(root).as_posix()
