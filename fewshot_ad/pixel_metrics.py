@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -30,9 +31,11 @@ from fewshot_ad.metrics import (
     Float64Array,
     Interval,
     Levels,
+    SaturatedRegion,
     area_up_to,
     percentile_interval,
     region_weights,
+    spro,
 )
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
@@ -209,6 +212,25 @@ def _keys(heat: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
 def _value(key: npt.NDArray[np.uint32]) -> float:
     bits = np.where(key >> 31, key ^ np.uint32(1 << 31), ~key).astype(np.uint32)
     return float(bits.view(np.float32)[0])
+
+
+def pro(predicted: Sequence[BoolArray], masks: Sequence[BoolArray]) -> float:
+    """Per-region overlap at one threshold: the share of each connected defect that is found, averaged over all.
+
+    Args:
+        predicted: (H, W) bool, True = said to be defective; one a photograph.
+        masks: (H, W) bool, True = defect.
+
+    Returns:
+        0..1; NaN without a defect.
+
+    Source: Bergmann et al. 2021 (MVTec AD), section 4.1.
+    """
+    regions = []
+    for mask in masks:
+        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+        regions.append([SaturatedRegion(labels == label, 1.0, relative=True) for label in range(1, count)])
+    return spro(predicted, regions)
 
 
 def bootstrap_au_pro(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.metrics import at_threshold, au_pro, aupr, auroc, f1_max, iou
-from fewshot_ad.pixel_metrics import PixelFigures, PixelMetrics, bootstrap_au_pro
+from fewshot_ad.pixel_metrics import PixelFigures, PixelMetrics, bootstrap_au_pro, pro
 
 Maps = list[np.ndarray]
 SIDE, PHOTOGRAPHS = 64, 24
@@ -281,3 +281,12 @@ def test_bootstrap_of_au_pro_needs_a_defect_and_a_good_pixel() -> None:
     heat = np.zeros((4, 4))
     assert np.isnan(bootstrap_au_pro([heat], [heat > 0])).all()
     assert np.isnan(bootstrap_au_pro([heat], [heat == 0])).all()
+
+
+def test_pro_averages_over_regions_not_over_pixels() -> None:
+    mask, said = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+    mask[0:10, 0:10] = mask[15:17, 15:17] = True
+    said[0:5, 0:10] = said[15, 15] = said[19, 0] = True
+    good = np.zeros((20, 20), bool)
+    assert pro([said, said], [mask, good]) == pytest.approx((50 / 100 + 1 / 4) / 2)
+    assert np.isnan(pro([said], [good]))

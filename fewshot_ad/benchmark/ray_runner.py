@@ -23,7 +23,8 @@ def on_ray(
     """A runner on Ray.
 
     The datasets must lie at the same paths on all nodes. A job whose worker or node is lost runs again elsewhere; its
-    result is appended once, by this process, whichever attempt gave it.
+    result is appended once, by this process, whichever attempt gave it. `cpus` limits OpenCV and torch; OpenVINO takes
+    the node's processors all the same, so times compare only where a node has one job at a time.
 
     Args:
         address: Of an existing cluster, as `ray.init` takes it (`auto`, `ray://host:10001`); None starts a local one
