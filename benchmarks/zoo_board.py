@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from fewshot_ad.benchmark import record, tables
-from fewshot_ad.benchmark.plan import read_plan
+from fewshot_ad.benchmark.plan_file import read_plan
 from fewshot_ad.benchmark.published import published
 from fewshot_ad.benchmark.report import write_report
 from fewshot_ad.benchmark.run import processes, run_plan

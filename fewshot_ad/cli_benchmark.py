@@ -69,7 +69,7 @@ def run(
 ) -> None:
     """Do what a plan asks for and what is not on record yet; start it again after any interruption."""
     with reported_errors(as_json):
-        from fewshot_ad.benchmark.plan import read_plan
+        from fewshot_ad.benchmark.plan_file import read_plan
         from fewshot_ad.benchmark.run import pending, run_plan
 
         made = read_plan(plan)
@@ -133,7 +133,7 @@ def report(
     with reported_errors(as_json):
         from fewshot_ad.benchmark import record as ledger
         from fewshot_ad.benchmark import tables
-        from fewshot_ad.benchmark.plan import read_plan
+        from fewshot_ad.benchmark.plan_file import read_plan
         from fewshot_ad.benchmark.published import published
         from fewshot_ad.benchmark.report import write_report
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
-from fewshot_ad.memory_bank import Origin, Progress, normalise
+from fewshot_ad.memory_bank import Origin, Progress
+from fewshot_ad.nearest import normalise
 from fewshot_ad.scoring import ScoringConfig
 from fewshot_ad.support import SupportImage, View
 

@@ -12,7 +12,8 @@ from openvino import opset13 as ops
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import OpenVINOEngine, Requests
 from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import MemoryBank, nearest_graph, searches_in_bf16
+from fewshot_ad.memory_bank import MemoryBank
+from fewshot_ad.nearest import nearest_graph, searches_in_bf16
 
 
 class OnePass:
@@ -20,7 +21,7 @@ class OnePass:
 
     Two compiled models in turn hand each other the processor, which costs nearly a millisecond an inspection
     (`benchmarks/levers.py`). The scores are the same up to rounding: to 1e-3 of the distances in
-    float32; in bfloat16 to 2^-9 of the embeddings' lengths, see `memory_bank.nearest_graph`.
+    float32; in bfloat16 to 2^-9 of the embeddings' lengths, see `nearest.nearest_graph`.
 
     Args:
         encoder: An encoder on OpenVINO, see `OnePass.fits`.

@@ -16,7 +16,8 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
 from fewshot_ad.inspection import Inspection, MapScale, Region
-from fewshot_ad.memory_bank import METRICS, MemoryBank, Metric, normalise, to_distance
+from fewshot_ad.memory_bank import MemoryBank
+from fewshot_ad.nearest import METRICS, Metric, normalise, to_distance
 from fewshot_ad.one_pass import OnePass
 
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]

@@ -12,8 +12,9 @@ import numpy as np
 from fewshot_ad.defects import random_defect
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
-from fewshot_ad.memory_bank import NearestSearch, Progress, normalise, to_distance
+from fewshot_ad.memory_bank import Progress
 from fewshot_ad.metrics import auroc
+from fewshot_ad.nearest import NearestSearch, normalise, to_distance
 from fewshot_ad.pose import TURNED, turned_parts
 from fewshot_ad.scoring import ScoringConfig, patch_weights, top_mean
 from fewshot_ad.support import SupportImage, View, ViewsSpec, parse_views

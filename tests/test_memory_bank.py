@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot_ad.errors import NotEnrolledError
-from fewshot_ad.memory_bank import MemoryBank, Origin, greedy_coreset, jl_projection, normalise
+from fewshot_ad.memory_bank import MemoryBank, Origin, greedy_coreset, jl_projection
+from fewshot_ad.nearest import normalise
 
 
 def origin(n: int) -> Origin:

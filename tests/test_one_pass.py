@@ -8,7 +8,7 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import OpenVINOEngine, has_bf16
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.images import Geometry
-from fewshot_ad.memory_bank import normalise
+from fewshot_ad.nearest import normalise
 from fewshot_ad.one_pass import OnePass
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")

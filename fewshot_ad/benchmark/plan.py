@@ -1,16 +1,14 @@
-"""The plan of a benchmark: methods x datasets x categories x shots x draws, from YAML, and the jobs it makes."""
+"""The plan of a benchmark: methods x datasets x categories x shots x draws, and the jobs it makes."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
-
-import yaml
 
 from fewshot_ad.benchmark.record import Shots
 from fewshot_ad.benchmark.support import Lists, read_lists, shipped_lists
@@ -249,153 +247,3 @@ def _listed(lists: Lists, category: str, shots: Shots, draw: int) -> tuple[str, 
     if len(names) < shots:
         raise BenchmarkError(f"{category}: the support list of draw {draw} has {len(names)} names, not {shots}.")
     return names[:shots]
-
-
-def read_plan(path: Path) -> Plan:
-    """Read a plan; paths in it are relative to its own folder.
-
-    Raises:
-        BenchmarkError: It is missing, no YAML, or says something that no plan can say.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BenchmarkError(
-            f"expected a plan at {path}, cannot read it ({error.strerror}). Check the path."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{path}: expected YAML, got something else ({str(error).splitlines()[0]}).") from error
-    return parse_plan(content, path.parent)
-
-
-def parse_plan(content: Any, folder: Path) -> Plan:
-    """The same from what YAML gave.
-
-    Args:
-        content: The plan.
-        folder: What its paths are relative to.
-    """
-    _known(content, "the plan", ("name", "methods", "datasets", "shots", "draws", "settings", "seed", "protocol"))
-    methods = tuple(_method(name, entry) for name, entry in _entries(content, "methods"))
-    datasets = {name: _dataset(name, entry, folder) for name, entry in _entries(content, "datasets")}
-    shots = content.get("shots", [2, 4, 8])
-    known = isinstance(shots, list) and shots and all(s == "full" or _count(s) for s in shots)
-    if not known or len(set(shots)) < len(shots):
-        raise BenchmarkError(f"shots: expected a list of different whole numbers and `full`, got {shots!r}.")
-    draws, seed = content.get("draws", 3), content.get("seed", 0)
-    if not _count(draws) or draws == 0:
-        raise BenchmarkError(f"draws: expected a whole number from 1 up, got {draws!r}.")
-    if not _count(seed):
-        raise BenchmarkError(f"seed: expected a whole number, got {seed!r}.")
-    settings = _settings(content.get("settings", ["few-shot"]), datasets)
-    if 0 in shots and any(name != "transfer" for name, _ in settings):
-        raise BenchmarkError("shots: 0 photographs of a product are for the setting `transfer` only.")
-    return Plan(
-        str(content.get("name", "Benchmark")),
-        methods,
-        tuple(datasets.values()),
-        tuple(shots),
-        draws,
-        settings,
-        seed,
-        _protocol(content.get("protocol", {})),
-    )
-
-
-def _method(name: str, entry: Any) -> MethodPlan:
-    from fewshot_ad.zoo import cards, options
-
-    entry = {} if entry is None else entry
-    _known(entry, f"methods: {name}", ("baseline", "options"))
-    baseline, chosen = entry.get("baseline", name), entry.get("options", {})
-    if baseline not in cards():
-        raise BenchmarkError(f"methods: {name}: expected a baseline among {sorted(cards())}, got {baseline!r}.")
-    _known(chosen, f"methods: {name}: options", tuple(options(baseline)))
-    return MethodPlan(name, baseline, chosen)
-
-
-def _dataset(name: str, entry: Any, folder: Path) -> DatasetPlan:
-    from fewshot_ad.datasets import dataset_cards
-
-    _known(entry, f"datasets: {name}", ("layout", "root", "categories", "support"))
-    layout = entry.get("layout", name)
-    if layout not in dataset_cards():
-        raise BenchmarkError(f"datasets: {name}: expected a layout among {sorted(dataset_cards())}, got {layout!r}.")
-    if "root" not in entry:
-        raise BenchmarkError(f"datasets: {name}: expected `root`, the folder of the local copy, got none.")
-    categories = entry.get("categories", [])
-    if not isinstance(categories, list) or len(set(map(str, categories))) < len(categories):
-        raise BenchmarkError(f"datasets: {name}: expected a list of different categories, got {categories!r}.")
-    support = entry.get("support")
-    return DatasetPlan(
-        name,
-        layout,
-        # Whole, since a worker on another machine has another working folder.
-        (folder / str(entry["root"])).resolve(),
-        tuple(str(c) for c in categories),
-        None if support is None else (folder / str(support)).resolve(),
-    )
-
-
-def _settings(entry: Any, datasets: Mapping[str, DatasetPlan]) -> tuple[tuple[Setting, Mapping[str, Any]], ...]:
-    allowed = {"noisy": ("noise",), "continual": ("replay",), "transfer": ("source",)}
-    made: list[tuple[Setting, Mapping[str, Any]]] = []
-    for item in entry if isinstance(entry, list) else [entry]:
-        if isinstance(item, dict) and len(item) == 1:
-            name, options = next(iter(item.items()))
-        else:
-            name, options = item, {}
-        if not isinstance(name, str) or name not in SETTINGS or name == "full-shot":
-            wanted = [s for s in SETTINGS if s != "full-shot"]
-            raise BenchmarkError(f"settings: expected {wanted}, got {name!r}. For full-shot give shots: [full].")
-        options = {} if options is None else options
-        _known(options, f"settings: {name}", allowed.get(name, ()))
-        noise = options.get("noise", 0)
-        if name == "noisy" and not (isinstance(noise, (int, float)) and 0 < noise < 1):
-            raise BenchmarkError(
-                "settings: noisy: expected `noise`, the share of defective support photographs, between 0 and 1, got "
-                f"{noise!r}."
-            )
-        if not _count(options.get("replay", 0)):
-            raise BenchmarkError(
-                f"settings: continual: expected a whole number to `replay`, got {options['replay']!r}."
-            )
-        if name == "transfer":
-            source = str(options.get("source"))
-            if source not in datasets:
-                raise BenchmarkError(f"settings: transfer: expected `source` among {sorted(datasets)}, got {source}.")
-            options = {"source": datasets[source]}
-        made.append((name, options))
-    if not made:
-        raise BenchmarkError("settings: expected at least one, got none.")
-    return tuple(made)
-
-
-def _protocol(entry: Any) -> Protocol:
-    names = tuple(f.name for f in dataclasses.fields(Protocol))
-    _known(entry, "protocol", names)
-    for name, value in entry.items():
-        size = name in ("test_limit", "pixel_side")
-        if not ((_count(value) and (value or not size)) or (size and value is None)):
-            wanted = "a whole number from 1 up, or null" if size else "a whole number"
-            raise BenchmarkError(f"protocol: {name}: expected {wanted}, got {value!r}.")
-    return Protocol(**entry)
-
-
-def _entries(content: Mapping[str, Any], name: str) -> Sequence[tuple[str, Any]]:
-    entries = content.get(name)
-    if not isinstance(entries, dict) or not entries:
-        raise BenchmarkError(f"{name}: expected at least one, by name, got {entries!r}.")
-    return [(str(key), value) for key, value in entries.items()]
-
-
-def _known(entry: Any, where: str, names: Sequence[str]) -> None:
-    if not isinstance(entry, dict):
-        raise BenchmarkError(f"{where}: expected names and values, got {entry!r}.")
-    unknown = sorted(set(map(str, entry)) - set(names))
-    if unknown:
-        raise BenchmarkError(f"{where}: expected {sorted(names)}, got {unknown}.")
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

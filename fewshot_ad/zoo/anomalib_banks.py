@@ -106,11 +106,13 @@ def padim(
     backbone: str = "resnet18",
     weights: str | None = None,
     stages: Sequence[int] = (1, 2, 3),
-    features: int = 100,
+    features: int | None = None,
     batch_size: int = 32,
 ) -> Method:
     """PaDiM. Source: Defard et al. 2021, section IV: 100 random features of ResNet-18, 550 of WideResNet-50."""
     network = timm_name(backbone, weights)
+    if features is None:
+        features = 550 if backbone.startswith("wide_resnet50_2") else 100
 
     def build(_: Path) -> Any:
         from anomalib.models import Padim
@@ -127,7 +129,8 @@ def padim(
         "Akcay et al. 2022, Anomalib: A Deep Learning Library for Anomaly Detection, ICIP",
         2022,
         "distribution",
-        "lite0 with ImageNet's weights in place of ResNet-18: the shipped resnet18 has no last stage. No centre crop.",
+        "lite0 with ImageNet's weights in place of ResNet-18: the shipped resnet18 has no last stage. No centre crop. "
+        "anomalib's score ends at exactly 1, so photographs far from all good ones tie.",
         maps=False,
         trains=False,
     )

@@ -26,6 +26,7 @@ _TEXTURES = "Generated textures in place of the Describable Textures Dataset, wh
         2021,
         "synthetic anomalies",
         "No pretrained weights, as in the paper. " + _TEXTURES,
+        needs_internet=False,
     )
 )
 def draem(

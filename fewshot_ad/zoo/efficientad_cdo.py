@@ -151,7 +151,7 @@ class EfficientAdCdo:
                 + imitated[3:].square().mean()
                 + cdo_loss(wanted[1:2], imitated[1:2], cells, self.gamma, self.margin)
                 + F.mse_loss(guessed, wanted[2:])
-                + F.mse_loss(followed[2:3], guessed.detach())
+                + F.mse_loss(followed[2:3], guessed)
             )
             optimiser.zero_grad()
             loss.backward()

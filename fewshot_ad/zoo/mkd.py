@@ -148,7 +148,7 @@ class MKD:
                         shaken = batch + self._noise * torch.randn(batch.shape, generator=generator)
                     shaken = shaken.clone().requires_grad_()
                     loss = discrepancy(self._source(shaken), cloner(shaken), self._direction).sum()
-                    gradient += torch.autograd.grad(loss, shaken)[0][0].abs().amax(0) / self._gradients
+                    gradient += torch.autograd.grad(loss, shaken)[0][0].abs().sum(0) / self._gradients
             heat = cv2.GaussianBlur(gradient.numpy(), (0, 0), self._sigma, borderType=cv2.BORDER_REFLECT_101)
             return score, cv2.morphologyEx(heat, cv2.MORPH_OPEN, self._element).astype(np.float32)
 
@@ -190,7 +190,7 @@ def mkd(
     steps: int = 500,
     batch_size: int = 16,
     learning_rate: float = 1e-3,
-    direction: float = 0.5,
+    direction: float = 2.0,
     gradients: int = 1,
     noise: float = 0.1,
     sigma: float = 4.0,
@@ -208,7 +208,7 @@ def mkd(
         steps: Training steps.
         batch_size: Photographs a step, at most.
         learning_rate: Adam's.
-        direction: lambda, the weight of the angles.
+        direction: lambda, the weight of the angles. The authors' code weighs the distances by 0.5 and the angles by 1.
         gradients: 1 for the plain gradient; more for SmoothGrad, the mean over that many noisy copies.
         noise: Standard deviation of that noise, of values in 0..1.
         sigma: Standard deviation of the map's smoothing, in pixels of the input.

@@ -11,7 +11,8 @@ import torch
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import NearestSearch, Progress
+from fewshot_ad.memory_bank import Progress
+from fewshot_ad.nearest import NearestSearch
 from fewshot_ad.support import ViewsSpec
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
 from fewshot_ad.zoo.shots import Chain, fitted, joined, read_views, shots, shown_patches, smoothed
@@ -75,6 +76,7 @@ class Spade:
                 if len(gallery.pixels[at]):
                     search = NearestSearch(gallery.pixels[at].astype(np.float32), lasting=False)
                     np.minimum(nearest, search(queries), out=nearest)
+            # The root of eq. 3: the same order of patches, and distances add up when the map is smoothed.
             grid = np.sqrt(np.maximum(nearest, 0)).reshape(grids.shape[1:3])
             return float(squared[similar].mean()), smoothed(grid, self._side, self._sigma)
 

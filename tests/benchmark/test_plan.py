@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fewshot_ad.benchmark.plan import parse_plan, read_plan
+from fewshot_ad.benchmark.plan_file import parse_plan, read_plan
 from fewshot_ad.errors import BenchmarkError
 
 

@@ -19,7 +19,8 @@ import pytest
 from fewshot_ad import metrics
 from fewshot_ad.benchmark import record as ledger
 from fewshot_ad.benchmark.job import Outcome
-from fewshot_ad.benchmark.plan import Job, Plan, parse_plan
+from fewshot_ad.benchmark.plan import Job, Plan
+from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import in_process, pending, processes, run_plan, shares
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.test_plan import content

@@ -169,3 +169,19 @@ def test_without_anomalib_the_cards_remain_and_the_error_names_the_extra(monkeyp
     assert zoo.cards()["anomalib_padim"].licence == "Apache-2.0"
     with pytest.raises(ZooError, match=r"fewshot-ad\[zoo\]"):
         zoo.create("anomalib_padim")
+
+
+def test_cflow_does_not_measure_a_photograph_by_itself() -> None:
+    from fewshot_ad.zoo.anomalib_flows import _SupportScale
+
+    scale = _SupportScale(2)
+    good = [torch.linspace(-1, 0, 16), torch.linspace(-1, 0, 4)]
+    heat = scale(good, [4, 2], [4, 2], (8, 8))
+    scale.learning = False
+    # As likely everywhere as the likeliest place of the support, and unlikely everywhere.
+    fine = scale([torch.zeros(16), torch.zeros(4)], [4, 2], [4, 2], (8, 8))
+    bad = scale([torch.full((16,), -9.0), torch.full((4,), -9.0)], [4, 2], [4, 2], (8, 8))
+    assert heat.shape == (1, 8, 8)
+    assert float(fine.max()) == pytest.approx(0)
+    assert float(bad.min()) > 1.99
+    assert 0 < float(heat.max()) < float(bad.min())

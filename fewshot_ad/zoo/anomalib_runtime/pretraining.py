@@ -14,6 +14,7 @@ from torch.nn import functional
 from fewshot_ad.encoder.pyramid import read_state_dict
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.zoo.anomalib_textures import generated_pictures
+from fewshot_ad.zoo.pdn import BORDER, targets
 from fewshot_ad.zoo.tensors import Backbone, to_batch
 
 PICTURES = 64
@@ -62,8 +63,9 @@ def distil_teacher(teacher: nn.Module, steps: int, side: int, seed: int) -> None
     target = Backbone("resnet18", (2, 3))
     pictures = to_batch(generated_pictures(PICTURES, side, seed), side)
     with torch.no_grad():
-        size = teacher(pictures[:1]).shape[-2:]
-        aims = torch.cat([_joined(target(pictures[i : i + BATCH]), size) for i in range(0, PICTURES, BATCH)])
+        # The network without padding looks at the middle: its first cell is the fifth of a grid of stride 4.
+        aims = torch.cat([targets(target, pictures[i : i + 1]) for i in range(PICTURES)])
+        aims = aims[..., BORDER:-BORDER, BORDER:-BORDER]
     aims = (aims - aims.mean((0, 2, 3), keepdim=True)) / aims.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
     optimiser = torch.optim.Adam(teacher.parameters(), lr=1e-4, weight_decay=1e-5)
     rng = np.random.default_rng([seed, 31])
@@ -74,10 +76,6 @@ def distil_teacher(teacher: nn.Module, steps: int, side: int, seed: int) -> None
         loss.backward()
         optimiser.step()
     teacher.requires_grad_(False)
-
-
-def _joined(features: list[torch.Tensor], size: torch.Size) -> torch.Tensor:
-    return torch.cat([functional.interpolate(f, size=size, mode="bilinear") for f in features], 1)
 
 
 def pretrain_latent(model: DiscreteLatentModel, steps: int, side: int, seed: int) -> None:
