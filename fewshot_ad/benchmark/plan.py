@@ -169,10 +169,11 @@ class Plan:
     def jobs(self) -> Iterator[Job]:
         """All jobs, the categories of one method and draw together; reads the datasets' folders.
 
-        A dataset is not transferred to itself.
+        A dataset is not transferred to itself, and noise that comes to no photograph of a support set, or to all, is
+        left out.
 
         Raises:
-            BenchmarkError: A category or support list is not there, or noise comes to no photograph.
+            BenchmarkError: A category or support list is not there, or noise leaves nothing to do.
         """
         from fewshot_ad.datasets import open_dataset
         from fewshot_ad.zoo import cards
@@ -192,7 +193,7 @@ class Plan:
                 if source is not None and (source.layout, source.root) == (dataset.layout, dataset.root):
                     continue
                 groups = [categories] if setting in ("unified", "continual") else [(c,) for c in categories]
-                for shots in self.shots:
+                for shots in _with_noise(self.shots, options):
                     for method in self.methods:
                         for draw in range(self.draws):
                             for group in groups:
@@ -217,12 +218,6 @@ class Plan:
     ) -> Job:
         if setting == "few-shot" and shots == "full":
             setting = "full-shot"
-        noise = float(options.get("noise", 0.0))
-        if noise and shots != "full" and round(noise * shots) in (0, shots):
-            raise BenchmarkError(
-                f"settings: noisy: {100 * noise:g}% of {shots} photographs are {round(noise * shots)}. Expected some, "
-                "and some good ones: take other shots, or another noise."
-            )
         return Job(
             method,
             dataset,
@@ -232,12 +227,24 @@ class Plan:
             draw,
             self.seed + draw,
             self.protocol,
-            noise=noise,
+            noise=float(options.get("noise", 0.0)),
             replay=int(options.get("replay", 0)),
             source=options.get("source"),
             listed=listed,
             reserve=reserve,
         )
+
+
+def _with_noise(all_shots: tuple[Shots, ...], options: Mapping[str, Any]) -> list[Shots]:
+    """The shots of which a share of noise is at least one photograph, and not all."""
+    noise = float(options.get("noise", 0.0))
+    some = [s for s in all_shots if noise == 0 or s == "full" or 0 < round(noise * s) < s]
+    if not some:
+        raise BenchmarkError(
+            f"settings: noisy: {100 * noise:g}% of {list(all_shots)} photographs are none, or all. Take other shots, "
+            "or another noise."
+        )
+    return some
 
 
 def _listed(lists: Lists, category: str, shots: Shots, draw: int) -> tuple[str, ...] | None:

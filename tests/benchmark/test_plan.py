@@ -108,8 +108,10 @@ def test_another_support_list_is_another_question(dataset: Path, mean_baseline: 
 def test_noise_that_comes_to_nothing_or_all(dataset: Path, mean_baseline: str) -> None:
     for shots, noise in ((2, 0.1), (1, 0.9)):
         made = parse_plan(content(dataset, settings=[{"noisy": {"noise": noise}}], shots=[shots]), Path())
-        with pytest.raises(BenchmarkError, match="take other shots, or another noise"):
+        with pytest.raises(BenchmarkError, match="Take other shots, or another noise"):
             list(made.jobs())
+    made = parse_plan(content(dataset, settings=[{"noisy": {"noise": 0.3}}], shots=[1, 4, "full"]), Path())
+    assert {job.shots for job in made.jobs()} == {4, "full"}
 
 
 def test_a_dataset_is_not_transferred_to_itself(dataset: Path, mean_baseline: str) -> None:
