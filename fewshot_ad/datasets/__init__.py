@@ -1,23 +1,8 @@
 """Readers of public inspection datasets in their published layouts."""
 
-from fewshot_ad.datasets import (
-    btad,
-    dagm,
-    deep_pcb,
-    elpv,
-    folder,
-    kolektor_sdd,
-    kolektor_sdd2,
-    magnetic_tile,
-    manifest,
-    mpdd,
-    mvtec_3d,
-    mvtec_ad,
-    mvtec_ad_2,
-    mvtec_loco,
-    real_iad,
-    visa,
-)
+import importlib
+import pkgutil
+
 from fewshot_ad.datasets.card import Archive, Counts, DatasetCard, dataset, dataset_cards
 from fewshot_ad.datasets.checking import CheckReport, check
 from fewshot_ad.datasets.downloading import download
@@ -25,25 +10,9 @@ from fewshot_ad.datasets.opening import Dataset, open_dataset
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 from fewshot_ad.errors import DatasetError
 
-# Importing a reader registers it.
-_READERS = (
-    btad,
-    dagm,
-    deep_pcb,
-    elpv,
-    folder,
-    kolektor_sdd,
-    kolektor_sdd2,
-    magnetic_tile,
-    manifest,
-    mpdd,
-    mvtec_3d,
-    mvtec_ad,
-    mvtec_ad_2,
-    mvtec_loco,
-    real_iad,
-    visa,
-)
+# Every file of this folder that has a reader registers it when it is imported.
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "GOOD",
