@@ -21,22 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.metrics import (
-    BoolArray,
-    Float64Array,
-    Interval,
-    Levels,
-    SaturatedRegion,
-    area_up_to,
-    percentile_interval,
-    region_weights,
-    spro,
-)
+from fewshot_ad.metrics import BoolArray, Float64Array, Interval, Levels, percentile_interval
+from fewshot_ad.region_overlap import SaturatedRegion, area_up_to, region_weights, saturated_weights
 
 IntArray: TypeAlias = npt.NDArray[np.int64]
 _PAGES = 1 << 16
@@ -105,12 +95,33 @@ class PixelMetrics:
         heat, truth = np.asarray(anomaly_map), np.asarray(mask).astype(bool)
         if heat.ndim != 2 or heat.shape != truth.shape:
             raise BenchmarkError(f"expected an (H, W) map and a mask of its size, got {heat.shape} and {truth.shape}.")
+        self._count(heat, truth, *(region_weights(truth) if truth.any() else (np.empty(0), 0)))
+
+    def add_saturated(self, anomaly_map: npt.NDArray[Any], defects: Sequence[SaturatedRegion]) -> None:
+        """Count a photograph of whose defects a part is enough; `au_pro` and `au_pro_05` become saturated ones.
+
+        Args:
+            anomaly_map: As of `add`.
+            defects: They may overlap; none of a good photograph. For all photographs or for none: a connected region
+                and a defect are not of one kind.
+
+        Raises:
+            BenchmarkError: As of `add`.
+
+        Source: Bergmann et al. 2022 (MVTec LOCO AD), section 4.
+        """
+        heat = np.asarray(anomaly_map)
+        if heat.ndim != 2:
+            raise BenchmarkError(f"expected an (H, W) map, got {heat.shape}.")
+        weights, truth = saturated_weights(heat, defects)
+        self._count(heat, truth, weights[truth], len(defects))
+
+    def _count(self, heat: npt.NDArray[Any], truth: BoolArray, weights: Float64Array, regions: int) -> None:
         # In blocks, so that what is needed for a moment stays small for large maps, too.
         flat = heat.reshape(-1)
         blocks = [slice(start, start + _BLOCK) for start in range(0, flat.size, _BLOCK)]
         keys = np.concatenate([_keys(flat[block]) for block in blocks]) if blocks else np.empty(0, np.uint32)
         inside = keys[truth.reshape(-1)]
-        weights, regions = region_weights(truth) if len(inside) else (np.empty(0), 0)
         self._photographs += 1
         self._regions += regions
         for block in blocks:
@@ -212,25 +223,6 @@ def _keys(heat: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
 def _value(key: npt.NDArray[np.uint32]) -> float:
     bits = np.where(key >> 31, key ^ np.uint32(1 << 31), ~key).astype(np.uint32)
     return float(bits.view(np.float32)[0])
-
-
-def pro(predicted: Sequence[BoolArray], masks: Sequence[BoolArray]) -> float:
-    """Per-region overlap at one threshold: the share of each connected defect that is found, averaged over all.
-
-    Args:
-        predicted: (H, W) bool, True = said to be defective; one a photograph.
-        masks: (H, W) bool, True = defect.
-
-    Returns:
-        0..1; NaN without a defect.
-
-    Source: Bergmann et al. 2021 (MVTec AD), section 4.1.
-    """
-    regions = []
-    for mask in masks:
-        count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-        regions.append([SaturatedRegion(labels == label, 1.0, relative=True) for label in range(1, count)])
-    return spro(predicted, regions)
 
 
 def bootstrap_au_pro(

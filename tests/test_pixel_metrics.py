@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.metrics import at_threshold, au_pro, aupr, auroc, f1_max, iou
-from fewshot_ad.pixel_metrics import PixelFigures, PixelMetrics, bootstrap_au_pro, pro
+from fewshot_ad.metrics import at_threshold, aupr, auroc, f1_max, iou
+from fewshot_ad.pixel_metrics import PixelFigures, PixelMetrics, bootstrap_au_pro
+from fewshot_ad.region_overlap import SaturatedRegion, au_pro, au_spro
 
 Maps = list[np.ndarray]
 SIDE, PHOTOGRAPHS = 64, 24
@@ -283,10 +284,22 @@ def test_bootstrap_of_au_pro_needs_a_defect_and_a_good_pixel() -> None:
     assert np.isnan(bootstrap_au_pro([heat], [heat == 0])).all()
 
 
-def test_pro_averages_over_regions_not_over_pixels() -> None:
-    mask, said = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
-    mask[0:10, 0:10] = mask[15:17, 15:17] = True
-    said[0:5, 0:10] = said[15, 15] = said[19, 0] = True
-    good = np.zeros((20, 20), bool)
-    assert pro([said, said], [mask, good]) == pytest.approx((50 / 100 + 1 / 4) / 2)
-    assert np.isnan(pro([said], [good]))
+@pytest.mark.parametrize("limit", [0.3, 0.05])
+def test_saturated_figures_are_the_exact_ones(limit: float) -> None:
+    rng = np.random.default_rng(8)
+    maps, defects = [], []
+    for _ in range(6):
+        first, second = np.zeros((60, 60), bool), np.zeros((60, 60), bool)
+        first[5:20, 8:30] = second[15:30, 20:40] = True
+        maps.append(np.where(first, rng.normal(1, 1, first.shape), rng.normal(0, 1, first.shape)))
+        defects.append([SaturatedRegion(first, 40), SaturatedRegion(second, 0.3, relative=True)])
+    maps.append(rng.normal(0, 1, (60, 60)))
+    defects.append([])
+    streamed = PixelMetrics()
+    for heat, regions in zip(maps, defects, strict=True):
+        streamed.add_saturated(heat, regions)
+    figures = streamed.result()
+    assert (figures.au_pro if limit == 0.3 else figures.au_pro_05) == pytest.approx(
+        au_spro(maps, defects, limit), abs=1e-4
+    )
+    assert (figures.n_photographs, figures.n_regions) == (7, 12)

@@ -60,6 +60,8 @@ FIGURES = (
     Figure("pixel_f1_max", "Pixel F1-max"),
     Figure("au_pro", "AU-PRO"),
     Figure("au_pro_05", "AU-PRO to 5%"),
+    Figure("au_spro", "AU-sPRO"),
+    Figure("au_spro_05", "AU-sPRO to 5%"),
     Figure("precision", "Precision"),
     Figure("recall", "Recall"),
     Figure("balanced_accuracy", "Balanced accuracy"),

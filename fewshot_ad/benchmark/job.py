@@ -22,10 +22,11 @@ from fewshot_ad.benchmark.overlays import Overlays
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.benchmark.support import list_hash
-from fewshot_ad.datasets.sample import Sample
+from fewshot_ad.datasets.sample import BoolArray, Sample
 from fewshot_ad.errors import BenchmarkError, ImageError
 from fewshot_ad.images import Float32Array, read_image
 from fewshot_ad.pixel_metrics import PixelMetrics
+from fewshot_ad.region_overlap import SaturatedRegion
 from fewshot_ad.zoo import Labelled, Method, create
 
 LIBRARIES = ("fewshot-ad", "numpy", "opencv-python-headless", "openvino", "torch", "timm", "anomalib", "ultralytics")
@@ -75,7 +76,8 @@ def measured(
     job: Job, category: str, method: Method, part: Material, support: Sequence[Sample], fit_s: float
 ) -> Outcome:
     """Predict a category's test photographs and put everything on record."""
-    pixels = PixelMetrics()
+    pixels, saturated = PixelMetrics(), PixelMetrics()
+    has_saturations = any(sample.saturations for sample in part.test)
     overlays = Overlays(job.protocol.overlays)
     labels: list[int] = []
     scores: list[float] = []
@@ -100,13 +102,19 @@ def measured(
         mask = sample.mask(photograph.shape[:2]) if sample.has_mask else None
         if mask is not None:
             masks += 1
-            pixels.add(*_at_side(said.maps[0], mask, job.protocol.pixel_side))
+            heat, small = _at_side(said.maps[0], mask, job.protocol.pixel_side)
+            pixels.add(heat, small)
+            if has_saturations:
+                saturated.add_saturated(heat, _regions_at_side(sample, photograph.shape[:2], job.protocol.pixel_side))
         overlays.offer(photograph, mask, said.maps[0], sample.label)
     if not np.isfinite(scores).all():
         raise BenchmarkError(f"expected finite scores, got {np.sum(~np.isfinite(scores))} that are not.")
     figures = image_figures(labels, scores, rejected if len(rejected) == len(scores) else None)
     if masks and any(s.label and s.has_mask for s in part.test):
         figures |= _pixel_figures(pixels)
+        if has_saturations:
+            enough = saturated.result()
+            figures |= {"au_spro": enough.au_pro, "au_spro_05": enough.au_pro_05}
     intervals = {}
     if job.protocol.bootstrap and 0 < sum(labels) < len(labels):
         low, high = metrics.bootstrap(metrics.auroc, labels, scores, repeats=job.protocol.bootstrap, seed=job.seed)
@@ -175,15 +183,35 @@ def _pixel_figures(pixels: PixelMetrics) -> dict[str, float]:
     }
 
 
-def _at_side(heat: Float32Array, mask: Any, side: int | None) -> tuple[Float32Array, Any]:
+def _at_side(heat: Float32Array, mask: BoolArray, side: int | None) -> tuple[Float32Array, BoolArray]:
     if side is None:
         return heat, mask
+    return cv2.resize(heat, (side, side), interpolation=cv2.INTER_AREA), _mask_at_side(mask, side)
+
+
+def _mask_at_side(mask: BoolArray, side: int) -> BoolArray:
     small = cv2.resize(mask.astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
     defective = small > 127
     if mask.any() and not defective.any():
         # Thinner than a pixel: finding it must not count as a false alarm.
         defective = small > 0
-    return cv2.resize(heat, (side, side), interpolation=cv2.INTER_AREA), defective
+    return np.asarray(defective)
+
+
+def _regions_at_side(sample: Sample, hw: tuple[int, int], side: int | None) -> list[SaturatedRegion]:
+    regions = sample.saturated_regions(hw) if sample.label else []
+    if side is None:
+        return regions
+    # What is enough is a number of pixels or a share: the pixels shrink with the picture.
+    scale = side * side / (hw[0] * hw[1])
+    return [
+        dataclasses.replace(
+            one,
+            mask=_mask_at_side(one.mask, side),
+            saturation=one.saturation if one.relative else one.saturation * scale,
+        )
+        for one in regions
+    ]
 
 
 def failed(job: Job, reason: str) -> list[Outcome]:

@@ -37,8 +37,9 @@ class Record:
         status: `done` or `failed`.
         reason: Of a failure; empty otherwise.
         figures: Figures of merit by name, in 0..1: `image_auroc`, `image_aupr`, `image_f1_max`, `pixel_auroc`,
-            `pixel_aupr`, `pixel_f1_max`, `au_pro`, `au_pro_05`, `precision`, `recall`, `false_reject_rate`,
-            `escape_rate`, `balanced_accuracy`, `forgetting`; those that do not apply are left out.
+            `pixel_aupr`, `pixel_f1_max`, `au_pro`, `au_pro_05`, `au_spro`, `au_spro_05`, `precision`, `recall`,
+            `false_reject_rate`, `escape_rate`, `balanced_accuracy`, `forgetting`; those that do not apply are left
+            out.
         intervals: 95% bootstrap intervals (low, high) of some of them.
         fit_s: Seconds to fit.
         ms: Median milliseconds a photograph, from a decoded array to score and map.

@@ -38,6 +38,7 @@ _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 {category}/test/good/000.png
 {category}/test/logical_anomalies/000.png
 {category}/test/structural_anomalies/000.png
+{category}/defects_config.json (how much of each kind of defect is enough)
 {category}/ground_truth/{defect type}/000/000.png, 001.png ... (one a defect; any value but 0 is defective)""",
         marks=("*/train/good/*.*", "*/validation/good/*.*", "*/test/*/*.*", "*/ground_truth/*/*/*.*"),
         mask_of=(r"(.+)/ground_truth/([^/]+)/([^/]+)/[^/]+\.png", r"\1/test/\2/\3"),
@@ -46,8 +47,11 @@ _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 def mvtec_loco(root: Path) -> Iterator[Sample]:
     """Samples of MVTec LOCO AD."""
     for folder in subfolders(root):
+        listed = folder / "defects_config.json"
+        saturations = listed if listed.is_file() else None
         for split in _SPLITS:
             for kind in subfolders(folder / split):
                 for path in photographs(kind):
                     masks = photographs(folder / "ground_truth" / kind.name / path.stem) if kind.name != GOOD else []
-                    yield Sample(path, folder.name, split, int(kind.name != GOOD), kind.name, tuple(masks))
+                    label = int(kind.name != GOOD)
+                    yield Sample(path, folder.name, split, label, kind.name, tuple(masks), saturations=saturations)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.errors import DatasetError
+from fewshot_ad.region_overlap import SaturatedRegion
 
 Split: TypeAlias = Literal["train", "validation", "test"]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+_Pixels = TypeVar("_Pixels", npt.NDArray[np.bool_], npt.NDArray[np.integer[Any]])
 GOOD = "good"
 
 
@@ -30,6 +34,7 @@ class Sample:
         mask_paths: Files of its defect masks; several where the dataset has one a defect. Empty of a good photograph
             and of a dataset without masks.
         boxes: (x, y, width, height) of its defects in pixels, of a dataset that has boxes instead of masks.
+        saturations: File that says how much of a defect is enough, by the value of its mask, of a dataset that has one.
     """
 
     path: Path
@@ -39,6 +44,7 @@ class Sample:
     defect_type: str
     mask_paths: tuple[Path, ...] = ()
     boxes: tuple[tuple[int, int, int, int], ...] = ()
+    saturations: Path | None = None
 
     @property
     def has_mask(self) -> bool:
@@ -65,13 +71,7 @@ class Sample:
                 "photograph out of figures by pixel, or get its mask from the publisher."
             )
         for path in self.mask_paths:
-            mask = read_mask(path)
-            if mask.shape != marked.shape:
-                raise DatasetError(
-                    f"{path}: expected the size of its photograph, {hw[1]} x {hw[0]} pixels, got {mask.shape[1]} x "
-                    f"{mask.shape[0]}. Copy both from the same release of the dataset."
-                )
-            marked |= mask
+            marked |= _fitting(path, read_mask(path), hw)
         for x, y, width, height in self.boxes:
             rows, columns = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
             if not marked[rows, columns].size:
@@ -81,6 +81,57 @@ class Sample:
                 )
             marked[rows, columns] = True
         return marked
+
+    def saturated_regions(self, hw: tuple[int, int]) -> list[SaturatedRegion]:
+        """The defects and how much of each is enough; none of a good photograph.
+
+        Args:
+            hw: Height and width of the photograph in pixels.
+
+        Raises:
+            DatasetError: The dataset does not say how much is enough, or of no defect of this mask's value; or a mask
+                is damaged or does not fit the photograph.
+        """
+        if self.saturations is None:
+            raise DatasetError(f"{self.path}: its dataset does not say how much of a defect is enough.")
+        known, regions = _read_saturations(self.saturations), []
+        for path in self.mask_paths:
+            values = _fitting(path, _read_values(path), hw)
+            value = int(values.max())
+            if value not in known:
+                raise DatasetError(
+                    f"{path}: expected one of the values {sorted(known)}, which {self.saturations} names, got {value}. "
+                    "Copy both from the same release of the dataset."
+                )
+            regions.append(SaturatedRegion(values > 0, *known[value]))
+        return regions
+
+
+def _fitting(path: Path, pixels: _Pixels, hw: tuple[int, int]) -> _Pixels:
+    if pixels.shape != hw:
+        raise DatasetError(
+            f"{path}: expected the size of its photograph, {hw[1]} x {hw[0]} pixels, got {pixels.shape[1]} x "
+            f"{pixels.shape[0]}. Copy both from the same release of the dataset."
+        )
+    return pixels
+
+
+@lru_cache(maxsize=64)
+def _read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
+    """Saturation, and whether it is a share, by the value of a mask: as MVTec LOCO AD publishes them."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        return {
+            int(one["pixel_value"]): (float(one["saturation_threshold"]), bool(one["relative_saturation"]))
+            for one in entries
+        }
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror}). Copy the dataset again.") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise DatasetError(
+            f"{path}: expected a JSON list of objects with pixel_value, saturation_threshold and relative_saturation "
+            f"({type(error).__name__}: {error}). Copy the dataset again."
+        ) from error
 
 
 def read_mask(path: Path) -> BoolArray:
@@ -95,6 +146,12 @@ def read_mask(path: Path) -> BoolArray:
     Raises:
         DatasetError: The file is missing or damaged.
     """
+    values = _read_values(path)
+    return np.asarray(values > (127 if path.suffix.lower() in (".jpg", ".jpeg") else 0), np.bool_)
+
+
+def _read_values(path: Path) -> npt.NDArray[np.integer[Any]]:
+    """(H, W) values of a mask file."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -116,4 +173,4 @@ def read_mask(path: Path) -> BoolArray:
     if pixels.ndim == 3:
         # A fourth channel is opacity, not defect.
         pixels = pixels[..., :3].max(axis=2)
-    return np.asarray(pixels > (127 if path.suffix.lower() in (".jpg", ".jpeg") else 0), np.bool_)
+    return pixels

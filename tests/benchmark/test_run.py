@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,7 @@ from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import in_process, pending, processes, run_plan, shares
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.region_overlap import au_pro
 from tests.benchmark.test_plan import content
 
 
@@ -75,7 +77,43 @@ def test_figures_are_those_of_the_scores(dataset: Path, mean_baseline: str, tmp_
     masks = [sample.mask((64, 64)) for sample in part.test]
     assert record.figures["image_auroc"] == pytest.approx(metrics.auroc(labels, said.scores))
     assert record.figures["pixel_auroc"] == pytest.approx(metrics.auroc(np.stack(masks), np.stack(said.maps)), abs=1e-3)
-    assert record.figures["au_pro"] == pytest.approx(metrics.au_pro(said.maps, masks), abs=5e-3)
+    assert record.figures["au_pro"] == pytest.approx(au_pro(said.maps, masks), abs=5e-3)
+
+
+@pytest.mark.parametrize("side", [None, 32])
+def test_saturated_figures_where_the_dataset_says_what_is_enough(
+    mean_baseline: str, tmp_path: Path, side: int | None
+) -> None:
+    """A third of a defect is found, at once and before any false positive: all there is to find if that is enough."""
+    rows = np.mgrid[0:64, 0:64][0]
+    for kind in ("train/good", "validation/good", "test/good", "test/logical_anomalies"):
+        for number in range(2):
+            picture = np.full((64, 64, 3), 100, np.uint8)
+            if "anomalies" in kind:
+                picture[8:16, 8:56] = 220
+            path = tmp_path / "pushpins" / kind / f"{number:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture)
+            if "anomalies" in kind:
+                mask = tmp_path / "pushpins/ground_truth/logical_anomalies" / path.stem / "000.png"
+                mask.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(mask), np.where((rows >= 8) & (rows < 32), 9, 0).astype(np.uint8))
+    enough = [{"defect_name": "extra", "pixel_value": 9, "saturation_threshold": 8 * 48, "relative_saturation": False}]
+    (tmp_path / "pushpins/defects_config.json").write_text(json.dumps(enough))
+    made = parse_plan(
+        {
+            "datasets": {"loco": {"layout": "mvtec_loco", "root": str(tmp_path)}},
+            "methods": {"mean": {"options": {"side": 64}}},
+            "shots": [2],
+            "draws": 1,
+            "protocol": {"pixel_side": side, "bootstrap": 0, "overlays": 0},
+        },
+        Path(),
+    )
+    (record,) = finish(made, tmp_path / "records.jsonl")
+    assert record.figures["au_spro_05"] == pytest.approx(1)
+    assert record.figures["au_spro"] == pytest.approx(1)
+    assert record.figures["au_pro_05"] < 0.5
 
 
 def test_what_is_on_record_is_not_done_again(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:

@@ -84,6 +84,21 @@ def mvtec_loco(root: Path) -> list[Expected]:
     mask(truth / "logical_anomalies/000/000.png", 234)
     mask(truth / "logical_anomalies/000/001.png", 1, SECOND)
     mask(truth / "structural_anomalies/000/000.png", 255)
+    enough = ((234, 12, False), (1, 0.5, True), (255, 1.0, True))
+    text(
+        root / "pushpins/defects_config.json",
+        json.dumps(
+            [
+                {
+                    "defect_name": f"kind {value}",
+                    "pixel_value": value,
+                    "saturation_threshold": threshold,
+                    "relative_saturation": relative,
+                }
+                for value, threshold, relative in enough
+            ]
+        ),
+    )
     return drawn(root, expected)
 
 

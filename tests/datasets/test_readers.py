@@ -111,6 +111,48 @@ def test_masks_are_the_union_of_what_is_marked(copy: tuple[str, Path, list[Expec
                 sample.mask((24, 33))
 
 
+def test_how_much_of_a_defect_is_enough(tmp_path: Path) -> None:
+    LAYOUTS["mvtec_loco"](tmp_path)
+    samples = {s.defect_type: s for s in open_dataset("mvtec_loco", tmp_path).samples(split="test")}
+    # 48 pixels, of which twelve are enough; 50 of which half are.
+    first, second = samples["logical_anomalies"].saturated_regions(HW)
+    assert (first.enough, second.enough) == (12, 25)
+    assert first.mask[FIRST].all()
+    assert first.mask.sum() == 48
+    assert second.mask[SECOND].all()
+    assert second.mask.sum() == 50
+    assert [one.enough for one in samples["structural_anomalies"].saturated_regions(HW)] == [48]
+    assert samples["good"].saturated_regions(HW) == []
+    with pytest.raises(DatasetError, match="expected the size of its photograph, 33 x 24 pixels"):
+        samples["logical_anomalies"].saturated_regions((24, 33))
+
+
+def test_a_saturation_that_is_not_told(tmp_path: Path) -> None:
+    LAYOUTS["mvtec_loco"](tmp_path)
+    listed = tmp_path / "pushpins/defects_config.json"
+    (bad,) = [s for s in open_dataset("mvtec_loco", tmp_path).samples() if s.defect_type == "structural_anomalies"]
+    listed.write_text(listed.read_text().replace("255", "7"))
+    with pytest.raises(DatasetError, match=r"expected one of the values \[1, 7, 234\].*got 255"):
+        bad.saturated_regions(HW)
+
+
+@pytest.mark.parametrize("text", ["", "{}x", '[{"pixel_value": 1}]', "[3]"])
+def test_a_damaged_file_of_saturations(tmp_path: Path, text: str) -> None:
+    LAYOUTS["mvtec_loco"](tmp_path)
+    (tmp_path / "pushpins/defects_config.json").write_text(text)
+    (bad,) = [s for s in open_dataset("mvtec_loco", tmp_path).samples() if s.defect_type == "structural_anomalies"]
+    with pytest.raises(DatasetError, match=r"defects_config\.json: expected a JSON list of objects with pixel_value"):
+        bad.saturated_regions(HW)
+
+
+def test_no_file_of_saturations(tmp_path: Path) -> None:
+    LAYOUTS["mvtec_loco"](tmp_path)
+    (tmp_path / "pushpins/defects_config.json").unlink()
+    sample = next(open_dataset("mvtec_loco", tmp_path).samples(split="test"))
+    with pytest.raises(DatasetError, match="does not say how much of a defect is enough"):
+        sample.saturated_regions(HW)
+
+
 def test_listing_opens_no_photograph(copy: tuple[str, Path, list[Expected]]) -> None:
     name, root, expected = copy
     for sample in expected:
