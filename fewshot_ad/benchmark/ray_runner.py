@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import socket
+import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from fewshot_ad.benchmark.job import Outcome, failed
@@ -23,8 +27,8 @@ def on_ray(
     """A runner on Ray.
 
     The datasets must lie at the same paths on all nodes. A job whose worker or node is lost runs again elsewhere; its
-    result is appended once, by this process, whichever attempt gave it. `cpus` limits OpenCV and torch; OpenVINO takes
-    the node's processors all the same, so times compare only where a node has one job at a time.
+    result is appended once, by this process, whichever attempt gave it. On Linux a job keeps to `cpus` processors of
+    its node that no other job has; elsewhere `cpus` limits OpenCV and torch, but not OpenVINO.
 
     Args:
         address: Of an existing cluster, as `ray.init` takes it (`auto`, `ray://host:10001`); None starts a local one
@@ -85,4 +89,53 @@ def _connect(ray: Any, address: str | None) -> None:
 
 def _work(job: Job, cpus: int) -> list[Outcome]:
     limit_threads(cpus)
-    return attempt(job)
+    with kept_apart(cpus):
+        return attempt(job)
+
+
+@contextlib.contextmanager
+def kept_apart(cpus: int) -> Iterator[None]:
+    """Keep this thread, and those it starts, to so many processors that no other job of this user has.
+
+    OpenVINO takes all processors it may run on, whatever Ray thinks a job has. Where there are not as many free ones,
+    or the system knows no such thing, nothing is changed.
+    """
+    with contextlib.ExitStack() as held:
+        own = _lock_processors(cpus, held)
+        if len(own) < cpus:
+            held.close()
+            yield
+            return
+        before = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, own)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, before)
+
+
+def _lock_processors(cpus: int, held: contextlib.ExitStack) -> list[int]:
+    """At most so many processors whose lock file no other holds; the locks end with `held` or with the process."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    import fcntl
+
+    folder = Path(tempfile.gettempdir()) / f"fewshot-ad-processors-{os.getuid()}"
+    own: list[int] = []
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for cpu in sorted(os.sched_getaffinity(0)):
+            # Of this user alone, and no link to somewhere else.
+            lock = os.open(folder / f"{cpu}.lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+            held.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            own.append(cpu)
+            if len(own) == cpus:
+                break
+    except OSError:
+        logging.getLogger(__name__).warning("%s: cannot be used, so jobs of this node share processors.", folder)
+        own.clear()
+    return own
