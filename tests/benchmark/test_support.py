@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fewshot_ad.benchmark.support import by_hash, chosen, list_hash, read_lists, shipped_lists
+from fewshot_ad.datasets import dataset_cards as cards
 from fewshot_ad.errors import BenchmarkError
 
 NAMES = [f"{i:03d}.png" for i in range(20)]
@@ -51,6 +52,13 @@ def test_the_shipped_lists_are_those_the_names_give() -> None:
     bottle = [f"{i:03d}.png" for i in range(209)]
     assert list(lists["bottle", 1]) == chosen(bottle, "bottle", 8, 1, None)
     assert shipped_lists("folder") == {}
+
+
+def test_every_shipped_category_has_three_draws_of_eight() -> None:
+    for layout in ("mvtec", "visa"):
+        lists = shipped_lists(layout)
+        assert set(lists) == {(category, draw) for category in cards()[layout].categories for draw in range(3)}
+        assert all(len(set(names)) == 8 for names in lists.values())
 
 
 def test_hashes() -> None:
