@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-HEADINGS = ("name", "title", "year", "family", "learns from", "source", "licence", "maps", "masks", "internet")
+HEADINGS = ("name", "title", "year", "family", "learns from", "task", "source", "licence", "masks", "internet")
 REQUIRED = "(required)"
 
 
@@ -42,29 +42,33 @@ def zoo(
 def _list(cards: list[Card], as_json: bool) -> None:
     if as_json:
         for card in cards:
-            print_json(dataclasses.asdict(card))
+            print_json(_as_dict(card))
         return
     rows: list[tuple[str, ...]] = [HEADINGS]
     for card in cards:
-        texts = (card.name, card.title, str(card.year), card.family, card.supervision, card.source, card.licence)
-        rows.append((*texts, *("yes" if v else "" for v in (card.maps, card.needs_masks, card.needs_internet))))
+        texts = (card.name, card.title, str(card.year), card.family, card.supervision, card.task, card.source)
+        rows.append((*texts, card.licence, *("yes" if v else "" for v in (card.needs_masks, card.needs_internet))))
     # Ten columns are more than a narrow terminal holds: it wraps the lines, where a table of rich would drop text.
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     for row in rows:
         say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    say("maps: gives anomaly maps; masks: needs masks of defects to fit; internet: its published form needs weights")
-    say("that are not at hand offline. One with its hyper-parameters: fewshot-ad zoo NAME")
+    say("task: classification gives a score, localisation a map as well, detection boxes; masks: needs masks to fit;")
+    say("internet: its published form needs weights that are not at hand offline. One of them with its paper and")
+    say("hyper-parameters: fewshot-ad zoo NAME")
+
+
+def _as_dict(card: Card) -> dict[str, Any]:
+    return {**dataclasses.asdict(card), "task": card.task}
 
 
 def _show(settings: dict[str, Any], card: Card, as_json: bool) -> None:
     settings = {key: REQUIRED if value is inspect.Parameter.empty else value for key, value in settings.items()}
     if as_json:
-        print_json({**dataclasses.asdict(card), "options": settings})
+        print_json({**_as_dict(card), "options": settings})
         return
-    for field in dataclasses.fields(card):
-        value = getattr(card, field.name)
+    for name, value in _as_dict(card).items():
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-        heading = f"{field.name.replace('_', ' '):<16}"
+        heading = f"{name.replace('_', ' '):<16}"
         say(textwrap.fill(text, 110, initial_indent=heading, subsequent_indent=" " * len(heading)))
     say("hyper-parameters and their defaults" if settings else "no hyper-parameters")
     width = max((len(key) for key in settings), default=0)

@@ -22,6 +22,9 @@ def test_zoo_lists_whole_cards_as_json():
     rows = [json.loads(line) for line in run(app, ["zoo", "--json"]).stdout.splitlines()]
     assert [row["name"] for row in rows] == list(cards())
     assert all(row["paper"] and row["weights"] and isinstance(row["maps"], bool) for row in rows)
+    tasks = {row["name"]: row["task"] for row in rows}
+    named = ("patchcore", "anomalib_dfkde", "yolov8")
+    assert [tasks[name] for name in named] == ["localisation", "classification", "detection"]
 
 
 def test_zoo_shows_one_with_its_hyper_parameters():

@@ -31,6 +31,7 @@ Family: TypeAlias = Literal[
 ]
 Supervision: TypeAlias = Literal["good photographs", "none", "labelled defects"]
 Source: TypeAlias = Literal["fewshot_ad", "anomalib", "ultralytics"]
+Task: TypeAlias = Literal["classification", "localisation", "detection"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,6 +122,13 @@ class Card:
     needs_internet: bool
     trains: bool
     weights: str
+
+    @property
+    def task(self) -> Task:
+        """What its answer is: boxes of defects; a score and where it comes from; or a score alone."""
+        if self.family == "detector":
+            return "detection"
+        return "localisation" if self.maps else "classification"
 
 
 Factory = Callable[..., Method]
