@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,17 @@ def on_ray(
     its node that no other job has; elsewhere `cpus` limits OpenCV and torch, but not OpenVINO.
 
     Args:
-        address: Of an existing cluster, as `ray.init` takes it (`auto`, `ray://host:10001`); None starts a local one
-            for as long as the run takes.
+        address: Of an existing cluster, as `ray.init` takes it (`auto`, `ray://host:10001`). None starts a local one
+            for as long as the run takes, whatever else runs on this machine or `RAY_ADDRESS` says; where this process
+            is connected to Ray already, None and `auto` take that cluster.
         cpus: Processors a job.
         memory_mb: Memory a job, in megabytes; None leaves it to Ray.
         gpus: Graphics processors a job.
         retries: How often a job is tried again after the loss of its worker.
 
     Raises:
-        BenchmarkError: Ray is not installed, or there is no cluster at that address.
+        BenchmarkError: Ray is not installed. The runner raises it where there is no cluster at that address, where
+            this process is connected to another one, or where no node has what a job asks for.
     """
     try:
         import ray
@@ -47,22 +49,28 @@ def on_ray(
         raise BenchmarkError("expected Ray for this runner: pip install 'fewshot-ad[ray]'.") from error
 
     def runner(jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
+        if not jobs:
+            return
         ours = not ray.is_initialized()
         if ours:
             _connect(ray, address)
+        elif address is not None and address != "auto":
+            _expect_connected(ray, address)
         resources: dict[str, Any] = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": retries, "max_calls": 1}
         if memory_mb is not None:
             resources["memory"] = memory_mb * 1_000_000
-        task = ray.remote(**resources)(_work)
-        waiting = {task.remote(job, cpus): job for job in jobs}
+        waiting: dict[Any, Job] = {}
         try:
+            _expect_node(ray, {"CPU": cpus, "GPU": gpus, "memory": resources.get("memory", 0)})
+            task = ray.remote(**resources)(_work)
+            waiting |= {task.remote(job, cpus): job for job in jobs}
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
                 job = waiting.pop(ready)
                 try:
                     outcomes = ray.get(ready)
                 except ray.exceptions.RayError as error:
-                    outcomes = failed(job, f"lost on Ray after {retries} retries ({str(error).splitlines()[0]}).")
+                    outcomes = failed(job, reason(error, retries))
                 yield job, outcomes
         finally:
             for reference in waiting:
@@ -79,12 +87,78 @@ def _connect(ray: Any, address: str | None) -> None:
             # Ray itself tries for minutes, and then ends the process.
             host, _, port = address.rpartition("://")[2].rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
+        ray.init(
+            # None would mean any cluster that can be found.
+            address="local" if address is None else address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+        )
     except (OSError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise BenchmarkError(
+                f"expected a local Ray cluster to start, got: {_first_line(error)}. Give the address of a running one."
+            ) from error
         raise BenchmarkError(
-            f"expected a Ray cluster at {address!r} ({str(error).splitlines()[0]}). Start one with `ray start --head`, "
-            "or leave the address out for a local one."
+            f"expected a Ray cluster at {address!r} ({_first_line(error)}). Start one with `ray start --head`, or "
+            "leave the address out for a local one."
         ) from error
+
+
+def _expect_connected(ray: Any, address: str) -> None:
+    # A connection through `ray://` does not tell the address of its cluster.
+    there = getattr(ray.get_runtime_context(), "gcs_address", None)
+    if there != address:
+        raise BenchmarkError(
+            f"expected the Ray cluster at {address!r}, but this process is connected to "
+            f"{'another one' if there is None else repr(there)}. Call `ray.shutdown()` before, or leave the address "
+            "out to use that connection."
+        )
+
+
+def _expect_node(ray: Any, asked: Mapping[str, float]) -> None:
+    """Refuse what Ray would wait for without end: jobs that fit on no node that is there now."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
+        return
+    got = "; ".join(dict.fromkeys(_amounts(node) for node in nodes)) or "no node"
+    raise BenchmarkError(
+        f"expected a Ray node with {_amounts(asked)} for a job, got: {got}. Ask for less, or add such a node to the "
+        "cluster."
+    )
+
+
+def _amounts(resources: Mapping[str, float]) -> str:
+    cpus, gpus, memory = (resources.get(name, 0) for name in ("CPU", "GPU", "memory"))
+    parts = {f"{cpus:g} CPU": cpus, f"{gpus:g} GPU": gpus, f"{memory / 1e6:.0f} MB of memory": memory}
+    return ", ".join(text for text, amount in parts.items() if amount) or "nothing"
+
+
+def reason(error: Exception, retries: int) -> str:
+    """Why a job gave nothing, in a line.
+
+    Args:
+        error: What `ray.get` raised.
+        retries: How often the job was tried again.
+    """
+    from ray import exceptions
+
+    lost = (
+        exceptions.WorkerCrashedError,
+        exceptions.NodeDiedError,
+        exceptions.LocalRayletDiedError,
+        exceptions.OutOfMemoryError,
+        exceptions.ObjectLostError,
+    )
+    if isinstance(error, lost):
+        return f"lost on Ray after {retries} retries ({_first_line(error)})."
+    # Of an exception in the worker, Ray's own text starts with the name of the process.
+    cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
+    return f"{type(cause).__name__}: {_first_line(cause)}"
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _work(job: Job, cpus: int) -> list[Outcome]:

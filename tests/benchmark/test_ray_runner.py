@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fewshot_ad.benchmark import record as ledger
-from fewshot_ad.benchmark.ray_runner import kept_apart, on_ray
+from fewshot_ad.benchmark.ray_runner import kept_apart, on_ray, reason
 from fewshot_ad.benchmark.run import run_plan
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.test_run import finish, real
@@ -17,17 +17,47 @@ from tests.benchmark.test_run import finish, real
 ray = pytest.importorskip("ray", reason="NO RAY: pip install 'fewshot-ad[ray]'")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A real cluster on this machine: a head that takes no jobs, and two nodes that take one at a time."""
+    """A real cluster on this machine, by no means connected to: a head that takes no jobs, two nodes that take one."""
     from ray.cluster_utils import Cluster
 
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
     yield made, nodes
-    ray.shutdown()
     made.shutdown()
+
+
+def test_a_connection_is_kept_and_no_other_cluster_taken_for_it(cluster: Any, dataset: Path, tmp_path: Path) -> None:
+    made, _ = cluster
+    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        for address, memory_mb, message in (
+            ("127.0.0.1:1", None, r"expected the Ray cluster at '127\.0\.0\.1:1', but this process is connected to"),
+            (
+                made.address,
+                10**9,
+                r"expected a Ray node with 1 CPU, 1000000000 MB of memory for a job, got: .* 1 CPU, ",
+            ),
+            ("auto", 10**9, "expected a Ray node with"),
+            (None, 10**9, "expected a Ray node with"),
+        ):
+            with pytest.raises(BenchmarkError, match=message):
+                list(run_plan(real(dataset, 1), tmp_path / "records.jsonl", on_ray(address, memory_mb=memory_mb)))
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+
+
+def test_no_address_is_a_local_cluster_and_a_job_that_fits_nowhere_is_refused(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(
+        BenchmarkError, match=r"expected a Ray node with 5000 CPU for a job, got: \d+ CPU, .*Ask for less"
+    ):
+        list(run_plan(real(dataset, 1), tmp_path / "records.jsonl", on_ray(cpus=5000)))
+    assert not ray.is_initialized()
 
 
 def test_a_node_lost_in_mid_run_loses_and_doubles_nothing(cluster: Any, dataset: Path, tmp_path: Path) -> None:
@@ -35,11 +65,12 @@ def test_a_node_lost_in_mid_run_loses_and_doubles_nothing(cluster: Any, dataset:
     asked = real(dataset, 3)
     out = tmp_path / "records.jsonl"
     states = []
-    for state in run_plan(asked, out, on_ray(cpus=1, retries=5)):
+    for state in run_plan(asked, out, on_ray(made.address, cpus=1, retries=5)):
         states.append(state)
         if state.jobs == 1:
             # Both nodes are at work: one dies with its job, and never comes back.
             made.remove_node(nodes[0], allow_graceful=False)
+    assert not ray.is_initialized()
     assert (states[-1].jobs, states[-1].total, states[-1].failures) == (6, 6, 0)
     keys = [line for line in out.read_text().splitlines() if line]
     assert len(keys) == 6
@@ -78,3 +109,15 @@ def test_jobs_of_one_node_share_no_processor(tmp_path: Path, monkeypatch: pytest
 def test_no_cluster_at_that_address(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"expected a Ray cluster at '127\.0\.0\.1:1'"):
         list(run_plan(real(dataset, 1), tmp_path / "records.jsonl", on_ray("127.0.0.1:1")))
+
+
+def test_why_a_job_gave_nothing() -> None:
+    lost = reason(ray.exceptions.WorkerCrashedError(), 2)
+    assert lost.startswith("lost on Ray after 2 retries (")
+    assert reason(ray.exceptions.OutOfMemoryError("too much\nof it"), 0) == "lost on Ray after 0 retries (too much)."
+    raised = ray.exceptions.RayTaskError("_work", "Traceback", BenchmarkError("no such photograph.\nAt all."))
+    for error in (raised, raised.as_instanceof_cause()):
+        assert reason(error, 3) == "BenchmarkError: no such photograph."
+    setup = ray.exceptions.RuntimeEnvSetupError("no such wheel")
+    assert reason(setup, 3) == f"RuntimeEnvSetupError: {str(setup).splitlines()[0]}"
+    assert reason(ray.exceptions.RayError(), 3) == "RayError: RayError"
