@@ -22,6 +22,8 @@ from fewshot_ad.zoo.tensors import Backbone, one_by_one, seeded, tensor_bytes, t
 Proposals: TypeAlias = Literal["edges", "rpn"]
 # Cells a region is sampled on before they are averaged.
 CELLS = 7
+# Distances in memory at once, of 8 bytes each.
+PAIRS = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +68,11 @@ class RegionDensity:
     def surprise(self, features: torch.Tensor) -> torch.Tensor:
         """Minus the logarithm of the density at features (m, d): (m,) float32."""
         queries = (features.double() - self.mean) @ self.components
-        squared = torch.cdist(queries, self.points, compute_mode="donot_use_mm_for_euclid_dist").square()
-        return (self.log_norm - torch.logsumexp(-squared / 2, dim=1)).float()
+        found = []
+        for part in queries.split(max(1, PAIRS // len(self.points))):
+            squared = torch.cdist(part, self.points, compute_mode="donot_use_mm_for_euclid_dist").square()
+            found.append(self.log_norm - torch.logsumexp(-squared / 2, dim=1))
+        return torch.cat(found).float()
 
 
 class RKDE:

@@ -120,3 +120,13 @@ def test_of_many_regions_a_seeded_choice_is_kept(good: list[np.ndarray]) -> None
     method = create("rkde", image_size=SIDE, max_points=30)
     method.fit(good)
     assert len(method._density.points) == 30  # type: ignore[attr-defined]
+
+
+def test_densities_in_parts_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
+    density = RegionDensity.fit(features, 3)
+    at_once = density.surprise(features)
+    # Full-shot, all pairs of regions would be gigabytes.
+    monkeypatch.setattr("fewshot_ad.zoo.rkde.PAIRS", 70)
+    torch.testing.assert_close(density.surprise(features), at_once)
+    assert density.surprise(features[:0]).shape == (0,)
