@@ -123,6 +123,9 @@ def report(
     record: Annotated[list[Path], typer.Argument(help="Record files.")],
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a CSV table.")] = None,
+    by_category: Annotated[
+        bool, typer.Option("--by-category", help="In the CSV table, lines of each category after the averages.")
+    ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown tables. Default: print them.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write LaTeX tables.")] = None,
     title: Annotated[str, typer.Option(help="Of the page.")] = "Benchmark",
@@ -137,6 +140,8 @@ def report(
         from fewshot_ad.benchmark.published import published
         from fewshot_ad.benchmark.report import write_report
 
+        if by_category and csv is None:
+            raise BenchmarkError("expected --by-category with --csv FILE, got it alone: it is for that table.")
         missing = [str(path) for path in record if not path.is_file()]
         if missing:
             raise BenchmarkError(f"expected a record file at {missing[0]}, found none. `benchmark run` writes them.")
@@ -152,16 +157,19 @@ def report(
         if html is not None:
             folders = [path.parent for path in record]
             write_report(records, html, title=title, published=published(), overlays_folder=folders)
-        for path, write in ((csv, tables.csv), (markdown, tables.markdown), (latex, tables.latex)):
-            if path is not None:
-                _write(path, write(records))
+        if csv is not None:
+            _write(csv, tables.csv(records, by_category))
+        if markdown is not None:
+            _write(markdown, tables.markdown(records, published=published()))
+        if latex is not None:
+            _write(latex, tables.latex(records))
         written = [str(path) for path in (html, csv, markdown, latex) if path is not None]
     if as_json:
         print_json({"records": len(records), "written": written})
     elif written:
         say(f"{len(records)} records -> {', '.join(written)}")
     else:
-        say(tables.markdown(records))
+        say(tables.markdown(records, published=published()))
 
 
 def _write(path: Path, text: str) -> None:

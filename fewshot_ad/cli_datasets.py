@@ -24,7 +24,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the dataset, see `few
 
 @datasets_app.callback()
 def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the datasets that can be read: name, title, categories, photographs, masks, licence."""
+    """List the datasets that can be read: categories, photographs, archive in GB, masks, licence, layout of a copy."""
     if context.invoked_subcommand is not None:
         return
     with reported_errors(as_json):
@@ -36,14 +36,20 @@ def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
             print_json(_as_dict(card))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Column, Table
 
-    licence = Column("licence", overflow="fold", min_width=16)
-    shown = Table("name", Column("title", overflow="fold"), "categories", "photographs", "masks", licence, box=None)
+    numbers = [Column(heading, justify="right") for heading in ("categories", "photographs", "GB")]
+    licence = Column("licence\nlayout of a copy", overflow="fold")
+    shown = Table("name\ntitle", *numbers, "masks", licence, box=None, pad_edge=False)
     for card in cards:
         number = str(len(card.categories)) if card.categories else "own"
         photographs = "" if card.photographs is None else f"{card.photographs:,}"
-        shown.add_row(card.name, card.title, number, photographs, card.masks, card.licence)
+        size = "" if card.size_gb is None else f"{card.size_gb:g}"
+        # The first path of the layout tells it from the others; `show` prints all of it.
+        layout = card.layout.splitlines()[0].partition(" (")[0]
+        names, terms = f"[bold]{card.name}[/bold]\n{escape(card.title)}", escape(f"{card.licence}\n{layout}")
+        shown.add_row(names, number, photographs, size, card.masks, terms)
     Console().print(shown)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -22,13 +23,20 @@ def test_the_list_has_every_dataset() -> None:
     code, out, _ = run()
     assert code == 0
     assert all(name in out for name in dataset_cards())
-    assert "5,354" in out
+    for width in ("200", "100"):
+        lines = runner.invoke(datasets_app, [], env={"COLUMNS": width}).stdout.splitlines()
+        assert max(map(len, lines)) <= int(width)
+        row, below = next((row, below) for row, below in pairwise(lines) if row.split()[:1] == ["mvtec"])
+        assert row.split() == ["mvtec", "15", "5,354", "5.3", "pixel", "CC-BY-NC-SA-4.0"]
+        assert below.split() == ["MVTec", "AD", "{category}/train/good/000.png"]
+        assert any(line.split() == ["VisA", "split_csv/1cls.csv"] for line in lines)
     code, out, _ = run("--json")
     rows = {row["name"]: row for row in map(json.loads, out.splitlines())}
     assert code == 0
     assert set(rows) == set(dataset_cards())
     assert rows["mvtec"]["counts"]["bottle"]["train_good"] == 209
-    assert rows["elpv"]["counts"]["mono"]["train_good"] is None
+    assert rows["kolektor_sdd"]["counts"]["commutator"]["train_good"] is None
+    assert rows["deep_pcb"]["counts"]["group20085"]["train_defective"] == 291
 
 
 def test_show_prints_the_layout_and_what_is_not_known() -> None:

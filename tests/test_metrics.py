@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from fewshot_ad.metrics import (
     aupr,
     auroc,
     bootstrap,
+    escape_rate,
     f1_max,
+    false_reject_rate,
     forgetting,
     forgetting_by_task,
     iou,
@@ -96,6 +99,13 @@ def test_figures_at_a_threshold_that_are_undefined() -> None:
     assert np.isnan([figures.precision, figures.recall, figures.f1, figures.balanced_accuracy]).all()
 
 
+@pytest.mark.parametrize("figure", [at_threshold, false_reject_rate, escape_rate])
+def test_as_many_decisions_as_labels(figure: Callable[..., object]) -> None:
+    for rejected in ([True], [True, False], []):
+        with pytest.raises(BenchmarkError, match="as many decisions or scores as labels"):
+            figure([1, 0, 1], rejected)
+
+
 def test_iou_by_hand() -> None:
     a, b = np.array([[1, 1, 0, 0]], bool), np.array([[0, 1, 1, 0]], bool)
     assert iou(a, b) == pytest.approx(1 / 3)
@@ -120,13 +130,30 @@ def test_forgetting_by_hand() -> None:
         forgetting([[0.9], [0.8]])
 
 
-@pytest.mark.parametrize("figure", [auroc, aupr])
-def test_bootstrap_at_once_is_bootstrap_one_by_one(figure: Callable[..., float]) -> None:
+@pytest.mark.parametrize("figure", [auroc, aupr, f1_max, false_reject_rate, escape_rate])
+def test_bootstrap_at_once_is_bootstrap_one_by_one(figure: Callable[..., Any]) -> None:
     labels, scores = _labelled(2, digits=1)
-    at_once = bootstrap(figure, labels, scores, repeats=2000, seed=1)
-    one_by_one = bootstrap(lambda truth, values: figure(truth, values), labels, scores, repeats=2000, seed=2)
-    assert at_once == pytest.approx(one_by_one, abs=0.02)
-    assert at_once[0] < figure(labels, scores) < at_once[1]
+    values = scores > 0.3 if figure in (false_reject_rate, escape_rate) else scores
+
+    def single(truth: np.ndarray, drawn: np.ndarray) -> float:
+        value = figure(truth, drawn)
+        return value.f1 if figure is f1_max else value
+
+    at_once = bootstrap(figure, labels, values, repeats=2000, seed=1)
+    one_by_one = bootstrap(single, labels, values, repeats=2000, seed=2)
+    # A rate of the 25 defective ones has steps of 0.04.
+    assert at_once == pytest.approx(one_by_one, abs=0.041 if values.dtype == bool else 0.02)
+    assert at_once[0] < single(labels, values) < at_once[1]
+
+
+def test_bootstrap_of_decisions_is_binomial() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    labels, rejected = np.repeat([0, 1], 40), np.tile([1, 0, 0, 0, 0], 16)
+    law = stats.binom(40, 8 / 40).ppf([0.025, 0.975]) / 40
+    assert bootstrap(false_reject_rate, labels, rejected, repeats=5000) == pytest.approx(law, abs=1.01 / 40)
+    assert bootstrap(escape_rate, labels, rejected, repeats=5000) == pytest.approx(1 - law[::-1], abs=1.01 / 40)
+    # Without an error on record, none is drawn.
+    assert bootstrap(false_reject_rate, labels, np.zeros(80), repeats=50) == (0, 0)
 
 
 def test_bootstrap_of_auroc_is_as_wide_as_theory_says() -> None:
@@ -153,5 +180,7 @@ def test_bootstrap_is_repeatable_stratified_and_takes_any_metric() -> None:
 
 def test_bootstrap_of_what_is_undefined_or_makes_no_sense() -> None:
     assert np.isnan(bootstrap(auroc, [1, 1], [0.1, 0.2], repeats=10)).all()
+    with pytest.raises(BenchmarkError, match="as many"):
+        bootstrap(lambda truth, _: truth.mean(), [1, 0], [0.1, 0.2, 0.3])
     with pytest.raises(BenchmarkError, match="level"):
         bootstrap(auroc, [1, 0], [0.1, 0.2], level=95)

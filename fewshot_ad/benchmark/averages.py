@@ -28,6 +28,14 @@ NOTES = {
 }
 
 
+# Figures of decisions, and what to know of them.
+DECIDED = ("precision", "recall", "f1", "balanced_accuracy", "false_reject_rate", "escape_rate")
+HOW_DECIDED = (
+    "Precision, recall, F1, balanced accuracy, false rejects and escapes exist only for methods that decide at a "
+    "threshold of their own; in the zoo that is fewshot_ad alone."
+)
+
+
 @dataclass(frozen=True)
 class Figure:
     """How a figure is named and shown.
@@ -58,12 +66,14 @@ FIGURES = (
     Figure("pixel_auroc", "Pixel AUROC"),
     Figure("pixel_aupr", "Pixel AUPR"),
     Figure("pixel_f1_max", "Pixel F1-max"),
+    Figure("pixel_iou_max", "Pixel IoU-max"),
     Figure("au_pro", "AU-PRO"),
     Figure("au_pro_05", "AU-PRO to 5%"),
     Figure("au_spro", "AU-sPRO"),
     Figure("au_spro_05", "AU-sPRO to 5%"),
     Figure("precision", "Precision"),
     Figure("recall", "Recall"),
+    Figure("f1", "F1"),
     Figure("balanced_accuracy", "Balanced accuracy"),
     Figure("false_reject_rate", "False rejects", lower=True),
     Figure("escape_rate", "Escapes", lower=True),
@@ -89,6 +99,7 @@ class Cell:
         draws: Draws that took part.
         pairs: (category, draw) pairs that took part.
         of: Pairs that should have, see `aggregate`.
+        interval: 95% interval (low, high) of a single pair; that of one test set says nothing of an average.
     """
 
     mean: float
@@ -96,6 +107,7 @@ class Cell:
     draws: int
     pairs: int
     of: int
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -248,7 +260,8 @@ def _rows(key: tuple[str, Shots, str, str], group: list[Record]) -> list[Row]:
         for record in own:
             for name, value in _values(record).items():
                 values.setdefault(name, {})[_pair(record)] = value
-        cells = {name: _cell(values[name], len(wanted[name] | failures)) for name in values}
+        intervals = own[0].intervals if len(own) == 1 else {}
+        cells = {name: _cell(values[name], len(wanted[name] | failures), intervals.get(name)) for name in values}
         other = any(
             tested[_pair(r)][count] < max(tested[_pair(r)].values()) for r in own if (count := _tested(r)) is not None
         )
@@ -263,9 +276,9 @@ def _tested(record: Record) -> tuple[int, int] | None:
     return counts["test_good"], counts["test_defective"]
 
 
-def _cell(values: dict[Pair, float], of: int) -> Cell:
+def _cell(values: dict[Pair, float], of: int, interval: tuple[float, float] | None) -> Cell:
     draws: dict[int, list[float]] = {}
     for (_, draw), value in values.items():
         draws.setdefault(draw, []).append(value)
     means = [fmean(of_draw) for of_draw in draws.values()]
-    return Cell(fmean(means), stdev(means) if len(means) > 1 else None, len(means), len(values), of)
+    return Cell(fmean(means), stdev(means) if len(means) > 1 else None, len(means), len(values), of, interval)

@@ -8,11 +8,11 @@ import time
 import numpy as np
 
 from fewshot_ad import metrics
-from fewshot_ad.benchmark.job import Outcome, fit, forget_peak, measured
-from fewshot_ad.benchmark.material import Material, material
+from fewshot_ad.benchmark.job import Outcome, created, fit, forget_peak, measured
+from fewshot_ad.benchmark.material import Material, material, sample_name
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.datasets.sample import Sample
-from fewshot_ad.zoo import Method, create
+from fewshot_ad.zoo import Method
 
 
 def run_continual(job: Job) -> list[Outcome]:
@@ -39,8 +39,10 @@ def run_continual(job: Job) -> list[Outcome]:
         last = step == len(job.categories) - 1
         quiet = dataclasses.replace(job.protocol, bootstrap=0, overlays=0)
         step_job = job if last else dataclasses.replace(job, protocol=quiet)
+        names = [sample_name(sample, job.dataset.root) for sample in support]
         outcomes = [
-            measured(step_job, category, method, parts[category], support, seconds) for category in (*earlier, newest)
+            measured(step_job, category, method, parts[category], support, names, seconds)
+            for category in (*earlier, newest)
         ]
         accuracy.append([outcome.record.figures.get("image_auroc", float("nan")) for outcome in outcomes])
     return [*map(_with_forgetting, outcomes[:-1], metrics.forgetting_by_task(accuracy)), outcomes[-1]]
@@ -55,7 +57,7 @@ def _with_forgetting(outcome: Outcome, forgetting: float) -> Outcome:
 
 
 def _fitted(job: Job, support: list[Sample], newest: Material) -> tuple[Method, float]:
-    method = create(job.method.baseline, seed=job.seed, **job.method.options)
+    method = created(job)
     start = time.perf_counter()
     fit(method, support, newest.labelled)
     return method, time.perf_counter() - start

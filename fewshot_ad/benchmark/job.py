@@ -27,9 +27,12 @@ from fewshot_ad.errors import BenchmarkError, ImageError
 from fewshot_ad.images import Float32Array, read_image
 from fewshot_ad.pixel_metrics import PixelMetrics
 from fewshot_ad.region_overlap import SaturatedRegion
-from fewshot_ad.zoo import Labelled, Method, create
+from fewshot_ad.zoo import Labelled, Method, create, options
 
-LIBRARIES = ("fewshot-ad", "numpy", "opencv-python-headless", "openvino", "torch", "timm", "anomalib", "ultralytics")
+LIBRARIES = (
+    *("fewshot-ad", "numpy", "opencv-python-headless", "openvino", "faiss-cpu", "torch", "torchvision", "timm"),
+    *("anomalib", "lightning", "open_clip_torch", "ultralytics", "ray"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,14 +56,29 @@ def run(job: Job) -> list[Outcome]:
         return run_continual(job)
     forget_peak()
     parts = material(job)
-    method = create(job.method.baseline, seed=job.seed, **job.method.options)
+    method = created(job)
     support = [sample for part in parts.values() for sample in part.support]
+    names = [sample_name(sample, job.dataset.root) for sample in support]
     if job.source is not None:
-        support = [*source_samples(job.source), *support]
+        learnt = source_samples(job.source)
+        support = [*learnt, *support]
+        # Each below its own dataset's folder, which may lie inside the other's.
+        names = [*(sample_name(sample, job.source.root) for sample in learnt), *names]
     start = time.perf_counter()
     fit(method, support, [sample for part in parts.values() for sample in part.labelled])
     fit_s = time.perf_counter() - start
-    return [measured(job, category, method, part, support, fit_s) for category, part in parts.items()]
+    return [measured(job, category, method, part, support, names, fit_s) for category, part in parts.items()]
+
+
+def created(job: Job) -> Method:
+    """The method of a job; one that wants to know what the product is called is told its category, unless a plan says.
+
+    Where one model is for several categories, there is no one name to tell.
+    """
+    settings = dict(job.method.options)
+    if len(job.categories) == 1 and "class_name" in options(job.method.baseline):
+        settings.setdefault("class_name", job.categories[0].replace("_", " "))
+    return create(job.method.baseline, seed=job.seed, **settings)
 
 
 def fit(method: Method, support: Sequence[Sample], labelled: Sequence[Sample] = ()) -> None:
@@ -73,9 +91,25 @@ def fit(method: Method, support: Sequence[Sample], labelled: Sequence[Sample] = 
 
 
 def measured(
-    job: Job, category: str, method: Method, part: Material, support: Sequence[Sample], fit_s: float
+    job: Job,
+    category: str,
+    method: Method,
+    part: Material,
+    support: Sequence[Sample],
+    names: Sequence[str],
+    fit_s: float,
 ) -> Outcome:
-    """Predict a category's test photographs and put everything on record."""
+    """Predict a category's test photographs and put everything on record.
+
+    Args:
+        job: What was asked for.
+        category: Product to test on.
+        method: Fitted.
+        part: Of this category.
+        support: What the method was fitted on, of all categories.
+        names: Of the support photographs.
+        fit_s: Seconds it took.
+    """
     pixels, saturated = PixelMetrics(), PixelMetrics()
     has_saturations = any(sample.saturations for sample in part.test)
     overlays = Overlays(job.protocol.overlays)
@@ -109,20 +143,13 @@ def measured(
         overlays.offer(photograph, mask, said.maps[0], sample.label)
     if not np.isfinite(scores).all():
         raise BenchmarkError(f"expected finite scores, got {np.sum(~np.isfinite(scores))} that are not.")
-    figures = image_figures(labels, scores, rejected if len(rejected) == len(scores) else None)
+    decisions = rejected if len(rejected) == len(scores) else None
+    figures = image_figures(labels, scores, decisions)
     if masks and any(s.label and s.has_mask for s in part.test):
         figures |= _pixel_figures(pixels)
         if has_saturations:
             enough = saturated.result()
             figures |= {"au_spro": enough.au_pro, "au_spro_05": enough.au_pro_05}
-    intervals = {}
-    if job.protocol.bootstrap and 0 < sum(labels) < len(labels):
-        low, high = metrics.bootstrap(metrics.auroc, labels, scores, repeats=job.protocol.bootstrap, seed=job.seed)
-        intervals["image_auroc"] = (low, high)
-    roots = [job.dataset.root, *([job.source.root] if job.source else [])]
-    names = [
-        sample_name(sample, next(root for root in roots if sample.path.is_relative_to(root))) for sample in support
-    ]
     # Of one model for many categories, each record has the names of its own alone; the hash and the count are of all.
     own = [name for name, sample in zip(names, support, strict=True) if sample.category == category]
     pictures = overlays.pictures(job.key(category))
@@ -130,7 +157,7 @@ def measured(
         **_identity(job, category),
         status="done",
         figures={name: float(value) for name, value in figures.items() if np.isfinite(value)},
-        intervals=intervals,
+        intervals=_intervals(labels, scores, decisions, job.protocol.bootstrap, job.seed),
         fit_s=fit_s,
         ms=float(np.median(times)),
         ms_p95=float(np.percentile(times, 95)),
@@ -142,6 +169,7 @@ def measured(
             "test_defective": labels.count(1),
             "masks": masks,
             "unreadable": unreadable,
+            **part.copy,
         },
         support=tuple(own if len(job.categories) > 1 else names),
         support_sha256=list_hash(names),
@@ -165,11 +193,31 @@ def image_figures(labels: Sequence[int], scores: Sequence[float], rejected: Sequ
         figures |= {
             "precision": decided.precision,
             "recall": decided.recall,
+            "f1": decided.f1,
             "false_reject_rate": decided.false_reject_rate,
             "escape_rate": decided.escape_rate,
             "balanced_accuracy": decided.balanced_accuracy,
         }
     return figures
+
+
+def _intervals(
+    labels: Sequence[int], scores: Sequence[float], rejected: Sequence[bool] | None, repeats: int, seed: int
+) -> dict[str, metrics.Interval]:
+    """Of the figures of whole photographs; those of maps would need all maps in memory."""
+    if not repeats or not 0 < sum(labels) < len(labels):
+        return {}
+    found = {
+        "image_auroc": metrics.bootstrap(metrics.auroc, labels, scores, repeats, seed=seed),
+        "image_aupr": metrics.bootstrap(metrics.aupr, labels, scores, repeats, seed=seed),
+        "image_f1_max": metrics.bootstrap(metrics.f1_max, labels, scores, repeats, seed=seed),
+    }
+    if rejected is not None:
+        found |= {
+            "false_reject_rate": metrics.bootstrap(metrics.false_reject_rate, labels, rejected, repeats, seed=seed),
+            "escape_rate": metrics.bootstrap(metrics.escape_rate, labels, rejected, repeats, seed=seed),
+        }
+    return found
 
 
 def _pixel_figures(pixels: PixelMetrics) -> dict[str, float]:
@@ -178,6 +226,7 @@ def _pixel_figures(pixels: PixelMetrics) -> dict[str, float]:
         "pixel_auroc": result.auroc,
         "pixel_aupr": result.aupr,
         "pixel_f1_max": result.f1_max,
+        "pixel_iou_max": result.iou_max,
         "au_pro": result.au_pro,
         "au_pro_05": result.au_pro_05,
     }

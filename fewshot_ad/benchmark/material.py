@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fewshot_ad.benchmark.plan import DatasetPlan, Job
+from fewshot_ad.benchmark.record import COPY
 from fewshot_ad.benchmark.support import by_hash, chosen
 from fewshot_ad.datasets import open_dataset
 from fewshot_ad.datasets.sample import Sample
@@ -39,11 +41,14 @@ class Material:
         support: Photographs to fit on.
         test: Photographs to predict.
         labelled: Defective ones for supervised methods, none of which is tested.
+        copy: How many the local copy has of the category, as `copy_{split}_{good or defective}`, whatever of them the
+            job takes; the four usual ones always, others where there are any.
     """
 
     support: tuple[Sample, ...]
     test: tuple[Sample, ...]
     labelled: tuple[Sample, ...] = ()
+    copy: Mapping[str, int] = field(default_factory=dict)
 
 
 def material(job: Job) -> dict[str, Material]:
@@ -96,7 +101,12 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
     limit = job.protocol.test_limit
     if cards()[job.method.baseline].supervision != "labelled defects":
         labelled = []
-    return Material(tuple(support), (*healthy[:limit], *defective[:limit]), tuple(labelled))
+    return Material(tuple(support), (*healthy[:limit], *defective[:limit]), tuple(labelled), _copy(samples))
+
+
+def _copy(samples: Sequence[Sample]) -> dict[str, int]:
+    counts = Counter(f"copy_{s.split}_{'defective' if s.label else 'good'}" for s in samples)
+    return {**dict.fromkeys(COPY, 0), **counts}
 
 
 def _without(samples: Sequence[Sample], taken: Sequence[Sample]) -> list[Sample]:

@@ -36,8 +36,9 @@ class DatasetPlan:
         layout: Name of its reader, see `fewshot-ad datasets`.
         root: Folder of the local copy.
         categories: Those that take part; empty = all that are there.
-        support: Text file of fixed support lists, see `support.read_lists`; None takes the shipped lists of that
-            layout where there are any, and draws by hash where not.
+        support: Text file of fixed support lists, see `support.read_lists`; a category on it needs a list of every
+            draw, as long as the most shots. None takes the shipped lists of that layout where there are any, and draws
+            by hash where not.
     """
 
     name: str
@@ -89,7 +90,8 @@ class Job:
         noise: Share of defective support photographs.
         replay: Photographs kept of each earlier category.
         source: Where a transferred model comes from.
-        listed: The support photographs of each category, where they are on a fixed list.
+        listed: The support photographs of each category, where they are on a fixed list; of a shipped list, which is
+            the start of the draw by hash, there may be fewer than the shots.
         reserve: Whether the photographs that supervised methods learn from are left out of the test.
     """
 
@@ -173,7 +175,8 @@ class Plan:
         left out.
 
         Raises:
-            BenchmarkError: A category or support list is not there, or noise leaves nothing to do.
+            BenchmarkError: A category or support list is not there, a list of the user's is too short, or noise leaves
+                nothing to do.
         """
         from fewshot_ad.datasets import open_dataset
         from fewshot_ad.zoo import cards
@@ -197,12 +200,29 @@ class Plan:
                     for method in self.methods:
                         for draw in range(self.draws):
                             for group in groups:
-                                listed = tuple(_listed(lists, c, shots, draw) for c in group)
+                                listed = tuple(self._listed(dataset, lists, c, shots, draw) for c in group)
                                 yield self._job(method, dataset, group, setting, options, shots, draw, listed, reserve)
 
     def keys(self) -> set[str]:
         """The keys of all records that the plan asks for."""
         return {job.key(category) for job in self.jobs() for category in job.categories}
+
+    def _listed(
+        self, dataset: DatasetPlan, lists: Lists, category: str, shots: Shots, draw: int
+    ) -> tuple[str, ...] | None:
+        if shots == "full":
+            return None
+        names = lists.get((category, draw))
+        if dataset.support is not None and any(category == listed for listed, _ in lists):
+            there = 0 if names is None else len(names)
+            if there < shots:
+                most = max(s for s in self.shots if s != "full")
+                raise BenchmarkError(
+                    f"{dataset.support}: expected at least {shots} names of {category}, draw {draw}, got {there}. Add "
+                    f"them, or write whole lists with `fewshot-ad benchmark lists {dataset.layout} {dataset.root} "
+                    f"--shots {most} --draws {self.draws} -o FILE`."
+                )
+        return None if names is None else names[:shots]
 
     def _job(
         self,
@@ -245,12 +265,3 @@ def _with_noise(all_shots: tuple[Shots, ...], options: Mapping[str, Any]) -> lis
             "or another noise."
         )
     return some
-
-
-def _listed(lists: Lists, category: str, shots: Shots, draw: int) -> tuple[str, ...] | None:
-    names = lists.get((category, draw))
-    if names is None or shots == "full":
-        return None
-    if len(names) < shots:
-        raise BenchmarkError(f"{category}: the support list of draw {draw} has {len(names)} names, not {shots}.")
-    return names[:shots]

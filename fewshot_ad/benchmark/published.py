@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from types import MappingProxyType
@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from fewshot_ad.benchmark.record import Shots
+from fewshot_ad.benchmark.record import Record, Shots
+from fewshot_ad.datasets import dataset_cards
 from fewshot_ad.errors import BenchmarkError
 
 FIGURES = ("image_auroc", "pixel_auroc", "pixel_aupr", "au_pro")
@@ -25,7 +26,8 @@ class Published:
     Attributes:
         method: As the source spells it; what tells variants apart in brackets.
         dataset: Name as the readers of `fewshot_ad.datasets` have it.
-        shots: Good photographs of a category it was fitted on, or `full`.
+        shots: Good photographs of a category it was fitted on, or `full`; 0 of a method that knows of none.
+        setting: As `benchmark.record.Record.setting`; `zero-shot` of 0 shots, which no job of a plan is.
         figures: Means over the categories by name, see `benchmark.record.Record.figures`; in 0..1.
         source: Where they were seen.
         note: What to know before comparing; may be empty.
@@ -35,10 +37,16 @@ class Published:
     method: str
     dataset: str
     shots: Shots
+    setting: str
     figures: Mapping[str, float]
     source: str
     note: str
     verified: bool
+
+    @property
+    def said_by(self) -> str:
+        """The source, and whether the figures were seen there."""
+        return self.source if self.verified else f"{self.source} (recalled, not checked there)"
 
 
 def published(dataset: str | None = None, method: str | None = None) -> tuple[Published, ...]:
@@ -62,6 +70,25 @@ def published(dataset: str | None = None, method: str | None = None) -> tuple[Pu
     )
 
 
+def beside(entries: Sequence[Published], records: Sequence[Record]) -> list[tuple[str, Published]]:
+    """The published figures of the datasets on record, each with the dataset's name there.
+
+    A plan may call a dataset anything: it is known by the name of its reader where all its published categories are on
+    record and no others, as other data may have the same layout; else by the plan's own name for it.
+    """
+    there: dict[str, tuple[set[str], set[str]]] = {}
+    for record in records:
+        layouts, categories = there.setdefault(record.dataset, (set(), set()))
+        layouts.add(record.layout)
+        categories.add(record.category)
+    cards = dataset_cards()
+    called: dict[str, set[str]] = {}
+    for name, (layouts, categories) in there.items():
+        whole = {layout for layout in layouts if layout in cards and categories == set(cards[layout].categories)}
+        called[name] = {_plain(one) for one in (name, *whole)}
+    return [(name, entry) for entry in entries for name in called if _plain(entry.dataset) in called[name]]
+
+
 def _plain(name: str) -> str:
     # The plus stays: WinCLIP and WinCLIP+ are two methods.
     return re.sub(r"[^a-z0-9+]", "", name.lower())
@@ -76,7 +103,8 @@ def parse(text: str) -> tuple[Published, ...]:
     """Read and check published figures.
 
     Args:
-        text: YAML with a list of `entries`, each with the attributes of `Published`.
+        text: YAML with a list of `entries`, each with the attributes of `Published`; where `setting` is left out, the
+            shots say it.
 
     Raises:
         BenchmarkError: It is something else, or an entry is incomplete, impossible or there twice.
@@ -89,22 +117,25 @@ def parse(text: str) -> tuple[Published, ...]:
     if not isinstance(entries, list):
         raise BenchmarkError("expected published figures as a list under `entries`, got none.")
     parsed = tuple(_entry(number, entry) for number, entry in enumerate(entries, 1))
-    names = [(entry.method, entry.dataset, entry.shots) for entry in parsed]
+    names = [(entry.method, entry.dataset, entry.setting, entry.shots) for entry in parsed]
     twice = sorted({str(name) for name in names if names.count(name) > 1})
     if twice:
-        raise BenchmarkError(f"expected each method, dataset and shots once, got twice: {twice}. Name the variant.")
+        raise BenchmarkError(
+            f"expected each method, dataset, setting and shots once, got twice: {twice}. Name the variant."
+        )
     return parsed
 
 
 def _entry(number: int, entry: Any) -> Published:
-    expected = set(Published.__dataclass_fields__)
-    if not isinstance(entry, dict) or set(entry) != expected:
+    expected = set(Published.__dataclass_fields__) - {"setting"}
+    if not isinstance(entry, dict) or set(entry) - {"setting"} != expected:
         got = sorted(entry) if isinstance(entry, dict) else entry
         raise BenchmarkError(f"entry {number}: expected {sorted(expected)}, got {got}.")
     shots, figures = entry["shots"], entry["figures"]
-    if shots != "full" and (type(shots) is not int or shots < 1):
-        raise BenchmarkError(f"entry {number}: expected shots as a whole number from 1 or `full`, got {shots!r}.")
-    for key in ("method", "dataset", "source"):
+    if shots != "full" and (type(shots) is not int or shots < 0):
+        raise BenchmarkError(f"entry {number}: expected shots as a whole number from 0 or `full`, got {shots!r}.")
+    entry = {"setting": {"full": "full-shot", 0: "zero-shot"}.get(shots, "few-shot"), **entry}
+    for key in ("method", "dataset", "setting", "source"):
         if not isinstance(entry[key], str) or not entry[key]:
             raise BenchmarkError(f"entry {number}: expected a text as {key}, got {entry[key]!r}.")
     if not isinstance(figures, dict) or not figures or not set(figures) <= set(FIGURES):

@@ -15,6 +15,8 @@ from fewshot_ad.errors import BenchmarkError
 
 Shots: TypeAlias = "int | Literal['full']"
 RECORD_SCHEMA = 1
+# In `Record.counts`: photographs of a category in the local copy of its dataset.
+COPY = ("copy_train_good", "copy_validation_good", "copy_test_good", "copy_test_defective")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Record:
         key: Identity of the job, see `plan.Job.key`; a plan that asks for it again finds it done.
         method: Name of the method as the plan calls it.
         baseline: Name in the zoo.
-        options: Hyper-parameters other than the published ones.
+        options: Hyper-parameters other than the published ones, as the plan has them. A baseline with an option
+            `class_name` that the plan leaves out was told the category, where it served that category alone.
         dataset: Name of the dataset as the plan calls it.
         layout: Name of its reader.
         category: Product.
@@ -37,16 +40,18 @@ class Record:
         status: `done` or `failed`.
         reason: Of a failure; empty otherwise.
         figures: Figures of merit by name, in 0..1: `image_auroc`, `image_aupr`, `image_f1_max`, `pixel_auroc`,
-            `pixel_aupr`, `pixel_f1_max`, `au_pro`, `au_pro_05`, `au_spro`, `au_spro_05`, `precision`, `recall`,
-            `false_reject_rate`, `escape_rate`, `balanced_accuracy`, `forgetting`; those that do not apply are left
-            out.
-        intervals: 95% bootstrap intervals (low, high) of some of them.
+            `pixel_aupr`, `pixel_f1_max`, `pixel_iou_max`, `au_pro`, `au_pro_05`, `au_spro`, `au_spro_05`;
+            `precision`, `recall`, `f1`, `false_reject_rate`, `escape_rate` and `balanced_accuracy` at the method's own
+            threshold; `forgetting`. Those that do not apply are left out.
+        intervals: 95% bootstrap intervals (low, high) of `image_auroc`, `image_aupr`, `image_f1_max`,
+            `false_reject_rate` and `escape_rate`; not of figures of maps, which would all have to be kept.
         fit_s: Seconds to fit.
         ms: Median milliseconds a photograph, from a decoded array to score and map.
         ms_p95: 95th percentile of that.
         model_mb: Size of what an inspection needs, in megabytes.
         memory_mb: Peak resident memory of the process that ran the job, in megabytes.
-        counts: Photographs by use: `support`, `test_good`, `test_defective`, `masks`.
+        counts: Photographs by use: `support`, `test_good`, `test_defective`, `masks`, `unreadable`; and those of the
+            category that the local copy has, see `material.Material.copy`, which old records lack.
         support: Names of the photographs it was fitted on; of one model for many categories, those of this category.
         support_sha256: Hash of the names of all.
         overlays: Pictures of single results, relative to the record file: photograph, truth and map side by side.

@@ -8,23 +8,20 @@ import hashlib
 import html
 import json
 import os
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from fewshot_ad.benchmark import averages
 from fewshot_ad.benchmark.averages import Row, figure
-from fewshot_ad.benchmark.record import Record
+from fewshot_ad.benchmark.published import Published, beside
+from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
 from fewshot_ad.errors import BenchmarkError
-
-if TYPE_CHECKING:
-    from fewshot_ad.benchmark.published import Published
 
 Json: TypeAlias = "dict[str, Any]"
 # Together the pictures may take so many bytes before they are written as text; each alone, so many.
@@ -89,19 +86,19 @@ def render(
     if not records:
         raise BenchmarkError("expected at least one record, got none. Run the plan first, or check the record file.")
     data = _data(records, published, folders, pictures)
-    style, script = _page_file("css"), _page_file("js")
+    style, script = _page_file("report_page.css"), _page_file("report_tables.js") + _page_file("report_page.js")
     # The page may run this script and use this style and nothing else, whatever is in the data.
     policy = (
         f"default-src 'none'; img-src data:; style-src {_source_hash(style)}; script-src {_source_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return Template(_page_file("html")).substitute(
+    return Template(_page_file("report_page.html")).substitute(
         policy=policy, title=html.escape(title), style=style, script=script, data=_script_json(data)
     )
 
 
-def _page_file(suffix: str) -> str:
-    return resources.files("fewshot_ad.benchmark").joinpath(f"report_page.{suffix}").read_text(encoding="utf-8")
+def _page_file(name: str) -> str:
+    return resources.files("fewshot_ad.benchmark").joinpath(name).read_text(encoding="utf-8")
 
 
 def _source_hash(text: str) -> str:
@@ -125,11 +122,13 @@ def _data(records: Sequence[Record], published: Sequence[Published], folders: Se
     return {
         "how": averages.HOW,
         "notes": averages.NOTES,
+        "decided": averages.DECIDED,
+        "howDecided": averages.HOW_DECIDED,
         "incomplete": averages.INCOMPLETE,
         "figures": [{"name": f.name, "label": f.label, "unit": f.unit, "lower": f.lower} for f in figures],
         "rows": _rows(current),
         "shared": _rows(shared) if len(shared) < finished else None,
-        "published": _published(published, rows),
+        "published": _published(published, current),
         "pictures": shown,
         "picturesLeft": f"{left} more are left out to keep this file small." if left else "",
         "counts": _counts(current),
@@ -145,17 +144,10 @@ def _place(record: Record | Row) -> tuple[str, str, str, str]:
 
 
 def _rows(records: Sequence[Record]) -> list[Json]:
-    single: dict[tuple[tuple[str, str, str, str], str], list[Record]] = {}
-    for record in records:
-        if record.status == "done":
-            single.setdefault((_place(record), record.category), []).append(record)
     rows = []
     for group in _groups([*averages.aggregate(records), *averages.aggregate(records, by_category=True)]):
         top = {f.name: averages.best(group, f) for f in averages.present(group)}
         for row in group:
-            of_category = single.get((_place(row), row.category), [])
-            # The interval of one test set says nothing of an average.
-            intervals = of_category[0].intervals if len(of_category) == 1 else {}
             setting, shots, dataset, method = _place(row)
             rows.append(
                 {
@@ -166,9 +158,7 @@ def _rows(records: Sequence[Record]) -> list[Json]:
                     "category": row.category or None,
                     "done": row.done,
                     "of": row.of,
-                    "cells": {
-                        name: _cell(row, name, row.method in top[name], intervals.get(name)) for name in row.cells
-                    },
+                    "cells": {name: _cell(row, name, row.method in top[name]) for name in row.cells},
                 }
             )
     return rows
@@ -181,35 +171,28 @@ def _groups(rows: Iterable[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def _cell(row: Row, name: str, best: bool, interval: tuple[float, float] | None) -> list[Any]:
+def _cell(row: Row, name: str, best: bool) -> list[Any]:
     cell, shown = row.cells[name], figure(name)
-    between = f"{shown.text(interval[0])} to {shown.text(interval[1])}" if interval else ""
+    between = f"{shown.text(cell.interval[0])} to {shown.text(cell.interval[1])}" if cell.interval else ""
     mean = float(f"{cell.mean:.6g}")
     text = shown.text(cell.mean, cell.sd)
     return [mean, text, row.marks(name), int(best), cell.draws, cell.pairs, cell.of, between]
 
 
-def _published(published: Sequence[Published], rows: Sequence[Row]) -> list[Json]:
-    # Plans and papers differ in how they write a dataset's name.
-    ours = {_plain(row.dataset): row.dataset for row in rows}
+def _published(published: Sequence[Published], records: Sequence[Record]) -> list[Json]:
     return [
         {
             "method": entry.method,
-            "dataset": ours[_plain(entry.dataset)],
+            "dataset": dataset,
             "shots": str(entry.shots),
-            "setting": "full-shot" if entry.shots == "full" else "few-shot",
+            "setting": entry.setting,
             "figures": {name: [value, figure(name).text(value)] for name, value in entry.figures.items()},
             "labels": {name: figure(name).label for name in entry.figures},
-            "source": entry.source if entry.verified else f"{entry.source} (recalled, not checked there)",
+            "source": entry.said_by,
             "note": entry.note,
         }
-        for entry in published
-        if _plain(entry.dataset) in ours
+        for dataset, entry in beside(published, records)
     ]
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def _pictures(records: Sequence[Record], folders: Sequence[Path], most: int) -> tuple[list[Json], int]:
@@ -259,10 +242,13 @@ def _counts(records: Sequence[Record]) -> list[Json]:
         if r.status != "done" or good is None or defective is None:
             continue
         entry = {"setting": r.setting, "shots": str(r.shots), "dataset": r.dataset, "category": r.category}
-        known = counts.setdefault(tuple(entry.values()), {**entry, "good": 0, "defective": 0})
+        known = counts.setdefault(tuple(entry.values()), {**entry, "good": 0, "defective": 0, "copy": None})
         # Some methods are tested on a part only; the largest test is closest to the dataset.
         if good + defective > known["good"] + known["defective"]:
             known.update(good=good, defective=defective)
+        # Old records do not have what was there, only what was tested.
+        if all(name in r.counts for name in COPY):
+            known["copy"] = [r.counts[name] for name in COPY]
     return sorted(counts.values(), key=lambda c: (c["dataset"], c["category"]))
 
 

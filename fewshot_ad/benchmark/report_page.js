@@ -39,10 +39,11 @@ function tip(cell, shown) {
   return parts.join("; ");
 }
 
+// Without a figure, as of published cells, there are no jobs to tell of.
 function cellNode(cell, shown) {
   if (!cell) return el("td", {}, NONE);
   const marks = cell[2] ? el("span", { class: "mark" }, cell[2]) : null;
-  return el("td", { title: tip(cell, shown) }, cell[3] ? el("b", {}, cell[1]) : cell[1], marks);
+  return el("td", shown ? { title: tip(cell, shown) } : {}, cell[3] ? el("b", {}, cell[1]) : cell[1], marks);
 }
 
 function options(select, entries, current) {
@@ -61,96 +62,6 @@ function choose() {
     .map((r) => r.dataset));
   state.dataset = options($("dataset"), datasets.map((d) => [d, d]), state.dataset);
   state.figure = options($("figure"), data.figures.map((f) => [f.name, `${f.label} (${f.unit})`]), state.figure);
-}
-
-// ---- table --------------------------------------------------------------------------------------------------------
-function tableModel() {
-  const averages = chosen(false), shown = figure(), methods = new Map();
-  const entry = (method) => {
-    if (!methods.has(method)) methods.set(method, { method, cells: Object.create(null), done: 0, of: 0 });
-    return methods.get(method);
-  };
-  // The column of the mean has the empty name, which no category has.
-  let columns = byDataset() ? unique(averages.map((r) => r.dataset)) : [""];
-  for (const row of averages.filter((r) => byDataset() || r.dataset === state.dataset)) {
-    const one = entry(row.method), column = byDataset() ? row.dataset : "";
-    one.cells[column] = row.cells[shown.name];
-    one.done += row.done;
-    one.of += row.of;
-    if (row.dataset === state.dataset) one.ms = row.cells.ms;
-  }
-  if (!byDataset()) {
-    const rows = chosen(true, state.dataset);
-    columns = columns.concat(unique(rows.map((r) => r.category)));
-    for (const row of rows) entry(row.method).cells[row.category] = row.cells[shown.name];
-  }
-  const lines = [...methods.values()];
-  for (const p of data.published.filter((q) => q.setting === state.setting && q.shots === state.shots)) {
-    const column = byDataset() ? p.dataset : p.dataset === state.dataset ? "" : null;
-    if (!columns.includes(column) || !(shown.name in p.figures)) continue;
-    const [mean, text] = p.figures[shown.name];
-    lines.push({ method: p.method, published: p, cells: { [column]: [mean, text, "", 0, 1, 1, 1] } });
-  }
-  return { lines, columns, shown };
-}
-
-function sortValue(line, key) {
-  if (key === "method") return line.method.toLowerCase();
-  if (key === "jobs") return line.of ? line.done / line.of : undefined;
-  return (key === "latency" ? line.ms : line.cells[key.slice(1)])?.[0];
-}
-
-function sorted(lines, key) {
-  const sign = state.descending ? -1 : 1;
-  return lines.slice().sort((a, b) => {
-    const x = sortValue(a, key), y = sortValue(b, key);
-    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
-    return x < y ? -sign : x > y ? sign : 0;
-  });
-}
-
-function drawTable() {
-  const { lines, columns, shown } = tableModel();
-  // A column's key has a sign before its name, so that no dataset can be called like a fixed column.
-  const keys = ["method", ...columns.map((c) => `:${c}`), "jobs", ...(shown.name === "ms" ? [] : ["latency"])];
-  if (!keys.includes(state.sort)) {
-    state.sort = byDataset() ? `:${state.dataset}` : ":";
-    state.descending = !shown.lower;
-  }
-  const names = { method: "Method", jobs: "Jobs", latency: "Latency (ms)", ":": "Mean" };
-  const head = keys.map((key) => el("th", { scope: "col", "aria-sort": key !== state.sort ? "none"
-    : state.descending ? "descending" : "ascending" }, el("button", { type: "button", "data-key": key,
-    onclick: () => resort(key, shown) }, names[key] ?? key.slice(1))));
-  const wanted = state.search.trim().toLowerCase();
-  const kept = sorted(lines, state.sort).filter((line) => line.method.toLowerCase().includes(wanted));
-  const body = kept.map((line) => {
-    const row = [el("th", { scope: "row" }, line.method,
-      line.published ? el("small", {}, `published: ${line.published.source}`) : null)];
-    for (const column of columns) row.push(cellNode(line.cells[column], shown));
-    const short = line.done < line.of;
-    row.push(el("td", {}, line.published ? NONE : `${line.done}/${line.of}`,
-      short ? el("span", { class: "mark" }, data.incomplete) : null));
-    if (keys.includes("latency")) row.push(cellNode(line.ms, cost("ms")));
-    return el("tr", line.published ? { class: "published", title: line.published.note } : {}, ...row);
-  });
-  const over = byDataset() ? "by dataset" : `on ${state.dataset} by category`;
-  $("h-table").textContent = `${shown.label} (${shown.unit}) ${over}`;
-  $("table").replaceChildren(el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...body));
-  $("found").textContent = `${kept.length} of ${lines.length} rows`;
-  const marks = lines.flatMap((line) => Object.values(line.cells).flatMap((cell) => [...(cell?.[2] ?? "")]));
-  if (lines.some((line) => line.done < line.of)) marks.push(data.incomplete);
-  const notes = Object.keys(data.notes).filter((mark) => marks.includes(mark));
-  $("notes").replaceChildren(...notes.map((mark) => el("p", {}, `${mark} ${data.notes[mark]}`)), el("p", {}, data.how),
-    el("p", {}, `Latency is that on ${state.dataset}. Bold: best of the column.`));
-}
-
-function resort(key, shown) {
-  const lower = key === "method" || key === "latency" || (key !== "jobs" && shown.lower);
-  state.descending = state.sort === key ? !state.descending : !lower;
-  state.sort = key;
-  drawTable();
-  // The old button went with the old head; the keyboard stays where it was.
-  [...$("table").querySelectorAll("thead button")].find((b) => b.dataset.key === key).focus();
 }
 
 // ---- scatter ------------------------------------------------------------------------------------------------------
@@ -315,16 +226,25 @@ function drawBars(id, name) {
   $(id).replaceChildren(...nodes, el("span", {}), el("span", { class: "axis" }, `${floor} ${unit}`));
 }
 
+// Of what the local copy has where that is on record, and of what was tested where not.
 function drawCounts() {
   const rows = data.counts.filter((c) => c.setting === state.setting && c.shots === state.shots
     && c.dataset === state.dataset);
-  const most = Math.max(1, ...rows.map((c) => c.good + c.defective));
+  const kinds = ["train", "validation", "good", "defective"];
+  const parts = (c) => c.copy ?? [0, 0, c.good, c.defective];
+  const most = Math.max(1, ...rows.map((c) => parts(c).reduce((a, b) => a + b)));
   $("counts").replaceChildren(...rows.flatMap((c) => [el("span", { class: "label" }, c.category),
-    track([[c.good / most, "good"], [c.defective / most, "defective"]]),
-    el("span", { class: "value" }, `${c.good} + ${c.defective}`)]));
+    track(parts(c).map((n, i) => [n / most, kinds[i]]).filter(([share]) => share > 0)),
+    el("span", { class: "value", title: `tested: ${c.good} good, ${c.defective} defective` },
+      parts(c).filter((n, i) => c.copy ? i !== 1 || n : i > 1).join(" + "))]));
+  const known = rows.some((c) => c.copy);
+  $("counts-copy").hidden = !known;
+  $("counts-validation").hidden = !rows.some((c) => c.copy?.[1]);
+  $("counts-tested").textContent = rows.every((c) => c.copy) ? "" : known
+    ? "Where no training photographs are shown, those that were tested." : "Those that were tested.";
 }
 
-// ---- pictures and lists -------------------------------------------------------------------------------------------
+// ---- pictures -----------------------------------------------------------------------------------------------------
 function drawPictures() {
   const here = data.pictures.filter((p) => p.setting === state.setting && p.shots === state.shots
     && p.dataset === state.dataset);
@@ -339,20 +259,14 @@ function drawPictures() {
   if (!kept.length) $("pictures").replaceChildren(el("p", {}, "No pictures were kept here."));
 }
 
-function list(id, head, lines) {
-  $(id).replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, ...head.map((h) => el("th", { class: "text",
-    scope: "col" }, h)))), el("tbody", {}, ...lines.map((line) => el("tr", {}, ...line.map((text) =>
-    el("td", { class: "text" }, text)))))));
-}
-
 function drawOnce() {
   $("tiles").append(...data.summary.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text))));
   list("runs", ["What", "Value", "Records"], data.runs);
   list("methods", ["Method", "Baseline", "Other than published"], data.methods);
   list("failed", ["Job", "Reason"], data.failed);
-  list("published", ["Method", "Dataset", "Support", "Figures", "Source", "Note"], data.published.map((p) => [p.method,
-    p.dataset, p.shots, Object.entries(p.figures).map(([n, f]) => `${p.labels[n]} ${f[1]}`).join(", "), p.source,
-    p.note]));
+  list("published", ["Method", "Dataset", "Setting", "Support", "Figures", "Source", "Note"], data.published.map((p) =>
+    [p.method, p.dataset, p.setting, p.shots,
+      Object.entries(p.figures).map(([n, f]) => `${p.labels[n]} ${f[1]}`).join(", "), p.source, p.note]));
   $("s-failed").hidden = !data.failed.length;
   $("s-published").hidden = !data.published.length;
   $("s-pictures").hidden = !data.pictures.length;

@@ -64,15 +64,24 @@ def chosen(names: Sequence[str], category: str, shots: int, draw: int, listed: S
         category: Product.
         shots: How many.
         draw: Number of the draw.
-        listed: The names on a fixed list; None lets the names decide.
+        listed: The names on a fixed list, which are taken first; None lets the names alone decide, as they do of what
+            the list is short of.
 
     Raises:
         BenchmarkError: There are not enough photographs, or one of a list is not there.
     """
-    if listed is None:
-        if len(names) < shots:
-            raise BenchmarkError(f"{category}: expected {shots} good training photographs, got {len(names)}.")
-        return by_hash(names, str, f"{category}/{draw}")[:shots]
+    first = _found(names, category, draw, (listed or ())[:shots])
+    if len(names) < shots:
+        raise BenchmarkError(
+            f"{category}: expected {shots} good training photographs, got {len(names)}. Take fewer shots, or complete "
+            "the dataset."
+        )
+    rest = by_hash(set(names) - set(first), str, f"{category}/{draw}")
+    return [*first, *rest[: shots - len(first)]]
+
+
+def _found(names: Sequence[str], category: str, draw: int, listed: Sequence[str]) -> list[str]:
+    """Listed names as the dataset has them."""
     # A copy of the dataset may have been recompressed to another format.
     by_stem = {str(Path(name).with_suffix("")): name for name in names}
     absent = [name for name in listed if str(Path(name).with_suffix("")) not in by_stem]

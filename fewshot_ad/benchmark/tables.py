@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from fewshot_ad.benchmark.averages import (
+    DECIDED,
     HOW,
+    HOW_DECIDED,
     INCOMPLETE,
     NOTES,
     OTHER_TEST,
@@ -20,45 +22,54 @@ from fewshot_ad.benchmark.averages import (
     figure,
     present,
 )
+from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import Record, Shots
 from fewshot_ad.errors import BenchmarkError
 
 MAIN = ("image_auroc", "image_f1_max", "pixel_auroc", "au_pro", "fit_s", "ms", "model_mb")
 CSV_COLUMNS = (
-    *("setting", "shots", "dataset", "method", "figure", "mean", "sd", "draws"),
+    *("setting", "shots", "dataset", "category", "method", "figure", "mean", "sd", "low", "high", "draws"),
     *("jobs", "jobs_of", "method_jobs_done", "method_jobs", "other_test"),
 )
 NONE = "\N{EN DASH}"
 
 
-def csv(records: Iterable[Record]) -> str:
+def csv(records: Sequence[Record], by_category: bool = False) -> str:
     """All averages in long form, one line a figure; values as they are, figures in 0..1.
 
-    A method that finished nothing has one line without a figure.
+    A method that finished nothing has one line without a figure. `low` and `high` are the 95% interval of a figure that
+    is of one job alone.
+
+    Args:
+        records: What to show.
+        by_category: Whether lines of each category follow, which are named in the column that averages leave empty.
     """
     text = io.StringIO()
     writer = csv_module.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    for row in _required(records):
-        head = (row.setting, row.shots, row.dataset, row.method)
+    for row in [*_required(records), *(aggregate(records, by_category=True) if by_category else [])]:
+        head = (row.setting, row.shots, row.dataset, row.category, row.method)
         tail = (row.done, row.of, int(row.other_test))
         if not row.cells:
-            writer.writerow((*head, "", "", "", "", "", "", *tail))
+            writer.writerow((*head, *[""] * 8, *tail))
         for name in (f.name for f in present([row])):
             cell = row.cells[name]
             sd = "" if cell.sd is None else f"{cell.sd:.6g}"
-            writer.writerow((*head, name, f"{cell.mean:.6g}", sd, cell.draws, cell.pairs, cell.of, *tail))
+            interval = [f"{end:.6g}" for end in cell.interval or ()] or ["", ""]
+            writer.writerow((*head, name, f"{cell.mean:.6g}", sd, *interval, cell.draws, cell.pairs, cell.of, *tail))
     return text.getvalue()
 
 
-def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
+def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN, published: Sequence[Published] = ()) -> str:
     """A table for each setting, shots and dataset, methods by their first figure; then the failed jobs.
 
     Args:
         records: What to show.
         figures: Names of the columns; those that no method has are left out.
+        published: Figures of others, below ours where they are of the same setting, shots and dataset.
     """
-    blocks = []
+    known = beside(published, records)
+    blocks, decided = [], False
     for title, rows, columns in _tables(records, figures):
         lines = [f"### {_md(title)}", "", _md_line(["Method", "Jobs", *(f"{c.label} ({c.unit})" for c in columns)])]
         lines.append("|---|" + "---:|" * (len(columns) + 1))
@@ -66,8 +77,15 @@ def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
         for row in rows:
             cells = [f"**{t}**" if row.method in top[c.name] else t for c, t in _texts(row, columns)]
             lines.append(_md_line([_md(row.method), f"{row.done}/{row.of}", *cells]))
+        place = (rows[0].dataset, rows[0].setting, rows[0].shots)
+        for entry in (entry for name, entry in known if (name, entry.setting, entry.shots) == place):
+            texts = [c.text(entry.figures[c.name]) if c.name in entry.figures else NONE for c in columns]
+            if set(texts) - {NONE}:
+                method = f"{_md(entry.method)} (published: {_md(entry.said_by)})"
+                lines.append(_md_line([method, NONE, *texts]))
         blocks.append("\n".join([*lines, *(f"\n{sign} {note}" for sign, note in _notes(rows, columns))]))
-    blocks.append(HOW)
+        decided = decided or any(c.name in DECIDED for c in columns)
+    blocks.append(f"{HOW} {HOW_DECIDED}" if decided else HOW)
     failures = failed(records)
     if failures:
         lines = [f"### Failed jobs ({len(failures)})", "", "| Job | Reason |", "|---|---|"]

@@ -14,7 +14,7 @@ Masks: TypeAlias = Literal["pixel", "boxes", "none"]
 
 
 class Counts(NamedTuple):
-    """Photographs of a category as published; None where that is unknown."""
+    """Photographs of a category in the published files, split as the reader does; None where that is unknown."""
 
     train_good: int | None
     test_good: int | None

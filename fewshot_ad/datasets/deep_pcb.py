@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from fewshot_ad.datasets.card import Archive, DatasetCard, dataset
+from fewshot_ad.datasets.card import Archive, Counts, DatasetCard, dataset
 from fewshot_ad.datasets.files import inside, read_text
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 from fewshot_ad.errors import DatasetError
 
 TYPES = {"1": "open", "2": "short", "3": "mousebite", "4": "spur", "5": "copper", "6": "pin-hole"}
-_NUMBERS = ("00041", "12000", "12100", "12300", "13000", "20085", "44000", "50600", "77000", "90100", "92000")
+# Source: lines of trainval.txt and test.txt in the publisher's repository; each is one tested board and one template.
+_PAIRS = {
+    "00041": (200, 21),
+    "12000": (0, 14),
+    "12100": (0, 146),
+    "12300": (0, 98),
+    "13000": (198, 18),
+    "20085": (291, 34),
+    "44000": (50, 50),
+    "50600": (50, 29),
+    "77000": (100, 7),
+    "90100": (0, 74),
+    "92000": (111, 9),
+}
 _LISTS: tuple[tuple[str, Split], ...] = (("trainval.txt", "train"), ("test.txt", "test"))
 
 
@@ -19,11 +32,15 @@ _LISTS: tuple[tuple[str, Split], ...] = (("trainval.txt", "train"), ("test.txt",
     DatasetCard(
         name="deep_pcb",
         title="DeepPCB",
-        categories=tuple(f"group{number}" for number in _NUMBERS),
+        categories=tuple(f"group{number}" for number in _PAIRS),
         licence="research only",
         source="https://github.com/tangsanli5201/DeepPCB",
         citation="Tang, He, Huang & Yang 2019, Online PCB Defect Detector On A New PCB Defect Dataset, "
         "arXiv 1902.06197",
+        counts={
+            f"group{number}": Counts(train, test, test, train_defective=train)
+            for number, (train, test) in _PAIRS.items()
+        },
         photographs=3000,
         masks="boxes",
         layout="""\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Archive, Counts, DatasetCard, dataset
@@ -53,6 +54,13 @@ def kolektor_sdd(root: Path) -> Iterator[Sample]:
 def is_defective(mask: Path) -> bool:
     """What the mask of a photograph says of it; without one that can be read, it must not pass for good."""
     try:
-        return bool(read_mask(mask).any())
-    except DatasetError:
+        state = mask.stat()
+        return _marks_something(mask, state.st_mtime_ns, state.st_size)
+    except (OSError, DatasetError):
         return True
+
+
+@lru_cache(maxsize=1 << 14)
+def _marks_something(mask: Path, changed_ns: int, size: int) -> bool:
+    """Whether a mask is not black all over; decoded again only when the file has changed."""
+    return bool(read_mask(mask).any())

@@ -26,7 +26,7 @@ LABELS = {"good": 0, "ok": 0, "0": 0, "bad": 1, "defective": 1, "ng": 1, "1": 1}
         photographs=None,
         masks="pixel",
         layout="""\
-manifest.csv with the columns
+manifest.csv (a table with the columns)
   path         of the photograph, relative to the manifest and below its folder
   label        good, ok or 0; bad, defective, ng or 1
   split        train, validation or test (at will; without it the last fifth of the good photographs of a category

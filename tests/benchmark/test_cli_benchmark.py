@@ -56,6 +56,9 @@ def test_run_and_report(dataset: Path, mean_baseline: str, tmp_path: Path) -> No
     assert "told to fail" in page.read_text()
     assert "mean" in table.read_text()
     assert "tabular" in latex.read_text()
+    assert "washer" not in table.read_text()
+    made = runner.invoke(app, ["benchmark", "report", str(out), "--csv", str(table), "--by-category"])
+    assert ",tiny,washer,mean,image_auroc," in table.read_text()
     printed = runner.invoke(app, ["benchmark", "report", str(out)])
     assert "| mean |" in printed.stdout.replace("**", "")
 
@@ -94,6 +97,7 @@ def test_lists(dataset: Path, tmp_path: Path) -> None:
     [
         (["benchmark", "run", "missing.yaml", "-o", "out.jsonl"], "expected a plan at missing.yaml"),
         (["benchmark", "report", "missing.jsonl"], "expected a record file at missing.jsonl"),
+        (["benchmark", "report", "missing.jsonl", "--by-category"], "expected --by-category with --csv"),
     ],
 )
 def test_errors_say_what_to_do(arguments: list[str], message: str) -> None:

@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
+from fewshot_ad.benchmark.material import material
 from fewshot_ad.benchmark.plan_file import parse_plan, read_plan
 from fewshot_ad.errors import BenchmarkError
+from tests.benchmark.conftest import write
 
 
 def content(dataset: Path, **changes: Any) -> dict[str, Any]:
@@ -101,8 +104,41 @@ def test_another_support_list_is_another_question(dataset: Path, mean_baseline: 
     assert len(first & second) == 1
     # What lies beyond the shots does not matter.
     assert keys("washer\t0\ta\tb\td\n") == first
-    with pytest.raises(BenchmarkError, match="has 1 names, not 2"):
-        keys("washer\t0\ta\n")
+
+
+def test_lists_of_ones_own_are_whole(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    file = tmp_path / "lists.txt"
+    there = {"tiny": {"layout": "mvtec", "root": str(dataset), "support": str(file)}}
+    made = parse_plan(content(dataset, datasets=there, shots=[1, 2, "full"], draws=2, methods={"mean": {}}), Path())
+    advice = f"fewshot-ad benchmark lists mvtec {dataset} --shots 2 --draws 2 -o FILE"
+    for text, got in (
+        ("washer\t0\ta\tb\nwasher\t1\ta\n", "at least 2 names of washer, draw 1, got 1"),
+        ("washer\t0\ta\tb\n", "at least 1 names of washer, draw 1, got 0"),
+    ):
+        file.write_text(text)
+        with pytest.raises(BenchmarkError, match=f"lists.txt: expected {got}") as raised:
+            list(made.jobs())
+        assert advice in str(raised.value)
+    file.write_text("washer\t0\ta\tb\nwasher\t1\ta\tb\n")
+    assert {job.listed for job in made.jobs() if job.categories == ("zinc",)} == {(None,)}
+
+
+def test_more_shots_and_draws_than_a_shipped_list_has(
+    mean_baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = tmp_path / "bottle/train/good"
+    for i in range(209):
+        write(good / f"{i:03d}.png", np.zeros((4, 4, 3), np.uint8))
+    write(tmp_path / "bottle/test/good/000.png", np.zeros((4, 4, 3), np.uint8))
+    asked = content(tmp_path, methods={"mean": {}}, shots=[8, 16], draws=4)
+    with_lists = list(parse_plan(asked, Path()).jobs())
+    monkeypatch.setattr("fewshot_ad.benchmark.plan.shipped_lists", lambda layout: {})
+    without = list(parse_plan(asked, Path()).jobs())
+    for listed, drawn in zip(with_lists, without, strict=True):
+        support = [sample.path for sample in material(listed)["bottle"].support]
+        assert len(set(support)) == listed.shots
+        assert support == [sample.path for sample in material(drawn)["bottle"].support]
+        assert (listed.key("bottle") != drawn.key("bottle")) == (listed.draw < 3)
 
 
 def test_noise_that_comes_to_nothing_or_all(dataset: Path, mean_baseline: str) -> None:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from fewshot_ad.benchmark.published import parse, published
+from fewshot_ad.benchmark.published import beside, parse, published
+from fewshot_ad.datasets import dataset_cards
 from fewshot_ad.errors import BenchmarkError
+from tests.benchmark.made_up import record
 
 ENTRY = """
 entries:
@@ -23,8 +27,9 @@ def test_all_have_a_source_and_figures_that_are_possible() -> None:
     for entry in entries:
         assert entry.source
         assert entry.verified
-        assert entry.shots in (1, 2, 4, 8, "full")
-        assert entry.dataset in ("mvtec", "visa", "mpdd")
+        assert entry.shots in (0, 1, 2, 4, 8, 16, "full")
+        assert entry.dataset in ("mvtec", "visa", "mpdd", "real_iad")
+        assert entry.setting in ("zero-shot", "few-shot", "full-shot", "unified")
         # Nothing that was published is below chance; per cent taken for shares would be above 1.
         lowest = {"image_auroc": 0.5, "pixel_auroc": 0.5, "au_pro": 0.5, "pixel_aupr": 0.1}
         assert all(lowest[name] < value <= 1 for name, value in entry.figures.items())
@@ -32,7 +37,7 @@ def test_all_have_a_source_and_figures_that_are_possible() -> None:
 
 def test_are_found_by_dataset_and_method_however_these_are_spelt() -> None:
     regad = published("MVTec", "regad")
-    assert [entry.shots for entry in regad] == [2, 4, 8]
+    assert [entry.shots for entry in regad] == [2, 4, 8, 16]
     assert regad[1].figures == {"image_auroc": 0.882, "pixel_auroc": 0.958}
     assert published("mvtec", "RegAD") == regad
     assert {entry.dataset for entry in published(method="WinCLIP+")} == {"mvtec", "visa"}
@@ -46,6 +51,32 @@ def test_say_what_to_know_before_comparing() -> None:
     assert "corrected" in corrected.note
 
 
+def test_the_setting_is_that_of_the_shots_unless_it_is_said() -> None:
+    def setting(shots: str) -> str:
+        return parse(ENTRY.replace("shots: 2", f"shots: {shots}"))[0].setting
+
+    assert [setting(shots) for shots in ("0", "2", "full")] == ["zero-shot", "few-shot", "full-shot"]
+    assert setting("full\n    setting: unified") == "unified"
+    # One model for all categories does not stand beside one for each.
+    assert {entry.setting for entry in published() if entry.method.startswith("Dinomaly")} == {"unified"}
+
+
+def test_a_dataset_is_known_by_name_or_by_all_its_categories() -> None:
+    entries = published("mvtec", "SPADE") + published("visa", "WinCLIP")
+    categories = dataset_cards()["mvtec"].categories
+
+    def names(dataset: str, categories: Sequence[str]) -> list[tuple[str, str]]:
+        records = [record("a", category, dataset=dataset, layout="mvtec") for category in categories]
+        return [(name, entry.method) for name, entry in beside(entries, records)]
+
+    assert names("MVTec", ["bottle"]) == [("MVTec", "SPADE")]
+    assert names("my copy", categories) == [("my copy", "SPADE")]
+    # A part of it is another average, and other products in its layout are other data.
+    assert names("my copy", categories[1:]) == []
+    assert names("board", ["bottle", "cookie"]) == []
+    assert names("board", [*categories, "cookie"]) == []
+
+
 def test_cannot_be_changed_by_accident() -> None:
     with pytest.raises(TypeError):
         published()[0].figures["image_auroc"] = 1.0  # type: ignore[index]
@@ -55,7 +86,8 @@ def test_cannot_be_changed_by_accident() -> None:
     ("old", "new", "message"),
     [
         ("0.5", "50.0", "per cent"),
-        ("shots: 2", "shots: 0", "whole number"),
+        ("shots: 2", "shots: -1", "whole number"),
+        ("shots: 2", "shots: 2\n    setting: 1", "setting"),
         ("shots: 2", "shots: true", "whole number"),
         ('"somewhere"', '""', "source"),
         ("image_auroc", "accuracy", "figures among"),

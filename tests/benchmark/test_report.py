@@ -12,7 +12,7 @@ import pytest
 from fewshot_ad.benchmark.report import render, write_report
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.browser import Browser
-from tests.benchmark.made_up import METHODS, PUBLISHED, MadeUpPublished, plausible, record
+from tests.benchmark.made_up import METHODS, PUBLISHED, plausible, record, said
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>&amp;<!--\u2028"
 
@@ -82,7 +82,7 @@ def test_hostile_texts_stay_texts() -> None:
         record(HOSTILE, HOSTILE, figures={"image_auroc": 0.9}, dataset=HOSTILE, machine={HOSTILE: HOSTILE}),
         record("b", HOSTILE, status="failed", reason=HOSTILE, dataset=HOSTILE),
     ]
-    published = [MadeUpPublished(HOSTILE, HOSTILE, 4, {"image_auroc": 0.5}, HOSTILE, HOSTILE)]
+    published = [said(HOSTILE, HOSTILE, 4, {"image_auroc": 0.5}, HOSTILE, HOSTILE)]
     text = render(records, title=HOSTILE, published=published)
     plain = Page(render([record("a")]))
     assert [tag for tag, _ in Page(text).tags] == [tag for tag, _ in plain.tags]
@@ -98,13 +98,15 @@ def test_what_the_page_says_of_the_runs(page_path: Path) -> None:
     assert {"torch", "fewshot-ad", "machine", "jobs"} == {line[0] for line in data["runs"]}
     assert len(data["failed"]) == 4
     assert row_of(data, "FastFlow", "Parts AD")["cells"]["image_auroc"][2] == "†"
-    # The third entry is of a dataset that is not here.
+    # The last entry is of a dataset that is not here.
     assert [(p["dataset"], p["setting"], p["source"]) for p in data["published"]] == [
         ("Parts AD", "few-shot", "Roth et al. 2022, table 9"),
         ("Parts AD", "full-shot", "A talk (recalled, not checked there)"),
+        ("Parts AD", "unified", "A poster"),
     ]
     bolt = next(c for c in data["counts"] if c["category"] == "bolt")
-    assert (bolt["good"], bolt["defective"]) == (20, 45)
+    assert (bolt["good"], bolt["defective"], bolt["copy"]) == (20, 45, [200, 0, 60, 70])
+    assert next(c for c in data["counts"] if c["category"] == "pcb")["copy"] is None
 
 
 def test_intervals_are_told_of_single_jobs_only(page_path: Path) -> None:
@@ -174,6 +176,35 @@ def test_the_page_works_in_a_browser(page_path: Path) -> None:
         assert browser.texts("#table tbody td")[:2] == [boards["image_auroc"][1], parts["image_auroc"][1]]
         browser.choose("#search", "")
         assert "published: Roth et al. 2022, table 9" in browser.texts("#table tr.published small")[0]
+        # Nothing is known of the jobs behind a published figure.
+        assert browser.run("return document.querySelectorAll('#table td[title*=jobs]').length") == 3 * len(METHODS)
+        assert browser.run("return document.querySelector('#table tr.published td[title]')") is None
+
+        # Lists are sorted and searched in the same way.
+        browser.run("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+        browser.click("#runs thead button[data-key='2']")
+        records = [int(text) for text in browser.texts("#runs td:last-child")]
+        assert records == sorted(records)
+        browser.click("#runs thead button[data-key='2']")
+        assert [int(text) for text in browser.texts("#runs td:last-child")] == records[::-1]
+        assert browser.texts("#runs [aria-sort=descending]") == ["Records"]
+        browser.type("#failed input", "pcb")
+        assert browser.texts("#failed output") == ["2 of 4 rows"]
+        assert all("Boards AD/pcb" in text for text in browser.texts("#failed td:first-child"))
+
+        # What only deciding methods have is said so.
+        assert not any("threshold of their own" in text for text in browser.texts("#notes p"))
+        browser.choose("#figure", "escape_rate")
+        assert any("threshold of their own" in text for text in browser.texts("#notes p"))
+        browser.choose("#figure", "image_auroc")
+
+        # Photographs: of an old record those tested, of a new one those of the copy.
+        assert browser.texts("#counts .value") == ["27 + 36", "20 + 45"]
+        assert browser.texts("#counts-tested") == ["Those that were tested."]
+        browser.choose("#dataset", "Parts AD")
+        assert browser.texts("#counts .value") == ["200 + 60 + 70"] * 4
+        assert browser.texts("#counts-tested") == [""]
+        browser.choose("#dataset", "Boards AD")
 
         # A point tells its method when it has the focus.
         browser.run("document.querySelector('#scatter g').focus()")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,9 +48,18 @@ def test_a_record_has_everything(dataset: Path, mean_baseline: str, tmp_path: Pa
         assert record.figures["image_auroc"] == 1.0  # the blot is far from any washer
         assert record.figures["pixel_auroc"] > 0.9
         assert {"au_pro", "au_pro_05", "image_aupr", "image_f1_max", "escape_rate"} <= set(record.figures)
-        low, high = record.intervals["image_auroc"]
-        assert low <= 1.0 <= high
-        assert record.counts == {"support": 2, "test_good": 3, "test_defective": 3, "masks": 6, "unreadable": 0}
+        # Of one threshold, F1 and intersection over union are two ways to say the same.
+        f1 = record.figures["pixel_f1_max"]
+        assert record.figures["pixel_iou_max"] == pytest.approx(f1 / (2 - f1))
+        precision, recall = record.figures["precision"], record.figures["recall"]
+        assert record.figures["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
+        rates = {"false_reject_rate", "escape_rate"}
+        assert set(record.intervals) == {"image_auroc", "image_aupr", "image_f1_max", *rates}
+        for name, (low, high) in record.intervals.items():
+            assert low <= record.figures[name] <= high
+        used = {"support": 2, "test_good": 3, "test_defective": 3, "masks": 6, "unreadable": 0}
+        copy = {"copy_train_good": 5, "copy_validation_good": 0, "copy_test_good": 3, "copy_test_defective": 3}
+        assert record.counts == used | copy
         assert record.fit_s is not None
         assert record.ms is not None
         assert record.model_mb == pytest.approx(16 * 16 * 3 * 4 / 1e6)
@@ -155,8 +165,6 @@ def test_one_failing_job_stops_nothing(dataset: Path, mean_baseline: str, tmp_pa
 def test_an_unreadable_test_photograph_is_left_out(
     dataset: Path, mean_baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(dataset, copy)
     (copy / "zinc/test/good/000.png").write_bytes(b"no picture")
@@ -184,8 +192,6 @@ def test_noisy_support_has_defects_that_the_test_lacks(dataset: Path, mean_basel
 
 
 def test_transfer_fits_on_the_source(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(dataset, tmp_path / "copy")
     datasets = {
         "washers": {"layout": "mvtec", "root": str(tmp_path / "copy"), "categories": ["washer"]},
@@ -195,6 +201,48 @@ def test_transfer_fits_on_the_source(dataset: Path, mean_baseline: str, tmp_path
     records = [r for r in finish(made, tmp_path / "records.jsonl") if r.dataset == "zincs"]
     assert [len(r.support) for r in records] == [5, 7]
     assert all(name.startswith("washer/") for name in records[0].support)
+
+
+def test_photographs_are_named_below_their_own_dataset(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    """One dataset's folder may lie inside the other's."""
+    shutil.copytree(dataset, tmp_path / "outer")
+    shutil.copytree(dataset, tmp_path / "outer" / "inner")
+    for source, target in (("outer", "outer/inner"), ("outer/inner", "outer")):
+        datasets = {
+            "source": {"layout": "mvtec", "root": str(tmp_path / source), "categories": ["washer"]},
+            "target": {"layout": "mvtec", "root": str(tmp_path / target), "categories": ["zinc"]},
+        }
+        made = plan(dataset, datasets=datasets, settings=[{"transfer": {"source": "source"}}])
+        (record,) = [r for r in finish(made, tmp_path / f"{target}.jsonl") if r.dataset == "target"]
+        assert {name.split("/")[0] for name in record.support} == {"washer", "zinc"}
+
+
+def test_a_method_that_wants_to_know_the_product_is_told(
+    dataset: Path, mean_baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fewshot_ad.zoo import method as registry
+
+    card, factory = registry._REGISTRY["mean"]
+    told: list[str] = []
+
+    def named(*, seed: int = 0, class_name: str = "object") -> Any:
+        told.append(class_name)
+        return factory(seed=seed)
+
+    copy = tmp_path / "copy"
+    for category, name in (("washer", "steel_washer"), ("zinc", "zinc")):
+        shutil.copytree(dataset / category, copy / name)
+    before = [job.key(job.categories[0]) for job in plan(copy).jobs()]
+    monkeypatch.setitem(registry._REGISTRY, "mean", (card, named))
+    assert [job.key(job.categories[0]) for job in plan(copy).jobs()] == before
+    records = finish(plan(copy), tmp_path / "records.jsonl")
+    assert told == ["steel washer", "zinc"]
+    assert [(r.key, r.options) for r in records] == [(key, {}) for key in before]
+    # A plan has the last word, and one model for all has no one name.
+    told.clear()
+    finish(plan(copy, methods={"mean": {"options": {"class_name": "thing"}}}), tmp_path / "records.jsonl")
+    finish(plan(copy, settings=["unified", {"continual": {"replay": 1}}]), tmp_path / "records.jsonl")
+    assert told == ["thing"] * 2 + ["object"] * 3
 
 
 def test_continual_measures_what_was_forgotten(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ def test_a_line_that_is_no_list(tmp_path: Path, line: str) -> None:
 def test_too_few_photographs() -> None:
     with pytest.raises(BenchmarkError, match="nut: expected 8 good training photographs, got 3"):
         chosen(NAMES[:3], "nut", 8, 0, None)
+    with pytest.raises(BenchmarkError, match="nut: expected 8 good training photographs, got 3"):
+        chosen(NAMES[:3], "nut", 8, 0, NAMES[:2])
 
 
 def test_the_shipped_lists_are_those_the_names_give() -> None:
@@ -51,6 +53,8 @@ def test_the_shipped_lists_are_those_the_names_give() -> None:
     assert len(lists) == 15 * 3
     bottle = [f"{i:03d}.png" for i in range(209)]
     assert list(lists["bottle", 1]) == chosen(bottle, "bottle", 8, 1, None)
+    # More shots than a list has names go on where it ends.
+    assert chosen(bottle, "bottle", 16, 1, lists["bottle", 1]) == chosen(bottle, "bottle", 16, 1, None)
     assert shipped_lists("folder") == {}
 
 

@@ -12,7 +12,7 @@ from fewshot_ad.benchmark import tables
 from fewshot_ad.benchmark.averages import Cell, aggregate, best, failed, figure, latest, shared
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
-from tests.benchmark.made_up import plausible, record
+from tests.benchmark.made_up import PUBLISHED, plausible, record
 
 
 def auroc(method: str, values: dict[tuple[str, int], float | None], **changes: object) -> list[Record]:
@@ -169,6 +169,41 @@ def test_latex_of_much_compiles(tmp_path: Path) -> None:
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
     done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-500:]
+
+
+def test_csv_by_category_and_intervals() -> None:
+    interval = {"image_auroc": (0.8, 0.95)}
+    records = [record("a", category, figures={"image_auroc": 0.9}, intervals=interval) for category in ("bolt", "nut")]
+
+    def read(**options: bool) -> list[tuple[str, str, str]]:
+        lines = csv.DictReader(io.StringIO(tables.csv(records, **options)))
+        return [(line["category"], line["low"], line["high"]) for line in lines]
+
+    # That of one test set says nothing of an average over two.
+    assert read() == [("", "", "")]
+    assert read(by_category=True) == [("", "", ""), ("bolt", "0.8", "0.95"), ("nut", "0.8", "0.95")]
+
+
+def test_markdown_has_published_figures_below_ours() -> None:
+    ours = auroc("ours", {("bolt", 0): 0.9})
+    text = tables.markdown(ours, published=PUBLISHED)
+    assert f"| PatchCore (published: Roth et al. 2022, table 9) | {tables.NONE} | 95.1 |" in text
+    assert text.index("| ours |") < text.index("| PatchCore")
+    # Neither those of other settings, nor those that have none of the columns.
+    assert "Recalled" not in text
+    assert "One for all" not in text
+    assert "PatchCore" not in tables.markdown(ours, ["pixel_auroc"], PUBLISHED)
+    text = tables.markdown(auroc("ours", {("bolt", 0): 0.9}, shots="full", setting="unified"), published=PUBLISHED)
+    assert "One for all" in text
+    assert "Recalled" not in text
+
+
+def test_that_few_methods_decide_is_said_where_it_matters() -> None:
+    records = [record("a", figures={"image_auroc": 0.9, "f1": 0.8, "pixel_iou_max": 0.4})]
+    assert "threshold of their own" not in tables.markdown(records)
+    text = tables.markdown(records, ["f1", "pixel_iou_max"])
+    assert "| Method | Jobs | F1 (%) | Pixel IoU-max (%) |" in text
+    assert "threshold of their own" in text
 
 
 @pytest.mark.parametrize("write", [tables.csv, tables.markdown, tables.latex])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.datasets import DatasetCard, DatasetError, dataset, dataset_cards, open_dataset
-from fewshot_ad.datasets.sample import read_mask
+from fewshot_ad.datasets.sample import BoolArray, read_mask
 from fewshot_ad.datasets.splits import held_out
 from fewshot_ad.images import read_image
 from tests.datasets.layouts import FIRST, HW, LAYOUTS, SECOND, Expected, mask, photograph, text
@@ -50,6 +51,9 @@ def test_published_counts_add_up(name: str) -> None:
         ("mpdd", (888, 176, 282, 0, 0)),
         ("dagm", (8050 - 1046, 8050 - 1054, 1054, 0, 1046)),
         ("kolektor_sdd2", (2085, 894, 110, 0, 246)),
+        ("deep_pcb", (1000, 500, 500, 0, 1000)),
+        ("elpv", (1207, 301, 1116, 0, 0)),
+        ("magnetic_tile", (762, 190, 392, 0, 0)),
     ],
 )
 def test_totals_are_those_the_papers_give(name: str, totals: tuple[int, ...]) -> None:
@@ -167,6 +171,35 @@ def test_samples_come_one_by_one(tmp_path: Path) -> None:
     next(samples)
     photograph(tmp_path / "screw/test/good/late.png")
     assert "late.png" in {sample.path.name for sample in samples}
+
+
+@pytest.mark.parametrize(("name", "good"), [("kolektor_sdd", "kos01/Part0"), ("kolektor_sdd2", "train/10000")])
+def test_masks_that_tell_good_from_bad_are_decoded_once_and_again_when_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, good: str
+) -> None:
+    LAYOUTS[name](tmp_path)
+    decoded: list[Path] = []
+
+    def counted(path: Path) -> BoolArray:
+        decoded.append(path)
+        return read_mask(path)
+
+    monkeypatch.setattr("fewshot_ad.datasets.kolektor_sdd.read_mask", counted)
+    opened = open_dataset(name, tmp_path)
+    before = list(opened.samples())
+    first = len(decoded)
+    assert first == len(before)
+    assert list(opened.samples()) == before
+    assert len(decoded) == first
+    (changed,) = (path for path in decoded if path.relative_to(tmp_path).as_posix().startswith(good))
+    mask(changed)
+    os.utime(changed, ns=(1, 1))
+    defective = {s.path.relative_to(tmp_path).with_suffix("").as_posix() for s in opened.samples() if s.label == 1}
+    assert good in defective
+    assert decoded[first:] == [changed]
+    # One that is gone says nothing good any more.
+    changed.unlink()
+    assert good in {s.path.relative_to(tmp_path).with_suffix("").as_posix() for s in opened.samples() if s.label == 1}
 
 
 def test_another_layout_is_refused_and_named(copy: tuple[str, Path, list[Expected]]) -> None:
