@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import timm
@@ -52,6 +52,7 @@ class Schedule:
         batch_size: Photographs a batch at most.
         standardised: Whether the input has ImageNet's mean and deviation taken out; 0..1 otherwise.
         textures: Generated textured pictures to stand in for a data set the method takes from the internet.
+        rate_per: What the numbers of its learning rate's schedule count: anomalib mostly leaves that open.
     """
 
     image_size: int
@@ -60,6 +61,7 @@ class Schedule:
     batch_size: int = 32
     standardised: bool = True
     textures: int = 0
+    rate_per: Literal["epoch", "step"] = "epoch"
 
 
 class AnomalibMethod:
@@ -115,7 +117,8 @@ class AnomalibMethod:
                 if self._prepare:
                     self._prepare(module, images)
                 shots = Shots(images, min(schedule.batch_size, len(images)), self._seed)
-                train(module, shots, schedule.epochs, schedule.steps, self._seed, folder, told)
+                length = (schedule.epochs, schedule.steps)
+                train(module, shots, *length, self._seed, folder, told, schedule.rate_per)
                 self._model = module.model.eval().requires_grad_(False)
                 if self._finish:
                     self._finish(module, images)

@@ -6,19 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.anomalib_adapter import AnomalibMethod, Schedule, bare, card, timm_name
 from fewshot_ad.zoo.method import Method, baseline
 from fewshot_ad.zoo.tensors import Backbone
 
 _WEIGHTS = "resnet18 distilled on generated pictures in place of the paper's {}: backbone= and weights=FILE take it."
-_TEACHER = (
-    "Its teacher is distilled here, in teacher_steps steps on generated pictures, from the shipped resnet18: the "
-    "paper's learnt WideResNet-101 on ImageNet in 60,000. teacher_weights=FILE takes anomalib's. Generated pictures "
-    "are the penalty images instead of ImageNet's. Quantiles from the photographs it learnt from, having no others."
-)
 
 
 @baseline(
@@ -216,85 +208,3 @@ def uninet(
         return OfflineUniNet(network, backbone, temperature)
 
     return AnomalibMethod("anomalib_uninet", build, Schedule(image_size, epochs, batch_size=batch_size), seed)
-
-
-def _efficient_ad(
-    name: str,
-    size: str,
-    seed: int,
-    image_size: int,
-    teacher_weights: str | None,
-    teacher_steps: int,
-    lr: float,
-    weight_decay: float,
-    pad_maps: bool,
-    penalty_images: int,
-    steps: int,
-) -> Method:
-    if image_size < 256:
-        raise ZooError(f"{name}: expected an image_size of at least 256, for its autoencoder, got {image_size}.")
-
-    def build(folder: Path) -> Any:
-        from fewshot_ad.zoo.anomalib_runtime.pretraining import OfflineEfficientAd, distil_teacher, load
-
-        module = OfflineEfficientAd(folder / "textures", 384, size, lr, weight_decay, False, pad_maps, **bare())
-        if teacher_weights is None:
-            distil_teacher(module.model.teacher, teacher_steps, image_size, seed)
-        elif teacher_weights != "random":
-            load(module.model.teacher, teacher_weights)
-        return module
-
-    def finish(module: Any, images: torch.Tensor) -> None:
-        from fewshot_ad.zoo.anomalib_runtime.training import Shots
-
-        module.model.quantiles.update(module.map_norm_quantiles(Shots(images, 1, seed).train_dataloader()))
-
-    schedule = Schedule(image_size, -1, steps, 1, standardised=False, textures=penalty_images)
-    return AnomalibMethod(name, build, schedule, seed, finish=finish)
-
-
-def _efficient_ad_card(size: str) -> Any:
-    return card(
-        f"efficient_ad_{size.lower()}",
-        f"EfficientAD-{size}",
-        "Batzner et al. 2024, EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies, WACV",
-        2024,
-        "teacher-student",
-        _TEACHER,
-    )
-
-
-@baseline(_efficient_ad_card("S"))
-def efficient_ad_s(
-    *,
-    seed: int = 0,
-    image_size: int = 256,
-    teacher_weights: str | None = None,
-    teacher_steps: int = 500,
-    lr: float = 1e-4,
-    weight_decay: float = 1e-5,
-    pad_maps: bool = True,
-    penalty_images: int = 256,
-    steps: int = 70_000,
-) -> Method:
-    """EfficientAD-S. Source: Batzner et al. 2024, algorithm 1: 70,000 steps of one photograph at 256 pixels."""
-    numbers = (teacher_weights, teacher_steps, lr, weight_decay, pad_maps, penalty_images, steps)
-    return _efficient_ad("anomalib_efficient_ad_s", "small", seed, image_size, *numbers)
-
-
-@baseline(_efficient_ad_card("M"))
-def efficient_ad_m(
-    *,
-    seed: int = 0,
-    image_size: int = 256,
-    teacher_weights: str | None = None,
-    teacher_steps: int = 500,
-    lr: float = 1e-4,
-    weight_decay: float = 1e-5,
-    pad_maps: bool = True,
-    penalty_images: int = 256,
-    steps: int = 70_000,
-) -> Method:
-    """EfficientAD-M: the same with wider networks."""
-    numbers = (teacher_weights, teacher_steps, lr, weight_decay, pad_maps, penalty_images, steps)
-    return _efficient_ad("anomalib_efficient_ad_m", "medium", seed, image_size, *numbers)

@@ -27,6 +27,8 @@ from fewshot_ad.zoo.tdg_transformations import SHIFT, Transformation, published_
 from fewshot_ad.zoo.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
 
 LAYERS = 5
+# Training holds all views of all photographs: about 0.7 GB a photograph with the published settings.
+MAX_SHOTS = 16
 BORDER = LAYERS  # What unpadded 3 x 3 layers lose on each side; patches are 2 * LAYERS + 1 = 11 pixels wide.
 INNER_STEPS = 3
 MILESTONES = (500, 1000)  # Steps after which the discriminator's and the generator's learning rates fall to a tenth.
@@ -120,6 +122,11 @@ class TDG:
         self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
     ) -> None:
         """Train the scales, coarse to fine; see `Method.fit`."""
+        if len(normal) > MAX_SHOTS:
+            raise ZooError(
+                f"tdg: expected at most {MAX_SHOTS} photographs, of which it holds {len(self.transformations)} views "
+                f"each, got {len(normal)}. Give fewer; it is a method for one or a few."
+            )
         photographs = resized(normal, self.sides[-1]).float() / 127.5 - 1
         scales: list[_Scale] = []
         with seeded(self.seed):

@@ -5,7 +5,7 @@ import torch
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import create
-from fewshot_ad.zoo.tdg import Generator
+from fewshot_ad.zoo.tdg import MAX_SHOTS, Generator
 from fewshot_ad.zoo.tdg_transformations import published_transformations
 from tests.conftest import make_part
 
@@ -121,3 +121,8 @@ def test_impossible_settings_are_refused(wrong):
 def test_predicting_before_fitting_is_refused(good):
     with pytest.raises(ZooError, match="fit"):
         create("tdg", **TINY).predict(good)
+
+
+def test_more_photographs_than_memory_can_hold_are_refused(good):
+    with pytest.raises(ZooError, match=f"at most {MAX_SHOTS} photographs.*got {MAX_SHOTS + 1}"):
+        create("tdg", **TINY).fit(good[:1] * (MAX_SHOTS + 1))

@@ -14,7 +14,7 @@ from torch.nn import functional
 from fewshot_ad.encoder.pyramid import read_state_dict
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.zoo.anomalib_textures import generated_pictures
-from fewshot_ad.zoo.pdn import BORDER, targets
+from fewshot_ad.zoo.pdn import BORDER, load_teacher, targets
 from fewshot_ad.zoo.tensors import Backbone, to_batch
 
 PICTURES = 64
@@ -46,6 +46,22 @@ def load(network: nn.Module, weights: str) -> None:
     if missing:
         raise WeightsError(f"{weights} is of another network: it lacks {len(missing)} tensors, first {missing[0]}.")
     network.load_state_dict({k: state[k] for k in wanted})
+
+
+def take_teacher(network: nn.Module, file: Path, size: str) -> None:
+    """Fill EfficientAD's patch description network from a file of efficientad_cdo, whose teacher has the same layers.
+
+    Args:
+        network: anomalib's, of 384 channels.
+        file: Written by `pdn.save_teacher`.
+        size: `S` or `M`.
+
+    Raises:
+        ZooError: It is no such file, or of another size.
+    """
+    for n, layer in enumerate(load_teacher(file, {"size": size}).layers, start=1):
+        network.get_submodule(f"conv{n}").load_state_dict(layer.state_dict())
+    network.requires_grad_(False)
 
 
 def distil_teacher(teacher: nn.Module, steps: int, side: int, seed: int) -> None:

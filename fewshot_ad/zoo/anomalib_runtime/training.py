@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch.optim.lr_scheduler import MultiStepLR, StepLR
 from torch.utils.data import DataLoader
 
 from fewshot_ad.memory_bank import Progress
@@ -69,6 +71,31 @@ class _Watch(Callback):
             self._progress("training", self._done, self._total)
 
 
+class _Rates(Callback):
+    """Lets the schedules of the learning rate count what their numbers mean.
+
+    Lightning counts epochs unless told otherwise, and leaves a module that steps its optimisers itself to step its
+    schedules, too. anomalib does neither.
+    """
+
+    def __init__(self, per: Literal["epoch", "step"]) -> None:
+        self._per = per
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        for config in trainer.lr_scheduler_configs:
+            config.interval = self._per
+            # anomalib takes fractions of the training, which are 0 steps of a very short one or no whole number.
+            if isinstance(config.scheduler, StepLR):
+                config.scheduler.step_size = max(1, config.scheduler.step_size)
+            if isinstance(config.scheduler, MultiStepLR):
+                config.scheduler.milestones = Counter(int(n) for n in config.scheduler.milestones.elements())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not pl_module.automatic_optimization:
+            for config in trainer.lr_scheduler_configs:
+                config.scheduler.step()
+
+
 def train(
     module: LightningModule,
     shots: Shots,
@@ -77,6 +104,7 @@ def train(
     seed: int,
     folder: Path,
     progress: Progress | None,
+    rate_per: Literal["epoch", "step"] = "epoch",
 ) -> None:
     """Run anomalib's training: its steps, optimisers, schedules and hooks, without validation.
 
@@ -88,6 +116,7 @@ def train(
         seed: Of what training draws; the caller puts the generators back.
         folder: Where Lightning may write.
         progress: Called as `progress("training", batches done, batches in all)`.
+        rate_per: What the module's schedules of the learning rate count.
     """
     batches = len(shots.train_dataloader())
     total = min(n for n in (epochs * batches, steps) if n > 0)
@@ -104,6 +133,6 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[_Watch(seed, progress, total)],
+        callbacks=[_Watch(seed, progress, total), _Rates(rate_per)],
     )
     trainer.fit(module, datamodule=shots)
