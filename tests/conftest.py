@@ -36,11 +36,27 @@ def bottle(shared_data: Path) -> Path:
     return shared_data / "bottle"
 
 
+def photograph_of_bricks() -> np.ndarray:
+    """A real photograph, (512, 512) uint8, from scikit-image's wheel."""
+    absent = "NO REAL PHOTOGRAPHS: scikit-image is not installed: pip install 'fewshot-ad[demo]'"
+    return pytest.importorskip("skimage.data", reason=absent).brick()
+
+
 @pytest.fixture(scope="session")
 def brick() -> np.ndarray:
-    """A real photograph, (512, 512) uint8, from scikit-image's wheel."""
-    data = pytest.importorskip("skimage.data")
-    return data.brick()
+    return photograph_of_bricks()
+
+
+def real_part(place: int, size: int = 96, defect: bool = False) -> np.ndarray:
+    """A crop of that photograph, (size, size, 3) uint8: 16 places that do not overlap up to 128 pixels.
+
+    The defect is a dark blot where `make_part` has its own: a quarter of the size right of the centre.
+    """
+    y, x = (128 * v for v in divmod(place, 4))
+    crop = cv2.cvtColor(photograph_of_bricks()[y : y + size, x : x + size], cv2.COLOR_GRAY2RGB)
+    if defect:
+        cv2.circle(crop, (size // 2 + size // 4, size // 2), size // 14, (20, 20, 20), -1, cv2.LINE_AA)
+    return crop
 
 
 def make_part(seed: int, size: int = 128, defect: bool = False) -> np.ndarray:

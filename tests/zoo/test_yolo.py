@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -16,15 +17,15 @@ from fewshot_ad import zoo
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import Labelled
 from fewshot_ad.zoo.yolo import GENERATIONS, boxes_of
-from tests.conftest import make_part
+from tests.conftest import make_part, real_part
 
 # Not importorskip: importing ultralytics as it comes asks the network and writes into the home folder.
 installed = pytest.mark.skipif(importlib.util.find_spec("ultralytics") is None, reason="ultralytics is not installed")
 
 
-def labelled(seed: int, size: int = 64) -> Labelled:
-    """A made-up part with its defect's mask."""
-    good, bad = make_part(seed, size), make_part(seed, size, defect=True)
+def labelled(seed: int, part: Callable[..., np.ndarray] = make_part) -> Labelled:
+    """A part with its defect's mask."""
+    good, bad = part(seed, 64), part(seed, 64, defect=True)
     return Labelled(bad, np.abs(good.astype(int) - bad).max(2) > 40)
 
 
@@ -57,20 +58,23 @@ def test_cards_state_the_licence() -> None:
 @installed
 @pytest.mark.parametrize("name", list(GENERATIONS))
 def test_trains_and_predicts_offline(name: str, offline: None) -> None:
-    good, bad = [make_part(s, 64) for s in range(2)], [labelled(s) for s in range(100, 102)]
-    asked = [make_part(5, 64), make_part(6, 96)[:, :80]]
+    good, bad = [real_part(place, 64) for place in range(2)], [labelled(place, real_part) for place in (2, 3)]
+    asked = [real_part(4, 64), real_part(5, 96)[:, :80]]
     environment, state, read = dict(os.environ), torch.get_rng_state(), cv2.imread
-    scores = []
+    found = []
     for _ in range(2):
         method = zoo.create(name, seed=1, image_size=64, epochs=1, batch_size=2)
         method.fit(good, bad)
-        found = method.predict(asked)
-        scores.append(found.scores)
-    assert found.maps is not None
-    assert [m.shape for m in found.maps] == [(64, 64), (96, 80)]
-    assert [float(m.max()) for m in found.maps] == scores[0].tolist()
-    assert ((scores[0] >= 0) & (scores[0] <= 1)).all()
-    np.testing.assert_array_equal(scores[0], scores[1])
+        found.append(method.predict(asked))
+    first, second = found
+    assert first.maps is not None
+    assert second.maps is not None
+    assert [m.shape for m in first.maps] == [(64, 64), (96, 80)]
+    assert [float(m.max()) for m in first.maps] == first.scores.tolist()
+    assert ((first.scores >= 0) & (first.scores <= 1)).all()
+    np.testing.assert_array_equal(first.scores, second.scores)
+    for heat, again in zip(first.maps, second.maps, strict=True):
+        np.testing.assert_array_equal(heat, again)
     assert method.model_bytes() > 1_000_000
     assert dict(os.environ) == environment
     assert torch.equal(torch.get_rng_state(), state)

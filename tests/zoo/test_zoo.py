@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,7 +12,7 @@ import torch
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo import Card, Labelled, Method, cards, create, options
 from fewshot_ad.zoo.method import _REGISTRY, baseline
-from tests.conftest import make_part
+from tests.conftest import make_part, real_part
 from tests.zoo.tiny import TINY
 
 CARDS = cards()
@@ -36,13 +35,9 @@ def made(name: str, seed: int = 3) -> Method:
 
 
 def labelled(count: int) -> list[Labelled]:
-    """Parts with the defect of `make_part`, and roughly where it is."""
-    found = []
-    for seed in range(count):
-        mask = np.zeros((96, 96), np.uint8)
-        cv2.circle(mask, (72, 48), 7, 1, -1)
-        found.append(Labelled(make_part(200 + seed, size=96, defect=True), mask.astype(bool), "spot"))
-    return found
+    """Real parts with a defect, and where it is."""
+    pairs = [(real_part(place), real_part(place, defect=True)) for place in range(8, 8 + count)]
+    return [Labelled(bad, (good != bad).any(2), "blot") for good, bad in pairs]
 
 
 def test_the_products_own_and_the_few_shot_methods_are_there() -> None:
@@ -101,10 +96,10 @@ def test_nothing_to_learn_from_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", OWN)
 def test_contract(name: str) -> None:
-    """Fits, predicts photographs of any size, and says the same for the same seed, whatever it was fitted to before."""
+    """Fits and predicts real photographs of any size, and the seed reproduces it, whatever it was fitted to before."""
     card = CARDS[name]
-    good = [make_part(seed, size=96) for seed in range(3)] + [make_part(3, size=112)[:104]]
-    asked = [make_part(100, size=96, defect=True), make_part(50, size=128)[:, :100], make_part(51, size=70)]
+    good = [real_part(place, 96) for place in range(3)] + [real_part(3, 112)[:104]]
+    asked = [real_part(4, 96, defect=True), real_part(5, 128)[:, :100], real_part(6, 70)]
     defects = labelled(3) if card.supervision == "labelled defects" else []
     first, second = made(name), made(name)
     state = torch.random.get_rng_state()
@@ -121,12 +116,15 @@ def test_contract(name: str) -> None:
     np.testing.assert_allclose(predictions.scores, again.scores, rtol=1e-5)
     alone = second.predict(asked[1:2])
     np.testing.assert_allclose(alone.scores, predictions.scores[1:2], rtol=1e-4)
-    assert (predictions.maps is not None) == card.maps
-    if predictions.maps is not None:
+    assert (predictions.maps is not None) == (again.maps is not None) == card.maps
+    if predictions.maps is not None and again.maps is not None:
+        for heat, other in zip(predictions.maps, again.maps, strict=True):
+            np.testing.assert_allclose(heat, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
         assert [heat.shape for heat in predictions.maps] == [photograph.shape[:2] for photograph in asked]
         assert all(heat.dtype == np.float32 and np.isfinite(heat).all() for heat in predictions.maps)
     if predictions.rejected is not None:
         assert predictions.rejected.shape == (3,)
         assert predictions.rejected.dtype == np.bool_
+        np.testing.assert_array_equal(predictions.rejected, again.rejected)
     assert all(0 < done <= total for _, done, total in stages if done)
     assert first.model_bytes() == second.model_bytes() > 0
