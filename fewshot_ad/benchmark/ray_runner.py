@@ -13,7 +13,7 @@ from typing import Any
 
 from fewshot_ad.benchmark.job import Outcome, failed
 from fewshot_ad.benchmark.plan import Job
-from fewshot_ad.benchmark.run import Runner, attempt, limit_threads
+from fewshot_ad.benchmark.run import Runner, attempt, kept_to, limit_threads
 from fewshot_ad.errors import BenchmarkError
 
 
@@ -180,12 +180,8 @@ def kept_apart(cpus: int) -> Iterator[None]:
             held.close()
             yield
             return
-        before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, own)
-        try:
+        with kept_to(own):
             yield
-        finally:
-            os.sched_setaffinity(0, before)
 
 
 def _lock_processors(cpus: int, held: contextlib.ExitStack) -> list[int]:

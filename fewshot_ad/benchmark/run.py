@@ -145,7 +145,7 @@ def processes(workers: int, limit_s: float | None = None) -> Runner:
                     job, cpus = waiting.pop(), free.pop()
                     receiver, sender = context.Pipe(duplex=False)
                     process = context.Process(target=_work, args=(job, len(cpus), sender), daemon=True)
-                    with _kept_to(cpus):
+                    with kept_to(cpus):
                         process.start()
                     sender.close()
                     running[receiver] = _Running(job, cpus, process, time.monotonic())
@@ -178,7 +178,7 @@ def shares(workers: int) -> list[tuple[int, ...]]:
 
 
 @contextlib.contextmanager
-def _kept_to(cpus: tuple[int, ...]) -> Iterator[None]:
+def kept_to(cpus: Sequence[int]) -> Iterator[None]:
     """What is started meanwhile runs on these processors alone, with all threads it will ever have."""
     if not hasattr(os, "sched_setaffinity"):
         yield
