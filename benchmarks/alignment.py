@@ -23,9 +23,10 @@ import numpy as np
 from shared_board import HERE, LISTS, Predict, evaluate, read_records
 
 from fewshot_ad import Inspector
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.encoder import load_encoder
-from fewshot_ad.images import Uint8Array, read_image
-from fewshot_ad.pose import FeatureUnroller, pose, unroll_pixels
+from fewshot_ad.enrollment.pose import FeatureUnroller, pose, unroll_pixels
+from fewshot_ad.images import read_image
 from fewshot_ad.training.pairs import draw_defects
 from fewshot_ad.training.parts import render
 

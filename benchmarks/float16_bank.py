@@ -9,7 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
-from fewshot_ad import Inspector, load_encoder, memory_bank
+from fewshot_ad import Inspector, load_encoder
+from fewshot_ad.search import memory_bank
 
 HERE = Path(__file__).parent
 

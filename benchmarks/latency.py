@@ -43,9 +43,9 @@ def photographs(count: int) -> list[np.ndarray[Any, Any]]:
 
 def pool(pictures: list[np.ndarray[Any, Any]], encoder: Any) -> np.ndarray[Any, Any]:
     """The patch embeddings of all views, the same for both sides."""
-    from fewshot_ad.embedding import embed_support
+    from fewshot_ad.enrollment.embedding import embed_support
+    from fewshot_ad.enrollment.support import parse_views, read_support
     from fewshot_ad.scoring import ScoringConfig
-    from fewshot_ad.support import parse_views, read_support
 
     images = read_support(pictures).images
     return embed_support(images, parse_views(VIEWS), 256, encoder, ScoringConfig(), 0).pools[0].vectors
@@ -76,7 +76,7 @@ def timed(call: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
 def ours() -> dict[str, Any]:
     """This package: enrolment and inspection."""
     from fewshot_ad import Inspector, load_encoder
-    from fewshot_ad.memory_bank import greedy_coreset
+    from fewshot_ad.search.memory_bank import greedy_coreset
 
     pictures = photographs(9)
     encoder = load_encoder()

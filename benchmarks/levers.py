@@ -30,10 +30,10 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import has_bf16
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.images import Geometry
-from fewshot_ad.memory_bank import MemoryBank
-from fewshot_ad.nearest import NearestSearch
-from fewshot_ad.one_pass import OnePass
 from fewshot_ad.scoring import anomaly_map
+from fewshot_ad.search.memory_bank import MemoryBank
+from fewshot_ad.search.nearest import NearestSearch
+from fewshot_ad.search.one_pass import OnePass
 
 REPEATS = 100
 

@@ -13,7 +13,7 @@ import sys
 
 from shared_board import HERE
 
-from fewshot_ad.presets import PRESETS
+from fewshot_ad.enrollment.presets import PRESETS
 
 
 def main() -> None:

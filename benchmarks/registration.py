@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from shared_board import HERE
 
+from fewshot_ad.cli.terminal import progress_bar
 from fewshot_ad.encoder.registration import PARTS, compose, invert, warp
 from fewshot_ad.encoder.siamese import SiameseEncoder
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.terminal import progress_bar
 from fewshot_ad.training.parts import CATEGORIES, render
 from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe

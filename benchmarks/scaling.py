@@ -41,9 +41,9 @@ FLIPS = "hflip,vflip,rotate=180"
 def measure(axis: str, value: int) -> dict[str, float]:
     """One point, in this process."""
     from fewshot_ad import Inspector
-    from fewshot_ad.memory_bank import MemoryBank, Origin
-    from fewshot_ad.one_pass import OnePass
     from fewshot_ad.product import Product
+    from fewshot_ad.search.memory_bank import MemoryBank, Origin
+    from fewshot_ad.search.one_pass import OnePass
 
     pictures = photographs(9)
     query = pictures[8]

@@ -26,8 +26,7 @@ import numpy as np
 from fewshot_ad import Inspector, ScoringConfig, load_encoder
 from fewshot_ad.encoder import DEFAULT_ENCODER
 from fewshot_ad.images import SUFFIXES, read_image
-from fewshot_ad.metrics import at_threshold, auroc
-from fewshot_ad.region_overlap import au_pro
+from fewshot_ad.metrics import at_threshold, au_pro, auroc
 
 HERE = Path(__file__).parent
 LISTS = HERE / "support_lists.json"

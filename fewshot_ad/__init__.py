@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewshot_ad.calibration import Calibration
     from fewshot_ad.encoder import load_encoder
+    from fewshot_ad.enrollment.calibration import Calibration
     from fewshot_ad.inspection import Inspection, Region
     from fewshot_ad.inspector import Inspector
     from fewshot_ad.scoring import ScoringConfig
@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 __all__ = ["Calibration", "Inspection", "Inspector", "Region", "ScoringConfig", "__version__", "load_encoder"]
 
 _HOMES = {
-    "Calibration": "calibration",
+    "Calibration": "enrollment.calibration",
     "Inspection": "inspection",
     "Inspector": "inspector",
     "Region": "inspection",

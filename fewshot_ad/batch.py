@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ImageError
-from fewshot_ad.images import ColorOrder, ImageSource, Uint8Array, expand_sources, image_name, read_image
+from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
 from fewshot_ad.scoring import Prepared
 
 # Photographs that are read while one is inspected; more would only take memory.

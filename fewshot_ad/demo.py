@@ -13,13 +13,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fewshot_ad.defects import blot, missing_piece, scratch
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder import load_encoder
+from fewshot_ad.enrollment.defects import blot, missing_piece, scratch
 from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError
-from fewshot_ad.images import Uint8Array, list_images, read_image
+from fewshot_ad.images import list_images, read_image
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.inspector import Inspector
-from fewshot_ad.memory_bank import Progress
 
 TEXTURES = ("brick", "grass", "gravel")
 CROP = 128

@@ -15,13 +15,12 @@ import imagesize
 import numpy as np
 import numpy.typing as npt
 
+from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
-Uint8Array: TypeAlias = npt.NDArray[np.uint8]
-Float32Array: TypeAlias = npt.NDArray[np.float32]
 ImageSource: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | PILImage"
 ColorOrder: TypeAlias = Literal["rgb", "bgr"]
 

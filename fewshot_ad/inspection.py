@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fewshot_ad.images import Float32Array, Uint8Array
+from fewshot_ad.arrays import Float32Array, Uint8Array
 
 RESULT_SCHEMA = 1
 

@@ -13,21 +13,22 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_ad.artefact import check_encoder, describe, pack, read_artefact, unpack, write_artefact
+from fewshot_ad.arrays import Progress
+from fewshot_ad.artifact import check_encoder, describe, pack, read_artefact, unpack, write_artefact
 from fewshot_ad.batch import Reading, read, verdicts
-from fewshot_ad.calibration import Calibration
-from fewshot_ad.embedding import Reference
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, is_shipped, load_encoder
 from fewshot_ad.encoder.engine import Device, EngineName, Precision, has_bf16
-from fewshot_ad.enrolment import Enrolment
+from fewshot_ad.enrollment.banks import Enrolment
+from fewshot_ad.enrollment.calibration import Calibration
+from fewshot_ad.enrollment.embedding import Reference
+from fewshot_ad.enrollment.presets import PresetName, settings
+from fewshot_ad.enrollment.support import ViewsSpec, read_support
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
-from fewshot_ad.memory_bank import MemoryBank, Progress
-from fewshot_ad.presets import PresetName, settings
 from fewshot_ad.product import Product, add_photographs, enroll, map_scale, one_pass
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_photograph, prepare
-from fewshot_ad.support import ViewsSpec, read_support
+from fewshot_ad.search.memory_bank import MemoryBank
 
 logger = logging.getLogger(__name__)
 

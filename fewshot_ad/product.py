@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fewshot_ad.calibration import Calibration
-from fewshot_ad.embedding import Embedded, Reference, embed_support, kept_references
+from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrolment import Enrolled, Enrolment, build, extend, library_versions, odd_ones_out
+from fewshot_ad.enrollment.banks import Enrolled, Enrolment, build, extend, library_versions, odd_ones_out
+from fewshot_ad.enrollment.calibration import Calibration
+from fewshot_ad.enrollment.embedding import Embedded, Reference, embed_support, kept_references
+from fewshot_ad.enrollment.precision import faster_precision
+from fewshot_ad.enrollment.selection import choose
+from fewshot_ad.enrollment.support import SupportSet, ViewsSpec
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.inspection import MapScale
-from fewshot_ad.memory_bank import MemoryBank, Progress
-from fewshot_ad.one_pass import OnePass
-from fewshot_ad.precision import faster_precision
 from fewshot_ad.scoring import Model, ScoringConfig
-from fewshot_ad.selection import choose
-from fewshot_ad.support import SupportSet, ViewsSpec
+from fewshot_ad.search.memory_bank import MemoryBank
+from fewshot_ad.search.one_pass import OnePass
 
 
 @dataclass(frozen=True, eq=False)

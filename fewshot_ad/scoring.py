@@ -12,13 +12,14 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
+from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.images import Float32Array, Geometry, Uint8Array, inside_patches
+from fewshot_ad.images import Geometry, inside_patches
 from fewshot_ad.inspection import Inspection, MapScale, Region
-from fewshot_ad.memory_bank import MemoryBank
-from fewshot_ad.nearest import METRICS, Metric, normalise, to_distance
-from fewshot_ad.one_pass import OnePass
+from fewshot_ad.search.memory_bank import MemoryBank
+from fewshot_ad.search.nearest import METRICS, Metric, normalise, to_distance
+from fewshot_ad.search.one_pass import OnePass
 
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")

@@ -3,9 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.batch import AHEAD, Reading, verdicts
 from fewshot_ad.errors import ImageError
-from fewshot_ad.images import Geometry, Uint8Array
+from fewshot_ad.images import Geometry
 from fewshot_ad.scoring import Prepared
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry
 from fewshot_ad.inspection import MapScale
-from fewshot_ad.memory_bank import MemoryBank, Origin
 from fewshot_ad.scoring import ScoringConfig, anomaly_map, find_regions, measure, reweighted, top_mean
+from fewshot_ad.search.memory_bank import MemoryBank, Origin
 
 
 def bank_of(vectors: np.ndarray) -> MemoryBank:

@@ -17,16 +17,16 @@ import cv2
 import numpy as np
 
 from fewshot_ad import metrics
+from fewshot_ad.arrays import BoolArray, Float32Array
 from fewshot_ad.benchmark.material import Material, Photographs, material, sample_name, source_samples
 from fewshot_ad.benchmark.overlays import Overlays
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.benchmark.support import list_hash
-from fewshot_ad.datasets.sample import BoolArray, Sample
+from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.errors import BenchmarkError, ImageError
-from fewshot_ad.images import Float32Array, read_image
-from fewshot_ad.pixel_metrics import PixelMetrics
-from fewshot_ad.region_overlap import SaturatedRegion
+from fewshot_ad.images import read_image
+from fewshot_ad.metrics import PixelMetrics, SaturatedRegion
 from fewshot_ad.zoo import Labelled, Method, create, options
 
 LIBRARIES = (

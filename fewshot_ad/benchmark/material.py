@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.benchmark.plan import DatasetPlan, Job
 from fewshot_ad.benchmark.record import COPY
 from fewshot_ad.benchmark.support import by_hash, chosen
 from fewshot_ad.datasets import open_dataset
 from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.images import Uint8Array, read_image
+from fewshot_ad.images import read_image
 from fewshot_ad.zoo import cards
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_ad.images import Float32Array, Uint8Array
+from fewshot_ad.arrays import Float32Array, Uint8Array
 
 SIDE = 192
 # Values kept of each map for the common colour scale, and maps that give some.

@@ -16,7 +16,7 @@ from fewshot_ad.errors import DatasetError, ImageError
 from fewshot_ad.images import read_image
 
 if TYPE_CHECKING:
-    from fewshot_ad.memory_bank import Progress
+    from fewshot_ad.arrays import Progress
 
 
 @dataclass

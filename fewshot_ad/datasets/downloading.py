@@ -22,7 +22,7 @@ from fewshot_ad.datasets.opening import find_layout
 from fewshot_ad.errors import DatasetError
 
 if TYPE_CHECKING:
-    from fewshot_ad.memory_bank import Progress
+    from fewshot_ad.arrays import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fewshot_ad.arrays import BoolArray
 from fewshot_ad.errors import DatasetError
-from fewshot_ad.region_overlap import SaturatedRegion
+from fewshot_ad.metrics import SaturatedRegion
 
 Split: TypeAlias = Literal["train", "validation", "test"]
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
 _Pixels = TypeVar("_Pixels", npt.NDArray[np.bool_], npt.NDArray[np.integer[Any]])
 GOOD = "good"
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import cv2
 import numpy as np
 
+from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.engine import (
     DEVICES,
     ENGINES,
@@ -28,7 +29,6 @@ from fewshot_ad.encoder.engine import (
 )
 from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, verified_tensors
 from fewshot_ad.errors import WeightsError
-from fewshot_ad.images import Float32Array, Uint8Array
 
 DEFAULT_ENCODER = "lite0_parts"
 DEFAULT_NORM_POWER = 0.75

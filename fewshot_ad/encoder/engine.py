@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
+from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.errors import WeightsError
-from fewshot_ad.images import Float32Array, Uint8Array
 
 if TYPE_CHECKING:
     from fewshot_ad.encoder.pyramid import Pyramid

@@ -14,11 +14,12 @@ import onnx.compose
 import onnx.utils
 from onnx import TensorProto, helper, numpy_helper
 
+from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.errors import ExportError
-from fewshot_ad.images import SMOOTHING, Float32Array, Geometry
-from fewshot_ad.memory_bank import MemoryBank
+from fewshot_ad.images import SMOOTHING, Geometry
 from fewshot_ad.scoring import Model, ScoringConfig, patch_weights
+from fewshot_ad.search.memory_bank import MemoryBank
 
 OPSET = 20
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import Exported, ParityReport, check_parity, proof_photographs
-from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Float32Array, Geometry, Uint8Array
+from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import cv2
 import numpy as np
 
-from fewshot_ad.defects import random_defect
+from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.enrollment.defects import random_defect
+from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ExportError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.support import View
 
 if TYPE_CHECKING:
     from fewshot_ad.inspector import Inspector

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewshot_ad.images import Uint8Array
+from fewshot_ad.arrays import Uint8Array
 
 
 def random_crop(photograph: Uint8Array, size: int, scales: tuple[float, float], rng: np.random.Generator) -> Uint8Array:

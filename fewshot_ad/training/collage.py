@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from fewshot_ad.images import Uint8Array
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.training.parts.canvas import Field
 
 SMALLEST, LARGEST = 0.03, 0.45

@@ -24,13 +24,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid, read_state_dict
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.images import Uint8Array
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
 from fewshot_ad.training.photographs import COLLAGES, GENERATED, PhotographStore, find_categories, readable
-from fewshot_ad.training.run import Clock, Progress, RunFolder, Workers, memory_advice, workers
+from fewshot_ad.training.run import Clock, RunFolder, Workers, memory_advice, workers
 
 log = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ import kornia.augmentation as augment
 import numpy as np
 import torch
 
-from fewshot_ad.defects import blot, displaced_patch, missing_piece, scratch
+from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.enrollment.defects import blot, displaced_patch, missing_piece, scratch
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.images import Uint8Array
 from fewshot_ad.training.augmentation import PhotometricJitter
 from fewshot_ad.training.photographs import GENERATED, PhotographStore, find_categories, readable
 from fewshot_ad.training.recipe import TrainingRecipe

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import cv2
 
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import FewshotADError, TrainingError
-from fewshot_ad.images import SUFFIXES, Uint8Array, read_image
+from fewshot_ad.images import SUFFIXES, read_image
 
 log = logging.getLogger(__name__)
 

@@ -15,15 +15,16 @@ import numpy as np
 import yaml
 from safetensors.torch import save_file
 
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.encoder import DEFAULT_NORM_POWER, EncoderSpec
 from fewshot_ad.encoder.engine import OnnxRuntimeEngine, OpenVINOEngine, TorchEngine
 from fewshot_ad.encoder.export import export_onnx
-from fewshot_ad.encoder.parity import check_parity
 from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.siamese import Outputs, SiameseEncoder
 from fewshot_ad.encoder.weights import WeightsCard
-from fewshot_ad.images import Uint8Array, read_image
+from fewshot_ad.images import read_image
 from fewshot_ad.training.pairs import draw_defects
+from fewshot_ad.training.parity import check_parity
 
 # Photographs of the parity report.
 PARITY = 12

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder.pyramid import load_pyramid
 from fewshot_ad.encoder.siamese import SiameseEncoder, three_stages
 from fewshot_ad.errors import TrainingError
@@ -32,7 +33,7 @@ from fewshot_ad.training.distillation import one_cosine
 from fewshot_ad.training.losses import Losses
 from fewshot_ad.training.pairs import Pairs
 from fewshot_ad.training.recipe import TrainingRecipe
-from fewshot_ad.training.run import Clock, Progress, RunFolder, Workers, memory_advice, workers
+from fewshot_ad.training.run import Clock, RunFolder, Workers, memory_advice, workers
 
 log = logging.getLogger(__name__)
 

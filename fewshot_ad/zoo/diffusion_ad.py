@@ -14,14 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Uint8Array
-from fewshot_ad.memory_bank import Progress
 from fewshot_ad.training.collage import collage
-from fewshot_ad.zoo.diffusion_anomalies import synthetic_anomaly
-from fewshot_ad.zoo.diffusion_unet import HEADS, NoiseUNet, SegmentationUNet
+from fewshot_ad.zoo.components.diffusion_anomalies import synthetic_anomaly
+from fewshot_ad.zoo.components.diffusion_unet import HEADS, NoiseUNet, SegmentationUNet
+from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
 
 TIMES = 1000
 BETAS = (1e-4, 0.02)

@@ -18,14 +18,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import Progress
-from fewshot_ad.zoo.cdo import LARGEST, cdo_loss, noise_patches
-from fewshot_ad.zoo.efficientad_autoencoder import Autoencoder
-from fewshot_ad.zoo.efficientad_quantiles import Quantiles, held_out
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.pdn import (
+from fewshot_ad.zoo.components.cdo import LARGEST, cdo_loss, noise_patches
+from fewshot_ad.zoo.components.efficientad_autoencoder import Autoencoder
+from fewshot_ad.zoo.components.efficientad_quantiles import Quantiles, held_out
+from fewshot_ad.zoo.components.pdn import (
     BORDER,
     CHANNELS,
     PDN,
@@ -38,7 +36,8 @@ from fewshot_ad.zoo.pdn import (
     load_teacher,
     save_teacher,
 )
-from fewshot_ad.zoo.tensors import Backbone, one_by_one, resized, seeded, tensor_bytes, to_batch
+from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, tensor_bytes, to_batch
+from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
 
 DECAY_AT, DECAY = 0.95, 0.1
 PENALTY_GREY_SHARE = 0.3

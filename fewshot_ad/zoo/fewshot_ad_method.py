@@ -8,17 +8,16 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder import DEFAULT_ENCODER
 from fewshot_ad.encoder.engine import Precision
 from fewshot_ad.encoder.weights import encoder_file
+from fewshot_ad.enrollment.presets import PresetName, settings
+from fewshot_ad.enrollment.support import ViewsSpec
 from fewshot_ad.errors import SupportSetError, ZooError
-from fewshot_ad.images import Uint8Array
 from fewshot_ad.inspector import Inspector
-from fewshot_ad.memory_bank import Progress
-from fewshot_ad.presets import PresetName, settings
-from fewshot_ad.support import ViewsSpec
+from fewshot_ad.zoo.components.shots import fitted
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.shots import fitted
 
 
 class FewshotAD:

@@ -7,14 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
+from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import Progress
 
-BoolArray: TypeAlias = npt.NDArray[np.bool_]
 Family: TypeAlias = Literal[
     "memory bank",
     "distribution",

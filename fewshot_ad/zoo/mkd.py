@@ -11,12 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import Progress
+from fewshot_ad.zoo.components.shots import fitted
+from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, standardise, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.shots import fitted
-from fewshot_ad.zoo.tensors import Backbone, one_by_one, resized, seeded, standardise, tensor_bytes, to_batch
 
 
 class Cloner(nn.Module):

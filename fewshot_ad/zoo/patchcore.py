@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import local_average
+from fewshot_ad.enrollment.support import ViewsSpec
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import MemoryBank, Origin, Progress, greedy_coreset
 from fewshot_ad.scoring import reweighted
-from fewshot_ad.support import ViewsSpec
+from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset
+from fewshot_ad.zoo.components.shots import Chain, fitted, joined, read_views, shots, shown_patches, smoothed
+from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.shots import Chain, fitted, joined, read_views, shots, shown_patches, smoothed
-from fewshot_ad.zoo.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 
 
 class PatchCore:

@@ -7,18 +7,17 @@ from pathlib import Path
 
 import torch
 
+from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.registration import DEFAULT_MODE, Mode
 from fewshot_ad.encoder.siamese import Architecture, SiameseEncoder, load_siamese, three_stages
 from fewshot_ad.encoder.weights import WeightsCard, verified_tensors
+from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import Progress
-from fewshot_ad.support import View
-from fewshot_ad.zoo.gaussians import Gaussians
+from fewshot_ad.zoo.components.gaussians import Gaussians
+from fewshot_ad.zoo.components.shots import Chain, fitted, joined, shots, shown_patches, smoothed
+from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.shots import Chain, fitted, joined, shots, shown_patches, smoothed
-from fewshot_ad.zoo.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 
 _SHIFTS = [(side * x, side * y) for side in (0.1, 0.2) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
 # 21 views, so 22 pictures of each photograph: the published support augmentation.

@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torchvision.ops import roi_align  # type: ignore[import-untyped]
 
+from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import Progress
+from fewshot_ad.zoo.components.proposals import ProposalNet, edge_proposals
+from fewshot_ad.zoo.components.shots import fitted, joined, shots
+from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.proposals import ProposalNet, edge_proposals
-from fewshot_ad.zoo.shots import fitted, joined, shots
-from fewshot_ad.zoo.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 
 Proposals: TypeAlias = Literal["edges", "rpn"]
 # Cells a region is sampled on before they are averaged.

@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
+from fewshot_ad.enrollment.support import ViewsSpec
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import Progress
-from fewshot_ad.nearest import NearestSearch
-from fewshot_ad.support import ViewsSpec
+from fewshot_ad.search.nearest import NearestSearch
+from fewshot_ad.zoo.components.shots import Chain, fitted, joined, read_views, shots, shown_patches, smoothed
+from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.shots import Chain, fitted, joined, read_views, shots, shown_patches, smoothed
-from fewshot_ad.zoo.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 
 
 @dataclass(frozen=True, eq=False)

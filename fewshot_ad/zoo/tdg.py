@@ -19,12 +19,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Uint8Array
-from fewshot_ad.memory_bank import Progress
+from fewshot_ad.zoo.components.tdg_transformations import SHIFT, Transformation, published_transformations
+from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
-from fewshot_ad.zoo.tdg_transformations import SHIFT, Transformation, published_transformations
-from fewshot_ad.zoo.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
 
 LAYERS = 5
 # Training holds all views of all photographs: about 0.7 GB a photograph with the published settings.

@@ -19,12 +19,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import read_state_dict
 from fewshot_ad.errors import WeightsError, ZooError
-from fewshot_ad.images import Float32Array, Uint8Array
-from fewshot_ad.memory_bank import Progress
-from fewshot_ad.zoo.method import BoolArray, Card, Factory, Labelled, Method, Predictions, baseline
-from fewshot_ad.zoo.tensors import resized, seeded, tensor_bytes, to_batch
+from fewshot_ad.zoo.components.tensors import resized, seeded, tensor_bytes, to_batch
+from fewshot_ad.zoo.method import Card, Factory, Labelled, Method, Predictions, baseline
 
 # Of each generation: the paper, its year, the sizes ultralytics has, and the smallest.
 GENERATIONS: dict[str, tuple[str, int, tuple[str, ...], str]] = {

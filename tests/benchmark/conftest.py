@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.images import Uint8Array
 from fewshot_ad.zoo import Card, Labelled, Predictions
 from fewshot_ad.zoo import method as registry
 from tests.conftest import make_part

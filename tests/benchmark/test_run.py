@@ -25,7 +25,7 @@ from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import in_process, pending, processes, run_plan, shares
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.region_overlap import au_pro
+from fewshot_ad.metrics import au_pro
 from tests.benchmark.test_plan import content
 
 

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from fewshot_ad.arrays import BoolArray
 from fewshot_ad.datasets import DatasetCard, DatasetError, dataset, dataset_cards, open_dataset
-from fewshot_ad.datasets.sample import BoolArray, read_mask
+from fewshot_ad.datasets.sample import read_mask
 from fewshot_ad.datasets.splits import held_out
 from fewshot_ad.images import read_image
 from tests.datasets.layouts import FIRST, HW, LAYOUTS, SECOND, Expected, mask, photograph, text

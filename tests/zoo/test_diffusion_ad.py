@@ -5,9 +5,9 @@ import torch
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import create
+from fewshot_ad.zoo.components.diffusion_anomalies import changed, perlin, perlin_mask, synthetic_anomaly
+from fewshot_ad.zoo.components.diffusion_unet import NoiseUNet, SegmentationUNet
 from fewshot_ad.zoo.diffusion_ad import Repair, add_noise, alpha_bars, focal_loss, guided_noise, remove_noise
-from fewshot_ad.zoo.diffusion_anomalies import changed, perlin, perlin_mask, synthetic_anomaly
-from fewshot_ad.zoo.diffusion_unet import NoiseUNet, SegmentationUNet
 from tests.conftest import make_part
 
 TINY = {"image_size": 32, "channels": 8, "steps": 2, "batch": 2}

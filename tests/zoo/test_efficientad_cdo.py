@@ -11,11 +11,10 @@ torch = pytest.importorskip("torch")
 
 from fewshot_ad.errors import ZooError  # noqa: E402
 from fewshot_ad.zoo import create, options, pdn  # noqa: E402
-from fewshot_ad.zoo.cdo import cdo_loss, noise_patches  # noqa: E402
-from fewshot_ad.zoo.efficientad_autoencoder import Autoencoder  # noqa: E402
-from fewshot_ad.zoo.efficientad_cdo import hard_feature_loss  # noqa: E402
-from fewshot_ad.zoo.efficientad_quantiles import Quantiles, held_out  # noqa: E402
-from fewshot_ad.zoo.pdn import (  # noqa: E402
+from fewshot_ad.zoo.components.cdo import cdo_loss, noise_patches  # noqa: E402
+from fewshot_ad.zoo.components.efficientad_autoencoder import Autoencoder  # noqa: E402
+from fewshot_ad.zoo.components.efficientad_quantiles import Quantiles, held_out  # noqa: E402
+from fewshot_ad.zoo.components.pdn import (  # noqa: E402
     PDN,
     GeneratedPictures,
     distil,
@@ -23,7 +22,8 @@ from fewshot_ad.zoo.pdn import (  # noqa: E402
     save_teacher,
     targets,
 )
-from fewshot_ad.zoo.tensors import Backbone  # noqa: E402
+from fewshot_ad.zoo.components.tensors import Backbone  # noqa: E402
+from fewshot_ad.zoo.efficientad_cdo import hard_feature_loss  # noqa: E402
 from tests.conftest import make_part  # noqa: E402
 
 TINY = {"image_size": 64, "steps": 2, "teacher_steps": 1, "pictures": 2}

@@ -6,8 +6,8 @@ import torch
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import create
+from fewshot_ad.zoo.components.tensors import Backbone, to_batch
 from fewshot_ad.zoo.mkd import Cloner, discrepancy
-from fewshot_ad.zoo.tensors import Backbone, to_batch
 from tests.conftest import make_part
 
 SETTINGS = {"image_size": 64, "width": 16, "steps": 60}

@@ -7,8 +7,8 @@ import torch
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import create
-from fewshot_ad.zoo.shots import joined
-from fewshot_ad.zoo.tensors import Backbone, to_batch
+from fewshot_ad.zoo.components.shots import joined
+from fewshot_ad.zoo.components.tensors import Backbone, to_batch
 from tests.conftest import make_part
 
 SIDE = 96

@@ -13,9 +13,9 @@ from fewshot_ad.encoder.siamese import Architecture, SiameseEncoder
 from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo import create
+from fewshot_ad.zoo.components.shots import joined, shots
+from fewshot_ad.zoo.components.tensors import Backbone
 from fewshot_ad.zoo.regad import MAX_SHOTS, SUPPORT_VIEWS
-from fewshot_ad.zoo.shots import joined, shots
-from fewshot_ad.zoo.tensors import Backbone
 from tests.conftest import make_part
 
 SIDE = 96

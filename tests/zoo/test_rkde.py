@@ -7,7 +7,7 @@ import torch
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import create
-from fewshot_ad.zoo.proposals import edge_proposals, edge_scores, windows
+from fewshot_ad.zoo.components.proposals import edge_proposals, edge_scores, windows
 from fewshot_ad.zoo.rkde import RegionDensity
 from tests.conftest import make_part
 

@@ -5,8 +5,8 @@ import torch
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import create
+from fewshot_ad.zoo.components.tdg_transformations import published_transformations
 from fewshot_ad.zoo.tdg import MAX_SHOTS, Generator
-from fewshot_ad.zoo.tdg_transformations import published_transformations
 from tests.conftest import make_part
 
 TINY = {"image_size": 32, "coarsest": 16, "scales": 2, "channels": 8, "steps": 2, "transformations": 4}

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import cv2
 import numpy as np
 
+from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.images import Uint8Array
 from fewshot_ad.training.parts import (
     bearing,
     biscuit,

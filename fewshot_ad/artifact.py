@@ -1,0 +1,319 @@
+"""The .fsad file: one product, one safetensors file, hashed, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from fewshot_ad.encoder import EncoderSpec
+from fewshot_ad.enrollment.banks import Enrolment
+from fewshot_ad.enrollment.calibration import Calibration
+from fewshot_ad.enrollment.embedding import Reference
+from fewshot_ad.enrollment.support import View
+from fewshot_ad.errors import ArtefactError, NotEnrolledError
+from fewshot_ad.images import SMOOTHING
+from fewshot_ad.scoring import Model, ScoringConfig
+from fewshot_ad.search.memory_bank import Origin
+
+FORMAT_VERSION = 1
+_KEY = "fewshot_ad"
+_NO_HASH = "0" * 64
+
+
+def write_artefact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> None:
+    """Write a product atomically: to a temporary file beside it, flushed to disk, then renamed.
+
+    Args:
+        path: The `.fsad` file; an older one is replaced only once the new one is whole on disk.
+        tensors: Arrays by name.
+        record: JSON-able description.
+
+    Raises:
+        ArtefactError: The file cannot be written; what was there before is untouched.
+    """
+    path = Path(path)
+    # One metadata entry only: safetensors writes several in no fixed order.
+    text = json.dumps({"format_version": FORMAT_VERSION, "sha256": _NO_HASH, **record}, sort_keys=True)
+    contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    data = safetensors.numpy.save(contiguous, {_KEY: text})
+    # The hash covers every byte of the file, itself taken as zeros.
+    digest = hashlib.sha256(data).hexdigest()
+    data = data.replace(_NO_HASH.encode(), digest.encode(), 1)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise ArtefactError(
+            f"{path}: cannot be written ({error.strerror or error}); {len(data) / 1e6:.1f} MB are needed. Free some "
+            "space or choose a folder you may write to. Nothing that was there before is changed."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # Makes the rename itself survive a power cut, where the file system can: Windows and some network shares cannot.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Read a product and check that no byte of it has changed.
+
+    Returns:
+        The arrays by name, and the description.
+
+    Raises:
+        NotEnrolledError: There is no such file.
+        ArtefactError: It is no artefact, truncated, altered, or of a newer format.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise NotEnrolledError(
+            f"expected an enrolled product at {path}, but there is no such file. Enroll it first: "
+            f"fewshot-ad enroll GOOD_PHOTOGRAPHS -o {path.name}"
+        ) from None
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read ({error.strerror}). Check the path and permissions.") from error
+    record = _record(data, path)
+    digest = str(record["sha256"])
+    if hashlib.sha256(data.replace(digest.encode(), _NO_HASH.encode(), 1)).hexdigest() != digest:
+        raise ArtefactError(
+            f"{path}: the content does not match its own hash: the file was damaged or altered after it was written. "
+            "Copy it again or enroll again."
+        )
+    version = record.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ArtefactError(
+            f"{path}: expected format version {FORMAT_VERSION}, got {version}. "
+            "Update fewshot-ad (pip install -U fewshot-ad), or enroll again."
+        )
+    return dict(safetensors.numpy.load(data)), record
+
+
+def _record(data: bytes, path: Path) -> dict[str, Any]:
+    try:
+        length = int.from_bytes(data[:8], "little")
+        if len(data) < 8 or length > len(data) - 8:
+            raise ValueError(f"{len(data)} bytes are too few")
+        header = json.loads(data[8 : 8 + length])
+        end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
+        if len(data) != 8 + length + end:
+            raise ValueError(f"expected {8 + length + end} bytes, got {len(data)}")
+        safetensors.numpy.load(data)
+        if _KEY not in header.get("__metadata__", {}):
+            raise ValueError("a safetensors file, but not written by fewshot-ad")
+        record: dict[str, Any] = json.loads(header["__metadata__"][_KEY])
+        if len(record["sha256"]) != len(_NO_HASH):
+            raise ValueError("its hash is not one")
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
+        raise ArtefactError(
+            f"{path}: expected a whole .fsad file, got something else or a part of one ({error}). "
+            "Copy it again or enroll again."
+        ) from error
+    return record
+
+
+@dataclass(frozen=True, eq=False)
+class Unpacked:
+    """What an artefact holds, ready to be put together with its encoder.
+
+    Attributes:
+        spec: The encoder it needs.
+        scoring: How distances become a score and a map.
+        level_scale: One divisor a level.
+        threshold: Image scores above it are anomalous.
+        calibration: Where the threshold comes from.
+        enrolment: How the product was enrolled.
+        banks: Vectors and origins, a level.
+        references: Support photographs at the working scale.
+    """
+
+    spec: EncoderSpec
+    scoring: ScoringConfig
+    level_scale: tuple[float, ...]
+    threshold: float
+    calibration: Calibration
+    enrolment: Enrolment
+    banks: tuple[tuple[npt.NDArray[Any], Origin], ...]
+    references: tuple[Reference, ...]
+
+
+def pack(
+    spec: EncoderSpec,
+    model: Model,
+    calibration: Calibration,
+    enrolment: Enrolment,
+    references: Sequence[Reference] = (),
+) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """A product as arrays and a JSON-able description, for `write_artefact`."""
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for i, bank in enumerate(model.banks):
+        tensors[f"bank{i}.vectors"] = bank.vectors.astype(bank.stored_dtype)
+        tensors[f"bank{i}.image"] = bank.origin.image
+        tensors[f"bank{i}.view"] = bank.origin.view
+        tensors[f"bank{i}.xy"] = bank.origin.xy
+    for i, reference in enumerate(references):
+        tensors[f"reference{i}"] = reference.png
+    return tensors, {
+        "encoder": dataclasses.asdict(spec),
+        "preprocessing": _preprocessing(spec, model.image_size),
+        "scoring": dataclasses.asdict(model.scoring),
+        "level_scale": list(model.level_scale),
+        "threshold": model.threshold,
+        "calibration": dataclasses.asdict(calibration),
+        "enrolment": dataclasses.asdict(enrolment),
+        "references": [list(reference.photo_hw) for reference in references],
+    }
+
+
+def _preprocessing(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
+    """What `images.Geometry` does to a photograph; a product enrolled with anything else is refused."""
+    return {
+        "color": "rgb",
+        "image_size": image_size,
+        "multiple": spec.multiple,
+        "shrink": "halving, then area",
+        "enlarge": "bilinear",
+        "smoothing": SMOOTHING,
+        "padding": "mirror right and bottom",
+    }
+
+
+def unpack(
+    tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], path: str | os.PathLike[str]
+) -> Unpacked:
+    """The inverse of `pack`.
+
+    Raises:
+        ArtefactError: A field or an array is absent or not of the expected form.
+    """
+    try:
+        spec = EncoderSpec.from_dict(record["encoder"])
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["enrolment"].items()}
+        fields["views"] = tuple(View(**view) for view in fields["views"])
+        fields["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
+        unpacked = Unpacked(
+            spec=spec,
+            scoring=ScoringConfig(**record["scoring"]),
+            level_scale=tuple(float(v) for v in record["level_scale"]),
+            threshold=float(record["threshold"]),
+            calibration=Calibration.from_dict(record["calibration"]),
+            enrolment=Enrolment(**fields),
+            banks=tuple(
+                (tensors[f"bank{i}.vectors"], Origin(*(tensors[f"bank{i}.{part}"] for part in ("image", "view", "xy"))))
+                for i in range(len(spec.dims))
+            ),
+            references=tuple(
+                Reference(tensors[f"reference{i}"], (int(height), int(width)))
+                for i, (height, width) in enumerate(record.get("references", ()))
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{path}: the description lacks or has an unexpected field ({error}). Enroll again or update."
+        ) from error
+    expected = _preprocessing(spec, unpacked.enrolment.image_size)
+    if record.get("preprocessing") != expected:
+        raise ArtefactError(
+            f"{path}: it was enrolled with another preprocessing ({record.get('preprocessing')}) than this version's "
+            f"({expected}), so its scores would mean something else. Install that version, or enroll again."
+        )
+    for dims, (vectors, origin) in zip(spec.dims, unpacked.banks, strict=True):
+        n = len(vectors)
+        shapes = [vectors.shape, origin.image.shape, origin.view.shape, origin.xy.shape]
+        if shapes != [(n, dims), (n,), (n,), (n, 2)]:
+            raise ArtefactError(
+                f"{path}: expected {n} bank vectors of {dims} dimensions for {spec.name}, with their origins, got "
+                f"arrays of {shapes}. Enroll again."
+            )
+    return unpacked
+
+
+def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[str]) -> None:
+    """Whether the encoder at hand is the one an artefact was enrolled with.
+
+    Raises:
+        ArtefactError: It is another; the message names what differs.
+    """
+    differing = [
+        f"{f.name} {getattr(spec, f.name)!r} there, {getattr(here, f.name)!r} here"
+        for f in dataclasses.fields(spec)
+        if getattr(spec, f.name) != getattr(here, f.name)
+    ]
+    if differing:
+        raise ArtefactError(
+            f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
+            "something else. Use the same encoder and weights, or enroll again."
+        )
+
+
+def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artefact says of its product, as plain JSON types; needs no encoder.
+
+    Args:
+        tensors: The arrays of the artefact.
+        record: Its description.
+    """
+    enrolment, calibration = record["enrolment"], Calibration.from_dict(record["calibration"])
+    vectors = [tensors[name] for name in sorted(tensors) if name.endswith(".vectors")]
+    threshold = float(record["threshold"])
+    by_hand = threshold != calibration.threshold
+    return {
+        "product": enrolment["product"],
+        "encoder": record["encoder"],
+        "image_size": enrolment["image_size"],
+        "views": [str(View(**view)) for view in enrolment["views"]],
+        "reasons": list(enrolment["reasons"]),
+        "preprocessing": record["preprocessing"],
+        "scoring": record["scoring"],
+        "bank": {
+            "vectors": [len(v) for v in vectors],
+            "dimensions": [v.shape[1] for v in vectors],
+            "megabytes": round(sum(v.nbytes for v in vectors) / 1e6, 3),
+        },
+        "support": [{"name": name, "sha256": sha256} for name, sha256 in enrolment["support"]],
+        "notes": list(enrolment["notes"]),
+        "threshold": threshold,
+        "threshold_set_by_hand": by_hand,
+        "calibration": {
+            "method": calibration.method,
+            "n": calibration.n,
+            "threshold": calibration.threshold,
+            "status": calibration.status,
+            "false_reject_rate": calibration.false_reject_rate,
+            "held_out_scores": list(calibration.scores),
+            "explanation": calibration.explain(),
+        },
+        "seed": enrolment["seed"],
+        "created": enrolment["created"],
+        "versions": enrolment["versions"],
+    }

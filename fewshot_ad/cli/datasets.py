@@ -1,0 +1,177 @@
+"""The shell commands around datasets: list the readers, show one, check a local copy, fetch one."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot_ad.cli.options import JsonOption
+from fewshot_ad.cli.terminal import (
+    EXIT_ERROR,
+    EXIT_GOOD,
+    print_json,
+    progress_bar,
+    report_failure,
+    reported_errors,
+    say,
+)
+
+if TYPE_CHECKING:
+    from fewshot_ad.datasets import CheckReport, DatasetCard
+
+EXIT_INCOMPLETE = 1
+SHOWN = 20
+
+datasets_app = typer.Typer(invoke_without_command=True, help="Public inspection datasets: list, show, check, get.")
+
+NameArgument = Annotated[str, typer.Argument(help="Name of the dataset, see `fewshot-ad datasets`.")]
+
+
+@datasets_app.callback()
+def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the datasets that can be read: categories, photographs, archive in GB, masks, licence, layout of a copy."""
+    if context.invoked_subcommand is not None:
+        return
+    with reported_errors(as_json):
+        from fewshot_ad.datasets import dataset_cards
+
+        cards = dataset_cards().values()
+    if as_json:
+        for card in cards:
+            print_json(_as_dict(card))
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
+    numbers = [Column(heading, justify="right") for heading in ("categories", "photographs", "GB")]
+    licence = Column("licence\nlayout of a copy", overflow="fold")
+    shown = Table("name\ntitle", *numbers, "masks", licence, box=None, pad_edge=False)
+    for card in cards:
+        number = str(len(card.categories)) if card.categories else "own"
+        photographs = "" if card.photographs is None else f"{card.photographs:,}"
+        size = "" if card.size_gb is None else f"{card.size_gb:g}"
+        # The first path of the layout tells it from the others; `show` prints all of it.
+        layout = card.layout.splitlines()[0].partition(" (")[0]
+        names, terms = f"[bold]{card.name}[/bold]\n{escape(card.title)}", escape(f"{card.licence}\n{layout}")
+        shown.add_row(names, number, photographs, size, card.masks, terms)
+    Console().print(shown)
+
+
+@datasets_app.command()
+def show(name: NameArgument, as_json: JsonOption = False) -> None:
+    """Show a dataset's card: licence, publisher, published counts, and the layout a copy must have."""
+    with reported_errors(as_json):
+        from fewshot_ad.datasets.card import registered
+
+        card, _ = registered(name)
+    if as_json:
+        print_json(_as_dict(card))
+        return
+    say(f"{card.title} ({card.name})")
+    say(f"licence    {card.licence}")
+    say(f"publisher  {card.source}")
+    say(f"cite       {card.citation}")
+    say(f"masks      {card.masks}")
+    say(f"size       {_size(card)}")
+    download = f"fewshot-ad datasets get {name} FOLDER" if card.archive else "from the publisher's page"
+    say(f"download   {download}")
+    say("layout")
+    for line in card.layout.splitlines():
+        say(f"  {line}")
+    say("categories (published photographs; ? = not known)" if card.counts else "categories")
+    for category in card.categories:
+        counts = card.counts.get(category)
+        cells = counts._asdict().items() if counts else ()
+        told = ", ".join(f"{cell.replace('_', ' ')} {'?' if n is None else n}" for cell, n in cells if n != 0)
+        say(f"  {category}{': ' if told else ''}{told}")
+    if not card.categories:
+        say("  your own")
+
+
+@datasets_app.command()
+def check(
+    name: NameArgument,
+    root: Annotated[Path, typer.Argument(help="Folder of the local copy.")],
+    category: Annotated[str | None, typer.Option(help="Check only this category.")] = None,
+    no_decode: Annotated[
+        bool, typer.Option("--no-decode", help="Only see that the files are there; decode none of them.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a local copy: counts, files, masks; exit code 0 (complete), 1 (something is wrong) or 2 (an error)."""
+    with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
+        from fewshot_ad.datasets import check as examine
+
+        report = examine(name, root, progress, category=category, decode=not no_decode)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        _say_report(report)
+    raise typer.Exit(EXIT_GOOD if report.complete else EXIT_INCOMPLETE)
+
+
+@datasets_app.command()
+def get(
+    name: NameArgument,
+    root: Annotated[Path, typer.Argument(help="Folder to make.")],
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="You have read the dataset's licence and accept it.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a dataset from its publisher, if you accept its licence; the network is asked by this command alone."""
+    with reported_errors(as_json):
+        from fewshot_ad.datasets import download
+        from fewshot_ad.datasets.card import registered
+
+        card, _ = registered(name)
+        if not as_json:
+            say(f"{card.title}, licence: {card.licence} (see {card.source}), {_size(card)}")
+        if card.archive is not None and not accept_licence:
+            report_failure(
+                f"expected the licence of {card.title} to be accepted: {card.licence}. Read it at {card.source}, then "
+                "add --accept-licence.",
+                as_json,
+            )
+            raise typer.Exit(EXIT_ERROR)
+        with progress_bar(quiet=as_json) as progress:
+            folder = download(name, root, accept_licence, progress)
+    if as_json:
+        print_json({"dataset": name, "root": str(folder), "licence": card.licence})
+        return
+    say(f"{card.title} -> {folder}")
+    say(f"check it: fewshot-ad datasets check {name} {folder}")
+
+
+def _as_dict(card: DatasetCard) -> dict[str, Any]:
+    counts = {category: counts._asdict() for category, counts in card.counts.items()}
+    return {**dataclasses.asdict(card), "counts": counts}
+
+
+def _size(card: DatasetCard) -> str:
+    photographs = "photographs: your own" if card.photographs is None else f"{card.photographs:,} photographs"
+    return photographs + (f", archive {card.size_gb} GB" if card.size_gb else "")
+
+
+def _say_report(report: CheckReport) -> None:
+    for category, cells in report.counts.items():
+        say(f"{category}: " + ", ".join(f"{cell.replace('_', ' ')} {n}" for cell, n in sorted(cells.items())))
+    for heading, lines in (
+        ("missing", report.missing),
+        ("other than published", report.differences),
+        ("cannot be read", report.unreadable),
+        ("photograph and mask do not go together", report.unpaired),
+        ("note", report.notes),
+    ):
+        if lines:
+            say(f"{heading} ({len(lines)}):")
+        for line in lines[:SHOWN]:
+            say(f"  {line}")
+        if len(lines) > SHOWN:
+            say(f"  and {len(lines) - SHOWN} more; --json lists all")
+    total = sum(n for cells in report.counts.values() for n in cells.values())
+    say(f"{report.name}: {total} photographs, {'complete' if report.complete else 'NOT complete'}")

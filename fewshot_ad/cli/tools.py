@@ -1,0 +1,149 @@
+"""Shell commands around a product: export, bench, doctor, demo."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewshot_ad.cli.options import (
+    DownloadChoice,
+    EngineChoice,
+    JsonOption,
+    TargetOption,
+    ThreadsChoice,
+    WeightsChoice,
+    load_product,
+    whole_number,
+)
+from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
+
+commands = typer.Typer()
+
+
+@commands.command()
+def export(
+    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write.")],
+    target: Annotated[
+        TargetOption,
+        typer.Option(
+            help="onnx-single: one file for any ONNX Runtime, photograph in, score and map out; openvino: the same as "
+            "OpenVINO IR; onnx: encoder and memory banks apart."
+        ),
+    ] = TargetOption.onnx_single,
+    size: Annotated[
+        str | None,
+        typer.Option(help="WIDTHxHEIGHT of the photographs to come, in pixels. Default: the support set's."),
+    ] = None,
+    photographs: Annotated[
+        str | None, typer.Option(help="Good photographs to prove it on, instead of those inside the product.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a product for other runtimes, with proof that it says the same there (extra 'onnx')."""
+    with reported_errors(as_json):
+        from fewshot_ad.export import export as write
+        from fewshot_ad.images import expand_sources, read_image
+        from fewshot_ad.inspector import Inspector
+
+        inspector = Inspector.load(artefact)
+        pictures = [read_image(source) for source in expand_sources(photographs)] if photographs else None
+        photo_hw = None
+        if size is not None:
+            width, _, height = size.partition("x")
+            photo_hw = (whole_number(height, "--size"), whole_number(width, "--size"))
+        elif pictures:
+            photo_hw = pictures[0].shape[:2]
+        report = write(inspector, folder, target.value, photo_hw=photo_hw, photographs=pictures)  # type: ignore[arg-type]
+        files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
+    if as_json:
+        print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
+        return
+    say(
+        f"{report.photographs} photographs and views, {report.anomalous} of them anomalous: scores differ by at most "
+        f"{report.score_difference:.4%} and maps by {report.map_difference:.4%} of their thresholds, no decision flips"
+    )
+    say(f"exported {inspector.product} -> {folder}: {', '.join(files)}")
+
+
+@commands.command()
+def bench(
+    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    minutes: Annotated[float, typer.Option(min=0, help="How long; 0 makes 200 inspections.")] = 0.0,
+    photographs: Annotated[
+        str | None, typer.Option(help="Photographs to inspect. Default: the support photographs inside the product.")
+    ] = None,
+    engine: EngineChoice = None,
+    weights: WeightsChoice = None,
+    allow_download: DownloadChoice = False,
+    threads: ThreadsChoice = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure inspections on this machine: p50, p95, p99 in milliseconds, by stage, and minute by minute."""
+    with reported_errors(as_json):
+        from fewshot_ad.images import expand_sources, read_image
+        from fewshot_ad.latency import bench as measure
+        from fewshot_ad.latency import own_photographs
+
+        inspector = load_product(artefact, engine, weights, allow_download, threads)
+        if photographs:
+            pictures = [read_image(source) for source in expand_sources(photographs)]
+        else:
+            pictures = own_photographs(inspector)
+
+        def window(figures: dict[str, float]) -> None:
+            if not as_json:
+                say(f"  a minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
+
+        report = measure(inspector, pictures, minutes * 60, window)
+    if as_json:
+        print_json(report)
+        return
+    height, width, _ = report["photograph"]
+    say(f"{report['inspections']} inspections of {width} x {height} pixels, decoded, each with a full-size map:")
+    say(f"p50 {report['p50']} ms, p95 {report['p95']}, p99 {report['p99']}, largest {report['max']}")
+    say(f"{report['per_second']} a second; the first took {report['first']} ms (it compiles the network)")
+    say("medians by stage: " + ", ".join(f"{stage} {ms}" for stage, ms in report["stages"].items()))
+
+
+@commands.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Check this installation: versions, engines, threads, weights, and a timing; writes nothing."""
+    with reported_errors(as_json):
+        from fewshot_ad.doctor import examine
+
+        report = examine()
+    if as_json:
+        print_json(report)
+    else:
+        import yaml
+
+        print(yaml.safe_dump(report, sort_keys=False, width=110), end="")
+    raise typer.Exit(EXIT_GOOD if report["ok"] else EXIT_ERROR)
+
+
+@commands.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the overlays go.")] = Path("demo_output"),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A product in MVTec layout (train/good, test/good, test/<defect>) to use instead."),
+    ] = None,
+    shots: Annotated[int, typer.Option(min=1, help="Good photographs to enroll from.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Enroll and inspect real photographs end to end; they ship with scikit-image (extra 'demo')."""
+    with reported_errors(as_json):
+        from fewshot_ad.demo import run_demo
+
+        lines, report = run_demo(output, data, shots, seed, progress_bar)
+    if as_json:
+        print_json(report)
+    else:
+        for line in lines:
+            say(line)

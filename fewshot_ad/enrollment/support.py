@@ -1,0 +1,311 @@
+"""The support set and its views: the augmentations of the good photographs that fill the memory bank."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
+from fewshot_ad.errors import ImageError, SupportSetError
+from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
+
+ViewsSpec: TypeAlias = "str | Sequence[str] | Mapping[str, Sequence[float]]"
+Matrix: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmentation of a support photograph.
+
+    Attributes:
+        kind: A name in `VIEW_KINDS`.
+        value: Its strength; the meaning is the kind's. 0 where it has none.
+    """
+
+    kind: str
+    value: float = 0.0
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether it shows the whole photograph, mirrored or recoloured, with no border mirrored in."""
+        return self.kind in ("grey", "hflip", "vflip", "brightness", "contrast")
+
+    def apply(self, image: Uint8Array, mask: Uint8Array) -> tuple[Uint8Array, Uint8Array, Matrix]:
+        """Make the view.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            mask: (H, W) uint8, 255 where `image` shows the photograph itself.
+
+        Returns:
+            The view; its mask: 255 where it shows the photograph, 0 where the border was mirrored in; and the affine
+            matrix (2, 3) that takes (x, y) of the view to (x, y) of `image`.
+        """
+        return VIEW_KINDS[self.kind].apply(image, mask, self.value)
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.value:g}" if VIEW_KINDS[self.kind].strengths != (0.0,) else self.kind
+
+
+Applied: TypeAlias = "tuple[Uint8Array, Uint8Array, Matrix]"
+
+
+@dataclass(frozen=True)
+class ViewKind:
+    """A kind of view: what it does, the strengths it has unless told otherwise, and their valid range."""
+
+    apply: Callable[[Uint8Array, Uint8Array, float], Applied]
+    strengths: tuple[float, ...]
+    valid: tuple[float, float]
+
+
+IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
+
+
+def _warp(image: Uint8Array, mask: Uint8Array, forward: Matrix) -> Applied:
+    size = image.shape[1::-1]
+    # Mirroring gives the network plausible surroundings; the mask keeps mirrored patches out of the bank.
+    view = cv2.warpAffine(image, forward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    inside = cv2.warpAffine(mask, forward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return view, inside, cv2.invertAffineTransform(forward)
+
+
+def _flip(axis: int) -> Callable[[Uint8Array, Uint8Array, float], Applied]:
+    def apply(image: Uint8Array, mask: Uint8Array, value: float) -> Applied:
+        back = IDENTITY.copy()
+        back[axis, axis] = -1
+        back[axis, 2] = image.shape[1 - axis] - 1
+        code = 1 if axis == 0 else 0
+        return cv2.flip(image, code), cv2.flip(mask, code), back
+
+    return apply
+
+
+def _rotate(image: Uint8Array, mask: Uint8Array, degrees: float) -> Applied:
+    height, width = image.shape[:2]
+    return _warp(image, mask, cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0))
+
+
+def _translate(axis: int) -> Callable[[Uint8Array, Uint8Array, float], Applied]:
+    def apply(image: Uint8Array, mask: Uint8Array, fraction: float) -> Applied:
+        forward = IDENTITY.copy()
+        forward[axis, 2] = round(fraction * image.shape[1 - axis])
+        return _warp(image, mask, forward)
+
+    return apply
+
+
+def _grey(image: Uint8Array, mask: Uint8Array, value: float) -> Applied:
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), mask, IDENTITY
+
+
+def _brightness(image: Uint8Array, mask: Uint8Array, factor: float) -> Applied:
+    return cv2.convertScaleAbs(image, alpha=factor), mask, IDENTITY
+
+
+def _contrast(image: Uint8Array, mask: Uint8Array, factor: float) -> Applied:
+    mean = float(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).mean())
+    table = np.clip(np.rint((np.arange(256) - mean) * factor + mean), 0, 255).astype(np.uint8)
+    return cv2.LUT(image, table), mask, IDENTITY
+
+
+VIEW_KINDS: dict[str, ViewKind] = {
+    "grey": ViewKind(_grey, (0.0,), (0, 0)),  # without colour
+    "hflip": ViewKind(_flip(0), (0.0,), (0, 0)),  # mirrored left to right
+    "vflip": ViewKind(_flip(1), (0.0,), (0, 0)),  # mirrored top to bottom
+    "translate_x": ViewKind(_translate(0), (-0.04, 0.04), (-0.5, 0.5)),  # shifted, as a fraction of the width
+    "translate_y": ViewKind(_translate(1), (-0.04, 0.04), (-0.5, 0.5)),  # shifted, as a fraction of the height
+    "rotate": ViewKind(_rotate, tuple(45.0 * i for i in range(1, 8)), (-360, 360)),  # rotated, in degrees
+    "brightness": ViewKind(_brightness, (0.85, 1.15), (0.1, 5)),  # brightness multiplied
+    "contrast": ViewKind(_contrast, (0.8, 1.2), (0.1, 5)),  # contrast about the mean multiplied
+}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "translate": ("translate_x", "translate_y"),
+    "all": tuple(VIEW_KINDS),
+}
+
+
+def parse_views(spec: ViewsSpec) -> tuple[View, ...]:
+    """Read a choice of views.
+
+    Args:
+        spec: `"none"`; names, as a sequence or separated by commas (`"hflip,vflip"`), each with its default
+            strengths; strengths behind an equals sign (`"rotate=90/180/270"`); or a mapping from name to strengths
+            (`{"rotate": [90, 180, 270]}`). `translate` means both directions, `all` every kind.
+
+    Returns:
+        The views, without the photograph itself, in the order given and without repeats.
+
+    Raises:
+        SupportSetError: An unknown name or an impossible strength.
+    """
+    if isinstance(spec, str):
+        spec = [] if spec in ("none", "") else spec.split(",")
+    if not isinstance(spec, Mapping):
+        entries = [str(entry).strip().partition("=") for entry in spec]
+        try:
+            pairs = [(name, [float(v) for v in values.split("/")] if values else None) for name, _, values in entries]
+        except ValueError as error:
+            raise SupportSetError(
+                f"expected numbers separated by '/', as in 'rotate=90/180/270', got {spec} ({error})."
+            ) from None
+    else:
+        pairs = [(name, list(values) if values is not None else None) for name, values in spec.items()]
+    views: dict[View, None] = {}
+    for group, values in pairs:
+        for kind in GROUPS.get(group, (group,)):
+            if kind not in VIEW_KINDS:
+                known = ", ".join([*VIEW_KINDS, *GROUPS])
+                raise SupportSetError(f"expected views among {known}, 'auto' or 'none'; got {kind!r}.")
+            low, high = VIEW_KINDS[kind].valid
+            for value in values if values is not None else VIEW_KINDS[kind].strengths:
+                if not low <= value <= high:
+                    raise SupportSetError(f"view {kind}: expected a strength in {low}..{high}, got {value}.")
+                views[View(kind, float(value))] = None
+    return tuple(views)
+
+
+# Pixels of files that are kept between the passes over a support set; the files beyond are read once more each time.
+KEPT_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class SupportImage:
+    """One good photograph of the support set.
+
+    Attributes:
+        name: File name, or `image[i]`.
+        sha256: Hash of its pixels.
+        kept: (H, W, 3) uint8 RGB; None for a file of a large support set, which is read again each time.
+        source: Where it is read from again.
+    """
+
+    name: str
+    sha256: str
+    kept: Uint8Array | None
+    source: Path | None = None
+
+    @property
+    def pixels(self) -> Uint8Array:
+        """(H, W, 3) uint8 RGB.
+
+        Raises:
+            SupportSetError: The file is not what it was when the support set was read.
+        """
+        if self.kept is not None:
+            return self.kept
+        try:
+            pixels = read_image(self.source)  # type: ignore[arg-type]
+        except ImageError as error:
+            raise SupportSetError(f"{self.name} could be read before and cannot be now: {error}") from error
+        if _hash(pixels) != self.sha256:
+            raise SupportSetError(
+                f"{self.name} was changed while it was being enrolled from. Leave the support set alone and enroll "
+                "again."
+            )
+        return pixels
+
+
+def _hash(pixels: Uint8Array) -> str:
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class SupportSet:
+    """The good photographs that a product is enrolled from, and what was noticed while reading them."""
+
+    images: tuple[SupportImage, ...]
+    notes: tuple[str, ...]
+
+
+def read_support(
+    images: ImageSource | Iterable[ImageSource], color: ColorOrder = "rgb", progress: Progress | None = None
+) -> SupportSet:
+    """Read a support set. A photograph that cannot be read, and an exact duplicate, is left out and noted.
+
+    Args:
+        images: A folder, a glob, or photographs in any form `read_image` takes.
+        color: Channel order of arrays.
+        progress: Called as `progress("read", done, total)`.
+
+    Raises:
+        SupportSetError: Nothing usable was given.
+    """
+    try:
+        sources = expand_sources(images)
+    except ImageError as error:
+        raise SupportSetError(f"no support set: {error}") from error
+    kept: list[SupportImage] = []
+    notes: list[str] = []
+    seen: dict[str, str] = {}
+    thumbnails: list[Float32Array] = []
+    dark: list[str] = []
+    failures = kept_bytes = 0
+    for index, source in enumerate(sources):
+        name = image_name(source, index)
+        if progress is not None:
+            progress("read", index, len(sources))
+        try:
+            pixels = read_image(source, color)
+        except ImageError as error:
+            failures += 1
+            notes.append(f"left out, unreadable: {error}")
+            continue
+        sha256 = _hash(pixels)
+        if sha256 in seen:
+            notes.append(f"left out, identical to {seen[sha256]}: {name}")
+            continue
+        seen[sha256] = name
+        path = Path(source) if isinstance(source, (str, os.PathLike)) else None
+        kept_bytes += pixels.nbytes if path is not None else 0
+        kept.append(SupportImage(name, sha256, None if path is not None and kept_bytes > KEPT_BYTES else pixels, path))
+        thumbnails.append(_thumbnail(pixels))
+        if int(pixels.max()) < 32:
+            dark.append(name)
+    if not kept:
+        reason = f"{failures} photograph(s) could not be read: {'; '.join(notes)}" if failures else "none was given"
+        raise SupportSetError(f"expected 2 to 8 good photographs, got no usable one: {reason}. Give good photographs.")
+    if progress is not None:
+        progress("read", len(sources), len(sources))
+    notes.extend(_near_duplicates(thumbnails, [image.name for image in kept]))
+    if dark:
+        notes.append(
+            f"almost black: {', '.join(dark)}. 12-bit data in 16-bit files must be multiplied by 16 first; otherwise "
+            "raise the exposure."
+        )
+    if len(kept) == 1:
+        notes.append(
+            "only one photograph: how much good parts differ cannot be seen from it, so the threshold rests on its "
+            "views. Give at least 2, better 4 to 8."
+        )
+    return SupportSet(tuple(kept), tuple(notes))
+
+
+def _thumbnail(pixels: Uint8Array) -> Float32Array:
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def _near_duplicates(thumbnails: Sequence[Float32Array], names: Sequence[str]) -> list[str]:
+    # Two exposures of one part that was not touched in between differ by sensor noise only: well under one grey level
+    # after averaging to 64 x 64. Two parts, even on a fixture, differ by more.
+    notes = []
+    for i in range(len(names)):
+        for j in range(i):
+            if float(np.abs(thumbnails[i] - thumbnails[j]).mean()) < 0.6:
+                notes.append(
+                    f"nearly identical: {names[j]} and {names[i]}. The same part photographed twice says "
+                    "nothing about how parts differ; the threshold will be too tight."
+                )
+                break
+    return notes

@@ -1,0 +1,89 @@
+"""How fast a product is inspected on this machine, and whether it stays that fast."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.errors import ImageError
+from fewshot_ad.inspector import Inspector
+
+WARM_UPS = 10
+WINDOW_SECONDS = 60.0
+MIN_INSPECTIONS = 200
+
+
+def own_photographs(inspector: Inspector) -> list[Uint8Array]:
+    """The support photographs inside a product, (H, W, 3) uint8 each, enlarged to what they were.
+
+    Raises:
+        ImageError: The product holds none.
+    """
+    if not inspector.references:
+        raise ImageError("this product holds no support photograph. Give one with --photographs.")
+    return [cv2.resize(r.content, r.photo_hw[::-1], interpolation=cv2.INTER_LINEAR) for r in inspector.references]
+
+
+def bench(
+    inspector: Inspector,
+    photographs: Sequence[Uint8Array],
+    seconds: float = 0.0,
+    window: Callable[[dict[str, float]], None] | None = None,
+) -> dict[str, Any]:
+    """Inspect decoded photographs in turn, each to a verdict with a full-size map.
+
+    Args:
+        inspector: The product.
+        photographs: (H, W, 3) uint8 RGB.
+        seconds: How long; at least `MIN_INSPECTIONS` are made.
+        window: Called with the percentiles of each minute, as they come.
+
+    Returns:
+        Milliseconds: `first` (the call that compiles), `p50`, `p95`, `p99`, `max`, the median of each stage; and the
+        number of inspections, inspections a second, and the minutes' percentiles (`windows`).
+    """
+    start = time.perf_counter()
+    inspector.inspect(photographs[0])
+    first = (time.perf_counter() - start) * 1e3
+    for at in range(WARM_UPS):
+        inspector.inspect(photographs[at % len(photographs)])
+    times: list[float] = []
+    stages: dict[str, list[float]] = {}
+    windows: list[dict[str, float]] = []
+    begin, window_from = time.perf_counter(), 0
+    while len(times) < MIN_INSPECTIONS or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        result = inspector.inspect(photographs[len(times) % len(photographs)])
+        result.anomaly_map  # noqa: B018 - made when read
+        times.append((time.perf_counter() - start) * 1e3)
+        if len(stages.setdefault("total", [])) < 10_000:
+            for stage, ms in result.timings_ms.items():
+                stages.setdefault(stage, []).append(ms)
+        if time.perf_counter() - begin >= WINDOW_SECONDS * (len(windows) + 1):
+            windows.append(percentiles(times[window_from:]))
+            window_from = len(times)
+            if window is not None:
+                window(windows[-1])
+    return {
+        "product": inspector.product,
+        "photograph": list(photographs[0].shape),
+        "threads": inspector.encoder.threads,
+        "precision": inspector.encoder.spec.precision,
+        "inspections": len(times),
+        "per_second": round(len(times) / (sum(times) / 1e3), 1),
+        "first": round(first, 1),
+        **percentiles(times),
+        "stages": {stage: round(float(np.median(ms)), 2) for stage, ms in stages.items() if stage != "decode"},
+        "windows": windows,
+    }
+
+
+def percentiles(times: Sequence[float]) -> dict[str, float]:
+    """p50, p95, p99 and the largest, rounded to hundredths."""
+    p50, p95, p99 = (round(float(v), 2) for v in np.percentile(times, (50, 95, 99)))
+    return {"p50": p50, "p95": p95, "p99": p99, "max": round(max(times), 2)}

@@ -1,0 +1,43 @@
+"""Figures of merit: of image scores, of anomaly maps, and of decisions; numpy and OpenCV only."""
+
+from fewshot_ad.metrics.pixel import PixelFigures, PixelMetrics, bootstrap_au_pro
+from fewshot_ad.metrics.ranking import (
+    AtThreshold,
+    F1Max,
+    Interval,
+    at_threshold,
+    aupr,
+    auroc,
+    bootstrap,
+    escape_rate,
+    f1_max,
+    false_reject_rate,
+    forgetting,
+    forgetting_by_task,
+    iou,
+)
+from fewshot_ad.metrics.region_overlap import SaturatedRegion, au_pro, au_spro, pro, spro
+
+__all__ = [
+    "AtThreshold",
+    "F1Max",
+    "Interval",
+    "PixelFigures",
+    "PixelMetrics",
+    "SaturatedRegion",
+    "at_threshold",
+    "au_pro",
+    "au_spro",
+    "aupr",
+    "auroc",
+    "bootstrap",
+    "bootstrap_au_pro",
+    "escape_rate",
+    "f1_max",
+    "false_reject_rate",
+    "forgetting",
+    "forgetting_by_task",
+    "iou",
+    "pro",
+    "spro",
+]

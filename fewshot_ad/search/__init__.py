@@ -1,0 +1,1 @@
+"""How far a patch is from the nearest good one: coreset, memory bank, exact search."""

@@ -1,0 +1,310 @@
+"""anomalib's models as baselines: photographs in, scores and maps out, no files and no network."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+import random
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import timm
+import torch
+from timm.models import is_model, register_model
+
+from fewshot_ad.arrays import Progress, Uint8Array
+from fewshot_ad.errors import FewshotADError, WeightsError, ZooError
+from fewshot_ad.zoo.anomalib.textures import write_textures
+from fewshot_ad.zoo.components.tensors import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    one_by_one,
+    resized,
+    seeded,
+    standardise,
+    tensor_bytes,
+    to_batch,
+)
+from fewshot_ad.zoo.method import Card, Family, Labelled, Predictions
+
+AT_HAND = ("resnet18", "lite0")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a model is fitted and what it looks at.
+
+    Attributes:
+        image_size: Side of its input, in pixels.
+        epochs: Passes over the photographs at most, -1 for no limit.
+        steps: Batches at most, -1 for no limit.
+        batch_size: Photographs a batch at most.
+        standardised: Whether the input has ImageNet's mean and deviation taken out; 0..1 otherwise.
+        textures: Generated textured pictures to stand in for a data set the method takes from the internet.
+        rate_per: What the numbers of its learning rate's schedule count: anomalib mostly leaves that open.
+    """
+
+    image_size: int
+    epochs: int = 1
+    steps: int = -1
+    batch_size: int = 32
+    standardised: bool = True
+    textures: int = 0
+    rate_per: Literal["epoch", "step"] = "epoch"
+
+
+class AnomalibMethod:
+    """One of anomalib's models under the protocol of the zoo.
+
+    Args:
+        name: Of the baseline.
+        build: Makes anomalib's LightningModule, with random weights where it learns. Is given a folder that lives as
+            long as the training, with the textures in `textures/`.
+        schedule: How it is fitted.
+        seed: Of the weights, the order of the photographs and what training draws.
+        prepare: Called with the module and the (N, 3, side, side) float32 photographs before training.
+        finish: The same after training.
+
+    Raises:
+        ZooError: anomalib is not installed, or a number of the schedule makes no sense.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        build: Callable[[Path], Any],
+        schedule: Schedule,
+        seed: int,
+        prepare: Callable[[Any, torch.Tensor], None] | None = None,
+        finish: Callable[[Any, torch.Tensor], None] | None = None,
+    ) -> None:
+        if importlib.util.find_spec("anomalib") is None:
+            raise ZooError(f"{name} runs anomalib's code, which is not installed: pip install 'fewshot-ad[zoo]'.")
+        if min(schedule.image_size, schedule.batch_size) < 1 or max(schedule.epochs, schedule.steps) < 1:
+            raise ZooError(
+                f"{name}: expected image_size, batch_size and epochs or steps of at least 1, got {schedule}."
+            )
+        self._name, self._build, self._schedule, self._seed = name, build, schedule, seed
+        self._prepare, self._finish = prepare, finish
+        self._model: torch.nn.Module | None = None
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+    ) -> None:
+        """Learn from photographs of good parts; see `Method.fit`."""
+        schedule = self._schedule
+        images = self._input(resized(normal, schedule.image_size).float() / 255)
+        told = _loud(progress) if progress else None
+        with _quiet(), _all_seeded(self._seed), tempfile.TemporaryDirectory() as temporary:
+            from fewshot_ad.zoo.anomalib.runtime.training import Shots, train
+
+            folder = Path(temporary)
+            if schedule.textures:
+                write_textures(folder / "textures", schedule.textures, schedule.image_size, self._seed)
+            with self._explained():
+                module = self._build(folder)
+                if self._prepare:
+                    self._prepare(module, images)
+                shots = Shots(images, min(schedule.batch_size, len(images)), self._seed)
+                length = (schedule.epochs, schedule.steps)
+                train(module, shots, *length, self._seed, folder, told, schedule.rate_per)
+                self._model = module.model.eval().requires_grad_(False)
+                if self._finish:
+                    self._finish(module, images)
+
+    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+        """Score photographs; see `Method.predict`."""
+        model = self._fitted()
+        with _quiet(), _all_seeded(self._seed):
+            found = one_by_one(photographs, lambda photograph: self._judge(model, photograph))
+        if not np.isfinite(found.scores).all():
+            raise ZooError(
+                f"{self._name}: expected finite scores, got {found.scores.tolist()[:3]}: anomalib's model of so few "
+                "photographs has no meaning, or its training diverged. Fit it on more photographs."
+            )
+        return found
+
+    def model_bytes(self) -> int:
+        """Bytes of the model's parameters and buffers."""
+        return tensor_bytes(self._fitted())
+
+    def _judge(self, model: torch.nn.Module, photograph: Uint8Array) -> tuple[float, torch.Tensor | None]:
+        size = self._schedule.image_size
+        found = model(self._input(to_batch([photograph], size)))
+        heat = found.anomaly_map
+        return float(found.pred_score.reshape(-1)[0]), None if heat is None else heat.reshape(heat.shape[-2:])
+
+    def _input(self, batch: torch.Tensor) -> torch.Tensor:
+        # Contiguous, because anomalib views tensors as if they were.
+        return (standardise(batch) if self._schedule.standardised else batch).contiguous()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except FewshotADError:
+            raise
+        except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
+            raise ZooError(
+                f"{self._name}: anomalib cannot work with these photographs and settings ({error}). Keep to the "
+                "settings that `options` lists, or give more photographs."
+            ) from error
+
+    def _fitted(self) -> torch.nn.Module:
+        if self._model is None:
+            raise ZooError(f"{self._name} has not been fitted. Call fit(photographs of good parts) first.")
+        return self._model
+
+
+def bare(image_size: int | None = None) -> dict[str, Any]:
+    """Arguments of anomalib's modules that leave out what stands around a model.
+
+    Args:
+        image_size: Of a model that asks its pre-processor for it; that pre-processor then changes nothing.
+    """
+    parts: dict[str, Any] = {"pre_processor": False, "post_processor": False, "evaluator": False, "visualizer": False}
+    if image_size is not None:
+        from anomalib.pre_processing import PreProcessor
+        from torchvision.transforms.v2 import Resize
+
+        parts["pre_processor"] = PreProcessor(Resize((image_size, image_size)))
+    return parts
+
+
+def timm_name(backbone: str, weights: str | None) -> str:
+    """A name by which `timm.create_model(name, pretrained=True)` gives a backbone with its weights from disk.
+
+    anomalib asks timm for its backbones by name and wants them pretrained; timm's registry is open to others'
+    architectures, so this is where weights come in without a download.
+
+    Args:
+        backbone: As of `Backbone`.
+        weights: As of `Backbone`.
+
+    Raises:
+        WeightsError: There is no such backbone, or there are no weights for it.
+    """
+    model = {"lite0": "tf_efficientnet_lite0"}.get(backbone, backbone)
+    if not is_model(model):
+        raise WeightsError(f"expected resnet18, lite0 or a timm model, got {backbone!r}.")
+    if weights is None and backbone not in AT_HAND:
+        raise WeightsError(
+            f"{backbone}: no weights are at hand. Give weights=FILE (safetensors, or a .pth state dict of this timm "
+            "model), weights='random' to run the code only, or take resnet18 or lite0, which come with theirs."
+        )
+    if weights not in (None, "random") and not Path(str(weights)).is_file():
+        raise WeightsError(f"expected a file of weights for {backbone}, but {weights} is none. Check the path.")
+
+    def entry(pretrained: bool = False, **arguments: Any) -> torch.nn.Module:
+        arguments = {k: v for k, v in arguments.items() if not k.startswith("pretrained_") and k != "cache_dir"}
+        if not pretrained or weights == "random":
+            return timm.create_model(model, pretrained=False, **arguments)
+        if arguments.get("features_only"):
+            return from_imagenet(Backbone(backbone, arguments["out_indices"], weights))
+        return timm.create_model(model, pretrained=True, pretrained_cfg_overlay={"file": weights}, **arguments)
+
+    # timm reads the name off the function. It begins with the model's: anomalib looks for "vit" and "small" in it.
+    entry.__name__ = f"{model.split('.')[0]}_{hashlib.sha256(str(weights).encode()).hexdigest()[:8]}"
+    if not is_model(entry.__name__):
+        register_model(entry)
+    return entry.__name__
+
+
+class _FromImagenet(torch.nn.Module):
+    """A network that wants another mean and deviation, behind the input that anomalib gives to all."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network, self.feature_info = backbone.network, backbone.network.feature_info
+        self._mean, self._std = backbone.mean, backbone.std
+
+    def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+        return list(self.network(standardise(batch * std + mean, self._mean, self._std)))
+
+
+def from_imagenet(backbone: Backbone) -> torch.nn.Module:
+    """A backbone's network, for input with ImageNet's mean and deviation taken out."""
+    return backbone.network if backbone.mean == IMAGENET_MEAN else _FromImagenet(backbone)
+
+
+def card(
+    name: str,
+    title: str,
+    paper: str,
+    year: int,
+    family: Family,
+    weights: str,
+    *,
+    maps: bool = True,
+    needs_internet: bool = True,
+    trains: bool = True,
+) -> Card:
+    """The card of one of anomalib's models: what they have in common filled in."""
+    return Card(
+        f"anomalib_{name}",
+        title,
+        paper,
+        year,
+        family,
+        "good photographs",
+        "anomalib",
+        "Apache-2.0",
+        maps=maps,
+        needs_masks=False,
+        needs_internet=needs_internet,
+        trains=trains,
+        weights=weights,
+    )
+
+
+@contextlib.contextmanager
+def _all_seeded(seed: int) -> Iterator[None]:
+    """Torch's, numpy's and Python's random numbers from a seed, and as they were afterwards: anomalib uses all."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        with seeded(seed):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def _loud(progress: Progress) -> Progress:
+    """The caller's progress, on the caller's streams."""
+    out, err = sys.stdout, sys.stderr
+
+    def told(stage: str, done: int, total: int) -> None:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            progress(stage, done, total)
+
+    return told
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No log, no warnings, no progress bars."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)

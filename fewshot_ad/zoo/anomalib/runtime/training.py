@@ -1,0 +1,138 @@
+"""anomalib's own training of a model, on photographs that are in memory."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from anomalib.data import ImageBatch
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch.optim.lr_scheduler import MultiStepLR, StepLR
+from torch.utils.data import DataLoader
+
+from fewshot_ad.arrays import Progress
+
+
+class Shots(LightningDataModule):
+    """The support set as anomalib's batches.
+
+    Args:
+        images: (N, 3, side, side) float32, as the model wants them.
+        batch_size: At most so many a batch.
+        seed: Of the order.
+
+    Attributes:
+        train_batch_size: Read by anomalib's EfficientAD.
+    """
+
+    def __init__(self, images: torch.Tensor, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self._images = images
+        self._order = torch.Generator().manual_seed(seed)
+        self.train_batch_size = batch_size
+
+    def train_dataloader(self) -> DataLoader[ImageBatch]:
+        """Batches in random order. The last one is short: a support set has none to spare."""
+        return DataLoader(
+            range(len(self._images)),  # type: ignore[arg-type]
+            batch_size=self.train_batch_size,
+            shuffle=True,
+            generator=self._order,
+            collate_fn=self._batch,
+        )
+
+    def _batch(self, chosen: list[int]) -> ImageBatch:
+        images = self._images[chosen].clone()
+        good = torch.zeros(len(chosen), dtype=torch.bool)
+        return ImageBatch(image=images, gt_label=good, gt_mask=torch.zeros(images[:, 0].shape, dtype=torch.bool))
+
+
+class _Watch(Callback):
+    """Seeds what training draws, and tells how far it is.
+
+    The first fit of a process imports much, some of which draws random numbers, so the seed is set again here.
+    """
+
+    def __init__(self, seed: int, progress: Progress | None, total: int) -> None:
+        self._seed, self._progress, self._total, self._done = seed, progress, total, 0
+
+    def on_train_start(self, *_: Any, **__: Any) -> None:
+        random.seed(self._seed)
+        np.random.seed(self._seed % 2**32)
+        torch.manual_seed(self._seed)
+
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
+        self._done += 1
+        if self._progress:
+            self._progress("training", self._done, self._total)
+
+
+class _Rates(Callback):
+    """Lets the schedules of the learning rate count what their numbers mean.
+
+    Lightning counts epochs unless told otherwise, and leaves a module that steps its optimisers itself to step its
+    schedules, too. anomalib does neither.
+    """
+
+    def __init__(self, per: Literal["epoch", "step"]) -> None:
+        self._per = per
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        for config in trainer.lr_scheduler_configs:
+            config.interval = self._per
+            # anomalib takes fractions of the training, which are 0 steps of a very short one or no whole number.
+            if isinstance(config.scheduler, StepLR):
+                config.scheduler.step_size = max(1, config.scheduler.step_size)
+            if isinstance(config.scheduler, MultiStepLR):
+                config.scheduler.milestones = Counter(int(n) for n in config.scheduler.milestones.elements())
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not pl_module.automatic_optimization:
+            for config in trainer.lr_scheduler_configs:
+                config.scheduler.step()
+
+
+def train(
+    module: LightningModule,
+    shots: Shots,
+    epochs: int,
+    steps: int,
+    seed: int,
+    folder: Path,
+    progress: Progress | None,
+    rate_per: Literal["epoch", "step"] = "epoch",
+) -> None:
+    """Run anomalib's training: its steps, optimisers, schedules and hooks, without validation.
+
+    Args:
+        module: One of anomalib's.
+        shots: What it learns from.
+        epochs: At most so many; -1 for no limit.
+        steps: At most so many batches; -1 for no limit.
+        seed: Of what training draws; the caller puts the generators back.
+        folder: Where Lightning may write.
+        progress: Called as `progress("training", batches done, batches in all)`.
+        rate_per: What the module's schedules of the learning rate count.
+    """
+    batches = len(shots.train_dataloader())
+    total = min(n for n in (epochs * batches, steps) if n > 0)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=epochs,
+        max_steps=steps,
+        gradient_clip_val=module.trainer_arguments.get("gradient_clip_val"),
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=[_Watch(seed, progress, total), _Rates(rate_per)],
+    )
+    trainer.fit(module, datamodule=shots)

@@ -1,0 +1,84 @@
+"""A Gaussian at each position of a feature grid, and the Mahalanobis distance to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fewshot_ad.arrays import Progress
+
+# Positions taken at once, which bounds the memory of the double-precision matrices.
+POSITIONS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Means and what the inverse covariances are made of.
+
+    With n samples of d dimensions, B the centred samples over sqrt(n - 1) and e the regularisation, the covariance is
+    S = B'B + e I. For n >= d, W = inv(L) with L L' = S, and the squared distance of x is |W x|^2. For n < d, as with a
+    few photographs, L L' = B B' + e I is only n x n, W = inv(L) B, and by the matrix inversion lemma the squared
+    distance is (|x|^2 - |W x|^2) / e: the same figure from n / d of the memory.
+
+    Attributes:
+        mean: (h * w, d) float32.
+        W: (h * w, min(n, d), d) float32.
+        regularisation: e.
+        few: Whether n < d.
+
+    Source: Woodbury 1950 for the lemma.
+    """
+
+    mean: torch.Tensor
+    W: torch.Tensor
+    regularisation: float
+    few: bool
+
+    @classmethod
+    def fit(
+        cls,
+        features: torch.Tensor,
+        shown: torch.Tensor,
+        regularisation: float = 0.01,
+        progress: Progress | None = None,
+    ) -> Gaussians:
+        """Estimate them.
+
+        Args:
+            features: (n, d, h, w) samples, of any float type.
+            shown: (n, h, w) bool: the samples that count at each position, at least one each.
+            regularisation: Added to the diagonal of the covariances, above 0.
+            progress: Called as `progress("covariance", done, h * w)`.
+        """
+        n, d = features.shape[:2]
+        few = n < d
+        positions = features.flatten(2)
+        counts = shown.flatten(1)
+        total = positions.shape[2]
+        mean = torch.empty((total, d))
+        W = torch.empty((total, min(n, d), d))
+        identity = torch.eye(min(n, d), dtype=torch.float64)
+        for start in range(0, total, POSITIONS):
+            at = slice(start, start + POSITIONS)
+            x = positions[:, :, at].permute(2, 0, 1).double()
+            weight = counts[:, at].T[:, :, None].double()
+            count = weight.sum(1)
+            middle = (x * weight).sum(1) / count
+            b = (x - middle[:, None]) * weight / (count - 1).clamp_min(1).sqrt()[:, None]
+            gram = b @ b.transpose(1, 2) if few else b.transpose(1, 2) @ b
+            factor = torch.linalg.cholesky(gram + regularisation * identity)
+            right = b if few else identity.expand_as(factor)
+            mean[at] = middle.float()
+            W[at] = torch.linalg.solve_triangular(factor, right, upper=False).float()
+            if progress is not None:
+                progress("covariance", min(start + POSITIONS, total), total)
+        return cls(mean, W, regularisation, few)
+
+    def distances(self, features: torch.Tensor) -> torch.Tensor:
+        """Mahalanobis distances (h, w) float32 of the features (d, h, w) of one photograph."""
+        x = features.flatten(1).T - self.mean
+        squared = (self.W @ x[:, :, None]).square().sum((1, 2))
+        if self.few:
+            squared = (x.square().sum(1) - squared) / self.regularisation
+        return squared.clamp_min(0).sqrt().view(features.shape[1:])

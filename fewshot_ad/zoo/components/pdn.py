@@ -1,0 +1,248 @@
+"""PDN, the small teacher of EfficientAD, distilled here from a backbone on generated pictures.
+
+The paper distils from a WideResNet-101 on ImageNet. Neither is at hand offline, and the licence of the weights that
+circulate is not clear; so the target is a backbone that comes with its weights, and the pictures are generated.
+
+Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.1 and the tables of the appendix.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from fewshot_ad.arrays import Progress
+from fewshot_ad.encoder.pyramid import local_average
+from fewshot_ad.errors import ZooError
+from fewshot_ad.training.augmentation import random_crop
+from fewshot_ad.training.collage import collage
+from fewshot_ad.training.parts import CATEGORIES, render
+from fewshot_ad.zoo.components.tensors import Backbone, seeded, standardise
+
+CHANNELS = 384
+# Without padding the outer outputs are centred 16 pixels, four steps of their grid, inside the border.
+BORDER = 4
+# Of the backbone that is imitated: layer2 and layer3 of a ResNet, as in the paper.
+STAGES = (2, 3)
+# Convolutions: output channels (0: as many as asked for), kernel, padding while it is distilled.
+TABLES = {
+    "S": ((128, 4, 3), (256, 4, 3), (256, 3, 1), (0, 4, 0)),
+    "M": ((256, 4, 3), (512, 4, 3), (512, 1, 0), (512, 3, 1), (0, 4, 0), (0, 1, 0)),
+}
+BATCH = 16
+RATE, WEIGHT_DECAY = 1e-4, 1e-5
+GREY_SHARE = 0.1
+MAGNIFICATIONS = (1.0, 1.5)
+_KEY = "fewshot_ad_teacher"
+
+
+class PDN(nn.Module):
+    """Patch description network: each output describes the 33 x 33 pixels it sees, one every 4 pixels.
+
+    Args:
+        size: `S` or `M`.
+        channels: Of the output.
+
+    Raises:
+        ZooError: There is no such size.
+    """
+
+    def __init__(self, size: str, channels: int = CHANNELS) -> None:
+        super().__init__()
+        if size not in TABLES:
+            raise ZooError(f"expected a PDN of size S or M, got {size!r}.")
+        width, layers = 3, []
+        for outputs, kernel, _ in TABLES[size]:
+            layers.append(nn.Conv2d(width, outputs or channels, kernel))
+            width = outputs or channels
+        self.layers = nn.ModuleList(layers)
+        self.paddings = tuple(padding for *_, padding in TABLES[size])
+
+    def forward(self, batch: torch.Tensor, padded: bool = False) -> torch.Tensor:
+        """(N, 3, H, W) in 0..1 -> (N, C, H / 4 - 8, W / 4 - 8), or (N, C, H / 4, W / 4) if `padded`.
+
+        Output (i, j) of the first sees the pixels 4 i to 4 i + 32 by 4 j to 4 j + 32. H and W are multiples of 4.
+        """
+        features = standardise(batch)
+        for n, (layer, padding) in enumerate(zip(self.layers, self.paddings, strict=True)):
+            features = F.conv2d(features, layer.weight, layer.bias, padding=padding if padded else 0)
+            if n + 1 < len(self.layers):
+                features = F.relu(features)
+            if n < 2:
+                features = F.avg_pool2d(features, 2, padding=int(padded))
+        return features
+
+
+class GeneratedPictures:
+    """Collages of generated parts, where the paper takes pictures of ImageNet.
+
+    Args:
+        count: How many are made; crops of them are drawn.
+        side: Of the pictures, and of the crops.
+        seed: The same seed gives the same pictures.
+        progress: Called as `progress(stage, done, total)`.
+    """
+
+    def __init__(self, count: int, side: int, seed: int, progress: Progress | None = None) -> None:
+        self.side = side
+        textures = [render(name, 0, side, variant=seed) for name in CATEGORIES]
+        self.pictures = []
+        for n in range(count):
+            self.pictures.append(collage(textures, seed * 1_000_003 + n, side))
+            if progress is not None:
+                progress("generating pictures", n + 1, count)
+
+    def whole(self, index: int) -> torch.Tensor:
+        """One picture as it is, (1, 3, side, side) float32 in 0..1."""
+        return torch.from_numpy(self.pictures[index]).permute(2, 0, 1)[None].float() / 255
+
+    def crops(self, count: int, grey_share: float, rng: np.random.Generator) -> torch.Tensor:
+        """Random crops, a share of them grey: (count, 3, side, side) float32 in 0..1."""
+        chosen = rng.integers(len(self.pictures), size=count)
+        crops = [random_crop(self.pictures[i], self.side, MAGNIFICATIONS, rng) for i in chosen]
+        batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        grey = torch.from_numpy(rng.uniform(size=count) < grey_share).view(-1, 1, 1, 1)
+        return torch.where(grey, batch.mean(1, keepdim=True), batch)
+
+
+def targets(backbone: Backbone, batch: torch.Tensor) -> torch.Tensor:
+    """What the PDN imitates: the features of the stages, locally averaged, stacked, and averaged to 384 channels.
+
+    Args:
+        backbone: With the stages at strides 8 and 16. Those of resnet18 have 384 channels together, which stay as
+            they are.
+        batch: (N, 3, H, W) in 0..1; the backbone sees it at twice its size, which puts its first stage at stride 4.
+
+    Returns:
+        (N, 384, H / 4, W / 4).
+
+    Source: section 3.1; Roth et al. 2022 (PatchCore), section 3.1, for the averaging.
+    """
+    stages = backbone(F.interpolate(batch, scale_factor=2, mode="bilinear", align_corners=False))
+    grid = stages[0].shape[-2:]
+    stacked = torch.cat(
+        [F.interpolate(local_average(s), size=grid, mode="bilinear", align_corners=False) for s in stages], 1
+    )
+    n, channels, height, width = stacked.shape
+    if channels == CHANNELS:
+        return stacked
+    flat = stacked.permute(0, 2, 3, 1).reshape(n, height * width, channels)
+    pooled = F.adaptive_avg_pool1d(flat, CHANNELS)
+    return pooled.reshape(n, height, width, CHANNELS).permute(0, 3, 1, 2)
+
+
+def distil(
+    size: str,
+    backbone: Backbone,
+    pictures: GeneratedPictures,
+    steps: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[PDN, tuple[float, ...]]:
+    """A PDN whose output is the backbone's features, each channel brought to mean 0 and standard deviation 1.
+
+    Args:
+        size: `S` or `M`.
+        backbone: See `targets`.
+        pictures: That both see; of a side that is a multiple of 32.
+        steps: Gradient steps, 16 crops each.
+        seed: Of the weights and the crops.
+        progress: Called as `progress(stage, done, total)`.
+
+    Returns:
+        The PDN, frozen, and the mean squared error of each step.
+    """
+    rng = np.random.default_rng([seed, 3])
+    mean, deviation = _statistics(backbone, pictures)
+    losses = []
+    with seeded(seed):
+        pdn = PDN(size)
+    optimiser = torch.optim.Adam(pdn.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+    for step in range(steps):
+        batch = pictures.crops(BATCH, GREY_SHARE, rng)
+        with torch.no_grad():
+            wanted = (targets(backbone, batch) - mean) / deviation
+        loss = F.mse_loss(pdn(batch, padded=True), wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+        if progress is not None:
+            progress("distilling the teacher", step + 1, steps)
+    return pdn.requires_grad_(False).eval(), tuple(losses)
+
+
+def _statistics(backbone: Backbone, pictures: GeneratedPictures) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each channel over the pictures, (1, 384, 1, 1) each."""
+    total, squares, count = torch.zeros(CHANNELS).double(), torch.zeros(CHANNELS).double(), 0
+    with torch.no_grad():
+        for n in range(len(pictures.pictures)):
+            features = targets(backbone, pictures.whole(n)).double()
+            total += features.sum((0, 2, 3))
+            squares += features.square().sum((0, 2, 3))
+            count += features[:, 0].numel()
+    mean = total / count
+    deviation = (squares / count - mean**2).clamp_min(1e-12).sqrt()
+    return mean.float().view(1, -1, 1, 1), deviation.float().view(1, -1, 1, 1)
+
+
+def save_teacher(path: Path, teacher: PDN, made: Mapping[str, Any]) -> None:
+    """Write a teacher, and how it was made, to a safetensors file; an older one is replaced once this one is whole.
+
+    Raises:
+        ZooError: It cannot be written.
+    """
+    data = save(teacher.state_dict(), {_KEY: json.dumps(dict(made), sort_keys=True)})
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise ZooError(f"{path}: the teacher cannot be written ({error.strerror}). Choose another file.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_teacher(path: Path, wanted: Mapping[str, Any]) -> PDN:
+    """Read a teacher that was made as wanted.
+
+    Args:
+        path: Written by `save_teacher`.
+        wanted: What its record must say: `size`, and any of what `save_teacher` was told.
+
+    Raises:
+        ZooError: It is no such file, or the teacher was made otherwise.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            made = json.loads((file.metadata() or {})[_KEY])
+        state = load_file(path)
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ZooError(
+            f"{path}: expected a teacher that efficientad_cdo has written, got something else "
+            f"({type(error).__name__}). Name a file that does not exist yet, and it will be written."
+        ) from error
+    for key, value in wanted.items():
+        if made.get(key) != value:
+            raise ZooError(
+                f"{path}: expected a teacher of {key} {value!r}, got {made.get(key)!r}. Set it to that, or name "
+                "another file."
+            )
+    with seeded(0):  # the weights it starts with are replaced
+        teacher = PDN(str(wanted["size"]))
+    try:
+        teacher.load_state_dict(state)
+    except RuntimeError as error:
+        raise ZooError(f"{path}: its tensors are not those of a PDN of size {wanted['size']}.") from error
+    return teacher.requires_grad_(False).eval()

@@ -1,0 +1,164 @@
+"""What the baselines share: photographs to tensors and maps back, backbones with weights at hand, seeded training."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.encoder.pyramid import lite0_weights_file, read_state_dict
+from fewshot_ad.encoder.weights import shipped_encoders, verified_tensors
+from fewshot_ad.errors import WeightsError, ZooError
+from fewshot_ad.zoo.method import Predictions
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def to_batch(photographs: Sequence[Uint8Array], side: int) -> torch.Tensor:
+    """Photographs (H, W, 3) uint8 RGB of any sizes -> (N, 3, side, side) float32 in 0..1, the aspect not kept."""
+    resized = [
+        cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA if min(p.shape[:2]) > side else cv2.INTER_LINEAR)
+        for p in photographs
+    ]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
+
+
+def resized(normal: Sequence[Uint8Array], side: int) -> torch.Tensor:
+    """The same for a whole training set, read item by item and kept as (N, 3, side, side) uint8.
+
+    Raises:
+        ZooError: It is empty.
+    """
+    if len(normal) == 0:
+        raise ZooError("expected at least one photograph of a good part, got none.")
+    kept = [(to_batch([normal[i]], side) * 255).round().to(torch.uint8) for i in range(len(normal))]
+    return torch.cat(kept)
+
+
+def standardise(
+    batch: torch.Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> torch.Tensor:
+    """(N, 3, H, W) in 0..1 less the channels' mean and over their standard deviation, ImageNet's by default."""
+    shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
+    return (batch - shift) / scale
+
+
+def to_map(heat: torch.Tensor | Float32Array, photograph: Uint8Array, sigma: float = 0.0) -> Float32Array:
+    """A map (h, w) at any scale -> (H, W) float32 in the photograph's size.
+
+    Args:
+        heat: The map.
+        photograph: (H, W, 3) uint8.
+        sigma: Of a Gaussian that smooths it before it is enlarged, in its own pixels.
+    """
+    if isinstance(heat, torch.Tensor):
+        heat = heat.detach().float().numpy()
+    heat = np.ascontiguousarray(heat, np.float32)
+    if sigma > 0:
+        heat = cv2.GaussianBlur(heat, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
+    return cv2.resize(heat, photograph.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def one_by_one(
+    photographs: Sequence[Uint8Array],
+    judge: Callable[[Uint8Array], tuple[float, torch.Tensor | Float32Array | None]],
+    sigma: float = 0.0,
+) -> Predictions:
+    """Predictions from a function of one photograph that gives its score and its map at any scale, or None."""
+    scores, maps = [], []
+    with torch.inference_mode():
+        for photograph in photographs:
+            score, heat = judge(photograph)
+            scores.append(score)
+            if heat is not None:
+                maps.append(to_map(heat, photograph, sigma))
+    return Predictions(np.asarray(scores, np.float32), tuple(maps) if maps or not scores else None)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[torch.Generator]:
+    """Torch's random numbers from a seed within the block, and as they were after it. Gives a generator, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield torch.Generator().manual_seed(seed)
+
+
+def tensor_bytes(*modules: nn.Module | torch.Tensor) -> int:
+    """Bytes of modules' parameters and buffers, and of tensors."""
+    total = 0
+    for module in modules:
+        tensors = [module] if isinstance(module, torch.Tensor) else [*module.parameters(), *module.buffers()]
+        total += sum(t.numel() * t.element_size() for t in tensors)
+    return total
+
+
+class Backbone(nn.Module):
+    """A frozen network that gives the features of some stages.
+
+    Args:
+        name: `resnet18`, distilled, or `lite0`, EfficientNet-Lite0 with ImageNet's weights: both at hand offline.
+            Any other timm model needs `weights`.
+        stages: Indices into timm's `feature_info`; of a ResNet, 1, 2 and 3 are layer1 to layer3 at strides 4, 8, 16.
+        weights: File of the weights of another timm model (safetensors, or a state dict), or `random`.
+
+    Attributes:
+        channels: Of each stage.
+        strides: Of each stage, in pixels.
+        mean: That the network wants taken out of its input, by channel; of values in 0..1.
+        std: That it wants its input divided by.
+
+    Raises:
+        WeightsError: There are no weights, or they do not fit.
+    """
+
+    def __init__(self, name: str = "resnet18", stages: Sequence[int] = (1, 2, 3), weights: str | None = None) -> None:
+        super().__init__()
+        model = {"lite0": "tf_efficientnet_lite0"}.get(name, name)
+        try:
+            # The random weights that are made first must not move the caller's random numbers.
+            with torch.random.fork_rng(devices=[], enabled=weights != "random"):
+                self.network = timm.create_model(model, features_only=True, pretrained=False, out_indices=tuple(stages))
+        except (RuntimeError, ValueError, AttributeError, IndexError) as error:
+            raise WeightsError(f"expected resnet18, lite0 or a timm model, got {name!r} ({error}).") from error
+        self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
+        self.strides: tuple[int, ...] = tuple(self.network.feature_info.reduction())
+        self.mean: tuple[float, ...] = tuple(self.network.pretrained_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(self.network.pretrained_cfg["std"])
+        if weights != "random":
+            self._load(name, model, weights)
+        self.requires_grad_(False).eval()
+
+    def _load(self, name: str, model: str, weights: str | None) -> None:
+        wanted = self.network.state_dict()
+        if weights is not None:
+            state = read_state_dict(Path(weights))
+        elif name == "resnet18":
+            tensors = read_state_dict(verified_tensors(shipped_encoders()["resnet18_parts"]))
+            state = {k.removeprefix("pyramid.backbone."): v for k, v in tensors.items()}
+        elif name == "lite0":
+            classifier = timm.create_model(model, pretrained=False).state_dict()
+            state = dict(zip(classifier, read_state_dict(lite0_weights_file()).values(), strict=True))
+        else:
+            raise WeightsError(
+                f"{name}: no weights are at hand. Give weights=FILE (safetensors, or a .pth state dict of this timm "
+                "model), or take resnet18 or lite0, which come with theirs."
+            )
+        missing = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
+        if missing:
+            raise WeightsError(f"{name}: the weights lack {len(missing)} tensors of these stages, first {missing[0]}.")
+        self.network.load_state_dict({k: state[k] for k in wanted})
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay as it is: a frozen network's batch statistics must not move."""
+        return super().train(False)
+
+    def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        """(N, 3, H, W) in 0..1 -> one (N, C, H / stride, W / stride) a stage."""
+        return list(self.network(standardise(batch, self.mean, self.std)))

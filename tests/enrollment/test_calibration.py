@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewshot_ad.enrollment.calibration import Calibration, calibrate, prediction_limit, student_t_quantile
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 7, 30, 200])
+@pytest.mark.parametrize("probability", [0.6, 2 / 3, 0.8, 0.9, 0.95, 0.99])
+def test_t_quantile_is_scipys(freedom: int, probability: float) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    expected = stats.t.ppf(probability, freedom)
+    assert student_t_quantile(probability, freedom) == pytest.approx(expected, rel=1e-4)
+
+
+def test_prediction_limit_by_hand() -> None:
+    # log scores 0 and 1: mean 0.5, sd sqrt(0.5), t(1 - 1/3, 1) = tan(pi/6): log limit 0.5 + 0.5774 * 0.866 = 1.0.
+    assert prediction_limit([1.0, np.e], 1 / 3) == pytest.approx(np.e, rel=1e-4)
+    # A spread set goes past its largest score.
+    assert prediction_limit([1.0, 1.0, 1.0, 2.0], 0.01) > 2.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(scores=st.lists(st.floats(0.01, 100), min_size=1, max_size=12), factor=st.floats(0.1, 10))
+def test_limit_is_floored_scales_and_ignores_order(scores: list[float], factor: float) -> None:
+    limit = prediction_limit(scores, 0.1)
+    assert limit > max(scores)
+    assert prediction_limit(scores[::-1], 0.1) == pytest.approx(limit, rel=1e-9)
+    assert prediction_limit([s * factor for s in scores], 0.1) == pytest.approx(limit * factor, rel=1e-6)
+
+
+def test_false_rejects_are_about_what_is_promised() -> None:
+    rng = np.random.default_rng(0)
+    rejected = []
+    for _ in range(2000):
+        scores = rng.lognormal(0, 0.2, 9)
+        rejected.append(scores[8] > prediction_limit(scores[:8], 1 / 9))
+    assert 0.04 < np.mean(rejected) < 1 / 9 + 0.02
+
+
+def test_calibration_survives_json_and_explains_itself() -> None:
+    calibration = calibrate([1.0, 1.2, 1.1], [1.5, 1.4, 1.6], 0.7, "leave-one-image-out", 3)
+    fields = json.loads(json.dumps(dataclasses.asdict(calibration)))
+    assert Calibration.from_dict(fields) == calibration
+    assert calibration.false_reject_rate == 0.25
+    assert calibration.status == "provisional"
+    assert "25%" in calibration.explain()
+    single = calibrate([1.0, 1.2], [1.5, 1.4], 0.7, "leave-one-view-out", 1)
+    assert "only one photograph" in single.explain()
+    assert single.false_reject_rate == 0.5

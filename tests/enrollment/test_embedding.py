@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.enrollment.embedding import POOL_LIMIT, embed_support
+from fewshot_ad.enrollment.support import parse_views, read_support
+from fewshot_ad.images import Geometry
+from fewshot_ad.scoring import ScoringConfig
+
+
+def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 128):
+    return embed_support(read_support(parts).images, parse_views(views), size, encoder, ScoringConfig(), seed=0)
+
+
+def test_every_patch_knows_where_it_comes_from(parts: list[np.ndarray], encoder: Encoder) -> None:
+    pool = embedded(parts[:2], "hflip,rotate=30", encoder).pools[0]
+    assert set(pool.origin.image) == {0, 1}
+    assert set(pool.origin.view) == {0, 1, 2}
+    own, mirrored = pool.origin.view == 0, pool.origin.view == 1
+    assert len(pool.vectors) == len(pool.origin.xy)
+    # 128 x 128 in patches of 8: the first patch's centre is 3.5, the mirrored one's 127 - 3.5.
+    np.testing.assert_array_equal(pool.origin.xy[own][0], [4, 4])
+    np.testing.assert_array_equal(pool.origin.xy[mirrored][0], [124, 4])
+    # A rotated view has corners that show nothing; their patches are left out.
+    assert (pool.origin.view == 2).sum() < own.sum()
+    assert pool.origin.xy.min() >= 0
+    assert pool.origin.xy.max() <= 127
+
+
+def test_two_hundred_photographs_stay_within_the_pool(encoder: Encoder, parts: list[np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    many = [np.roll(parts[i % 5], rng.integers(-3, 4, 2), axis=(0, 1)) for i in range(200)]
+    many = [np.clip(m.astype(int) + rng.integers(-3, 4, m.shape), 0, 255).astype(np.uint8) for m in many]
+    support = embed_support(read_support(many).images, parse_views("hflip,vflip"), 256, encoder, ScoringConfig(), 0)
+    assert len(support.pools[0].vectors) <= POOL_LIMIT
+    assert set(support.pools[0].origin.image) == set(range(200))
+
+
+def test_support_photographs_travel_with_the_product(parts: list[np.ndarray], encoder: Encoder) -> None:
+    support = embedded(parts, "hflip", encoder)
+    geometry = Geometry.fit((128, 128), 128, 16)
+    assert len(support.references) == 5
+    np.testing.assert_array_equal(support.references[1].content, geometry.scale(parts[1]))
+    assert support.references[1].photo_hw == (128, 128)

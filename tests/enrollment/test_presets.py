@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fewshot_ad import Inspector
+from fewshot_ad.enrollment.presets import PRESETS, settings
+from fewshot_ad.errors import SupportSetError
+
+
+def test_presets_set_what_is_not_given(parts: list[np.ndarray]) -> None:
+    fast = Inspector.from_support(parts, preset="fast")
+    assert fast.enrolment.image_size == PRESETS["fast"].image_size
+    assert fast.enrolment.budget == PRESETS["fast"].budget
+    assert len(fast.enrolment.views) == 3
+    given = Inspector.from_support(parts, preset="accurate", image_size=128, views="hflip")
+    assert (given.enrolment.image_size, len(given.enrolment.views)) == (128, 1)
+    assert given.enrolment.budget == PRESETS["accurate"].budget
+
+
+def test_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(SupportSetError, match="balanced"):
+        settings("turbo")  # type: ignore[arg-type]

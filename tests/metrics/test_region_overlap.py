@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.metrics.ranking import auroc
+from fewshot_ad.metrics.region_overlap import SaturatedRegion, area_up_to, au_pro, au_spro, pro, region_weights, spro
+
+
+def _masked(seed: int, side: int = 40, photographs: int = 4) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Maps that see half of the defects, and masks with some regions; the last photograph is good."""
+    rng = np.random.default_rng(seed)
+    masks = [np.zeros((side, side), bool) for _ in range(photographs)]
+    for mask in masks[:-1]:
+        for _ in range(3):
+            y, x = rng.integers(0, side - 8, 2)
+            mask[y : y + rng.integers(1, 8), x : x + rng.integers(1, 8)] = True
+    return [rng.normal(size=mask.shape) + mask for mask in masks], masks
+
+
+def test_region_weights_join_pixels_that_touch_at_a_corner() -> None:
+    mask = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]], bool)
+    weights, count = region_weights(mask)
+    assert count == 3
+    assert weights.tolist() == [0.5, 1, 0.5, 1]
+
+
+def test_au_pro_of_perfect_and_of_random_maps() -> None:
+    rng = np.random.default_rng(0)
+    masks = [np.zeros((64, 64), bool) for _ in range(4)]
+    masks[0][10:20, 10:20] = masks[1][40:44, 2:60] = True
+    perfect = [mask + rng.random((64, 64)) * 0.5 for mask in masks]
+    assert au_pro(perfect, masks) == pytest.approx(1.0)
+    # Of random maps overlap grows as fast as false positives: the area up to 0.3 is 0.15 of 0.3.
+    noise = [rng.random((64, 64)) for _ in masks]
+    assert au_pro(noise, masks) == pytest.approx(0.15, abs=0.05)
+
+
+def test_au_pro_by_hand() -> None:
+    # Two regions, 10 good pixels. Region one is above all good pixels; region two ties with the 3rd highest good one.
+    mask = np.array([[1, 0, 1] + [0] * 9], bool)
+    heat = np.array([[100, 10, 8, 9, 8, 7, 6, 5, 4, 3, 2, 1]], float)
+    # overlap 0.5 for rates 0, 0.1, 0.2; then 1.0 at 0.3.
+    expected = (0.5 * 0.2 + (0.5 + 1.0) / 2 * 0.1) / 0.3
+    assert au_pro([heat], [mask], limit=0.3) == pytest.approx(expected)
+    # At 0.25 the rising line is cut half way.
+    expected = (0.5 * 0.2 + (0.5 + 0.75) / 2 * 0.05) / 0.25
+    assert au_pro([heat], [mask], limit=0.25) == pytest.approx(expected)
+
+
+def test_au_pro_weighs_regions_alike_and_needs_one() -> None:
+    big, small = np.zeros((50, 50), bool), np.zeros((50, 50), bool)
+    big[:20, :20] = True
+    small[40:42, 40:42] = True
+    masks = [big | small]
+    found_big = [big.astype(float)]
+    assert au_pro(found_big, masks, limit=0.05) == pytest.approx(0.5, abs=0.05)
+    assert np.isnan(au_pro([np.zeros((4, 4))], [np.zeros((4, 4), bool)]))
+    assert np.isnan(au_pro([np.zeros((4, 4))], [np.ones((4, 4), bool)]))
+    assert np.isnan(au_pro([], []))
+    with pytest.raises(ValueError, match="shape"):
+        au_pro([np.zeros((4, 4))], [np.zeros((5, 4), bool)])
+    with pytest.raises(BenchmarkError, match="limit"):
+        au_pro(found_big, masks, limit=0)
+
+
+@pytest.mark.parametrize("digits", [0, 6])
+def test_au_pro_of_one_region_over_all_rates_is_auroc(digits: int) -> None:
+    rng = np.random.default_rng(1)
+    mask = np.zeros((20, 20), bool)
+    mask[5:9, 5:12] = True
+    heat = np.round(rng.normal(size=mask.shape) + mask, digits)
+    assert au_pro([heat], [mask], limit=1) == pytest.approx(auroc(mask, heat))
+
+
+@pytest.mark.parametrize("limit", [0.3, 0.05])
+@pytest.mark.parametrize("digits", [1, 5])
+def test_au_pro_is_anomalibs(limit: float, digits: int) -> None:
+    metrics = pytest.importorskip("anomalib.metrics.aupro")
+    torch = pytest.importorskip("torch")
+    maps, masks = _masked(3)
+    # Blocks that touch at a corner only are one region here and two there.
+    maps = [np.round(heat, digits).astype(np.float32) for heat in maps]
+    metric = metrics._AUPRO(fpr_limit=limit)
+    metric.update(torch.from_numpy(np.stack(maps)), torch.from_numpy(np.stack(masks)).int())
+    assert au_pro(maps, masks, limit) == pytest.approx(float(metric.compute()), abs=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), digits=st.integers(0, 4))
+def test_au_pro_knows_the_order_of_scores_only(seed: int, digits: int) -> None:
+    maps, masks = _masked(seed, side=20)
+    maps = [np.round(heat, digits) for heat in maps]
+    expected = au_pro(maps, masks)
+    assert au_pro([heat**3 - 5 for heat in maps], masks) == pytest.approx(expected)
+    assert au_pro(maps[::-1], masks[::-1]) == pytest.approx(expected)
+
+
+def test_area_of_several_curves_at_once() -> None:
+    rates = np.array([[0.5, 1.0], [0.0, 1.0]])
+    overlaps = np.array([[0.5, 1.0], [1.0, 1.0]])
+    assert area_up_to(rates, overlaps, 0.2) == pytest.approx([0.1, 1.0])
+
+
+def test_spro_by_hand() -> None:
+    first, second = np.zeros((4, 5), bool), np.zeros((4, 5), bool)
+    first[0] = True
+    second[2:4] = True
+    said = np.zeros((4, 5), bool)
+    said[0, :2] = said[2, :3] = True
+    # Two of the five pixels, of which four are enough; three of the ten, of which a fifth is.
+    regions = [[SaturatedRegion(first, 4), SaturatedRegion(second, 0.2, relative=True)], []]
+    assert spro([said, said], regions) == pytest.approx((2 / 4 + 1) / 2)
+    assert SaturatedRegion(first, 100).enough == 5
+    assert np.isnan(spro([said], [[]]))
+
+
+@pytest.mark.parametrize(("saturation", "relative"), [(0, False), (-1, False), (0, True), (1.5, True)])
+def test_saturations_that_make_no_sense_are_refused(saturation: float, relative: bool) -> None:
+    region = SaturatedRegion(np.ones((2, 2), bool), saturation, relative)
+    with pytest.raises(BenchmarkError, match="saturation"):
+        spro([np.ones((2, 2), bool)], [[region]])
+
+
+def test_au_spro_is_au_pro_where_all_of_a_region_is_needed() -> None:
+    maps, masks = _masked(5)
+    regions = []
+    for mask in masks:
+        parts = _regions(mask)
+        regions.append([SaturatedRegion(part, 1.0, relative=True) for part in parts])
+    assert au_spro(maps, regions, limit=0.3) == pytest.approx(au_pro(maps, masks, limit=0.3))
+
+
+def _regions(mask: np.ndarray) -> list[np.ndarray]:
+    import cv2
+
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return [labels == label for label in range(1, count)]
+
+
+@pytest.mark.parametrize(("limit", "published"), [(0.05, 0.47527), (0.1, 0.55318), (0.3, 0.72005), (1.0, 0.89203)])
+def test_au_spro_is_that_of_the_authors_evaluation(limit: float, published: float) -> None:
+    """Figures of the evaluation code that comes with MVTec LOCO AD, at points of its curve 0.0003 apart."""
+    rows, columns = np.mgrid[0:90, 0:120]
+    places = ((slice(5, 40), slice(10, 60)), (slice(30, 80), slice(50, 110)), (slice(60, 64), slice(3, 90)))
+    enough = ((200, False), (0.37, True), (1.0, True))
+    maps, regions = [], []
+    for i in range(5):
+        heat = np.sin((i + 1) * rows / 9 + 0.3 * i) * np.cos((i + 2) * columns / 13) + 0.001 * rows * columns / 90
+        defects = []
+        for place, (saturation, relative) in list(zip(places, enough, strict=True))[:i]:
+            mask = np.zeros(heat.shape, bool)
+            mask[place] = True
+            heat = heat + 0.2 * mask
+            defects.append(SaturatedRegion(mask, saturation, relative))
+        maps.append(heat)
+        regions.append(defects)
+    assert au_spro(maps, regions, limit) == pytest.approx(published, abs=1e-4)
+
+
+@pytest.mark.parametrize("digits", [0, 4])
+def test_au_spro_is_the_area_of_spro_over_all_thresholds(digits: int) -> None:
+    maps, masks = _masked(6, side=24, photographs=3)
+    maps = [np.round(heat, digits) for heat in maps]
+    # Saturations of all sorts, a fraction of a pixel among them; the second defect lies over the first.
+    over = np.zeros_like(masks[0])
+    over[:6, :6] = True
+    regions = [[SaturatedRegion(masks[0], 7), SaturatedRegion(over, 0.33, relative=True)], [], []]
+    good = [~(masks[0] | over), np.ones_like(over), np.ones_like(over)]
+    rates, overlaps = [], []
+    for threshold in np.unique(np.stack(maps))[::-1]:
+        said = [heat >= threshold for heat in maps]
+        rates.append(sum((s & g).sum() for s, g in zip(said, good, strict=True)) / sum(g.sum() for g in good))
+        overlaps.append(spro(said, regions))
+    expected = area_up_to(np.array(rates), np.array(overlaps), 0.1)
+    assert au_spro(maps, regions, limit=0.1) == pytest.approx(expected)
+
+
+def test_pro_averages_over_regions_not_over_pixels() -> None:
+    mask, said = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+    mask[0:10, 0:10] = mask[15:17, 15:17] = True
+    said[0:5, 0:10] = said[15, 15] = said[19, 0] = True
+    good = np.zeros((20, 20), bool)
+    assert pro([said, said], [mask, good]) == pytest.approx((50 / 100 + 1 / 4) / 2)
+    assert np.isnan(pro([said], [good]))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fewshot_ad import Inspector, ScoringConfig, load_encoder
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.encoder.engine import OpenVINOEngine, has_bf16
+from fewshot_ad.encoder.weights import encoder_file
+from fewshot_ad.images import Geometry
+from fewshot_ad.search.nearest import normalise
+from fewshot_ad.search.one_pass import OnePass
+
+needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
+
+
+@pytest.mark.parametrize("fusion", ["concat", "separate"])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("name", ["lite0_parts", "efficientnet_lite0"])
+def test_one_graph_says_what_encoder_and_bank_say(
+    parts: list[np.ndarray], broken_part: np.ndarray, name: str, metric: str, fusion: str
+) -> None:
+    inspector = Inspector.from_support(
+        parts,
+        encoder=name,
+        views="hflip",
+        image_size=128,
+        fusion=fusion,  # type: ignore[arg-type]
+        scoring=ScoringConfig(metric=metric),  # type: ignore[arg-type]
+    )
+    prepared = Geometry.fit(broken_part.shape[:2], 128, 16).to_input(broken_part)  # type: ignore[arg-type]
+    got = OnePass(inspector.encoder, inspector.banks)(prepared)
+    levels = inspector.encoder.encode(prepared)
+    assert len(got) == len(levels)
+    for grid, level, bank in zip(got, levels, inspector.banks, strict=True):
+        wanted, _ = bank.search(normalise(level.reshape(-1, level.shape[2]), metric))  # type: ignore[arg-type]
+        assert grid.shape == level.shape[:2]
+        # FAISS, an independent search; near zero the root magnifies rounding.
+        np.testing.assert_allclose(grid.ravel(), wanted[:, 0], rtol=2e-3, atol=2e-3)
+
+
+def test_any_size_and_many_sizes(inspector: Inspector) -> None:
+    one_pass = OnePass(inspector.encoder, inspector.banks)
+    rng = np.random.default_rng(0)
+    for i in range(11):  # more than get a graph of their own
+        picture = rng.integers(0, 255, (64 + 16 * i, 96, 3), np.uint8)
+        (grid,) = one_pass(picture)
+        (level,) = inspector.encoder.encode(picture)
+        wanted = inspector.banks[0].nearest(level.reshape(-1, level.shape[2]))
+        np.testing.assert_allclose(grid.ravel(), wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_only_engines_that_make_levels_fit(parts: list[np.ndarray]) -> None:
+    exported = load_encoder("efficientnet_lite0")
+    assert OnePass.fits(exported)
+    assert not OnePass.fits(load_encoder("efficientnet_lite0", engine="torch"))
+    # The stages as they are, neither scaled nor joined: not what the bank holds.
+    raw = OpenVINOEngine(encoder_file("efficientnet_lite0"), ["stage2", "stage3"], "f32", None)
+    encoder = Encoder(exported.spec, raw, "openvino", None)
+    assert not OnePass.fits(encoder)
+    wanted = Inspector.from_support(parts, encoder=exported, views="hflip", image_size=128)
+    got = Inspector.from_support(parts, encoder=encoder, views="hflip", image_size=128)
+    assert got.inspect(parts[0]).score == pytest.approx(wanted.inspect(parts[0]).score, rel=1e-3)
+    assert got.threshold == pytest.approx(wanted.threshold, rel=1e-3)
+
+
+@needs_bf16
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_bf16_finds_what_is_in_the_bank(parts: list[np.ndarray], metric: str) -> None:
+    inspector = Inspector.from_support(
+        parts,
+        views="hflip",
+        image_size=128,
+        precision="bf16",
+        budget=100_000,
+        scoring=ScoringConfig(metric=metric),  # type: ignore[arg-type]
+    )
+    # Its own patches are in the bank: a search that rounds its sums would find them a sixth of the threshold away.
+    assert inspector.inspect(parts[0]).severity < 0.02
+
+
+@needs_bf16
+def test_bf16_says_what_encoder_and_bank_say(parts: list[np.ndarray], broken_part: np.ndarray) -> None:
+    inspector = Inspector.from_support(parts, views="hflip", image_size=128, precision="bf16")
+    assert OnePass.fits(inspector.encoder)
+    prepared = Geometry.fit(broken_part.shape[:2], 128, 16).to_input(broken_part)  # type: ignore[arg-type]
+    (grid,) = OnePass(inspector.encoder, inspector.banks)(prepared)
+    (level,) = inspector.encoder.encode(prepared)
+    flat = level.reshape(-1, level.shape[2])
+    wanted, _ = inspector.banks[0].search(flat)
+    lengths = np.linalg.norm(flat - inspector.banks[0].vectors.mean(axis=0), axis=1)
+    assert np.abs(grid.ravel() - wanted[:, 0]).max() < lengths.max() * 2**-8
+
+
+@needs_bf16
+def test_bf16_falls_back_to_a_search_of_its_own(parts: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = Inspector.from_support(parts, views="hflip", image_size=128, precision="bf16")
+    monkeypatch.setattr("fewshot_ad.search.one_pass.searches_in_bf16", lambda: False)
+    got = Inspector.from_support(parts, views="hflip", image_size=128, precision="bf16")
+    assert wanted.model.one_pass is not None
+    assert got.model.one_pass is None
+    assert got.inspect(parts[0]).score == pytest.approx(wanted.inspect(parts[0]).score, rel=0.02)

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot_ad.zoo.components.gaussians import Gaussians
+
+
+def by_inverse(samples: np.ndarray, x: np.ndarray, regularisation: float) -> float:
+    """Mahalanobis distance as in a textbook, samples (n, d) and x (d,)."""
+    covariance = np.zeros((len(x), len(x))) if len(samples) == 1 else np.cov(samples, rowvar=False)
+    inverse = np.linalg.inv(covariance + regularisation * np.eye(len(x)))
+    offset = x - samples.mean(0)
+    return float(np.sqrt(offset @ inverse @ offset))
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 12), (12, 12), (5, 12), (1, 12)])
+def test_distance_is_that_of_the_inverse_covariance(n: int, d: int) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(n, d, 9, 11))
+    asked = rng.normal(size=(d, 9, 11)) * 2
+    shown = rng.random((n, 9, 11)) < 0.7
+    shown[0] = True
+    gaussians = Gaussians.fit(torch.tensor(features).float(), torch.tensor(shown), 0.01)
+    got = gaussians.distances(torch.tensor(asked).float()).numpy()
+    wanted = [
+        [by_inverse(features[shown[:, y, x], :, y, x], asked[:, y, x], 0.01) for x in range(11)] for y in range(9)
+    ]
+    np.testing.assert_allclose(got, wanted, rtol=1e-3)
+
+
+def test_few_samples_take_less_memory() -> None:
+    features = torch.randn(4, 100, 8, 8, generator=torch.Generator().manual_seed(0))
+    gaussians = Gaussians.fit(features, torch.ones(4, 8, 8, dtype=torch.bool))
+    assert gaussians.few
+    assert gaussians.W.shape == (64, 4, 100)
+
+
+def test_statistics_are_anomalibs() -> None:
+    pytest.importorskip("anomalib", reason="anomalib is not installed")
+    from anomalib.models.components import MultiVariateGaussian
+
+    features = torch.randn(30, 10, 6, 5, generator=torch.Generator().manual_seed(1))
+    asked = torch.randn(10, 6, 5, generator=torch.Generator().manual_seed(2))
+    mean, inverse = MultiVariateGaussian()(features)
+    gaussians = Gaussians.fit(features, torch.ones(30, 6, 5, dtype=torch.bool))
+    np.testing.assert_allclose(gaussians.mean.numpy(), mean.T.numpy(), atol=1e-5)
+    offset = asked.flatten(1).T - mean.T
+    wanted = torch.einsum("pi,pij,pj->p", offset, inverse, offset).sqrt().view(6, 5)
+    np.testing.assert_allclose(gaussians.distances(asked).numpy(), wanted.numpy(), rtol=1e-3)
