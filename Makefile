@@ -21,7 +21,7 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) install -e '.[bench]'
 	@touch $@
 
-demo: $(VENV)/.demo  ## set up .venv, enroll and inspect real photographs
+demo: $(VENV)/.demo  ## set up .venv, enroll and inspect real images
 	$(BIN)/fewshot-ad demo --output demo_output
 
 test: $(VENV)/.dev  ## install what the tests need and run them all

@@ -1,8 +1,8 @@
-"""Registration of the whole photograph before inspection: does a canonical pose help parts that lie at any angle?
+"""Registration of the whole image before inspection: does a canonical pose help parts that lie at any angle?
 
 Five ways with the shipped default at 256 pixels, on the same support draws: flips alone, flips and rotated support
 views, the one of these that `auto` chooses, and flips after registration by the pixels or by the encoder's own
-features: each photograph is brought into the pose of the first support photograph, inspected there, and the anomaly map
+features: each image is brought into the pose of the first support image, inspected there, and the anomaly map
 is mapped back. Products: the board's parts that are placed by hand, and generated parts at any angle with drawn defects
 (other products than the encoder was trained on).
 
@@ -44,22 +44,22 @@ def generate(folder: Path) -> dict[str, Any]:
     for category in GENERATED:
         names = []
         for n in range(SUPPORT + GOOD + BAD):
-            photograph: Uint8Array = render(category, n, 320, variant=VARIANT, placement="free")
+            image: Uint8Array = render(category, n, 320, variant=VARIANT, placement="free")
             if n < SUPPORT:
                 path = folder / category / "train" / "good" / f"{n:03d}.png"
             elif n < SUPPORT + GOOD:
                 path = folder / category / "test" / "good" / f"{n:03d}.png"
             else:
                 rng, mask = np.random.default_rng([VARIANT, n]), np.zeros(1, bool)
-                good = photograph
+                good = image
                 while not mask.any():  # ground copied onto ground is no defect
-                    photograph, mask = draw_defects(good, rng)
+                    image, mask = draw_defects(good, rng)
                 path = folder / category / "test" / "drawn" / f"{n:03d}.png"
                 truth = folder / category / "ground_truth" / "drawn" / f"{n:03d}_mask.png"
                 truth.parent.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(truth), mask.astype(np.uint8) * 255)
             path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), photograph[..., ::-1])
+            cv2.imwrite(str(path), image[..., ::-1])
             if n >= SUPPORT:
                 names.append(str(path.relative_to(folder / category / "test")))
         draws = [np.random.default_rng(100 + d).permutation(SUPPORT)[:8] for d in range(3)]
@@ -68,46 +68,46 @@ def generate(folder: Path) -> dict[str, Any]:
 
 
 class Aligner:
-    """Brings photographs into the pose of a reference photograph, by its pixels or by an encoder's features."""
+    """Brings images into the pose of a reference image, by its pixels or by an encoder's features."""
 
     def __init__(self, reference: Uint8Array, encoder: Any = None) -> None:
         features = None if encoder is None else FeatureUnroller(encoder, reference)
         self._unroll = features or unroll_pixels
         self._reference = features.reference if features else unroll_pixels(reference)
 
-    def aligned(self, photograph: Uint8Array) -> tuple[Uint8Array, Any]:
-        """The photograph in the reference's pose, and the affine matrix (2, 3) that brought it there."""
-        here, there = self._unroll(photograph), self._reference
-        height, width = photograph.shape[:2]
+    def aligned(self, image: Uint8Array) -> tuple[Uint8Array, Any]:
+        """The image in the reference's pose, and the affine matrix (2, 3) that brought it there."""
+        here, there = self._unroll(image), self._reference
+        height, width = image.shape[:2]
         x, y = here.x * width - 0.5, here.y * height - 0.5
         matrix = cv2.getRotationMatrix2D((x, y), pose(here, there).angle, 1.0)
         matrix[:, 2] += ((there.x - here.x) * width, (there.y - here.y) * height)
-        return cv2.warpAffine(photograph, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), matrix
+        return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), matrix
 
 
 def fit(support: list[Path], way: str, encoder: Any) -> tuple[Predict, dict[str, Any]]:
     """Enroll in one of the ways."""
-    photographs = [read_image(path) for path in support]
+    images = [read_image(path) for path in support]
     aligner = None
     if way.startswith("registered"):
-        aligner = Aligner(photographs[0], None if "pixels" in way else encoder)
-        photographs = [aligner.aligned(p)[0] for p in photographs]
+        aligner = Aligner(images[0], None if "pixels" in way else encoder)
+        images = [aligner.aligned(p)[0] for p in images]
     views = "auto" if way == "auto" else ROTATIONS if "rotations" in way else FLIPS
-    inspector = Inspector.from_support(photographs, encoder=encoder, image_size=256, views=views)
+    inspector = Inspector.from_support(images, encoder=encoder, image_size=256, views=views)
 
     def predict(path: Path) -> tuple[float, bool | None, Any]:
-        photograph = read_image(path)
+        image = read_image(path)
         if aligner is None:
-            result = inspector.inspect(photograph)
+            result = inspector.inspect(image)
             return result.score, result.is_anomalous, result.anomaly_map
-        aligned, matrix = aligner.aligned(photograph)
+        aligned, matrix = aligner.aligned(image)
         result = inspector.inspect(aligned)
         back = cv2.warpAffine(
-            result.anomaly_map, matrix, photograph.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            result.anomaly_map, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         )
         return result.score, result.is_anomalous, back
 
-    return predict, {"views": len(inspector.enrolment.views)}
+    return predict, {"views": len(inspector.enrollment.views)}
 
 
 def main() -> None:

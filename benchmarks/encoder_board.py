@@ -1,8 +1,8 @@
 """The encoders side by side on the shared board: what training brought, product by product.
 
-Each encoder enrolls the same fixed support draws (support_lists.json) and is judged on the same test photographs.
+Each encoder enrolls the same fixed support draws (support_lists.json) and is judged on the same test images.
 Encoders that ship were never trained on a product of the board. Besides accuracy: milliseconds and CPU seconds a
-photograph, joules where the machine tells them (RAPL), and the size of the file. Appended to a JSONL file as they
+image, joules where the machine tells them (RAPL), and the size of the file. Appended to a JSONL file as they
 come; what is there already is not computed again.
 
     python benchmarks/encoder_board.py                                     # all that ship

@@ -1,4 +1,4 @@
-"""Milliseconds of each shipped encoder alone, one 256 x 256 photograph, in turns so that the machine's pace hits all.
+"""Milliseconds of each shipped encoder alone, one 256 x 256 image, in turns so that the machine's pace hits all.
 
 python benchmarks/encoder_ms.py
 """
@@ -16,13 +16,13 @@ ROUNDS, WARM_UP = 60, 10
 
 
 def main() -> None:
-    photograph = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     encoders = {name: load_encoder(name) for name in shipped_encoders()}
     times: dict[str, list[float]] = {name: [] for name in encoders}
     for turn in range(WARM_UP + ROUNDS):
         for name, encoder in encoders.items():
             start = time.perf_counter()
-            encoder.encode(photograph)
+            encoder.encode(image)
             if turn >= WARM_UP:
                 times[name].append((time.perf_counter() - start) * 1e3)
     for name, each in times.items():

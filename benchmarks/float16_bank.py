@@ -22,7 +22,7 @@ def main() -> None:
     args = parser.parse_args()
     lists = json.loads((HERE / "support_lists.json").read_text())
     encoder = load_encoder()
-    print("| product | photographs | flipped decisions | largest relative difference of scores |\n|---|---|---|---|")
+    print("| product | images | flipped decisions | largest relative difference of scores |\n|---|---|---|---|")
     limit = memory_bank.FLOAT16_MAX
     for name in (n for n in lists if (args.data / n).is_dir()):
         product = args.data / name

@@ -1,6 +1,6 @@
-"""How long enrolment and an inspection take, by stage, next to anomalib's PatchCore on the same features.
+"""How long enrollment and an inspection take, by stage, next to anomalib's PatchCore on the same features.
 
-Photographs are 1024 x 1024 arrays in memory, cut from scikit-image's `brick` (extra `bench` installs it and anomalib;
+Images are 1024 x 1024 arrays in memory, cut from scikit-image's `brick` (extra `bench` installs it and anomalib;
 without anomalib the peer's rows are left out). Both sides use EfficientNet-Lite0 at strides 8 and 16 on 256 x 256, and
 all processor threads; each runs in a process of its own, warmed up. Medians and 95th percentiles of 200.
 
@@ -25,7 +25,7 @@ VIEWS = "hflip,vflip,rotate=45/90/135/180/270"
 
 
 def stream(count: int) -> Iterator[np.ndarray[Any, Any]]:
-    """Crops of a real photograph, enlarged to (1024, 1024, 3) uint8, one at a time."""
+    """Crops of a real image, enlarged to (1024, 1024, 3) uint8, one at a time."""
     from skimage import data
 
     brick = data.brick()
@@ -36,7 +36,7 @@ def stream(count: int) -> Iterator[np.ndarray[Any, Any]]:
         yield cv2.cvtColor(crop, cv2.COLOR_GRAY2RGB)
 
 
-def photographs(count: int) -> list[np.ndarray[Any, Any]]:
+def images(count: int) -> list[np.ndarray[Any, Any]]:
     """The first of `stream`."""
     return list(stream(count))
 
@@ -74,26 +74,26 @@ def timed(call: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
 
 
 def ours() -> dict[str, Any]:
-    """This package: enrolment and inspection."""
+    """This package: enrollment and inspection."""
     from fewshot_ad import Inspector, load_encoder
     from fewshot_ad.search.memory_bank import greedy_coreset
 
-    pictures = photographs(9)
+    pictures = images(9)
     encoder = load_encoder()
     encoder.encode(np.zeros((256, 256, 3), np.uint8))
     rows: dict[str, Any] = {}
     start = time.perf_counter()
     large = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256, budget=4000)
-    rows["enroll 8 photographs x 8 views at 256, bank 4000 (s)"] = time.perf_counter() - start
+    rows["enroll 8 images x 8 views at 256, bank 4000 (s)"] = time.perf_counter() - start
     start = time.perf_counter()
     large.add([pictures[8]])
-    rows["add 1 photograph to it (s)"] = time.perf_counter() - start
+    rows["add 1 image to it (s)"] = time.perf_counter() - start
     start = time.perf_counter()
     inspector = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256)
-    rows["enroll 8 photographs x 8 views at 256, bank 2000 (s)"] = time.perf_counter() - start
+    rows["enroll 8 images x 8 views at 256, bank 2000 (s)"] = time.perf_counter() - start
     start = time.perf_counter()
     Inspector.from_support(pictures[:8], encoder=encoder)
-    rows["enroll 8 photographs, views and size auto (s)"] = time.perf_counter() - start
+    rows["enroll 8 images, views and size auto (s)"] = time.perf_counter() - start
     embeddings = pool(pictures[:8], encoder)
     start = time.perf_counter()
     greedy_coreset(embeddings, 4000)
@@ -114,7 +114,7 @@ def ours() -> dict[str, Any]:
     for name, product in (("", inspector), (", preset fast", fast)):
         start = time.perf_counter()
         count = sum(1 for _ in product.inspect_batch([query] * 400))
-        rows[f"inspect_batch from memory{name} (photographs/s)"] = count / (time.perf_counter() - start)
+        rows[f"inspect_batch from memory{name} (images/s)"] = count / (time.perf_counter() - start)
     rows["peak memory (MB)"] = peak_megabytes()
     return rows
 
@@ -129,7 +129,7 @@ def peer_patchcore(
         coreset: Whether to choose the vectors as it does; the first ones take as long to search.
 
     Returns:
-        Inspection of a photograph; the time of enrolment; preparation of a photograph; the model.
+        Inspection of an image; the time of enrollment; preparation of an image; the model.
     """
     import timm
     import torch
@@ -150,7 +150,7 @@ def peer_patchcore(
         pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
         return (resize(pixels, [256, 256], antialias=True) - 0.5) / 0.5
 
-    # The initialisation's patches: as many, and of as many dimensions, as ours.
+    # The initialization's patches: as many, and of as many dimensions, as ours.
     embeddings = torch.from_numpy(pool(pictures, load_encoder("efficientnet_lite0")))
     rows: dict[str, Any] = {}
     if coreset:
@@ -174,7 +174,7 @@ def peer() -> dict[str, Any]:
     """Anomalib's side."""
     import torch
 
-    pictures = photographs(9)
+    pictures = images(9)
     inspect, rows, load, model = peer_patchcore(pictures[:8])
     query = pictures[8]
     rows["inspect"] = timed(lambda: inspect(query))

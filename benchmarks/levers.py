@@ -1,6 +1,6 @@
 """What each lever of the inspect path brings, one at a time, in turn with the way it replaces.
 
-Working scale 256, EfficientNet-Lite0 with E, on a 1024 x 1024 photograph in memory (scikit-image's `brick`). Each row
+Working scale 256, EfficientNet-Lite0 with E, on a 1024 x 1024 image in memory (scikit-image's `brick`). Each row
 times the two ways alternately, so that a slow minute of the machine hits both; medians of 100. FAISS alone is timed by
 itself: its threads spin for a while after each call and would slow whatever comes next. `error` is the largest
 difference of a patch distance (of a feature for the encoder), as a share of the largest, or "none".
@@ -22,7 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import openvino
-from latency import VIEWS, photographs
+from latency import VIEWS, images
 from openvino import opset13 as ops
 
 from fewshot_ad import Inspector, load_encoder
@@ -88,7 +88,7 @@ def search(vectors: np.ndarray[Any, Any], precision: str, dims: int | None = Non
 
 
 def int8_encoder(pictures: list[np.ndarray[Any, Any]], prepared: np.ndarray[Any, Any]) -> Any:
-    """The encoder, quantised by NNCF on the support set; None without NNCF."""
+    """The encoder, quantized by NNCF on the support set; None without NNCF."""
     try:
         import nncf
     except ImportError:
@@ -99,9 +99,9 @@ def int8_encoder(pictures: list[np.ndarray[Any, Any]], prepared: np.ndarray[Any,
     model.reshape(prepared[None].shape)
     geometry = Geometry.fit(pictures[0].shape[:2], 256, 16)  # type: ignore[arg-type]
     data = nncf.Dataset([geometry.to_input(p)[None] for p in pictures])
-    quantised = nncf.quantize(model, data, subset_size=len(pictures))
+    quantized = nncf.quantize(model, data, subset_size=len(pictures))
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    return core.compile_model(quantised, "CPU", config).create_infer_request()
+    return core.compile_model(quantized, "CPU", config).create_infer_request()
 
 
 def row(name: str, old: str, new: str, times: tuple[float, float], error: str = "none") -> None:
@@ -120,7 +120,7 @@ def off(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> str:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    pictures = photographs(9)
+    pictures = images(9)
     query = pictures[8]
     encoder = load_encoder()
     inspector = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256, budget=4000)
@@ -133,7 +133,7 @@ def main() -> None:
     print("| lever | before, ms | after, ms | times faster | error |\n|---|---|---|---|---|")
     size = (256, 256)
     times = alternately(lambda: cv2.resize(query, size, interpolation=cv2.INTER_AREA), lambda: geometry.scale(query))
-    row("shrinking by exact halves (and a slight blur)", "area", "halves", times, "one grey level")
+    row("shrinking by exact halves (and a slight blur)", "area", "halves", times, "one gray level")
     one_pass = OnePass(encoder, inspector.banks)
     times = alternately(
         lambda: bank.nearest(encoder.encode(prepared)[0].reshape(-1, flat.shape[1])), lambda: one_pass(prepared)
@@ -194,9 +194,9 @@ BUSY = """
 import sys, time
 import numpy as np, torch
 sys.path.insert(0, sys.argv[1])
-from latency import VIEWS, photographs
+from latency import VIEWS, images
 from fewshot_ad import Inspector
-pictures = photographs(3)
+pictures = images(3)
 inspector = Inspector.from_support(pictures[:2], views=VIEWS, image_size=256)
 matrix, times = torch.rand(600, 600), []
 for _ in range(120):

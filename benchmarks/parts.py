@@ -17,7 +17,7 @@ SIZE, COUNT = 224, 6
 
 
 def seconds(category: str) -> float:
-    """Of one photograph, on one core."""
+    """Of one image, on one core."""
     cv2.setNumThreads(1)
     render(category, 0, SIZE)
     start = time.perf_counter()
@@ -33,7 +33,7 @@ def main() -> None:
         each = dict(zip(CATEGORIES, pool.map(seconds, CATEGORIES), strict=True))
         total = time.perf_counter() - start
     rate = len(CATEGORIES) * (COUNT + 1) / total
-    print(f"{len(CATEGORIES)} categories, {SIZE} x {SIZE}, {cpu_count()} cores: {rate:.0f} photographs/s")
+    print(f"{len(CATEGORIES)} categories, {SIZE} x {SIZE}, {cpu_count()} cores: {rate:.0f} images/s")
     for category, one in sorted(each.items(), key=lambda item: -item[1]):
         print(f"  {category:18s} {one * 1e3:6.1f} ms")
 

@@ -1,7 +1,7 @@
-"""One inspection of ours next to the peers': same photographs, same threads, each in a process of its own, warmed up.
+"""One inspection of ours next to the peers': same images, same threads, each in a process of its own, warmed up.
 
 From a decoded 1024 x 1024 array to score and full-size map, working scale 256 (252 for AnomalyDINO's patches of 14).
-Times only: anomalib's PatchCore has our encoder's initialisation and 4,000 rows, the others' networks have random
+Times only: anomalib's PatchCore has our encoder's initialization and 4,000 rows, the others' networks have random
 weights, which compute just as long. Medians and 95th percentiles of 100.
 
     python benchmarks/peers_latency.py
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from latency import VIEWS, peak_megabytes, peer_patchcore, photographs, timed
+from latency import VIEWS, images, peak_megabytes, peer_patchcore, timed
 
 REPEATS = 100
 
@@ -26,7 +26,7 @@ REPEATS = 100
 def ours(settings: dict[str, Any]) -> Callable[[np.ndarray[Any, Any]], Any]:
     from fewshot_ad import Inspector
 
-    inspector = Inspector.from_support(photographs(9)[:8], views=VIEWS, image_size=256, **settings)
+    inspector = Inspector.from_support(images(9)[:8], views=VIEWS, image_size=256, **settings)
     return lambda picture: inspector.inspect(picture).anomaly_map
 
 
@@ -46,7 +46,7 @@ def _with_map(model: Any, side: int) -> Callable[[np.ndarray[Any, Any]], Any]:
 
 
 def patchcore() -> Callable[[np.ndarray[Any, Any]], Any]:
-    return peer_patchcore(photographs(9)[:8], coreset=False)[0]
+    return peer_patchcore(images(9)[:8], coreset=False)[0]
 
 
 def padim() -> Callable[[np.ndarray[Any, Any]], Any]:
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     method = parser.parse_args().method
     if method:
-        inspect, query = METHODS[method](), photographs(9)[8]
+        inspect, query = METHODS[method](), images(9)[8]
         figures = timed(lambda: inspect(query), REPEATS) | {"megabytes": peak_megabytes()}
         print(json.dumps(figures))
         return

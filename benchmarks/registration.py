@@ -1,9 +1,9 @@
 """Do the spatial transformers register? Each mode trained briefly by SimSiam, and how far it follows the part.
 
-A photograph is turned by 15 degrees, enlarged by 1.15 or moved by a tenth of half its side. If the transformers
-register, the photograph and its changed copy end in the same pose: `left` is how much of the change is left then, as a
-share of it (0: registered, 1: not followed at all). `moved` is how far they move an unchanged photograph (in half
-photographs): 0 is the identity they start from. On generated products that were not trained on. `spread` is the
+An image is turned by 15 degrees, enlarged by 1.15 or moved by a tenth of half its side. If the transformers
+register, the image and its changed copy end in the same pose: `left` is how much of the change is left then, as a
+share of it (0: registered, 1: not followed at all). `moved` is how far they move an unchanged image (in half
+images): 0 is the identity they start from. On generated products that were not trained on. `spread` is the
 collapse monitor of the last epoch, `simsiam` its loss (-1 is perfect agreement).
 
 The cards that this leaves in the output folder are for encoder_board.py:
@@ -53,20 +53,20 @@ CHANGES = {
 
 
 def followed(encoder: SiameseEncoder, size: int) -> dict[str, float]:
-    """What is left of each change, and how far an unchanged photograph is moved."""
+    """What is left of each change, and how far an unchanged image is moved."""
     pictures = np.stack([render(name, 0, size, variant=VARIANT) for name in CATEGORIES])
-    photographs = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
     line = torch.linspace(-0.8, 0.8, 9)
     grid = torch.stack([*torch.meshgrid(line, line, indexing="xy"), torch.ones(9, 9)]).reshape(3, -1)
     encoder.eval()
     with torch.inference_mode():
-        found = encoder.registered(photographs)[1][-1]
+        found = encoder.registered(images)[1][-1]
         at = found @ grid
         result = {"moved": float((at - grid[:2]).norm(dim=1).mean())}
         for name, rows in CHANGES.items():
-            change = torch.tensor(rows).expand(len(photographs), 2, 3)
-            changed = encoder.registered(warp(photographs, change))[1][-1]
-            # The changed copy shows at p what the photograph shows at change(p).
+            change = torch.tensor(rows).expand(len(images), 2, 3)
+            changed = encoder.registered(warp(images, change))[1][-1]
+            # The changed copy shows at p what the image shows at change(p).
             wanted = compose(invert(change), found) @ grid
             result[name] = float((changed @ grid - wanted).norm(dim=1).mean() / (at - wanted).norm(dim=1).mean())
     return result
@@ -100,8 +100,8 @@ def main() -> None:
             name,
             recipe=recipe,
             data=trained.data,
-            initialisation=recipe.init,
-            licence="unknown",
+            initialization=recipe.init,
+            license="unknown",
             source="benchmarks/registration.py",
         )
         shown = [figures[k] for k in (*CHANGES, "moved")] + [last.get("simsiam", float("nan")), last["spread"]]

@@ -1,7 +1,7 @@
 """How time and memory grow: with the bank, the image size, the support set and the threads; tables, plots and slopes.
 
 Each point is a process of its own, so that peak memory is the point's. A slope is that of log(value) over log(size):
-1 is in proportion. Photographs are 1024 x 1024, cut from scikit-image's `brick`; supports of more than 8 are files.
+1 is in proportion. Images are 1024 x 1024, cut from scikit-image's `brick`; supports of more than 8 are files.
 
     python benchmarks/scaling.py                      # all; about ten minutes
     python benchmarks/scaling.py --axes bank threads
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from latency import peak_megabytes, photographs, stream, timed
+from latency import images, peak_megabytes, stream, timed
 
 HERE = Path(__file__).parent
 AXES: dict[str, list[int]] = {
@@ -32,7 +32,7 @@ AXES: dict[str, list[int]] = {
 LABELS = {
     "bank": "bank vectors",
     "image": "image size, pixels",
-    "support": "support photographs, 4 views each",
+    "support": "support images, 4 views each",
     "threads": "threads",
 }
 FLIPS = "hflip,vflip,rotate=180"
@@ -45,7 +45,7 @@ def measure(axis: str, value: int) -> dict[str, float]:
     from fewshot_ad.search.memory_bank import MemoryBank, Origin
     from fewshot_ad.search.one_pass import OnePass
 
-    pictures = photographs(9)
+    pictures = images(9)
     query = pictures[8]
     if axis == "support":
         with tempfile.TemporaryDirectory() as name:
@@ -68,7 +68,7 @@ def measure(axis: str, value: int) -> dict[str, float]:
         origin = Origin(bank.origin.image[picked], bank.origin.view[picked], bank.origin.xy[picked])
         banks = (MemoryBank(vectors, origin, bank.metric),)
         model = dataclasses.replace(inspector.model, banks=banks, one_pass=OnePass(inspector.encoder, banks))
-        product = Product(model, inspector.calibration, inspector.enrolment, ())
+        product = Product(model, inspector.calibration, inspector.enrollment, ())
         inspector = Inspector(inspector.encoder, product)
         return inspected(inspector, query)
     return {"enroll_s": enroll, **inspected(inspector, query)}
@@ -79,7 +79,7 @@ def inspected(inspector: Any, query: np.ndarray[Any, Any]) -> dict[str, float]:
         path = Path(name) / "product.fsad"
         inspector.save(path)
         megabytes = path.stat().st_size / 1e6
-    repeats = 20 if inspector.enrolment.image_size > 512 else 60
+    repeats = 20 if inspector.enrollment.image_size > 512 else 60
     figures = timed(lambda: inspector.inspect(query).anomaly_map, repeats)
     return {"inspect_ms": figures["p50"], "p95_ms": figures["p95"], "peak_mb": peak_megabytes(), "file_mb": megabytes}
 

@@ -1,8 +1,8 @@
-"""The shared board: accuracy of few-shot enrolment on real products, next to anomalib's PatchCore.
+"""The shared board: accuracy of few-shot enrollment on real products, next to anomalib's PatchCore.
 
 For each product, number of shots and fixed support draw (support_lists.json): image AUROC, F1, false-reject and
 escape rate at the shipped threshold, pixel AUROC and AU-PRO@0.3 where masks exist (both at 256 x 256), milliseconds a
-photograph. At most 60 good and 60 defective photographs a product, fixed too. Results are appended to a JSONL file as
+image. At most 60 good and 60 defective images a product, fixed too. Results are appended to a JSONL file as
 they come; what is there already is not computed again. The table shows means and standard deviations over the draws.
 
     python benchmarks/shared_board.py --data ../shared/data                 # ours
@@ -42,10 +42,10 @@ def write_lists(data: Path) -> None:
     """Draw the support and test lists once; they are committed, so that everybody measures the same."""
     lists: dict[str, Any] = {}
     for product in sorted(p for p in data.iterdir() if (p / "test").is_dir()):
-        train = _photographs(product / "train" / "good")
-        good = _photographs(product / "test" / "good")
+        train = _images(product / "train" / "good")
+        good = _images(product / "test" / "good")
         kinds = [p for p in sorted((product / "test").iterdir()) if p.name != "good"]
-        bad = sorted(p for kind in kinds for p in _photographs(kind))
+        bad = sorted(p for kind in kinds for p in _images(kind))
         rng = np.random.default_rng(0)
         tests = [good[i] for i in sorted(rng.permutation(len(good))[:MAX_TEST])]
         tests += [bad[i] for i in sorted(rng.permutation(len(bad))[:MAX_TEST])]
@@ -59,7 +59,7 @@ def write_lists(data: Path) -> None:
     LISTS.write_text(json.dumps(lists, indent=1) + "\n")
 
 
-def _photographs(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
 
 
@@ -74,8 +74,8 @@ def ours(support: list[Path], settings: dict[str, Any], encoder: Any) -> tuple[P
         return result.score, result.is_anomalous, result.anomaly_map
 
     chosen = {
-        "image_size": inspector.enrolment.image_size,
-        "views": [str(v) for v in inspector.enrolment.views],
+        "image_size": inspector.enrollment.image_size,
+        "views": [str(v) for v in inspector.enrollment.views],
         "bank": sum(len(b) for b in inspector.banks),
         "precision": inspector.encoder.spec.precision,
     }
@@ -83,7 +83,7 @@ def ours(support: list[Path], settings: dict[str, Any], encoder: Any) -> tuple[P
 
 
 def anomalib_patchcore(support: list[Path], settings: dict[str, Any], _: Any) -> tuple[Predict, dict[str, Any]]:
-    """Anomalib's PatchCore on the same features: 256 x 256, coreset ratio 0.1, 9 neighbours, no views."""
+    """Anomalib's PatchCore on the same features: 256 x 256, coreset ratio 0.1, 9 neighbors, no views."""
     import torch
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
     from torchvision.transforms.v2.functional import resize
@@ -154,7 +154,7 @@ def evaluate(product: Path, lists: dict[str, Any], shots: int, draw: int, fit: A
 
 
 def _mask(product: Path, name: str) -> np.ndarray[Any, Any] | None:
-    """(256, 256) bool: empty for a good photograph, None for a defective one without a mask."""
+    """(256, 256) bool: empty for a good image, None for a defective one without a mask."""
     if name.startswith("good/"):
         return np.zeros((SIDE, SIDE), bool)
     path = product / "ground_truth" / Path(name).parent / f"{Path(name).stem}_mask.png"

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import cv2
-from latency import photographs
+from latency import images
 
 REPEATS = 5
 IMPORT = "import time; t = time.perf_counter(); import fewshot_ad; print(time.perf_counter() - t)"
@@ -64,36 +64,36 @@ def python(code: str, *args: str) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=10_000, help="photographs of the batch whose memory is watched")
+    parser.add_argument("--batch", type=int, default=10_000, help="images of the batch whose memory is watched")
     count = parser.parse_args().batch
     from fewshot_ad import Inspector
 
     with tempfile.TemporaryDirectory() as name:
-        product, photograph = Path(name) / "product.fsad", Path(name) / "photograph.png"
-        pictures = photographs(9)
-        cv2.imwrite(str(photograph), pictures[8])
+        product, image = Path(name) / "product.fsad", Path(name) / "image.png"
+        pictures = images(9)
+        cv2.imwrite(str(image), pictures[8])
         Inspector.from_support(pictures[:8], views="hflip,vflip,rotate=180", image_size=256).save(product)
         size = product.stat().st_size / 1e6
         imported = min(python(IMPORT)[0] for _ in range(REPEATS))
         cold = []
         for _ in range(REPEATS):
             start = time.perf_counter()
-            command = [sys.executable, "-m", "fewshot_ad", "inspect", str(product), str(photograph)]
+            command = [sys.executable, "-m", "fewshot_ad", "inspect", str(product), str(image)]
             subprocess.run(command, capture_output=True, check=False)
             cold.append(time.perf_counter() - start)
         load, load_all = python(LOAD, str(product))
-        memory = python(MEMORY, str(product), str(photograph))[0] if Path("/proc/self/statm").exists() else float("nan")
-        batch = python(BATCH, str(product), str(photograph), str(count)) if memory == memory else []
+        memory = python(MEMORY, str(product), str(image))[0] if Path("/proc/self/statm").exists() else float("nan")
+        batch = python(BATCH, str(product), str(image), str(count)) if memory == memory else []
     print("| what | measured | goal |\n|---|---|---|")
     print(f"| `import fewshot_ad` (s) | {imported:.3f} | 0.25 |")
-    print(f"| `fewshot-ad inspect` of one photograph, cold, best of {REPEATS} (s) | {min(cold):.2f} | 1.0 |")
+    print(f"| `fewshot-ad inspect` of one image, cold, best of {REPEATS} (s) | {min(cold):.2f} | 1.0 |")
     print(f"| loading a product, encoder at hand (ms) | {load * 1e3:.0f} | 50 |")
     print(f"| loading a product and its encoder (ms) | {load_all * 1e3:.0f} | |")
     print(f"| resident memory of an inspecting process (MB) | {memory:.0f} | 300 |")
     if batch:
         told = " -> ".join(f"{value:.0f}" for value in batch)
-        print(f"| resident memory of a batch after 1,000 and {count:,} photographs (MB) | {told} | constant |")
-    print(f"| .fsad of 8 photographs, 2,000 vectors (MB) | {size:.2f} | 3 |")
+        print(f"| resident memory of a batch after 1,000 and {count:,} images (MB) | {told} | constant |")
+    print(f"| .fsad of 8 images, 2,000 vectors (MB) | {size:.2f} | 3 |")
 
 
 if __name__ == "__main__":

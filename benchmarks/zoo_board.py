@@ -1,6 +1,6 @@
-"""The zoo on the shared board: accuracy, time to fit, milliseconds a photograph and size of each method.
+"""The zoo on the shared board: accuracy, time to fit, milliseconds an image and size of each method.
 
-Runs the plans zoo_board.yaml (K = 8) and zoo_board_full.yaml (all photographs) through the benchmark engine, one job at
+Runs the plans zoo_board.yaml (K = 8) and zoo_board_full.yaml (all images) through the benchmark engine, one job at
 a time in a process of its own; stopped at any point it goes on where it was. Prints a table a number of shots: means
 over the six products, then mean and standard deviation over the support draws.
 

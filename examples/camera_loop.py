@@ -34,13 +34,13 @@ def frames(source: str, every: int) -> Iterator[np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("artefact", type=Path, help="the product's .fsad file")
+    parser.add_argument("artifact", type=Path, help="the product's .fsad file")
     parser.add_argument("source", help="camera number or video file")
     parser.add_argument("--every", type=int, default=1, help="inspect every n-th frame")
     parser.add_argument("--output", type=Path, help="write overlays of rejected frames here")
     args = parser.parse_args()
 
-    inspector = Inspector.load(args.artefact)
+    inspector = Inspector.load(args.artifact)
     if args.every < 1:
         parser.error("--every must be at least 1")
     if args.output:

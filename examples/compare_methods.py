@@ -1,4 +1,4 @@
-"""Which method suits my part? Fit some baselines of the zoo on a few good photographs, and rank labelled ones.
+"""Which method suits my part? Fit some baselines of the zoo on a few good images, and rank labeled ones.
 
     python examples/compare_methods.py GOOD GOOD_TEST BAD_TEST [METHOD ...]    # extra `zoo`
 
@@ -27,7 +27,7 @@ def main() -> None:
         milliseconds = (time.perf_counter() - fitted) / len(labels) * 1e3
         print(
             f"{name:24} image AUROC {metrics.auroc(labels, said.scores):.3f}  fit {fitted - start:.1f} s  "
-            f"{milliseconds:.0f} ms a photograph  {method.model_bytes() / 1e6:.1f} MB"
+            f"{milliseconds:.0f} ms an image  {method.model_bytes() / 1e6:.1f} MB"
         )
 
 

@@ -1,4 +1,4 @@
-"""Enroll a product from a folder of good photographs and inspect others; write overlays beside them.
+"""Enroll a product from a folder of good images and inspect others; write overlays beside them.
 
 python examples/enroll_and_inspect.py good/ line/ --output overlays/
 """
@@ -13,13 +13,13 @@ from fewshot_ad import Inspector
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("good", type=Path, help="folder of 2 to 8 good photographs")
-    parser.add_argument("line", type=Path, help="folder of photographs to inspect")
+    parser.add_argument("good", type=Path, help="folder of 2 to 8 good images")
+    parser.add_argument("line", type=Path, help="folder of images to inspect")
     parser.add_argument("--output", type=Path, default=Path("overlays"))
     args = parser.parse_args()
 
     inspector = Inspector.from_support(args.good)
-    for note in (*inspector.enrolment.notes, *inspector.enrolment.reasons):
+    for note in (*inspector.enrollment.notes, *inspector.enrollment.reasons):
         print(note)
     print(inspector.calibration.explain())
     args.output.mkdir(parents=True, exist_ok=True)

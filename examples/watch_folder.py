@@ -1,4 +1,4 @@
-"""Watch a folder that a camera writes into; move each photograph to good/ or reject/ (unreadable/ if broken).
+"""Watch a folder that a camera writes into; move each image to good/ or reject/ (unreadable/ if broken).
 
 python examples/watch_folder.py bracket.fsad incoming/ --output sorted/
 """
@@ -33,14 +33,14 @@ def put(path: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("artefact", type=Path, help="the product's .fsad file")
+    parser.add_argument("artifact", type=Path, help="the product's .fsad file")
     parser.add_argument("incoming", type=Path, help="folder to watch")
     parser.add_argument("--output", type=Path, default=Path("sorted"))
     parser.add_argument("--interval", type=float, default=0.2, help="seconds between looks")
-    parser.add_argument("--idle", type=float, help="stop after this many seconds without a new photograph")
+    parser.add_argument("--idle", type=float, help="stop after this many seconds without a new image")
     args = parser.parse_args()
 
-    inspector = Inspector.load(args.artefact)
+    inspector = Inspector.load(args.artifact)
     folders = {name: args.output / name for name in ("good", "reject", "unreadable")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Few-shot visual inspection on a CPU: enroll from a few good photographs, inspect the next one."""
+"""Few-shot visual inspection on a CPU: enroll from a few good images, inspect the next one."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -19,21 +19,21 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from fewshot_ad.encoder import EncoderSpec
-from fewshot_ad.enrollment.banks import Enrolment
+from fewshot_ad.enrollment.banks import Enrollment
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.support import View
-from fewshot_ad.errors import ArtefactError, NotEnrolledError
+from fewshot_ad.errors import ArtifactError, NotEnrolledError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.scoring import Model, ScoringConfig
 from fewshot_ad.search.memory_bank import Origin
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _KEY = "fewshot_ad"
 _NO_HASH = "0" * 64
 
 
-def write_artefact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> None:
+def write_artifact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> None:
     """Write a product atomically: to a temporary file beside it, flushed to disk, then renamed.
 
     Args:
@@ -42,7 +42,7 @@ def write_artefact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[
         record: JSON-able description.
 
     Raises:
-        ArtefactError: The file cannot be written; what was there before is untouched.
+        ArtifactError: The file cannot be written; what was there before is untouched.
     """
     path = Path(path)
     # One metadata entry only: safetensors writes several in no fixed order.
@@ -64,7 +64,7 @@ def write_artefact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[
         temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: cannot be written ({error.strerror or error}); {len(data) / 1e6:.1f} MB are needed. Free some "
             "space or choose a folder you may write to. Nothing that was there before is changed."
         ) from error
@@ -83,7 +83,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """Read a product and check that no byte of it has changed.
 
     Returns:
@@ -91,7 +91,7 @@ def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
 
     Raises:
         NotEnrolledError: There is no such file.
-        ArtefactError: It is no artefact, truncated, altered, or of a newer format.
+        ArtifactError: It is no artifact, truncated, altered, or of a newer format.
     """
     path = Path(path)
     try:
@@ -99,24 +99,35 @@ def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
     except FileNotFoundError:
         raise NotEnrolledError(
             f"expected an enrolled product at {path}, but there is no such file. Enroll it first: "
-            f"fewshot-ad enroll GOOD_PHOTOGRAPHS -o {path.name}"
+            f"fewshot-ad enroll GOOD_IMAGES -o {path.name}"
         ) from None
     except OSError as error:
-        raise ArtefactError(f"{path}: cannot be read ({error.strerror}). Check the path and permissions.") from error
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Check the path and permissions.") from error
     record = _record(data, path)
     digest = str(record["sha256"])
     if hashlib.sha256(data.replace(digest.encode(), _NO_HASH.encode(), 1)).hexdigest() != digest:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: the content does not match its own hash: the file was damaged or altered after it was written. "
             "Copy it again or enroll again."
         )
     version = record.get("format_version")
-    if version != FORMAT_VERSION:
-        raise ArtefactError(
+    if version == 1:
+        record = _from_version_1(record)
+    elif version != FORMAT_VERSION:
+        raise ArtifactError(
             f"{path}: expected format version {FORMAT_VERSION}, got {version}. "
             "Update fewshot-ad (pip install -U fewshot-ad), or enroll again."
         )
     return dict(safetensors.numpy.load(data)), record
+
+
+def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
+    """The description of a file written before version 0.2, in today's form."""
+    enrollment, scoring = dict(record["enrolment"]), dict(record["scoring"])
+    enrollment["views"] = [{**view, "kind": "gray"} if view["kind"] == "grey" else view for view in enrollment["views"]]
+    scoring["neighbors"] = scoring.pop("neighbours")
+    rest = {name: value for name, value in record.items() if name != "enrolment"}
+    return {**rest, "format_version": FORMAT_VERSION, "enrollment": enrollment, "scoring": scoring}
 
 
 def _record(data: bytes, path: Path) -> dict[str, Any]:
@@ -135,7 +146,7 @@ def _record(data: bytes, path: Path) -> dict[str, Any]:
         if len(record["sha256"]) != len(_NO_HASH):
             raise ValueError("its hash is not one")
     except (ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: expected a whole .fsad file, got something else or a part of one ({error}). "
             "Copy it again or enroll again."
         ) from error
@@ -144,7 +155,7 @@ def _record(data: bytes, path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Unpacked:
-    """What an artefact holds, ready to be put together with its encoder.
+    """What an artifact holds, ready to be put together with its encoder.
 
     Attributes:
         spec: The encoder it needs.
@@ -152,9 +163,9 @@ class Unpacked:
         level_scale: One divisor a level.
         threshold: Image scores above it are anomalous.
         calibration: Where the threshold comes from.
-        enrolment: How the product was enrolled.
+        enrollment: How the product was enrolled.
         banks: Vectors and origins, a level.
-        references: Support photographs at the working scale.
+        references: Support images at the working scale.
     """
 
     spec: EncoderSpec
@@ -162,7 +173,7 @@ class Unpacked:
     level_scale: tuple[float, ...]
     threshold: float
     calibration: Calibration
-    enrolment: Enrolment
+    enrollment: Enrollment
     banks: tuple[tuple[npt.NDArray[Any], Origin], ...]
     references: tuple[Reference, ...]
 
@@ -171,10 +182,10 @@ def pack(
     spec: EncoderSpec,
     model: Model,
     calibration: Calibration,
-    enrolment: Enrolment,
+    enrollment: Enrollment,
     references: Sequence[Reference] = (),
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """A product as arrays and a JSON-able description, for `write_artefact`."""
+    """A product as arrays and a JSON-able description, for `write_artifact`."""
     tensors: dict[str, npt.NDArray[Any]] = {}
     for i, bank in enumerate(model.banks):
         tensors[f"bank{i}.vectors"] = bank.vectors.astype(bank.stored_dtype)
@@ -190,13 +201,13 @@ def pack(
         "level_scale": list(model.level_scale),
         "threshold": model.threshold,
         "calibration": dataclasses.asdict(calibration),
-        "enrolment": dataclasses.asdict(enrolment),
+        "enrollment": dataclasses.asdict(enrollment),
         "references": [list(reference.photo_hw) for reference in references],
     }
 
 
 def _preprocessing(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
-    """What `images.Geometry` does to a photograph; a product enrolled with anything else is refused."""
+    """What `images.Geometry` does to an image; a product enrolled with anything else is refused."""
     return {
         "color": "rgb",
         "image_size": image_size,
@@ -214,11 +225,11 @@ def unpack(
     """The inverse of `pack`.
 
     Raises:
-        ArtefactError: A field or an array is absent or not of the expected form.
+        ArtifactError: A field or an array is absent or not of the expected form.
     """
     try:
         spec = EncoderSpec.from_dict(record["encoder"])
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["enrolment"].items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["enrollment"].items()}
         fields["views"] = tuple(View(**view) for view in fields["views"])
         fields["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
         unpacked = Unpacked(
@@ -227,7 +238,7 @@ def unpack(
             level_scale=tuple(float(v) for v in record["level_scale"]),
             threshold=float(record["threshold"]),
             calibration=Calibration.from_dict(record["calibration"]),
-            enrolment=Enrolment(**fields),
+            enrollment=Enrollment(**fields),
             banks=tuple(
                 (tensors[f"bank{i}.vectors"], Origin(*(tensors[f"bank{i}.{part}"] for part in ("image", "view", "xy"))))
                 for i in range(len(spec.dims))
@@ -238,12 +249,12 @@ def unpack(
             ),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: the description lacks or has an unexpected field ({error}). Enroll again or update."
         ) from error
-    expected = _preprocessing(spec, unpacked.enrolment.image_size)
+    expected = _preprocessing(spec, unpacked.enrollment.image_size)
     if record.get("preprocessing") != expected:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: it was enrolled with another preprocessing ({record.get('preprocessing')}) than this version's "
             f"({expected}), so its scores would mean something else. Install that version, or enroll again."
         )
@@ -251,7 +262,7 @@ def unpack(
         n = len(vectors)
         shapes = [vectors.shape, origin.image.shape, origin.view.shape, origin.xy.shape]
         if shapes != [(n, dims), (n,), (n,), (n, 2)]:
-            raise ArtefactError(
+            raise ArtifactError(
                 f"{path}: expected {n} bank vectors of {dims} dimensions for {spec.name}, with their origins, got "
                 f"arrays of {shapes}. Enroll again."
             )
@@ -259,10 +270,10 @@ def unpack(
 
 
 def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[str]) -> None:
-    """Whether the encoder at hand is the one an artefact was enrolled with.
+    """Whether the encoder at hand is the one an artifact was enrolled with.
 
     Raises:
-        ArtefactError: It is another; the message names what differs.
+        ArtifactError: It is another; the message names what differs.
     """
     differing = [
         f"{f.name} {getattr(spec, f.name)!r} there, {getattr(here, f.name)!r} here"
@@ -270,29 +281,29 @@ def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[
         if getattr(spec, f.name) != getattr(here, f.name)
     ]
     if differing:
-        raise ArtefactError(
+        raise ArtifactError(
             f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
             "something else. Use the same encoder and weights, or enroll again."
         )
 
 
 def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> dict[str, Any]:
-    """What an artefact says of its product, as plain JSON types; needs no encoder.
+    """What an artifact says of its product, as plain JSON types; needs no encoder.
 
     Args:
-        tensors: The arrays of the artefact.
+        tensors: The arrays of the artifact.
         record: Its description.
     """
-    enrolment, calibration = record["enrolment"], Calibration.from_dict(record["calibration"])
+    enrollment, calibration = record["enrollment"], Calibration.from_dict(record["calibration"])
     vectors = [tensors[name] for name in sorted(tensors) if name.endswith(".vectors")]
     threshold = float(record["threshold"])
     by_hand = threshold != calibration.threshold
     return {
-        "product": enrolment["product"],
+        "product": enrollment["product"],
         "encoder": record["encoder"],
-        "image_size": enrolment["image_size"],
-        "views": [str(View(**view)) for view in enrolment["views"]],
-        "reasons": list(enrolment["reasons"]),
+        "image_size": enrollment["image_size"],
+        "views": [str(View(**view)) for view in enrollment["views"]],
+        "reasons": list(enrollment["reasons"]),
         "preprocessing": record["preprocessing"],
         "scoring": record["scoring"],
         "bank": {
@@ -300,8 +311,8 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
             "dimensions": [v.shape[1] for v in vectors],
             "megabytes": round(sum(v.nbytes for v in vectors) / 1e6, 3),
         },
-        "support": [{"name": name, "sha256": sha256} for name, sha256 in enrolment["support"]],
-        "notes": list(enrolment["notes"]),
+        "support": [{"name": name, "sha256": sha256} for name, sha256 in enrollment["support"]],
+        "notes": list(enrollment["notes"]),
         "threshold": threshold,
         "threshold_set_by_hand": by_hand,
         "calibration": {
@@ -313,7 +324,7 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
             "held_out_scores": list(calibration.scores),
             "explanation": calibration.explain(),
         },
-        "seed": enrolment["seed"],
-        "created": enrolment["created"],
-        "versions": enrolment["versions"],
+        "seed": enrollment["seed"],
+        "created": enrollment["created"],
+        "versions": enrollment["versions"],
     }

@@ -1,4 +1,4 @@
-"""Photographs in, verdicts out, in order: one at a time from a stream, read ahead from a list."""
+"""Images in, verdicts out, in order: one at a time from a stream, read ahead from a list."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fewshot_ad.errors import ImageError
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
 from fewshot_ad.scoring import Prepared
 
-# Photographs that are read while one is inspected; more would only take memory.
+# Images that are read while one is inspected; more would only take memory.
 AHEAD = 4
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A photograph that was read, or why it could not be.
+    """An image that was read, or why it could not be.
 
     Attributes:
         name: File name; empty for one from memory.
@@ -40,7 +40,7 @@ class Reading:
 
 
 def read(source: ImageSource, color: ColorOrder) -> Reading:
-    """Read a photograph in any form `images.read_image` takes."""
+    """Read an image in any form `images.read_image` takes."""
     start = time.perf_counter()
     name = image_name(source, 0) if isinstance(source, (str, os.PathLike)) else ""
     try:
@@ -56,7 +56,7 @@ def verdicts(
     prepare: Callable[[Uint8Array], Prepared],
     judge: Callable[[Reading], Result],
 ) -> Iterator[Result]:
-    """Judge photographs in order.
+    """Judge images in order.
 
     Args:
         images: See `Inspector.inspect_batch`.
@@ -65,7 +65,7 @@ def verdicts(
         judge: Gives the verdict.
     """
     if isinstance(images, Iterator):
-        # A stream (a camera) must get each verdict before it is asked for the next photograph.
+        # A stream (a camera) must get each verdict before it is asked for the next image.
         for source in images:
             yield judge(read(source, color))
         return

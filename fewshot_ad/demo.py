@@ -1,4 +1,4 @@
-"""Enroll and inspect real photographs end to end, with nothing downloaded."""
+"""Enroll and inspect real images end to end, with nothing downloaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ProgressContext = Callable[[bool], AbstractContextManager["Progress | None"]]
 
 @dataclass(frozen=True)
 class DemoImage:
-    """A photograph to inspect, and what is known of it: `good`, or the kind of defect."""
+    """An image to inspect, and what is known of it: `good`, or the kind of defect."""
 
     pixels: Uint8Array
     truth: str
@@ -47,7 +47,7 @@ class DemoProduct:
 
 
 def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
-    """A textured "product" cut from one of scikit-image's photographs (CC0, 512 x 512, in its wheel).
+    """A textured "product" cut from one of scikit-image's images (CC0, 512 x 512, in its wheel).
 
     The crops do not overlap, so what is inspected was not enrolled. Defects are drawn.
 
@@ -59,17 +59,15 @@ def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
     try:
         from skimage import data
     except ImportError as error:
-        raise FewshotADError(
-            "the demo's photographs ship with scikit-image: pip install 'fewshot-ad[demo]'."
-        ) from error
-    photograph = read_image(getattr(data, name)())
+        raise FewshotADError("the demo's images ship with scikit-image: pip install 'fewshot-ad[demo]'.") from error
+    image = read_image(getattr(data, name)())
     crops = [
-        np.ascontiguousarray(photograph[y : y + CROP, x : x + CROP])
-        for y in range(0, photograph.shape[0] - CROP + 1, CROP)
-        for x in range(0, photograph.shape[1] - CROP + 1, CROP)
+        np.ascontiguousarray(image[y : y + CROP, x : x + CROP])
+        for y in range(0, image.shape[0] - CROP + 1, CROP)
+        for x in range(0, image.shape[1] - CROP + 1, CROP)
     ]
     if not 1 <= shots <= len(crops) - 6:
-        raise SupportSetError(f"expected 1 to {len(crops) - 6} shots for the shipped photographs, got {shots}.")
+        raise SupportSetError(f"expected 1 to {len(crops) - 6} shots for the shipped images, got {shots}.")
     rng = np.random.default_rng([seed, TEXTURES.index(name)])
     order = rng.permutation(len(crops))
     support = [crops[i] for i in order[:shots]]
@@ -100,7 +98,7 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
             with contextlib.suppress(ImageError):
                 tests.append(DemoImage(read_image(path), kind.name, f"{kind.name}_{path.stem}"))
     if not tests:
-        raise SupportSetError(f"expected folders of photographs in {test}, such as good/ and scratch/; found none.")
+        raise SupportSetError(f"expected folders of images in {test}, such as good/ and scratch/; found none.")
     return DemoProduct(folder.resolve().name, support, tests)
 
 
@@ -111,7 +109,7 @@ def run_demo(
 
     Args:
         output: Folder for the overlays and the contact sheet.
-        data: A product in MVTec layout, or None for the shipped photographs.
+        data: A product in MVTec layout, or None for the shipped images.
         shots: Size of each support set.
         seed: Of what is drawn.
         progress_context: Makes a progress callback for as long as it is open.
@@ -121,11 +119,11 @@ def run_demo(
     """
     if data is not None:
         products = [folder_product(data, shots, seed)]
-        lines = [f"Photographs from {data}, at most {MAX_OF_A_KIND} of each kind."]
+        lines = [f"Images from {data}, at most {MAX_OF_A_KIND} of each kind."]
     else:
         products = [texture_product(name, shots, seed) for name in TEXTURES]
         lines = [
-            "Real photographs from scikit-image (brick, grass, gravel; CC0), cut into crops.",
+            "Real images from scikit-image (brick, grass, gravel; CC0), cut into crops.",
             "The defects (scratch, stain, missing piece) are drawn by this demo.",
         ]
     try:
@@ -144,8 +142,8 @@ def run_demo(
             )
         seconds = time.perf_counter() - start
         inspector.save(output / f"{product.name}.fsad")
-        lines += ["", f"{product.name}: enrolled from {len(product.support)} photographs in {seconds:.1f} s"]
-        lines += [f"  {reason}" for reason in inspector.enrolment.reasons]
+        lines += ["", f"{product.name}: enrolled from {len(product.support)} images in {seconds:.1f} s"]
+        lines += [f"  {reason}" for reason in inspector.enrollment.reasons]
         lines.append(f"  {inspector.calibration.explain()}")
         for test in product.tests:
             result = inspector.inspect(test.pixels)
@@ -165,7 +163,7 @@ def run_demo(
     lines += [
         "",
         f"{right} of {total} verdicts right. Overlays and .fsad files are in {output.resolve()},",
-        f"all photographs side by side in {(output / 'contact_sheet.png').resolve()}",
+        f"all images side by side in {(output / 'contact_sheet.png').resolve()}",
     ]
     return lines, {"right": right, "total": total, "output": str(output), "inspections": report}
 

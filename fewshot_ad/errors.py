@@ -6,7 +6,7 @@ class FewshotADError(Exception):
 
 
 class ImageError(FewshotADError, ValueError):
-    """A photograph cannot be used: unreadable, truncated, of a wrong type, or of an impossible size."""
+    """An image cannot be used: unreadable, truncated, of a wrong type, or of an impossible size."""
 
 
 class SupportSetError(FewshotADError, ValueError):
@@ -17,8 +17,8 @@ class NotEnrolledError(FewshotADError, RuntimeError):
     """An inspection was asked of a product that has not been enrolled."""
 
 
-class ArtefactError(FewshotADError, RuntimeError):
-    """An artefact (`.fsad` file) cannot be written, is damaged, or does not fit this installation."""
+class ArtifactError(FewshotADError, RuntimeError):
+    """An artifact (`.fsad` file) cannot be written, is damaged, or does not fit this installation."""
 
 
 class WeightsError(FewshotADError, RuntimeError):
@@ -38,7 +38,7 @@ class DatasetError(FewshotADError, ValueError):
 
 
 class ZooError(FewshotADError, RuntimeError):
-    """A baseline cannot be had or cannot work: an unknown name or setting, a missing extra, or unfit photographs."""
+    """A baseline cannot be had or cannot work: an unknown name or setting, a missing extra, or unfit images."""
 
 
 class BenchmarkError(FewshotADError, ValueError):

@@ -1,4 +1,4 @@
-"""Any input -> RGB uint8, and the geometry between a photograph and the encoder's input."""
+"""Any input -> RGB uint8, and the geometry between an image and the encoder's input."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp",
 MIN_SIDE = 16
 MAX_PIXELS = 200_000_000
 # Standard deviation, in pixels of the working scale, of the smoothing before the encoder: sensor noise and compression
-# differ between two photographs of one part, and the encoder's first layers amplify them.
+# differ between two images of one part, and the encoder's first layers amplify them.
 SMOOTHING = 0.7
 
 
 def read_image(source: ImageSource, color: ColorOrder = "rgb") -> Uint8Array:
-    """Turn any supported photograph into an RGB array.
+    """Turn any supported image into an RGB array.
 
     Files are decoded by OpenCV: EXIF orientation is applied, CMYK and palette pictures are converted, an alpha
     channel is dropped, 16 bits are scaled to 8 over their full range.
@@ -41,13 +41,13 @@ def read_image(source: ImageSource, color: ColorOrder = "rgb") -> Uint8Array:
     Args:
         source: A path; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 (full range) or float
             in 0..1; or a PIL image.
-        color: Channel order of an array with colour. Files and PIL images need none: theirs is known.
+        color: Channel order of an array with color. Files and PIL images need none: theirs is known.
 
     Returns:
         Array (H, W, 3) uint8, RGB, C-contiguous. A contiguous RGB uint8 array is returned as it is, not copied.
 
     Raises:
-        ImageError: The photograph cannot be used; the message says why and what to do.
+        ImageError: The image cannot be used; the message says why and what to do.
     """
     if isinstance(source, (str, os.PathLike)):
         return _decode(Path(source))
@@ -62,13 +62,13 @@ def read_image(source: ImageSource, color: ColorOrder = "rgb") -> Uint8Array:
 
 
 def list_images(source: str | os.PathLike[str]) -> list[Path]:
-    """Expand a folder, a glob or a file name into photograph paths, in sorted order.
+    """Expand a folder, a glob or a file name into image paths, in sorted order.
 
     Args:
-        source: A folder (its photographs, not its sub-folders), a glob such as `good/*.png`, or one file.
+        source: A folder (its images, not its sub-folders), a glob such as `good/*.png`, or one file.
 
     Raises:
-        ImageError: Nothing is there, or nothing there looks like a photograph.
+        ImageError: Nothing is there, or nothing there looks like an image.
     """
     path = Path(source)
     if path.is_dir():
@@ -83,9 +83,9 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
         if not found:
             inside = [p.name for p in entries][:5]
             raise ImageError(
-                f"expected photographs ({', '.join(sorted(SUFFIXES))}) in {path}, found none"
+                f"expected images ({', '.join(sorted(SUFFIXES))}) in {path}, found none"
                 f"{' but ' + ', '.join(inside) if inside else ' (the folder is empty)'}. Name the folder that "
-                "holds the photographs themselves."
+                "holds the images themselves."
             )
         return found
     if path.exists():
@@ -97,14 +97,14 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
 
 
 def image_name(source: ImageSource, index: int) -> str:
-    """The name a photograph goes by in reports: its file name, or `image[index]` for one from memory."""
+    """The name an image goes by in reports: its file name, or `image[index]` for one from memory."""
     return Path(source).name if isinstance(source, (str, os.PathLike)) else f"image[{index}]"
 
 
 def expand_sources(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
-    """Flatten what a caller may pass as "images" into one list of single photographs.
+    """Flatten what a caller may pass as "images" into one list of single images.
 
-    Folders and globs inside a sequence are expanded too. An array (N, H, W, 3) counts as N photographs.
+    Folders and globs inside a sequence are expanded too. An array (N, H, W, 3) counts as N images.
     """
     if isinstance(images, (str, os.PathLike)):
         return list(list_images(images))
@@ -122,11 +122,11 @@ def _decode(path: Path) -> Uint8Array:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ImageError(f"{path}: expected a photograph, but the file does not exist. Check the path.") from None
+        raise ImageError(f"{path}: expected an image, but the file does not exist. Check the path.") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}). Check the path and the permissions.") from error
     if not data:
-        raise ImageError(f"{path}: expected a photograph, got an empty file (0 bytes). Copy or record it again.")
+        raise ImageError(f"{path}: expected an image, got an empty file (0 bytes). Copy or record it again.")
     # The header alone tells the size, so a decompression bomb is refused before any memory is taken for it.
     try:
         width, height = imagesize.get(io.BytesIO(data))
@@ -147,11 +147,11 @@ def _decode(path: Path) -> Uint8Array:
     if pixels is None:
         if width > 0:
             raise ImageError(
-                f"{path}: expected a whole photograph of {width} x {height} pixels, but the file is truncated or "
+                f"{path}: expected a whole image of {width} x {height} pixels, but the file is truncated or "
                 f"damaged ({len(data)} bytes). Copy or record it again."
             )
         raise ImageError(
-            f"{path}: expected a photograph (PNG, JPEG, BMP, TIFF, WebP), but the content is none of these "
+            f"{path}: expected an image (PNG, JPEG, BMP, TIFF, WebP), but the content is none of these "
             f"(it starts with {data[:8]!r}). Check that the file really is a picture."
         )
     return _from_array(pixels, "rgb", str(path))
@@ -161,12 +161,12 @@ def _decode_gif(buffer: Uint8Array, path: Path) -> Uint8Array:
     try:
         ok, animation = cv2.imdecodeanimation(buffer, 0, 2)
     except (AttributeError, cv2.error) as error:
-        raise ImageError(f"{path}: this OpenCV cannot read GIF ({error}). Save the photograph as PNG.") from error
+        raise ImageError(f"{path}: this OpenCV cannot read GIF ({error}). Save the image as PNG.") from error
     if not ok or not animation.frames:
-        raise ImageError(f"{path}: the GIF is truncated or damaged. Save the photograph as PNG.")
+        raise ImageError(f"{path}: the GIF is truncated or damaged. Save the image as PNG.")
     if len(animation.frames) > 1:
         raise ImageError(
-            f"{path}: expected one photograph, got an animated GIF of several frames. Save the frame you mean as PNG."
+            f"{path}: expected one image, got an animated GIF of several frames. Save the frame you mean as PNG."
         )
     frame = animation.frames[0]
     return _from_array(frame[..., :3], "bgr", str(path))
@@ -183,7 +183,7 @@ def _from_pil(image: Any) -> Uint8Array:
     except OSError as error:
         raise ImageError(f"the PIL image cannot be decoded ({error}). Copy or record the file again.") from error
     if pixels.dtype == np.int32 and pixels.min() >= 0 and pixels.max() <= 65535:
-        pixels = pixels.astype(np.uint16)  # PIL's mode for 16-bit grey
+        pixels = pixels.astype(np.uint16)  # PIL's mode for 16-bit gray
     return _from_array(pixels, "rgb", "the PIL image")
 
 
@@ -243,14 +243,14 @@ def _to_uint8(array: npt.NDArray[Any], name: str) -> Uint8Array:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How one photograph is laid into the encoder's input, and back.
+    """How one image is laid into the encoder's input, and back.
 
-    The photograph keeps its aspect ratio: it is scaled to an area of about `image_size` squared pixels and its right
+    The image keeps its aspect ratio: it is scaled to an area of about `image_size` squared pixels and its right
     and bottom edges are mirrored up to a multiple of the encoder's stride. Nothing is cropped.
 
     Attributes:
-        photo_hw: Height and width of the photograph in pixels.
-        content_hw: Height and width of the scaled photograph.
+        photo_hw: Height and width of the image in pixels.
+        content_hw: Height and width of the scaled image.
         input_hw: Height and width of the encoder's input (content plus mirrored edge).
     """
 
@@ -260,11 +260,11 @@ class Geometry:
 
     @classmethod
     def fit(cls, photo_hw: tuple[int, int], image_size: int, multiple: int) -> Geometry:
-        """The geometry of a photograph at a working scale.
+        """The geometry of an image at a working scale.
 
         Args:
             photo_hw: Height and width in pixels.
-            image_size: Working scale: the square root of the scaled photograph's area, in pixels.
+            image_size: Working scale: the square root of the scaled image's area, in pixels.
             multiple: Each side of the encoder's input is a multiple of this.
         """
         height, width = photo_hw
@@ -273,27 +273,25 @@ class Geometry:
         padded = (-(-content[0] // multiple) * multiple, -(-content[1] // multiple) * multiple)
         return cls((height, width), content, padded)
 
-    def to_input(self, photograph: Uint8Array) -> Uint8Array:
-        """Scale and mirror-pad a photograph (H, W, 3) uint8 into the encoder's input."""
-        return self.pad(self.scale(photograph))
+    def to_input(self, image: Uint8Array) -> Uint8Array:
+        """Scale and mirror-pad an image (H, W, 3) uint8 into the encoder's input."""
+        return self.pad(self.scale(image))
 
-    def scale(self, photograph: Uint8Array) -> Uint8Array:
-        """Scale a photograph (H, W, 3) uint8 to `content_hw` and smooth it by `SMOOTHING`."""
+    def scale(self, image: Uint8Array) -> Uint8Array:
+        """Scale an image (H, W, 3) uint8 to `content_hw` and smooth it by `SMOOTHING`."""
         height, width = self.content_hw
-        # Exact halving is vectorised in OpenCV, general area averaging is not: 0.2 ms against 1.6 ms from 1024 x 1024
-        # to 256 x 256, for the same picture to within one grey level.
-        while photograph.shape[0] >= 2 * height and photograph.shape[1] >= 2 * width:
-            half = (photograph.shape[1] // 2, photograph.shape[0] // 2)
-            photograph = cv2.resize(photograph, half, interpolation=cv2.INTER_AREA)
-        if photograph.shape[:2] != self.content_hw:
+        # Exact halving is vectorized in OpenCV, general area averaging is not: 0.2 ms against 1.6 ms from 1024 x 1024
+        # to 256 x 256, for the same picture to within one gray level.
+        while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
+            half = (image.shape[1] // 2, image.shape[0] // 2)
+            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+        if image.shape[:2] != self.content_hw:
             shrinks = height * width < self.photo_hw[0] * self.photo_hw[1]
-            photograph = cv2.resize(
-                photograph, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            )
-        return cv2.GaussianBlur(photograph, (5, 5), SMOOTHING)
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return cv2.GaussianBlur(image, (5, 5), SMOOTHING)
 
     def pad(self, content: Uint8Array) -> Uint8Array:
-        """Mirror the right and bottom edges of a scaled photograph (h, w, 3) out to `input_hw`."""
+        """Mirror the right and bottom edges of a scaled image (h, w, 3) out to `input_hw`."""
         bottom, right = self.input_hw[0] - self.content_hw[0], self.input_hw[1] - self.content_hw[1]
         if bottom or right:
             content = cv2.copyMakeBorder(content, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
@@ -307,7 +305,7 @@ class Geometry:
         """Mask of the encoder's input: 0 on the mirrored edge.
 
         Args:
-            content: Mask (h, w) uint8 of the scaled photograph; None counts all of it.
+            content: Mask (h, w) uint8 of the scaled image; None counts all of it.
 
         Returns:
             (input height, input width) uint8.
@@ -317,7 +315,7 @@ class Geometry:
         return mask
 
     def scale_xy(self) -> tuple[float, float]:
-        """Photograph pixels per input pixel, along x and y."""
+        """Image pixels per input pixel, along x and y."""
         return self.photo_hw[1] / self.content_hw[1], self.photo_hw[0] / self.content_hw[0]
 
 

@@ -17,12 +17,12 @@ RESULT_SCHEMA = 1
 
 @dataclass(frozen=True)
 class Region:
-    """One connected area of a photograph that looks anomalous.
+    """One connected area of an image that looks anomalous.
 
     Attributes:
-        box: (x, y, width, height) in pixels of the photograph.
+        box: (x, y, width, height) in pixels of the image.
         area: Number of pixels in it, to the working scale's accuracy.
-        peak: (x, y) of its highest anomaly, in pixels of the photograph.
+        peak: (x, y) of its highest anomaly, in pixels of the image.
         severity: Anomaly at the peak on the fixed scale: 0 = median good patch, 1 = threshold of the map.
     """
 
@@ -34,11 +34,11 @@ class Region:
 
 @dataclass(frozen=True)
 class MapScale:
-    """The fixed colour scale of a product's heatmaps, in distance units.
+    """The fixed color scale of a product's heatmaps, in distance units.
 
     Attributes:
-        median_good: Distance of a median patch of held-out good photographs; 0 on the scale.
-        threshold: The value that the map of a good photograph stays below, set from the held-out maps' peaks as the
+        median_good: Distance of a median patch of held-out good images; 0 on the scale.
+        threshold: The value that the map of a good image stays below, set from the held-out maps' peaks as the
             score's threshold is from the held-out scores; 1 on the scale. A few red pixels alone do not reject a part:
             the score decides.
     """
@@ -53,7 +53,7 @@ class MapScale:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """The verdict on one photograph.
+    """The verdict on one image.
 
     Attributes:
         product: Name of the product.
@@ -66,7 +66,7 @@ class Inspection:
         map_scale: The fixed scale for showing the map.
         timings_ms: Milliseconds by stage (`decode`, `resize`, `encode`, `search`, `map`) and in `total`. Where encoder
             and search are one graph, `encode` is both and `search` only the score.
-        photograph: (H, W, 3) uint8 RGB that was inspected; of an array that was RGB uint8 already, the array itself,
+        image: (H, W, 3) uint8 RGB that was inspected; of an array that was RGB uint8 already, the array itself,
             so copy it before reusing its memory.
         draw_map: Makes `working_map`.
         name: File name, or empty for one from memory.
@@ -81,7 +81,7 @@ class Inspection:
     regions: tuple[Region, ...]
     map_scale: MapScale = field(repr=False)
     timings_ms: dict[str, float] = field(repr=False)
-    photograph: Uint8Array = field(repr=False)
+    image: Uint8Array = field(repr=False)
     draw_map: Callable[[], Float32Array] = field(repr=False)
     name: str = ""
 
@@ -92,28 +92,28 @@ class Inspection:
 
     @functools.cached_property
     def anomaly_map(self) -> Float32Array:
-        """(H, W) float32: the map in the photograph's own size, made from `working_map` when it is first read."""
-        return cv2.resize(self.working_map, self.photograph.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        """(H, W) float32: the map in the image's own size, made from `working_map` when it is first read."""
+        return cv2.resize(self.working_map, self.image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     def overlay(self, opacity: float = 0.55) -> Uint8Array:
-        """The photograph with the heatmap and the regions' outlines on it.
+        """The image with the heatmap and the regions' outlines on it.
 
-        The colours mean the same on every photograph of a product: nothing is drawn up to the median good patch,
+        The colors mean the same on every image of a product: nothing is drawn up to the median good patch,
         blue to green is below the threshold, red is at or above it. A good part looks good.
 
         Args:
-            opacity: Of the strongest colour, 0..1.
+            opacity: Of the strongest color, 0..1.
 
         Returns:
             (H, W, 3) uint8 RGB.
         """
         heat = np.clip(self.map_scale.apply(self.anomaly_map), 0, 1)
-        # The map's upper end is a dark red that reads as brown on a photograph; 225 is its pure red.
-        colours = cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET)
-        colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
+        # The map's upper end is a dark red that reads as brown on an image; 225 is its pure red.
+        colors = cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET)
+        colors = cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
         # The weight grows with the square, so ordinary texture stays visible under a faint tint.
         weight = (opacity * heat * heat)[..., None]
-        picture = np.rint(self.photograph * (1 - weight) + colours * weight).astype(np.uint8)
+        picture = np.rint(self.image * (1 - weight) + colors * weight).astype(np.uint8)
         line = max(1, round(max(picture.shape[:2]) / 300))
         for region in self.regions:
             x, y, width, height = region.box
@@ -131,7 +131,7 @@ class Inspection:
             "score": self.score,
             "threshold": self.threshold,
             "severity": self.severity,
-            "size": [self.photograph.shape[1], self.photograph.shape[0]],
+            "size": [self.image.shape[1], self.image.shape[0]],
             "regions": [
                 {"box": list(r.box), "area": r.area, "peak": list(r.peak), "severity": r.severity} for r in self.regions
             ],

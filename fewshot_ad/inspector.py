@@ -1,4 +1,4 @@
-"""The facade: enroll a product from a few good photographs, inspect the next ones, save and load."""
+"""The facade: enroll a product from a few good images, inspect the next ones, save and load."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Progress
-from fewshot_ad.artifact import check_encoder, describe, pack, read_artefact, unpack, write_artefact
+from fewshot_ad.artifact import check_encoder, describe, pack, read_artifact, unpack, write_artifact
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, is_shipped, load_encoder
 from fewshot_ad.encoder.engine import Device, EngineName, Precision, has_bf16
-from fewshot_ad.enrollment.banks import Enrolment
+from fewshot_ad.enrollment.banks import Enrollment
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, settings
@@ -26,15 +26,15 @@ from fewshot_ad.enrollment.support import ViewsSpec, read_support
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
-from fewshot_ad.product import Product, add_photographs, enroll, map_scale, one_pass
-from fewshot_ad.scoring import Model, ScoringConfig, inspect_photograph, prepare
+from fewshot_ad.product import Product, add_images, enroll, map_scale, one_pass
+from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
 
 logger = logging.getLogger(__name__)
 
 
 class Inspector:
-    """Says of each photograph of a product whether it is good, how sure that is, and where it is not.
+    """Says of each image of a product whether it is good, how sure that is, and where it is not.
 
     Made by `Inspector.from_support` or `Inspector.load`.
 
@@ -54,7 +54,7 @@ class Inspector:
     @property
     def product(self) -> str:
         """Name of the product."""
-        return self._product.enrolment.product
+        return self._product.enrollment.product
 
     @property
     def calibration(self) -> Calibration:
@@ -62,13 +62,13 @@ class Inspector:
         return self._product.calibration
 
     @property
-    def enrolment(self) -> Enrolment:
+    def enrollment(self) -> Enrollment:
         """How the product was enrolled."""
-        return self._product.enrolment
+        return self._product.enrollment
 
     @property
     def references(self) -> tuple[Reference, ...]:
-        """Support photographs at the working scale, as many as travel with the product."""
+        """Support images at the working scale, as many as travel with the product."""
         return self._product.references
 
     @property
@@ -128,22 +128,22 @@ class Inspector:
         threads: int | None = None,
         device: Device = "cpu",
     ) -> Inspector:
-        """Enroll a product from good photographs, 2 to 8 of them as a rule.
+        """Enroll a product from good images, 2 to 8 of them as a rule.
 
         Args:
-            images: A folder, a glob, or photographs as paths, PIL images or arrays (see `images.read_image`).
+            images: A folder, a glob, or images as paths, PIL images or arrays (see `images.read_image`).
             product: Name; the folder's name by default.
             encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
                 case the arguments from `engine` on are not looked at.
             preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,
                 see `presets.PRESETS`.
             views: `"auto"` chooses from the support set alone; `"none"`; or a choice as in `support.parse_views`.
-            image_size: Working scale: each photograph is scaled to about this many pixels squared, its aspect kept.
+            image_size: Working scale: each image is scaled to about this many pixels squared, its aspect kept.
                 `"auto"` chooses from the support set alone.
             budget: Bank vectors a level, at most.
             seed: Of everything random.
             progress: Called as `progress(stage, done, total)`.
-            color: Channel order of arrays with colour.
+            color: Channel order of arrays with color.
             scoring: Metric, image score and smoothing; None takes the defaults.
             engine: See `encoder.load_encoder`, as for the arguments that follow.
             precision: `f32`, the same scores on every processor; `bf16`, faster where the processor has it, and refused
@@ -158,7 +158,7 @@ class Inspector:
             device: `cpu`, or `cuda`, see `encoder.load_encoder`.
 
         Raises:
-            SupportSetError: No usable photograph, or a setting that makes no sense.
+            SupportSetError: No usable image, or a setting that makes no sense.
             WeightsError: The encoder cannot be had.
         """
         chosen = settings(preset, views, image_size, budget, precision)
@@ -193,8 +193,8 @@ class Inspector:
             seed,
             progress,
         )
-        for note in made.enrolment.notes:
-            logger.warning("%s: %s", made.enrolment.product, note)
+        for note in made.enrollment.notes:
+            logger.warning("%s: %s", made.enrollment.product, note)
         return cls(taken, made)
 
     def add(
@@ -204,24 +204,24 @@ class Inspector:
         color: ColorOrder = "rgb",
         progress: Progress | None = None,
     ) -> tuple[str, ...]:
-        """Take further good photographs into the product, while it goes on inspecting.
+        """Take further good images into the product, while it goes on inspecting.
 
         Views, scale and all other settings stay. The threshold is set again from all held-out scores, unless it was
         set by hand. Nothing is changed if it fails.
 
         Args:
-            images: Photographs in any form `from_support` takes.
-            color: Channel order of arrays with colour.
+            images: Images in any form `from_support` takes.
+            color: Channel order of arrays with color.
             progress: Called as `progress(stage, done, total)`.
 
         Returns:
-            What was noticed: photographs that were left out, are known already or look unlike the others.
+            What was noticed: images that were left out, are known already or look unlike the others.
 
         Raises:
-            SupportSetError: No usable new photograph, or the product was enrolled from a single one.
+            SupportSetError: No usable new image, or the product was enrolled from a single one.
         """
         with self._adding:
-            made, notes = add_photographs(self._product, self._encoder, read_support(images, color, progress), progress)
+            made, notes = add_images(self._product, self._encoder, read_support(images, color, progress), progress)
             with self._setting:
                 # Looked at last: a threshold may have been set by hand meanwhile.
                 by_hand = self._product.threshold_set_by_hand
@@ -232,26 +232,26 @@ class Inspector:
         """Do what the first inspection of a size takes longer for: compile the network (a few tenths of a second).
 
         Args:
-            photo_hw: Height and width of the photographs to come; None takes the support set's.
+            photo_hw: Height and width of the images to come; None takes the support set's.
 
         Raises:
-            ImageError: No size was given, and the product holds no support photograph to tell it from.
+            ImageError: No size was given, and the product holds no support image to tell it from.
         """
         if photo_hw is None:
             if not self.references:
-                raise ImageError("this product holds no support photograph to tell the size from. Give photo_hw.")
+                raise ImageError("this product holds no support image to tell the size from. Give photo_hw.")
             photo_hw = self.references[0].photo_hw
         self.inspect(np.zeros((*photo_hw, 3), np.uint8))
 
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
-        """Inspect one photograph.
+        """Inspect one image.
 
         Args:
             image: A path, a PIL image or an array (see `images.read_image`).
-            color: Channel order of an array with colour.
+            color: Channel order of an array with color.
 
         Raises:
-            ImageError: The photograph cannot be used.
+            ImageError: The image cannot be used.
         """
         return self._judge(read(image, color))
 
@@ -262,18 +262,18 @@ class Inspector:
         color: ColorOrder = "rgb",
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Inspection | ImageError]:
-        """Inspect many photographs, in order.
+        """Inspect many images, in order.
 
         Args:
-            images: A folder, a glob, or a sequence of photographs, of which the next are decoded while one is
-                inspected; or an iterator, such as a camera's frames, which is asked for the next photograph only after
+            images: A folder, a glob, or a sequence of images, of which the next are decoded while one is
+                inspected; or an iterator, such as a camera's frames, which is asked for the next image only after
                 the verdict on the last has been taken.
             color: Channel order of arrays.
-            errors: What to do with a photograph that cannot be used: `raise` its `ImageError`, or `return` it in
+            errors: What to do with an image that cannot be used: `raise` its `ImageError`, or `return` it in
                 its place and go on.
 
         Yields:
-            An `Inspection` a photograph, or its `ImageError`.
+            An `Inspection` an image, or its `ImageError`.
         """
         yield from verdicts(
             images,
@@ -285,7 +285,7 @@ class Inspector:
     def _judge(self, reading: Reading) -> Inspection:
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
-        return inspect_photograph(
+        return inspect_image(
             reading.pixels,
             self._encoder,
             self._product.model,
@@ -304,15 +304,15 @@ class Inspector:
 
     def _packed(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         product = self._product
-        return pack(self._encoder.spec, product.model, product.calibration, product.enrolment, product.references)
+        return pack(self._encoder.spec, product.model, product.calibration, product.enrollment, product.references)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
 
         Raises:
-            ArtefactError: It cannot be written; an older file there is untouched.
+            ArtifactError: It cannot be written; an older file there is untouched.
         """
-        write_artefact(path, *self._packed())
+        write_artifact(path, *self._packed())
 
     @classmethod
     def load(
@@ -340,10 +340,10 @@ class Inspector:
 
         Raises:
             NotEnrolledError: There is no such file.
-            ArtefactError: It is damaged, of another format, or does not fit the encoder.
+            ArtifactError: It is damaged, of another format, or does not fit the encoder.
             WeightsError: Its encoder cannot be had.
         """
-        product = unpack(*read_artefact(path), path)
+        product = unpack(*read_artifact(path), path)
         spec = product.spec
         if encoder is None:
             encoder = load_encoder(
@@ -363,7 +363,7 @@ class Inspector:
             MemoryBank(vectors, origin, product.scoring.metric, encoder.threads) for vectors, origin in product.banks
         )
         model = Model(
-            product.enrolment.image_size,
+            product.enrollment.image_size,
             banks,
             product.level_scale,
             product.scoring,
@@ -371,13 +371,13 @@ class Inspector:
             map_scale(product.calibration, product.threshold),
             one_pass(encoder, banks, product.scoring),
         )
-        return cls(encoder, Product(model, product.calibration, product.enrolment, product.references))
+        return cls(encoder, Product(model, product.calibration, product.enrollment, product.references))
 
     def __repr__(self) -> str:
         return (
             f"Inspector(product={self.product!r}, encoder={self._encoder.spec.name!r}, "
-            f"shots={len(self.enrolment.support)}, image_size={self.enrolment.image_size}, "
-            f"views={len(self.enrolment.views)}, bank={sum(len(b) for b in self.banks)}, "
+            f"shots={len(self.enrollment.support)}, image_size={self.enrollment.image_size}, "
+            f"views={len(self.enrollment.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"
         )
 

@@ -18,28 +18,28 @@ WINDOW_SECONDS = 60.0
 MIN_INSPECTIONS = 200
 
 
-def own_photographs(inspector: Inspector) -> list[Uint8Array]:
-    """The support photographs inside a product, (H, W, 3) uint8 each, enlarged to what they were.
+def own_images(inspector: Inspector) -> list[Uint8Array]:
+    """The support images inside a product, (H, W, 3) uint8 each, enlarged to what they were.
 
     Raises:
         ImageError: The product holds none.
     """
     if not inspector.references:
-        raise ImageError("this product holds no support photograph. Give one with --photographs.")
+        raise ImageError("this product holds no support image. Give one with --images.")
     return [cv2.resize(r.content, r.photo_hw[::-1], interpolation=cv2.INTER_LINEAR) for r in inspector.references]
 
 
 def bench(
     inspector: Inspector,
-    photographs: Sequence[Uint8Array],
+    images: Sequence[Uint8Array],
     seconds: float = 0.0,
     window: Callable[[dict[str, float]], None] | None = None,
 ) -> dict[str, Any]:
-    """Inspect decoded photographs in turn, each to a verdict with a full-size map.
+    """Inspect decoded images in turn, each to a verdict with a full-size map.
 
     Args:
         inspector: The product.
-        photographs: (H, W, 3) uint8 RGB.
+        images: (H, W, 3) uint8 RGB.
         seconds: How long; at least `MIN_INSPECTIONS` are made.
         window: Called with the percentiles of each minute, as they come.
 
@@ -48,17 +48,17 @@ def bench(
         number of inspections, inspections a second, and the minutes' percentiles (`windows`).
     """
     start = time.perf_counter()
-    inspector.inspect(photographs[0])
+    inspector.inspect(images[0])
     first = (time.perf_counter() - start) * 1e3
     for at in range(WARM_UPS):
-        inspector.inspect(photographs[at % len(photographs)])
+        inspector.inspect(images[at % len(images)])
     times: list[float] = []
     stages: dict[str, list[float]] = {}
     windows: list[dict[str, float]] = []
     begin, window_from = time.perf_counter(), 0
     while len(times) < MIN_INSPECTIONS or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
-        result = inspector.inspect(photographs[len(times) % len(photographs)])
+        result = inspector.inspect(images[len(times) % len(images)])
         result.anomaly_map  # noqa: B018 - made when read
         times.append((time.perf_counter() - start) * 1e3)
         if len(stages.setdefault("total", [])) < 10_000:
@@ -71,7 +71,7 @@ def bench(
                 window(windows[-1])
     return {
         "product": inspector.product,
-        "photograph": list(photographs[0].shape),
+        "photograph": list(images[0].shape),
         "threads": inspector.encoder.threads,
         "precision": inspector.encoder.spec.precision,
         "inspections": len(times),

@@ -10,7 +10,7 @@ from typing import Literal
 
 from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.banks import Enrolled, Enrolment, build, extend, library_versions, odd_ones_out
+from fewshot_ad.enrollment.banks import Enrolled, Enrollment, build, extend, library_versions, odd_ones_out
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Embedded, Reference, embed_support, kept_references
 from fewshot_ad.enrollment.precision import faster_precision
@@ -30,13 +30,13 @@ class Product:
     Attributes:
         model: What the decisions are made with.
         calibration: Where the threshold comes from.
-        enrolment: How it was enrolled.
-        references: Support photographs at the working scale.
+        enrollment: How it was enrolled.
+        references: Support images at the working scale.
     """
 
     model: Model
     calibration: Calibration
-    enrolment: Enrolment
+    enrollment: Enrollment
     references: tuple[Reference, ...]
 
     @property
@@ -108,10 +108,10 @@ def enroll(
     held_out: tuple[str, ...] = ()
     if len(embedded.stand_ins) < len(images):
         held_out = (
-            f"{len(embedded.stand_ins)} of {len(images)} photographs, evenly chosen, were held out in turn for the "
+            f"{len(embedded.stand_ins)} of {len(images)} images, evenly chosen, were held out in turn for the "
             "threshold; all are in the bank.",
         )
-    enrolment = Enrolment(
+    enrollment = Enrollment(
         product=name,
         image_size=choice.image_size,
         views=choice.views,
@@ -133,18 +133,18 @@ def enroll(
         calibration.map_scale,
         one_pass(encoder, enrolled.banks, scoring),
     )
-    return encoder, Product(model, calibration, enrolment, embedded.references)
+    return encoder, Product(model, calibration, enrollment, embedded.references)
 
 
-def add_photographs(
+def add_images(
     product: Product, encoder: Encoder, support: SupportSet, progress: Progress | None = None
 ) -> tuple[Product, tuple[str, ...]]:
-    """The product with further good photographs; see `Inspector.add`.
+    """The product with further good images; see `Inspector.add`.
 
     Args:
         product: The product as it is.
         encoder: Its encoder.
-        support: The further photographs.
+        support: The further images.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -153,16 +153,16 @@ def add_photographs(
     Raises:
         SupportSetError: None of them is new, or the product was enrolled from a single one.
     """
-    before, model = product.enrolment, product.model
+    before, model = product.enrollment, product.model
     known = {sha256: name for name, sha256 in before.support}
     new = [image for image in support.images if image.sha256 not in known]
-    notes = [note for note in support.notes if not note.startswith("only one photograph")] + [
+    notes = [note for note in support.notes if not note.startswith("only one image")] + [
         f"left out, identical to {known[image.sha256]}: {image.name}"
         for image in support.images
         if image.sha256 in known
     ]
     if not new:
-        raise SupportSetError(f"expected a new good photograph, got none: {'; '.join(notes)}.")
+        raise SupportSetError(f"expected a new good image, got none: {'; '.join(notes)}.")
     embedded = embed_support(
         new, before.views, before.image_size, encoder, model.scoring, before.seed, progress, alone=False
     )
@@ -182,9 +182,9 @@ def add_photographs(
     notes += odd_ones_out(calibration.scores, late, len(calibration.scores) - len(late))
     passing = one_pass(encoder, enrolled.banks, model.scoring)
     if passing is not None and model.one_pass is not None:
-        # So that the next photograph of the line does not wait for it.
+        # So that the next image of the line does not wait for it.
         passing.compile(model.one_pass.sizes)
-    enrolment = dataclasses.replace(
+    enrollment = dataclasses.replace(
         before,
         support=(*before.support, *((image.name, image.sha256) for image in new)),
         notes=(*before.notes, *notes),
@@ -198,7 +198,7 @@ def add_photographs(
         one_pass=passing,
     )
     references = kept_references((*product.references, *embedded.references))
-    return Product(extended, calibration, enrolment, references), tuple(notes)
+    return Product(extended, calibration, enrollment, references), tuple(notes)
 
 
 def one_pass(encoder: Encoder, banks: Sequence[MemoryBank], scoring: ScoringConfig) -> OnePass | None:

@@ -18,7 +18,7 @@ from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry, inside_patches
 from fewshot_ad.inspection import Inspection, MapScale, Region
 from fewshot_ad.search.memory_bank import MemoryBank
-from fewshot_ad.search.nearest import METRICS, Metric, normalise, to_distance
+from fewshot_ad.search.nearest import METRICS, Metric, normalize, to_distance
 from fewshot_ad.search.one_pass import OnePass
 
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
@@ -34,9 +34,9 @@ class ScoringConfig:
         metric: Distance of patch embeddings: `l2` or `cosine`.
         image_score: `top_mean`, the mean of the largest patch distances, or `reweighted`, PatchCore's eq. 7.
         top_fraction: Share of the patches that `top_mean` averages, 0..1.
-        neighbours: b of eq. 7: how many bank neighbours `reweighted` compares.
-        edge_weight: Weight, in the score, of patches on the photograph's edge, 0..1. Half of what surrounds them is
-            missing, and it is filled in differently on each of two good photographs that are framed a little
+        neighbors: b of eq. 7: how many bank neighbors `reweighted` compares.
+        edge_weight: Weight, in the score, of patches on the image's edge, 0..1. Half of what surrounds them is
+            missing, and it is filled in differently on each of two good images that are framed a little
             differently. The map shows them in full.
         sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale.
     """
@@ -44,7 +44,7 @@ class ScoringConfig:
     metric: Metric = "l2"
     image_score: ImageScore = "top_mean"
     top_fraction: float = 0.02
-    neighbours: int = 9
+    neighbors: int = 9
     edge_weight: float = 2 / 3
     sigma: float = 4.0
 
@@ -57,8 +57,8 @@ class ScoringConfig:
             raise SupportSetError(f"expected top_fraction in 0..1, got {self.top_fraction}.")
         if not 0 <= self.edge_weight <= 1:
             raise SupportSetError(f"expected edge_weight in 0..1, got {self.edge_weight}.")
-        if self.neighbours < 2 or self.sigma < 0:
-            raise SupportSetError(f"expected neighbours >= 2 and sigma >= 0, got {self.neighbours} and {self.sigma}.")
+        if self.neighbors < 2 or self.sigma < 0:
+            raise SupportSetError(f"expected neighbors >= 2 and sigma >= 0, got {self.neighbors} and {self.sigma}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,7 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What a photograph's patches say before any threshold.
+    """What an image's patches say before any threshold.
 
     Attributes:
         score: Image score.
@@ -110,10 +110,10 @@ def measure(
         levels: One (h, w, d) float32 array of patch embeddings a level.
         banks: One memory bank a level.
         level_scale: One divisor a level.
-        geometry: Of the photograph; patches that show nothing of it do not count.
+        geometry: Of the image; patches that show nothing of it do not count.
         scoring: How.
     """
-    queries = [normalise(level.reshape(-1, level.shape[2]), scoring.metric) for level in levels]
+    queries = [normalize(level.reshape(-1, level.shape[2]), scoring.metric) for level in levels]
     grids = tuple(
         (bank.nearest(q) / np.float32(scale)).reshape(level.shape[:2])
         for q, level, bank, scale in zip(queries, levels, banks, level_scale, strict=True)
@@ -124,7 +124,7 @@ def measure(
     for q, grid, bank, scale in zip(queries, grids, banks, level_scale, strict=True):
         weights = patch_weights(geometry, grid.shape, scoring.edge_weight)
         at = int(np.argmax(grid * weights))
-        score = max(score, reweighted(q[at], bank, scale, scoring.neighbours) * float(weights.flat[at]))
+        score = max(score, reweighted(q[at], bank, scale, scoring.neighbors) * float(weights.flat[at]))
     return Measurement(score, grids)
 
 
@@ -133,7 +133,7 @@ def top_mean_score(grids: Sequence[Float32Array], geometry: Geometry, scoring: S
     score = 0.0
     for grid in grids:
         weights = patch_weights(geometry, grid.shape, scoring.edge_weight)
-        # Patches that show nothing of the photograph weigh nothing; they must not dilute the share either.
+        # Patches that show nothing of the image weigh nothing; they must not dilute the share either.
         fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
         score = max(score, top_mean((grid * weights).ravel(), fraction))
     return score
@@ -141,7 +141,7 @@ def top_mean_score(grids: Sequence[Float32Array], geometry: Geometry, scoring: S
 
 @functools.lru_cache(maxsize=64)
 def patch_weights(geometry: Geometry, grid_hw: tuple[int, ...], edge_weight: float) -> Float32Array:
-    """Weight of each patch in the score, (h, w) float32: 0 off the photograph, `edge_weight` on its edge, else 1."""
+    """Weight of each patch in the score, (h, w) float32: 0 off the image, `edge_weight` on its edge, else 1."""
     shown = inside_patches(geometry.content_mask(), grid_hw, partly=True)
     rows, columns = int(shown[:, 0].sum()), int(shown[0].sum())
     weights = np.zeros(grid_hw, np.float32)
@@ -156,7 +156,7 @@ def top_mean(distances: Float32Array, fraction: float) -> float:
     return float(np.partition(distances, len(distances) - count)[-count:].mean())
 
 
-def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbours: int) -> float:
+def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbors: int) -> float:
     """PatchCore's image score: the largest patch distance, less where the bank is dense around its nearest vector.
 
     s = (1 - exp(d*) / sum over b in N_b(m*) of exp(d_b)) d*, where d_b is the distance of the patch to b, and N_b(m*)
@@ -166,7 +166,7 @@ def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbours: 
         query: (d,) embedding of the patch with the largest distance.
         bank: The memory bank.
         scale: Divisor to the common scale.
-        neighbours: b.
+        neighbors: b.
 
     Source: Roth et al. 2022, eq. 7.
     """
@@ -174,7 +174,7 @@ def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbours: 
     distance = float(first[0, 0]) / scale
     if len(bank) < 2:
         return distance
-    _, around = bank.search(bank.vectors[nearest[0]], neighbours)
+    _, around = bank.search(bank.vectors[nearest[0]], neighbors)
     difference = bank.vectors[np.union1d(around[0], nearest[0])] - query
     distances = to_distance(np.einsum("ij,ij->i", difference, difference), bank.metric) / scale
     # exp(d*) / sum exp(d_b) = 1 / sum exp(d_b - d*), with the largest exponent taken out against overflow.
@@ -226,7 +226,7 @@ def _enlarge(patches: int, size: int, spread: float) -> Float32Array:
 def find_regions(
     heat: Float32Array, map_scale: MapScale, photo_hw: tuple[int, int], peak_share: float = 0.75
 ) -> tuple[Region, ...]:
-    """Connected areas of an anomalous photograph's map.
+    """Connected areas of an anomalous image's map.
 
     An area counts from the map's threshold up. Where the score says anomalous but the smoothed map stays below (a
     defect of a few pixels), the surroundings of the highest peak count, so there always is a "where".
@@ -234,7 +234,7 @@ def find_regions(
     Args:
         heat: (h, w) float32 map at the working scale.
         map_scale: The product's fixed scale.
-        photo_hw: Height and width of the photograph, in whose pixels the regions are told.
+        photo_hw: Height and width of the image, in whose pixels the regions are told.
         peak_share: For that case: from which share of the peak's height on.
 
     Returns:
@@ -261,11 +261,11 @@ def find_regions(
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A photograph made ready for the encoder.
+    """An image made ready for the encoder.
 
     Attributes:
         pixels: (h, w, 3) uint8 RGB, the encoder's input.
-        geometry: How the photograph lies in it.
+        geometry: How the image lies in it.
         milliseconds: What that took.
     """
 
@@ -274,16 +274,16 @@ class Prepared:
     milliseconds: float
 
 
-def prepare(photograph: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
-    """Photograph (H, W, 3) uint8 RGB -> the encoder's input."""
+def prepare(image: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
+    """Image (H, W, 3) uint8 RGB -> the encoder's input."""
     start = time.perf_counter()
-    geometry = Geometry.fit(photograph.shape[:2], model.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
-    pixels = geometry.to_input(photograph)
+    geometry = Geometry.fit(image.shape[:2], model.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
+    pixels = geometry.to_input(image)
     return Prepared(pixels, geometry, (time.perf_counter() - start) * 1e3)
 
 
-def inspect_photograph(
-    photograph: Uint8Array,
+def inspect_image(
+    image: Uint8Array,
     encoder: Encoder,
     model: Model,
     product: str,
@@ -291,18 +291,18 @@ def inspect_photograph(
     decode_ms: float = 0.0,
     prepared: Prepared | None = None,
 ) -> Inspection:
-    """Photograph (H, W, 3) uint8 RGB -> verdict. Every caller's decision is made here.
+    """Image (H, W, 3) uint8 RGB -> verdict. Every caller's decision is made here.
 
     Args:
-        photograph: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         encoder: The encoder the banks were filled with.
         model: The enrolled product.
         product: Its name, for the record.
-        name: Of the photograph, for the record.
+        name: Of the image, for the record.
         decode_ms: Milliseconds already spent on reading it.
         prepared: The encoder's input, if it was made ahead.
     """
-    prepared = prepared or prepare(photograph, encoder, model)
+    prepared = prepared or prepare(image, encoder, model)
     start = encoded = time.perf_counter()
     geometry = prepared.geometry
     if model.one_pass is not None:
@@ -340,7 +340,7 @@ def inspect_photograph(
             "map": (end - searched) * 1e3,
             "total": decode_ms + prepared.milliseconds + (end - start) * 1e3,
         },
-        photograph=photograph,
+        image=image,
         draw_map=draw_map,
         name=name,
     )

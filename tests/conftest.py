@@ -1,4 +1,4 @@
-"""What the tests share: photographs that always exist, the shared data where it does, one encoder."""
+"""What the tests share: images that always exist, the shared data where it does, one encoder."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ def encoder() -> Encoder:
 def shared_data() -> Path:
     """Real products in MVTec layout."""
     if not (SHARED / "bottle").is_dir():
-        pytest.skip(
-            f"NO REAL PHOTOGRAPHS: {SHARED} is absent; set FEWSHOT_AD_DATA to a folder of MVTec-layout products"
-        )
+        pytest.skip(f"NO REAL IMAGES: {SHARED} is absent; set FEWSHOT_AD_DATA to a folder of MVTec-layout products")
     return SHARED
 
 
@@ -36,24 +34,24 @@ def bottle(shared_data: Path) -> Path:
     return shared_data / "bottle"
 
 
-def photograph_of_bricks() -> np.ndarray:
-    """A real photograph, (512, 512) uint8, from scikit-image's wheel."""
-    absent = "NO REAL PHOTOGRAPHS: scikit-image is not installed: pip install 'fewshot-ad[demo]'"
+def image_of_bricks() -> np.ndarray:
+    """A real image, (512, 512) uint8, from scikit-image's wheel."""
+    absent = "NO REAL IMAGES: scikit-image is not installed: pip install 'fewshot-ad[demo]'"
     return pytest.importorskip("skimage.data", reason=absent).brick()
 
 
 @pytest.fixture(scope="session")
 def brick() -> np.ndarray:
-    return photograph_of_bricks()
+    return image_of_bricks()
 
 
 def real_part(place: int, size: int = 96, defect: bool = False) -> np.ndarray:
-    """A crop of that photograph, (size, size, 3) uint8: 16 places that do not overlap up to 128 pixels.
+    """A crop of that image, (size, size, 3) uint8: 16 places that do not overlap up to 128 pixels.
 
-    The defect is a dark blot where `make_part` has its own: a quarter of the size right of the centre.
+    The defect is a dark blot where `make_part` has its own: a quarter of the size right of the center.
     """
     y, x = (128 * v for v in divmod(place, 4))
-    crop = cv2.cvtColor(photograph_of_bricks()[y : y + size, x : x + size], cv2.COLOR_GRAY2RGB)
+    crop = cv2.cvtColor(image_of_bricks()[y : y + size, x : x + size], cv2.COLOR_GRAY2RGB)
     if defect:
         cv2.circle(crop, (size // 2 + size // 4, size // 2), size // 14, (20, 20, 20), -1, cv2.LINE_AA)
     return crop
@@ -63,11 +61,11 @@ def make_part(seed: int, size: int = 128, defect: bool = False) -> np.ndarray:
     """A made-up part: a washer on a textured table, (size, size, 3) uint8."""
     rng = np.random.default_rng(seed)
     table = cv2.GaussianBlur(rng.normal(110, 25, (size, size, 3)).astype(np.float32), (0, 0), 1.5)
-    centre = tuple(int(v) for v in size / 2 + rng.uniform(-2, 2, 2))
-    cv2.circle(table, centre, size // 3, (190, 185, 180), -1, cv2.LINE_AA)
-    cv2.circle(table, centre, size // 7, (60, 60, 65), -1, cv2.LINE_AA)
+    center = tuple(int(v) for v in size / 2 + rng.uniform(-2, 2, 2))
+    cv2.circle(table, center, size // 3, (190, 185, 180), -1, cv2.LINE_AA)
+    cv2.circle(table, center, size // 7, (60, 60, 65), -1, cv2.LINE_AA)
     if defect:
-        x, y = centre
+        x, y = center
         cv2.circle(table, (x + size // 4, y), size // 14, (30, 20, 140), -1, cv2.LINE_AA)
     return np.clip(table + rng.normal(0, 2, table.shape), 0, 255).astype(np.uint8)
 

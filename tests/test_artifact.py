@@ -13,9 +13,9 @@ import pytest
 import safetensors.numpy
 
 from fewshot_ad import Inspector, load_encoder
-from fewshot_ad.artifact import read_artefact, write_artefact
+from fewshot_ad.artifact import read_artifact, write_artifact
 from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder
-from fewshot_ad.errors import ArtefactError, NotEnrolledError
+from fewshot_ad.errors import ArtifactError, NotEnrolledError
 from tests.conftest import make_part
 
 
@@ -34,7 +34,7 @@ def test_a_product_is_the_same_after_loading(saved: Path, inspector: Inspector, 
         assert after.is_anomalous == before.is_anomalous
         np.testing.assert_array_equal(after.anomaly_map, before.anomaly_map)
     assert loaded.calibration == inspector.calibration
-    assert loaded.enrolment == inspector.enrolment
+    assert loaded.enrollment == inspector.enrollment
     for ours, theirs in zip(loaded.banks, inspector.banks, strict=True):
         np.testing.assert_array_equal(ours.origin.xy, theirs.origin.xy)
 
@@ -52,14 +52,14 @@ def test_it_is_a_plain_safetensors_file_with_json_inside(saved: Path) -> None:
     assert record["format_version"] == 1
     assert record["encoder"]["name"] == DEFAULT_ENCODER
     assert record["preprocessing"]["color"] == "rgb"
-    assert record["enrolment"]["support"][0][0] == "image[0]"
+    assert record["enrollment"]["support"][0][0] == "image[0]"
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, 0.3, 0.5, 0.999])
 def test_a_cut_file_is_refused(saved: Path, keep: float) -> None:
     data = saved.read_bytes()
     saved.write_bytes(data[: int(keep if keep >= 1 or keep == 0 else keep * len(data))])
-    with pytest.raises(ArtefactError, match=r"part of one|does not match"):
+    with pytest.raises(ArtifactError, match=r"part of one|does not match"):
         Inspector.load(saved)
 
 
@@ -77,40 +77,40 @@ def test_one_changed_byte_is_refused_wherever_it_is(saved: Path) -> None:
         changed = bytearray(data)
         changed[position] ^= 0x01
         saved.write_bytes(bytes(changed))
-        with pytest.raises(ArtefactError):
-            read_artefact(saved)
+        with pytest.raises(ArtifactError):
+            read_artifact(saved)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(NotEnrolledError, match="Enroll it first"):
         Inspector.load(tmp_path / "none.fsad")
     (tmp_path / "text.fsad").write_text("hello" * 100)
-    with pytest.raises(ArtefactError, match=r"expected a whole \.fsad"):
+    with pytest.raises(ArtifactError, match=r"expected a whole \.fsad"):
         Inspector.load(tmp_path / "text.fsad")
     safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "foreign.fsad")
-    with pytest.raises(ArtefactError, match="expected a whole"):
+    with pytest.raises(ArtifactError, match="expected a whole"):
         Inspector.load(tmp_path / "foreign.fsad")
-    with pytest.raises(ArtefactError, match="cannot be read"):
+    with pytest.raises(ArtifactError, match="cannot be read"):
         Inspector.load(tmp_path)
 
 
 def test_a_newer_format_says_to_update(tmp_path: Path) -> None:
-    write_artefact(tmp_path / "new.fsad", {"a": np.zeros(1)}, {"format_version": 99})
-    with pytest.raises(ArtefactError, match="Update fewshot-ad"):
-        read_artefact(tmp_path / "new.fsad")
+    write_artifact(tmp_path / "new.fsad", {"a": np.zeros(1)}, {"format_version": 99})
+    with pytest.raises(ArtifactError, match="Update fewshot-ad"):
+        read_artifact(tmp_path / "new.fsad")
 
 
 def test_another_encoder_is_refused_with_the_difference(saved: Path, encoder: Encoder) -> None:
-    with pytest.raises(ArtefactError, match=r"stages \(4,\) there, \(3,\) here"):
+    with pytest.raises(ArtifactError, match=r"stages \(4,\) there, \(3,\) here"):
         Inspector.load(saved, encoder=load_encoder(stages=(3,)))
     other = Encoder(dataclasses.replace(encoder.spec, sha256="0" * 64), encoder._engine, "openvino", None)
-    with pytest.raises(ArtefactError, match="sha256"):
+    with pytest.raises(ArtifactError, match="sha256"):
         Inspector.load(saved, encoder=other)
 
 
 def test_another_preprocessing_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewshot_ad.artifact.SMOOTHING", 0.0)
-    with pytest.raises(ArtefactError, match="another preprocessing"):
+    with pytest.raises(ArtifactError, match="another preprocessing"):
         Inspector.load(saved)
 
 
@@ -123,7 +123,7 @@ def test_a_full_disk_leaves_the_old_product_whole(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ArtefactError, match="No space left on device"):
+    with pytest.raises(ArtifactError, match="No space left on device"):
         inspector.save(saved)
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == [saved.name]
@@ -132,12 +132,12 @@ def test_a_full_disk_leaves_the_old_product_whole(
 def test_a_folder_that_cannot_be_written(tmp_path: Path, inspector: Inspector) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(ArtefactError, match="choose a folder you may write to"):
+    with pytest.raises(ArtifactError, match="choose a folder you may write to"):
         inspector.save(blocker / "p.fsad")
     if os.geteuid() != 0:
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o555)
-        with pytest.raises(ArtefactError, match="Permission denied"):
+        with pytest.raises(ArtifactError, match="Permission denied"):
             inspector.save(locked / "p.fsad")
 
 
@@ -145,9 +145,9 @@ def test_a_process_killed_while_saving_leaves_the_old_product_whole(saved: Path)
     before = saved.read_bytes()
     script = (
         "import os, sys, numpy as np\n"
-        "from fewshot_ad import artifact as artefact\n"
+        "from fewshot_ad import artifact as artifact\n"
         "os.replace = lambda *a: os._exit(9)\n"
-        "artefact.write_artefact(sys.argv[1], {'a': np.zeros(1000)}, {})\n"
+        "artifact.write_artifact(sys.argv[1], {'a': np.zeros(1000)}, {})\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(saved)], check=False).returncode == 9
     assert saved.read_bytes() == before

@@ -51,6 +51,6 @@ def test_what_cannot_be_read_stays_in_its_place() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_few_photographs(count: int) -> None:
+def test_few_images(count: int) -> None:
     sources = [np.zeros((32, 32, 3), np.uint8)] * count
     assert len(list(verdicts(sources, "rgb", prepare, lambda reading: reading))) == count

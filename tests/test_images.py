@@ -25,10 +25,10 @@ def test_rgb_array_is_returned_as_it_is(picture: np.ndarray) -> None:
     assert read_image(picture) is picture
 
 
-def test_bgr_is_swapped_and_grey_is_repeated(picture: np.ndarray) -> None:
+def test_bgr_is_swapped_and_gray_is_repeated(picture: np.ndarray) -> None:
     np.testing.assert_array_equal(read_image(picture, color="bgr"), picture[..., ::-1])
-    grey = read_image(picture[..., 0])
-    np.testing.assert_array_equal(grey, np.repeat(picture[..., :1], 3, axis=2))
+    gray = read_image(picture[..., 0])
+    np.testing.assert_array_equal(gray, np.repeat(picture[..., :1], 3, axis=2))
 
 
 def test_png_rgba_and_palette_match_pil(tmp_path: Path, picture: np.ndarray) -> None:
@@ -41,7 +41,7 @@ def test_png_rgba_and_palette_match_pil(tmp_path: Path, picture: np.ndarray) -> 
     np.testing.assert_array_equal(read_image(palette), np.asarray(palette.convert("RGB")))
 
 
-def test_sixteen_bit_grey_is_scaled_over_the_full_range(tmp_path: Path) -> None:
+def test_sixteen_bit_gray_is_scaled_over_the_full_range(tmp_path: Path) -> None:
     ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
     cv2.imwrite(str(tmp_path / "ramp.png"), ramp)
     read = read_image(tmp_path / "ramp.png")
@@ -51,7 +51,7 @@ def test_sixteen_bit_grey_is_scaled_over_the_full_range(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(Image.open(tmp_path / "ramp.png")), read)
 
 
-def test_sixteen_bit_colour_keeps_channel_order(tmp_path: Path, picture: np.ndarray) -> None:
+def test_sixteen_bit_color_keeps_channel_order(tmp_path: Path, picture: np.ndarray) -> None:
     deep = picture.astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
     np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), picture)
@@ -93,7 +93,7 @@ def png_header_only(path: Path, width: int, height: int) -> None:
 def make_bad(kind: str, tmp_path: Path, picture: np.ndarray) -> Path:
     path = tmp_path / "bad.png"
     if kind == "text":
-        path.write_text("this is a letter, not a photograph\n" * 10)
+        path.write_text("this is a letter, not an image\n" * 10)
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "truncated jpeg":
@@ -163,7 +163,7 @@ def test_bad_arrays_say_what_is_wrong(array: np.ndarray, says: str) -> None:
 
 def test_other_types_are_refused() -> None:
     with pytest.raises(ImageError, match="got dict"):
-        read_image({"not": "a photograph"})  # type: ignore[arg-type]
+        read_image({"not": "an image"})  # type: ignore[arg-type]
 
 
 def test_folder_glob_file_and_array_stack_expand(tmp_path: Path, picture: np.ndarray) -> None:
@@ -196,10 +196,10 @@ def test_geometry_keeps_aspect_and_maps_back(height: int, width: int, size: int)
 
 
 def test_a_dot_comes_back_to_its_place() -> None:
-    photograph = np.zeros((500, 1250, 3), np.uint8)
-    cv2.circle(photograph, (1100, 90), 25, (255, 255, 255), -1)
+    image = np.zeros((500, 1250, 3), np.uint8)
+    cv2.circle(image, (1100, 90), 25, (255, 255, 255), -1)
     geometry = Geometry.fit((500, 1250), 256, 16)
-    back = geometry.crop(geometry.to_input(photograph)[..., 0].astype(np.float32))
+    back = geometry.crop(geometry.to_input(image)[..., 0].astype(np.float32))
     assert back.shape == geometry.content_hw
     back = cv2.resize(back, (1250, 500), interpolation=cv2.INTER_LINEAR)
     rows, columns = np.nonzero(back > 128)

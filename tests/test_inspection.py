@@ -12,9 +12,9 @@ from fewshot_ad.inspection import Inspection, MapScale, Region
 
 
 def inspection(heat: np.ndarray, regions: tuple[Region, ...] = ()) -> Inspection:
-    photograph = np.full((*heat.shape, 3), 128, np.uint8)
+    image = np.full((*heat.shape, 3), 128, np.uint8)
     scale = MapScale(1.0, 3.0)
-    return Inspection("p", "e", 0.5, 1.0, False, 0.5, regions, scale, {"total": 1.0}, photograph, lambda: heat)
+    return Inspection("p", "e", 0.5, 1.0, False, 0.5, regions, scale, {"total": 1.0}, image, lambda: heat)
 
 
 def test_overlay_has_a_fixed_scale() -> None:

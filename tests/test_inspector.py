@@ -25,9 +25,9 @@ def test_good_parts_pass_and_a_broken_one_is_found_where_it_is(inspector: Inspec
     assert bad.anomaly_map.dtype == np.float32
     assert all(result.regions == () for result in good if not result.is_anomalous)
     x, y, width, height = bad.regions[0].box
-    centre = (64 + 128 // 4, 64)
-    assert x <= centre[0] <= x + width
-    assert y <= centre[1] <= y + height
+    center = (64 + 128 // 4, 64)
+    assert x <= center[0] <= x + width
+    assert y <= center[1] <= y + height
     assert bad.severity == pytest.approx(bad.score / bad.threshold)
     assert set(bad.timings_ms) == {"decode", "resize", "encode", "search", "map", "total"}
     assert (bad.product, bad.encoder) == ("washer", DEFAULT_ENCODER)
@@ -43,7 +43,7 @@ def test_false_rejects_are_about_what_is_promised(encoder: Encoder) -> None:
     assert np.mean(rejected) < 1 / 6 + 0.12
 
 
-def test_the_same_photograph_in_any_form_gets_the_same_score(
+def test_the_same_image_in_any_form_gets_the_same_score(
     tmp_path: Path, inspector: Inspector, broken_part: np.ndarray
 ) -> None:
     path = tmp_path / "part.png"
@@ -58,7 +58,7 @@ def test_the_same_photograph_in_any_form_gets_the_same_score(
 def test_batch_keeps_order_and_one_bad_file_does_not_stop_it(
     part_folder: Path, inspector: Inspector, broken_part: np.ndarray
 ) -> None:
-    (part_folder / "2b.png").write_text("not a photograph")
+    (part_folder / "2b.png").write_text("not an image")
     results = list(inspector.inspect_batch(part_folder, errors="return"))
     assert [r.name if isinstance(r, Inspection) else "error" for r in results] == [
         "0.png",
@@ -74,7 +74,7 @@ def test_batch_keeps_order_and_one_bad_file_does_not_stop_it(
     assert [r.score for r in results if isinstance(r, Inspection)] == pytest.approx(single)
 
 
-def test_a_stream_gets_each_verdict_before_the_next_photograph_is_taken(
+def test_a_stream_gets_each_verdict_before_the_next_image_is_taken(
     inspector: Inspector, parts: list[np.ndarray], broken_part: np.ndarray
 ) -> None:
     """A camera may reuse its buffer, and a line waits for the verdict."""
@@ -100,10 +100,10 @@ def test_several_threads_may_share_an_inspector(
     expected = {id(p): inspector.inspect(p).score for p in (parts[0], broken_part)}
     wrong = []
 
-    def work(photograph: np.ndarray) -> None:
+    def work(image: np.ndarray) -> None:
         for _ in range(15):
-            if inspector.inspect(photograph).score != pytest.approx(expected[id(photograph)]):
-                wrong.append(photograph)
+            if inspector.inspect(image).score != pytest.approx(expected[id(image)]):
+                wrong.append(image)
 
     threads = [threading.Thread(target=work, args=(p,)) for p in (parts[0], broken_part, parts[0])]
     for thread in threads:
@@ -113,7 +113,7 @@ def test_several_threads_may_share_an_inspector(
     assert not wrong
 
 
-def test_photographs_of_another_size_are_inspected_at_the_same_scale(inspector: Inspector) -> None:
+def test_images_of_another_size_are_inspected_at_the_same_scale(inspector: Inspector) -> None:
     small, large = make_part(30), cv2.resize(make_part(30), (512, 512), interpolation=cv2.INTER_CUBIC)
     wide = np.hstack([make_part(31), make_part(31)])
     assert inspector.inspect(large).score == pytest.approx(inspector.inspect(small).score, rel=0.15)
@@ -134,10 +134,10 @@ def test_a_duplicate_changes_nothing(parts: list[np.ndarray], encoder: Encoder) 
     once = Inspector.from_support(parts, **options)
     twice = Inspector.from_support([*parts, parts[0].copy()], **options)
     assert once.threshold == twice.threshold
-    assert any("identical" in note for note in twice.enrolment.notes)
+    assert any("identical" in note for note in twice.enrollment.notes)
 
 
-def test_one_photograph_can_be_enrolled(parts: list[np.ndarray], encoder: Encoder, broken_part: np.ndarray) -> None:
+def test_one_image_can_be_enrolled(parts: list[np.ndarray], encoder: Encoder, broken_part: np.ndarray) -> None:
     single = Inspector.from_support(parts[0], encoder=encoder)
     assert single.calibration.method == "leave-one-view-out"
     assert single.inspect(broken_part).severity > single.inspect(parts[1]).severity
@@ -145,7 +145,7 @@ def test_one_photograph_can_be_enrolled(parts: list[np.ndarray], encoder: Encode
 
 @pytest.mark.parametrize("shape", [(300, 400), (200, 356), (500, 200)])
 @pytest.mark.parametrize("views", ["auto", "none", "rotate=30"])
-def test_one_photograph_of_any_shape_gets_a_threshold(shape: tuple[int, int], views: str, encoder: Encoder) -> None:
+def test_one_image_of_any_shape_gets_a_threshold(shape: tuple[int, int], views: str, encoder: Encoder) -> None:
     rng = np.random.default_rng(0)
     single = cv2.GaussianBlur(rng.integers(0, 256, (*shape, 3), dtype=np.uint8), (0, 0), 3)
     inspector = Inspector.from_support(single, encoder=encoder, views=views, image_size=128)
@@ -166,10 +166,10 @@ def test_maps_follow_a_threshold_set_by_hand(parts: list[np.ndarray], encoder: E
     assert info["threshold"] == pytest.approx(2 * info["calibration"]["threshold"])
 
 
-def test_an_odd_photograph_is_reported_by_name(part_folder: Path, encoder: Encoder) -> None:
+def test_an_odd_image_is_reported_by_name(part_folder: Path, encoder: Encoder) -> None:
     cv2.imwrite(str(part_folder / "cat.png"), np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
     enrolled = Inspector.from_support(part_folder, encoder=encoder, views="hflip", image_size=128)
-    assert any("unlike the others: cat.png" in note for note in enrolled.enrolment.notes)
+    assert any("unlike the others: cat.png" in note for note in enrolled.enrollment.notes)
     assert enrolled.product == "washer"
 
 
@@ -224,7 +224,7 @@ def test_info_is_json_and_tells_all(inspector: Inspector) -> None:
 
 
 def test_real_bottles(bottle: Path, encoder: Encoder, tmp_path: Path) -> None:
-    """The main job on real photographs: 8 bottles enrolled, the test folder inspected."""
+    """The main job on real images: 8 bottles enrolled, the test folder inspected."""
     support = sorted((bottle / "train" / "good").iterdir())[:8]
     inspector = Inspector.from_support(support, product="bottle", encoder=encoder)
     good = [r.severity for r in inspector.inspect_batch(bottle / "test" / "good") if isinstance(r, Inspection)]
@@ -246,7 +246,7 @@ def test_bf16_is_an_option(parts: list[np.ndarray], broken_part: np.ndarray) -> 
     assert inspector.inspect(broken_part).is_anomalous
 
 
-def test_a_photograph_is_added_to_a_live_product(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
+def test_a_image_is_added_to_a_live_product(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
     live = Inspector.from_support(parts[:3], encoder=encoder, views="hflip", image_size=128, budget=400)
     before = live.inspect(make_part(50)).score
     # A good part of a kind not seen before: its negative.
@@ -259,7 +259,7 @@ def test_a_photograph_is_added_to_a_live_product(parts: list[np.ndarray], encode
     assert not live.inspect(255 - make_part(61)).is_anomalous
     assert live.inspect(make_part(50)).score == pytest.approx(before, rel=0.15)
     assert live.calibration.n == 4
-    assert len(live.enrolment.support) == 4
+    assert len(live.enrollment.support) == 4
     assert len(live.banks[0]) == 400
     assert 3 in live.banks[0].origin.image
     live.save(tmp_path / "p.fsad")
@@ -295,7 +295,7 @@ def test_threads_change_no_score(parts: list[np.ndarray], broken_part: np.ndarra
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
 
 
-def test_a_threshold_set_while_a_photograph_is_added_stays(parts: list[np.ndarray], encoder: Encoder) -> None:
+def test_a_threshold_set_while_a_image_is_added_stays(parts: list[np.ndarray], encoder: Encoder) -> None:
     live = Inspector.from_support(parts[:3], encoder=encoder, views="hflip", image_size=128)
 
     def progress(stage: str, done: int, total: int) -> None:
@@ -305,7 +305,7 @@ def test_a_threshold_set_while_a_photograph_is_added_stays(parts: list[np.ndarra
     assert live.threshold == 9.0
 
 
-def test_only_new_photographs_are_noticed(parts: list[np.ndarray], encoder: Encoder) -> None:
+def test_only_new_images_are_noticed(parts: list[np.ndarray], encoder: Encoder) -> None:
     live = Inspector.from_support([*parts[:3], 255 - parts[3]], encoder=encoder, views="hflip", image_size=128)
-    assert any("image[3]" in note for note in live.enrolment.notes)
+    assert any("image[3]" in note for note in live.enrollment.notes)
     assert live.add([make_part(80)]) == ()

@@ -5,14 +5,14 @@ import pytest
 
 from fewshot_ad import Inspector
 from fewshot_ad.errors import ImageError
-from fewshot_ad.latency import MIN_INSPECTIONS, bench, own_photographs, percentiles
+from fewshot_ad.latency import MIN_INSPECTIONS, bench, own_images, percentiles
 from fewshot_ad.product import Product
 
 
 def test_bench_reports_percentiles_by_stage(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewshot_ad.latency.WINDOW_SECONDS", 0.2)
     seen: list[dict[str, float]] = []
-    report = bench(inspector, own_photographs(inspector), 0.5, seen.append)
+    report = bench(inspector, own_images(inspector), 0.5, seen.append)
     assert report["inspections"] >= MIN_INSPECTIONS
     assert 0 < report["p50"] <= report["p95"] <= report["p99"] <= report["max"]
     assert report["windows"] == seen
@@ -25,7 +25,7 @@ def test_percentiles() -> None:
     assert percentiles(list(np.arange(101))) == {"p50": 50, "p95": 95, "p99": 99, "max": 100}
 
 
-def test_a_product_without_photographs_says_so(inspector: Inspector) -> None:
-    bare = Inspector(inspector.encoder, Product(inspector.model, inspector.calibration, inspector.enrolment, ()))
-    with pytest.raises(ImageError, match="--photographs"):
-        own_photographs(bare)
+def test_a_product_without_images_says_so(inspector: Inspector) -> None:
+    bare = Inspector(inspector.encoder, Product(inspector.model, inspector.calibration, inspector.enrollment, ()))
+    with pytest.raises(ImageError, match="--images"):
+        own_images(bare)

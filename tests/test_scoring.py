@@ -87,7 +87,7 @@ def test_one_level_gives_the_map_that_enlarging_and_smoothing_give() -> None:
         np.testing.assert_allclose(two, wanted, atol=1e-5)
 
 
-def test_map_points_at_the_patch_on_a_wide_photograph() -> None:
+def test_map_points_at_the_patch_on_a_wide_image() -> None:
     geometry = Geometry.fit((500, 1250), 256, 16)
     grid = np.zeros((geometry.input_hw[0] // 8, geometry.input_hw[1] // 8), np.float32)
     grid[5, 40] = 1
@@ -110,7 +110,7 @@ def test_regions_are_boxes_in_xy_worst_first() -> None:
     assert first.severity == pytest.approx(4)
 
 
-def test_regions_are_told_in_pixels_of_the_photograph() -> None:
+def test_regions_are_told_in_pixels_of_the_image() -> None:
     heat = np.zeros((100, 200), np.float32)
     heat[10:20, 30:60] = 2
     (region,) = find_regions(heat, MapScale(0.0, 1.0), (250, 1000))
@@ -134,7 +134,7 @@ def test_there_is_always_a_where() -> None:
         {"metric": "manhattan"},
         {"image_score": "median"},
         {"top_fraction": 0},
-        {"neighbours": 1},
+        {"neighbors": 1},
         {"sigma": -1},
         {"edge_weight": 2},
     ],
@@ -145,7 +145,7 @@ def test_wrong_settings_are_refused(wrong: dict) -> None:
 
 
 @given(st.tuples(*[st.integers(16, 3000)] * 2), st.tuples(*[st.integers(64, 512)] * 2))
-def test_regions_stay_inside_the_photograph(photo_hw: tuple[int, int], map_hw: tuple[int, int]) -> None:
+def test_regions_stay_inside_the_image(photo_hw: tuple[int, int], map_hw: tuple[int, int]) -> None:
     (region,) = find_regions(np.full(map_hw, 2, np.float32), MapScale(0.0, 1.0), photo_hw)
     assert region.box == (0, 0, photo_hw[1], photo_hw[0])
     assert 0 <= region.peak[0] < photo_hw[1]

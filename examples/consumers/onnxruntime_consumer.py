@@ -1,9 +1,9 @@
 """Inspect with an exported product: onnxruntime and numpy, nothing else.
 
     fewshot-ad export bracket.fsad exported/ --target onnx-single
-    python onnxruntime_consumer.py exported/ photograph.npy
+    python onnxruntime_consumer.py exported/ image.npy
 
-The photograph is an array (H, W, 3) uint8 RGB of the size in the manifest, as your camera gives it.
+The image is an array (H, W, 3) uint8 RGB of the size in the manifest, as your camera gives it.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class Product:
         self.manifest = json.loads((folder / "manifest.json").read_text())
         self._session = onnxruntime.InferenceSession(str(folder / "product.onnx"), providers=["CPUExecutionProvider"])
 
-    def inspect(self, photograph: np.ndarray) -> tuple[float, float, bool, np.ndarray]:
+    def inspect(self, image: np.ndarray) -> tuple[float, float, bool, np.ndarray]:
         """Score, threshold, whether it is anomalous, and the map (h, w) at the working scale."""
         expected = tuple(self.manifest["input"]["shape"])
-        if photograph.shape != expected or photograph.dtype != np.uint8:
-            raise ValueError(f"expected uint8 {expected}, got {photograph.dtype} {photograph.shape}")
+        if image.shape != expected or image.dtype != np.uint8:
+            raise ValueError(f"expected uint8 {expected}, got {image.dtype} {image.shape}")
         names = ["score", "threshold", "is_anomalous", "anomaly_map"]
-        score, threshold, flag, heat = self._session.run(names, {"photograph": photograph})
+        score, threshold, flag, heat = self._session.run(names, {"photograph": image})
         return float(score[0]), float(threshold[0]), bool(flag[0]), heat
 
 
 def main() -> None:
-    folder, photograph = Path(sys.argv[1]), np.load(sys.argv[2], allow_pickle=False)
-    score, threshold, anomalous, heat = Product(folder).inspect(photograph)
+    folder, image = Path(sys.argv[1]), np.load(sys.argv[2], allow_pickle=False)
+    score, threshold, anomalous, heat = Product(folder).inspect(image)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
-    scale = np.array(photograph.shape[:2]) / heat.shape
+    scale = np.array(image.shape[:2]) / heat.shape
     y, x = ((np.array([row, column]) + 0.5) * scale).astype(int)
     print(f"{'ANOMALY' if anomalous else 'good'} score {score:.6f} threshold {threshold:.6f} peak at ({x}, {y})")
 

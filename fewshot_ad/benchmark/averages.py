@@ -23,8 +23,7 @@ HOW = (
 )
 NOTES = {
     INCOMPLETE: "averaged over fewer jobs than the methods beside it, which does not compare; never marked as best.",
-    OTHER_TEST: "tested on another number of photographs than most methods, which does not compare; never marked as "
-    "best.",
+    OTHER_TEST: "tested on another number of images than most methods, which does not compare; never marked as best.",
 }
 
 
@@ -123,7 +122,7 @@ class Row:
         cells: By name of the figure; those that no record of the method has are left out.
         done: (category, draw) pairs the method finished.
         of: Pairs that any method of the same setting, shots and dataset was asked for.
-        other_test: Whether it was tested on another number of photographs than most methods.
+        other_test: Whether it was tested on another number of images than most methods.
     """
 
     setting: str

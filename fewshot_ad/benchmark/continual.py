@@ -1,4 +1,4 @@
-"""The continual setting: categories come one after the other, and what is learnt last may push out what came first."""
+"""The continual setting: categories come one after the other, and what is learned last may push out what came first."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fewshot_ad.zoo import Method
 
 
 def run_continual(job: Job) -> list[Outcome]:
-    """Fit on each category in turn, each time with `replay` photographs of every earlier one, and test on all so far.
+    """Fit on each category in turn, each time with `replay` images of every earlier one, and test on all so far.
 
     The zoo's methods learn from what they are given and keep nothing else, so what is carried from one step to the
-    next are the replayed photographs: none is the worst case, all of them the unified model.
+    next are the replayed images: none is the worst case, all of them the unified model.
 
     Returns:
         One outcome a category: the figures after the last step, and as `forgetting` how much image AUROC it had lost
@@ -50,7 +50,7 @@ def run_continual(job: Job) -> list[Outcome]:
 
 def _with_forgetting(outcome: Outcome, forgetting: float) -> Outcome:
     if np.isnan(forgetting):
-        # A category without good or without defective test photographs has no AUROC to lose.
+        # A category without good or without defective test images has no AUROC to lose.
         return outcome
     record = dataclasses.replace(outcome.record, figures={**outcome.record.figures, "forgetting": forgetting})
     return dataclasses.replace(outcome, record=record)
@@ -59,5 +59,5 @@ def _with_forgetting(outcome: Outcome, forgetting: float) -> Outcome:
 def _fitted(job: Job, support: list[Sample], newest: Material) -> tuple[Method, float]:
     method = created(job)
     start = time.perf_counter()
-    fit(method, support, newest.labelled)
+    fit(method, support, newest.labeled)
     return method, time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""One job: fit, predict one photograph at a time, measure."""
+"""One job: fit, predict one image at a time, measure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from fewshot_ad import metrics
 from fewshot_ad.arrays import BoolArray, Float32Array
-from fewshot_ad.benchmark.material import Material, Photographs, material, sample_name, source_samples
+from fewshot_ad.benchmark.material import Images, Material, material, sample_name, source_samples
 from fewshot_ad.benchmark.overlays import Overlays
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.record import Record
@@ -27,7 +27,7 @@ from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.errors import BenchmarkError, ImageError
 from fewshot_ad.images import read_image
 from fewshot_ad.metrics import PixelMetrics, SaturatedRegion
-from fewshot_ad.zoo import Labelled, Method, create, options
+from fewshot_ad.zoo import Labeled, Method, create, options
 
 LIBRARIES = (
     *("fewshot-ad", "numpy", "opencv-python-headless", "openvino", "faiss-cpu", "torch", "torchvision", "timm"),
@@ -60,12 +60,12 @@ def run(job: Job) -> list[Outcome]:
     support = [sample for part in parts.values() for sample in part.support]
     names = [sample_name(sample, job.dataset.root) for sample in support]
     if job.source is not None:
-        learnt = source_samples(job.source)
-        support = [*learnt, *support]
+        learned = source_samples(job.source)
+        support = [*learned, *support]
         # Each below its own dataset's folder, which may lie inside the other's.
-        names = [*(sample_name(sample, job.source.root) for sample in learnt), *names]
+        names = [*(sample_name(sample, job.source.root) for sample in learned), *names]
     start = time.perf_counter()
-    fit(method, support, [sample for part in parts.values() for sample in part.labelled])
+    fit(method, support, [sample for part in parts.values() for sample in part.labeled])
     fit_s = time.perf_counter() - start
     return [measured(job, category, method, part, support, names, fit_s) for category, part in parts.items()]
 
@@ -81,13 +81,13 @@ def created(job: Job) -> Method:
     return create(job.method.baseline, seed=job.seed, **settings)
 
 
-def fit(method: Method, support: Sequence[Sample], labelled: Sequence[Sample] = ()) -> None:
+def fit(method: Method, support: Sequence[Sample], labeled: Sequence[Sample] = ()) -> None:
     """Fit a method on samples."""
     defects = []
-    for sample in labelled:
-        photograph = read_image(sample.path)
-        defects.append(Labelled(photograph, sample.mask(photograph.shape[:2]), sample.defect_type))
-    method.fit(Photographs(support), defects)
+    for sample in labeled:
+        image = read_image(sample.path)
+        defects.append(Labeled(image, sample.mask(image.shape[:2]), sample.defect_type))
+    method.fit(Images(support), defects)
 
 
 def measured(
@@ -99,7 +99,7 @@ def measured(
     names: Sequence[str],
     fit_s: float,
 ) -> Outcome:
-    """Predict a category's test photographs and put everything on record.
+    """Predict a category's test images and put everything on record.
 
     Args:
         job: What was asked for.
@@ -107,7 +107,7 @@ def measured(
         method: Fitted.
         part: Of this category.
         support: What the method was fitted on, of all categories.
-        names: Of the support photographs.
+        names: Of the support images.
         fit_s: Seconds it took.
     """
     pixels, saturated = PixelMetrics(), PixelMetrics()
@@ -120,12 +120,12 @@ def measured(
     masks = unreadable = 0
     for sample in part.test:
         try:
-            photograph = read_image(sample.path)
+            image = read_image(sample.path)
         except ImageError:
             unreadable += 1
             continue
         start = time.perf_counter()
-        said = method.predict([photograph])
+        said = method.predict([image])
         times.append((time.perf_counter() - start) * 1e3)
         labels.append(sample.label)
         scores.append(float(said.scores[0]))
@@ -133,14 +133,14 @@ def measured(
             rejected.append(bool(said.rejected[0]))
         if said.maps is None:
             continue
-        mask = sample.mask(photograph.shape[:2]) if sample.has_mask else None
+        mask = sample.mask(image.shape[:2]) if sample.has_mask else None
         if mask is not None:
             masks += 1
             heat, small = _at_side(said.maps[0], mask, job.protocol.pixel_side)
             pixels.add(heat, small)
             if has_saturations:
-                saturated.add_saturated(heat, _regions_at_side(sample, photograph.shape[:2], job.protocol.pixel_side))
-        overlays.offer(photograph, mask, said.maps[0], sample.label)
+                saturated.add_saturated(heat, _regions_at_side(sample, image.shape[:2], job.protocol.pixel_side))
+        overlays.offer(image, mask, said.maps[0], sample.label)
     if not np.isfinite(scores).all():
         raise BenchmarkError(f"expected finite scores, got {np.sum(~np.isfinite(scores))} that are not.")
     decisions = rejected if len(rejected) == len(scores) else None
@@ -182,7 +182,7 @@ def measured(
 
 
 def image_figures(labels: Sequence[int], scores: Sequence[float], rejected: Sequence[bool] | None) -> dict[str, float]:
-    """The figures of merit of whole photographs."""
+    """The figures of merit of whole images."""
     figures = {
         "image_auroc": metrics.auroc(labels, scores),
         "image_aupr": metrics.aupr(labels, scores),
@@ -204,7 +204,7 @@ def image_figures(labels: Sequence[int], scores: Sequence[float], rejected: Sequ
 def _intervals(
     labels: Sequence[int], scores: Sequence[float], rejected: Sequence[bool] | None, repeats: int, seed: int
 ) -> dict[str, metrics.Interval]:
-    """Of the figures of whole photographs; those of maps would need all maps in memory."""
+    """Of the figures of whole images; those of maps would need all maps in memory."""
     if not repeats or not 0 < sum(labels) < len(labels):
         return {}
     found = {

@@ -1,4 +1,4 @@
-"""Which photographs of a dataset a job is fitted on and tested on."""
+"""Which images of a dataset a job is fitted on and tested on."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from fewshot_ad.images import read_image
 from fewshot_ad.zoo import cards
 
 
-class Photographs(Sequence[Uint8Array]):
-    """Photographs read from disk when they are asked for, (H, W, 3) uint8 RGB each."""
+class Images(Sequence[Uint8Array]):
+    """Images read from disk when they are asked for, (H, W, 3) uint8 RGB each."""
 
     def __init__(self, samples: Sequence[Sample]) -> None:
         self._samples = samples
@@ -30,7 +30,7 @@ class Photographs(Sequence[Uint8Array]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Photographs(self._samples[index])
+            return Images(self._samples[index])
         return read_image(self._samples[index].path)
 
 
@@ -39,27 +39,27 @@ class Material:
     """What a category has for a job.
 
     Attributes:
-        support: Photographs to fit on.
-        test: Photographs to predict.
-        labelled: Defective ones for supervised methods, none of which is tested.
+        support: Images to fit on.
+        test: Images to predict.
+        labeled: Defective ones for supervised methods, none of which is tested.
         copy: How many the local copy has of the category, as `copy_{split}_{good or defective}`, whatever of them the
             job takes; the four usual ones always, others where there are any.
     """
 
     support: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    labelled: tuple[Sample, ...] = ()
+    labeled: tuple[Sample, ...] = ()
     copy: Mapping[str, int] = field(default_factory=dict)
 
 
 def material(job: Job) -> dict[str, Material]:
-    """The photographs of each of a job's categories, fixed by their names.
+    """The images of each of a job's categories, fixed by their names.
 
-    Where a plan has a supervised method, half of the defective photographs with masks are reserved, by hash: it learns
+    Where a plan has a supervised method, half of the defective images with masks are reserved, by hash: it learns
     from them, and no method of the plan is tested on them.
 
     Raises:
-        BenchmarkError: There are not enough photographs.
+        BenchmarkError: There are not enough images.
     """
     grouped: dict[str, list[Sample]] = {category: [] for category in job.categories}
     # Listed once: a large dataset takes seconds.
@@ -85,24 +85,24 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
     test = [sample for sample in samples if sample.split == "test"]
     healthy = by_hash([s for s in test if s.label == 0], name, f"{category}/test")
     defective = by_hash([s for s in test if s.label == 1], name, f"{category}/test")
-    labelled: list[Sample] = []
+    labeled: list[Sample] = []
     if job.reserve:
-        labelled = [s for s in defective if s.has_mask][::2]
-        defective = _without(defective, labelled)
+        labeled = [s for s in defective if s.has_mask][::2]
+        defective = _without(defective, labeled)
     if job.noise > 0:
         count = round(job.noise * len(support))
         drawn = by_hash(defective, name, f"{category}/noise/{job.draw}")[:count]
         if len(drawn) < count or count == 0:
             raise BenchmarkError(
-                f"{category}: expected at least one defective photograph for the support set, of which there are "
+                f"{category}: expected at least one defective image for the support set, of which there are "
                 f"{len(defective)}; {100 * job.noise:g}% of {len(support)} are {count}."
             )
         support[-count:] = drawn
         defective = _without(defective, drawn)
     limit = job.protocol.test_limit
-    if cards()[job.method.baseline].supervision != "labelled defects":
-        labelled = []
-    return Material(tuple(support), (*healthy[:limit], *defective[:limit]), tuple(labelled), _copy(samples))
+    if cards()[job.method.baseline].supervision != "labeled defects":
+        labeled = []
+    return Material(tuple(support), (*healthy[:limit], *defective[:limit]), tuple(labeled), _copy(samples))
 
 
 def _copy(samples: Sequence[Sample]) -> dict[str, int]:
@@ -116,14 +116,14 @@ def _without(samples: Sequence[Sample], taken: Sequence[Sample]) -> list[Sample]
 
 
 def source_samples(plan: DatasetPlan) -> list[Sample]:
-    """All good training photographs of a dataset's categories."""
+    """All good training images of a dataset's categories."""
     dataset = open_dataset(plan.layout, plan.root)
     wanted = set(plan.categories or dataset.categories)
     return [s for s in dataset.samples(split="train") if s.label == 0 and s.category in wanted]
 
 
 def good_names(layout: str, root: Path) -> dict[str, list[str]]:
-    """The names of all good training photographs, by category, as support lists have them."""
+    """The names of all good training images, by category, as support lists have them."""
     grouped: dict[str, list[Sample]] = {}
     for sample in open_dataset(layout, root).samples(split="train"):
         grouped.setdefault(sample.category, []).append(sample)
@@ -132,12 +132,12 @@ def good_names(layout: str, root: Path) -> dict[str, list[str]]:
 
 def _by_name(samples: Sequence[Sample], root: Path) -> dict[str, Sample]:
     good = [sample for sample in samples if sample.split == "train" and sample.label == 0]
-    # Most datasets have all good photographs of a category in one folder; lists then have bare file names.
+    # Most datasets have all good images of a category in one folder; lists then have bare file names.
     bare = {sample.path.name: sample for sample in good}
     whole = {sample_name(sample, root): sample for sample in good}
     return dict(sorted((bare if len(bare) == len(good) else whole).items()))
 
 
 def sample_name(sample: Sample, root: Path) -> str:
-    """Path of a photograph below its dataset's folder, with forward slashes."""
+    """Path of an image below its dataset's folder, with forward slashes."""
     return sample.path.relative_to(root).as_posix()

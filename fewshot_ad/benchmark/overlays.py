@@ -1,4 +1,4 @@
-"""Pictures of single results: photograph, truth and anomaly map side by side."""
+"""Pictures of single results: image, truth and anomaly map side by side."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy.typing as npt
 from fewshot_ad.arrays import Float32Array, Uint8Array
 
 SIDE = 192
-# Values kept of each map for the common colour scale, and maps that give some.
+# Values kept of each map for the common color scale, and maps that give some.
 SAMPLED, SAMPLED_MAPS = 256, 1000
 
 
 @dataclass(frozen=True, eq=False)
 class _Shown:
-    photograph: Uint8Array
+    image: Uint8Array
     mask: npt.NDArray[np.uint8] | None
     heat: Float32Array
 
@@ -36,11 +36,11 @@ class Overlays:
         self._defective: list[_Shown] = []
         self._values: list[Float32Array] = []
 
-    def offer(self, photograph: Uint8Array, mask: npt.NDArray[np.bool_] | None, heat: Float32Array, label: int) -> None:
+    def offer(self, image: Uint8Array, mask: npt.NDArray[np.bool_] | None, heat: Float32Array, label: int) -> None:
         """Look at one result.
 
         Args:
-            photograph: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB.
             mask: (H, W) bool, or None where the truth is not known by pixel.
             heat: (H, W) float32 anomaly map.
             label: 0 = good, 1 = defective.
@@ -50,13 +50,13 @@ class Overlays:
         kept, wanted = (self._defective, self._count - 1) if label else (self._good, min(1, self._count))
         if len(kept) < wanted:
             truth = None if mask is None else _small(mask.astype(np.uint8) * 255)
-            kept.append(_Shown(_small(photograph), truth, _small(heat)))
+            kept.append(_Shown(_small(image), truth, _small(heat)))
 
     def pictures(self, key: str) -> dict[str, bytes]:
         """Them as JPEG, by the path they are to have relative to the record file.
 
-        All maps of the category have one colour scale, from the median of the sampled values to their 99.5th
-        percentile, so that a good photograph looks good beside a defective one.
+        All maps of the category have one color scale, from the median of the sampled values to their 99.5th
+        percentile, so that a good image looks good beside a defective one.
 
         Args:
             key: What the names start with.
@@ -80,15 +80,15 @@ def _small(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _strip(shown: _Shown, low: float, high: float) -> Uint8Array:
-    truth = shown.photograph.copy()
+    truth = shown.image.copy()
     if shown.mask is None:
-        # Grey says that nobody knows, in contrast to an untouched photograph, which says that nothing is wrong.
+        # Gray says that nobody knows, in contrast to an untouched image, which says that nothing is wrong.
         truth = cv2.cvtColor(cv2.cvtColor(truth, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) // 2
     else:
         edges, _ = cv2.findContours((shown.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(truth, edges, -1, (255, 0, 255), 2)
     heat = np.clip((shown.heat - low) / max(high - low, 1e-12), 0, 1)
-    colours = cv2.cvtColor(cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    colors = cv2.cvtColor(cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     weight = (0.6 * heat)[..., None]
-    mixed = np.rint(shown.photograph * (1 - weight) + colours * weight).astype(np.uint8)
-    return np.ascontiguousarray(np.hstack([shown.photograph, truth, mixed]))
+    mixed = np.rint(shown.image * (1 - weight) + colors * weight).astype(np.uint8)
+    return np.ascontiguousarray(np.hstack([shown.image, truth, mixed]))

@@ -53,10 +53,10 @@ class Protocol:
     """How every method is measured; part of each job's identity.
 
     Attributes:
-        test_limit: Good and defective test photographs a category, at most so many of each, chosen by hash of their
+        test_limit: Good and defective test images a category, at most so many of each, chosen by hash of their
             names; None = all.
         pixel_side: Maps and masks are brought to this many pixels squared for the pixel figures; None = the
-            photograph's own size.
+            image's own size.
         bootstrap: Resamples for the 95% intervals; 0 = none.
         overlays: Pictures of single results kept a category.
     """
@@ -79,20 +79,20 @@ class Job:
         method: What is fitted.
         dataset: On what.
         categories: Products it is tested on: one, or all of the dataset where one model serves all.
-        setting: `few-shot` and `full-shot`: fitted on each product's own photographs. `unified`: one model on those of
-            all categories. `noisy`: `noise` of the support photographs are defective ones, taken out of the test.
-            `continual`: the categories one after the other, each fit on the newest with `replay` photographs of each
+        setting: `few-shot` and `full-shot`: fitted on each product's own images. `unified`: one model on those of
+            all categories. `noisy`: `noise` of the support images are defective ones, taken out of the test.
+            `continual`: the categories one after the other, each fit on the newest with `replay` images of each
             earlier one, see `settings.continual`. `transfer`: fitted on `source` and on `shots` of the product.
-        shots: Good photographs a category, or `full`; 0 only in `transfer`.
+        shots: Good images a category, or `full`; 0 only in `transfer`.
         draw: Number of the support draw.
         seed: Of everything random.
         protocol: How it is measured.
-        noise: Share of defective support photographs.
-        replay: Photographs kept of each earlier category.
+        noise: Share of defective support images.
+        replay: Images kept of each earlier category.
         source: Where a transferred model comes from.
-        listed: The support photographs of each category, where they are on a fixed list; of a shipped list, which is
+        listed: The support images of each category, where they are on a fixed list; of a shipped list, which is
             the start of the draw by hash, there may be fewer than the shots.
-        reserve: Whether the photographs that supervised methods learn from are left out of the test.
+        reserve: Whether the images that supervised methods learn from are left out of the test.
     """
 
     method: MethodPlan
@@ -152,7 +152,7 @@ class Plan:
         name: Title of the report.
         methods: See `MethodPlan`.
         datasets: See `DatasetPlan`.
-        shots: Numbers of good photographs, and `full`.
+        shots: Numbers of good images, and `full`.
         draws: Support draws; of `full`, where there is nothing to draw, as many seeds.
         settings: Which settings, each with its options.
         seed: Of everything random; the draw's number is added to it.
@@ -171,7 +171,7 @@ class Plan:
     def jobs(self) -> Iterator[Job]:
         """All jobs, the categories of one method and draw together; reads the datasets' folders.
 
-        A dataset is not transferred to itself, and noise that comes to no photograph of a support set, or to all, is
+        A dataset is not transferred to itself, and noise that comes to no image of a support set, or to all, is
         left out.
 
         Raises:
@@ -181,7 +181,7 @@ class Plan:
         from fewshot_ad.datasets import open_dataset
         from fewshot_ad.zoo import cards
 
-        reserve = any(cards()[method.baseline].supervision == "labelled defects" for method in self.methods)
+        reserve = any(cards()[method.baseline].supervision == "labeled defects" for method in self.methods)
         for dataset in self.datasets:
             lists = shipped_lists(dataset.layout) if dataset.support is None else read_lists(dataset.support)
             there = open_dataset(dataset.layout, dataset.root).categories
@@ -256,12 +256,12 @@ class Plan:
 
 
 def _with_noise(all_shots: tuple[Shots, ...], options: Mapping[str, Any]) -> list[Shots]:
-    """The shots of which a share of noise is at least one photograph, and not all."""
+    """The shots of which a share of noise is at least one image, and not all."""
     noise = float(options.get("noise", 0.0))
     some = [s for s in all_shots if noise == 0 or s == "full" or 0 < round(noise * s) < s]
     if not some:
         raise BenchmarkError(
-            f"settings: noisy: {100 * noise:g}% of {list(all_shots)} photographs are none, or all. Take other shots, "
+            f"settings: noisy: {100 * noise:g}% of {list(all_shots)} images are none, or all. Take other shots, "
             "or another noise."
         )
     return some

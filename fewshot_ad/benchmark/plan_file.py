@@ -51,7 +51,7 @@ def parse_plan(content: Any, folder: Path) -> Plan:
         raise BenchmarkError(f"seed: expected a whole number, got {seed!r}.")
     settings = _settings(content.get("settings", ["few-shot"]), datasets)
     if 0 in shots and any(name != "transfer" for name, _ in settings):
-        raise BenchmarkError("shots: 0 photographs of a product are for the setting `transfer` only.")
+        raise BenchmarkError("shots: 0 images of a product are for the setting `transfer` only.")
     return Plan(
         str(content.get("name", "Benchmark")),
         methods,
@@ -115,7 +115,7 @@ def _settings(entry: Any, datasets: Mapping[str, DatasetPlan]) -> tuple[tuple[Se
         noise = options.get("noise", 0)
         if name == "noisy" and not (isinstance(noise, (int, float)) and 0 < noise < 1):
             raise BenchmarkError(
-                "settings: noisy: expected `noise`, the share of defective support photographs, between 0 and 1, got "
+                "settings: noisy: expected `noise`, the share of defective support images, between 0 and 1, got "
                 f"{noise!r}."
             )
         if not _count(options.get("replay", 0)):

@@ -26,7 +26,7 @@ class Published:
     Attributes:
         method: As the source spells it; what tells variants apart in brackets.
         dataset: Name as the readers of `fewshot_ad.datasets` have it.
-        shots: Good photographs of a category it was fitted on, or `full`; 0 of a method that knows of none.
+        shots: Good images of a category it was fitted on, or `full`; 0 of a method that knows of none.
         setting: As `benchmark.record.Record.setting`; `zero-shot` of 0 shots, which no job of a plan is.
         figures: Means over the categories by name, see `benchmark.record.Record.figures`; in 0..1.
         source: Where they were seen.

@@ -15,7 +15,7 @@ from fewshot_ad.errors import BenchmarkError
 
 Shots: TypeAlias = "int | Literal['full']"
 RECORD_SCHEMA = 1
-# In `Record.counts`: photographs of a category in the local copy of its dataset.
+# In `Record.counts`: images of a category in the local copy of its dataset.
 COPY = ("copy_train_good", "copy_validation_good", "copy_test_good", "copy_test_defective")
 
 
@@ -33,7 +33,7 @@ class Record:
         layout: Name of its reader.
         category: Product.
         setting: What was fitted on what, see `plan.Job`, with what it was set to: `noisy 10%`, `continual, replay 2`.
-        shots: Good photographs it was fitted on, or `full`.
+        shots: Good images it was fitted on, or `full`.
         draw: Number of the support draw.
         seed: Of everything random.
         protocol: How it was measured, see `plan.Protocol`.
@@ -46,15 +46,15 @@ class Record:
         intervals: 95% bootstrap intervals (low, high) of `image_auroc`, `image_aupr`, `image_f1_max`,
             `false_reject_rate` and `escape_rate`; not of figures of maps, which would all have to be kept.
         fit_s: Seconds to fit.
-        ms: Median milliseconds a photograph, from a decoded array to score and map.
+        ms: Median milliseconds an image, from a decoded array to score and map.
         ms_p95: 95th percentile of that.
         model_mb: Size of what an inspection needs, in megabytes.
         memory_mb: Peak resident memory of the process that ran the job, in megabytes.
-        counts: Photographs by use: `support`, `test_good`, `test_defective`, `masks`, `unreadable`; and those of the
+        counts: Images by use: `support`, `test_good`, `test_defective`, `masks`, `unreadable`; and those of the
             category that the local copy has, see `material.Material.copy`, which old records lack.
-        support: Names of the photographs it was fitted on; of one model for many categories, those of this category.
+        support: Names of the images it was fitted on; of one model for many categories, those of this category.
         support_sha256: Hash of the names of all.
-        overlays: Pictures of single results, relative to the record file: photograph, truth and map side by side.
+        overlays: Pictures of single results, relative to the record file: image, truth and map side by side.
         versions: Versions of the libraries that took part.
         machine: Processor, cores and system.
         date: ISO time the job ended at.

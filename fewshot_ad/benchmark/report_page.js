@@ -157,7 +157,7 @@ function drawScatter() {
 }
 
 // ---- heatmap ------------------------------------------------------------------------------------------------------
-function colour(share) {
+function color(share) {
   const at = Math.max(0, Math.min(1, share)) * (CIVIDIS.length - 1), i = Math.min(Math.floor(at), CIVIDIS.length - 2);
   const rgb = [1, 3, 5].map((k) => {
     const [a, b] = [CIVIDIS[i], CIVIDIS[i + 1]].map((c) => parseInt(c.slice(k, k + 2), 16));
@@ -194,7 +194,7 @@ function drawHeat() {
     const cells = categories.map((c) => rows.find((r) => r.method === method && r.category === c)?.cells[shown.name]);
     return el("tr", {}, el("th", { scope: "row" }, method), ...[means.get(method), ...cells].map((cell) => {
       if (!cell) return el("td", { title: "no figure" }, NONE);
-      const { background, text } = colour(share(cell[0]));
+      const { background, text } = color(share(cell[0]));
       const td = el("td", { title: tip(cell, shown) }, cell[1].split(" ")[0] + cell[2]);
       td.style.background = background;
       td.style.color = text;
@@ -241,7 +241,7 @@ function drawCounts() {
   $("counts-copy").hidden = !known;
   $("counts-validation").hidden = !rows.some((c) => c.copy?.[1]);
   $("counts-tested").textContent = rows.every((c) => c.copy) ? "" : known
-    ? "Where no training photographs are shown, those that were tested." : "Those that were tested.";
+    ? "Where no training images are shown, those that were tested." : "Those that were tested.";
 }
 
 // ---- pictures -----------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ function drawPictures() {
   state.method = options($("picture-method"), all, state.method);
   const kept = here.filter((p) => p.category === state.category && (!state.method || `:${p.method}` === state.method));
   $("pictures").replaceChildren(...kept.map((p) => el("figure", {}, el("img", { src: p.source, loading: "lazy",
-    alt: `${p.category} as ${p.method} sees it: photograph, ground truth and anomaly map` }),
+    alt: `${p.category} as ${p.method} sees it: image, ground truth and anomaly map` }),
     el("figcaption", {}, `${p.method}, draw ${p.draw}`))));
   if (!kept.length) $("pictures").replaceChildren(el("p", {}, "No pictures were kept here."));
 }

@@ -1,4 +1,4 @@
-"""Which photographs a method is fitted on and tested on: fixed lists, and draws that depend on names alone."""
+"""Which images a method is fitted on and tested on: fixed lists, and draws that depend on names alone."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _parse(text: str, name: str) -> Lists:
 def by_hash(items: Iterable[Item], name: Callable[[Item], str], salt: str) -> list[Item]:
     """Items in an order that looks random and depends on nothing but their names and the salt.
 
-    A photograph more or less, or another order of the folder, leaves all others where they are.
+    An image more or less, or another order of the folder, leaves all others where they are.
     """
     return sorted(items, key=lambda item: hashlib.sha256(f"{salt}/{name(item)}".encode()).digest())
 
@@ -60,7 +60,7 @@ def chosen(names: Sequence[str], category: str, shots: int, draw: int, listed: S
     """The file names of a support set.
 
     Args:
-        names: Of all good training photographs.
+        names: Of all good training images.
         category: Product.
         shots: How many.
         draw: Number of the draw.
@@ -68,12 +68,12 @@ def chosen(names: Sequence[str], category: str, shots: int, draw: int, listed: S
             the list is short of.
 
     Raises:
-        BenchmarkError: There are not enough photographs, or one of a list is not there.
+        BenchmarkError: There are not enough images, or one of a list is not there.
     """
     first = _found(names, category, draw, (listed or ())[:shots])
     if len(names) < shots:
         raise BenchmarkError(
-            f"{category}: expected {shots} good training photographs, got {len(names)}. Take fewer shots, or complete "
+            f"{category}: expected {shots} good training images, got {len(names)}. Take fewer shots, or complete "
             "the dataset."
         )
     rest = by_hash(set(names) - set(first), str, f"{category}/{draw}")

@@ -127,7 +127,7 @@ def latex(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
 
 def shots_name(shots: Shots) -> str:
     """Shots in words."""
-    return "all good photographs" if shots == "full" else f"K = {shots}"
+    return "all good images" if shots == "full" else f"K = {shots}"
 
 
 def job_name(record: Record) -> str:

@@ -23,9 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="rich",
-    help="""Visual inspection from a few good photographs, on a CPU, offline.
+    help="""Visual inspection from a few good images, on a CPU, offline.
 
-Photograph 2 to 8 good parts, then:
+Image 2 to 8 good parts, then:
 
   fewshot-ad enroll good/ -o bracket.fsad
 
@@ -66,6 +66,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # The commands print an enrolment's notes themselves.
+    # The commands print an enrollment's notes themselves.
     logging.basicConfig(level=logging.DEBUG if os.environ.get("FEWSHOT_AD_DEBUG") else logging.CRITICAL)
     app()

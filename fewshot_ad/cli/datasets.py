@@ -32,7 +32,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the dataset, see `few
 
 @datasets_app.callback()
 def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List the datasets that can be read: categories, photographs, archive in GB, masks, licence, layout of a copy."""
+    """List the datasets that can be read: categories, images, archive in GB, masks, license, layout of a copy."""
     if context.invoked_subcommand is not None:
         return
     with reported_errors(as_json):
@@ -47,23 +47,23 @@ def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
     from rich.markup import escape
     from rich.table import Column, Table
 
-    numbers = [Column(heading, justify="right") for heading in ("categories", "photographs", "GB")]
-    licence = Column("licence\nlayout of a copy", overflow="fold")
-    shown = Table("name\ntitle", *numbers, "masks", licence, box=None, pad_edge=False)
+    numbers = [Column(heading, justify="right") for heading in ("categories", "images", "GB")]
+    license = Column("license\nlayout of a copy", overflow="fold")
+    shown = Table("name\ntitle", *numbers, "masks", license, box=None, pad_edge=False)
     for card in cards:
         number = str(len(card.categories)) if card.categories else "own"
-        photographs = "" if card.photographs is None else f"{card.photographs:,}"
+        images = "" if card.images is None else f"{card.images:,}"
         size = "" if card.size_gb is None else f"{card.size_gb:g}"
         # The first path of the layout tells it from the others; `show` prints all of it.
         layout = card.layout.splitlines()[0].partition(" (")[0]
-        names, terms = f"[bold]{card.name}[/bold]\n{escape(card.title)}", escape(f"{card.licence}\n{layout}")
-        shown.add_row(names, number, photographs, size, card.masks, terms)
+        names, terms = f"[bold]{card.name}[/bold]\n{escape(card.title)}", escape(f"{card.license}\n{layout}")
+        shown.add_row(names, number, images, size, card.masks, terms)
     Console().print(shown)
 
 
 @datasets_app.command()
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
-    """Show a dataset's card: licence, publisher, published counts, and the layout a copy must have."""
+    """Show a dataset's card: license, publisher, published counts, and the layout a copy must have."""
     with reported_errors(as_json):
         from fewshot_ad.datasets.card import registered
 
@@ -72,7 +72,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
         print_json(_as_dict(card))
         return
     say(f"{card.title} ({card.name})")
-    say(f"licence    {card.licence}")
+    say(f"license    {card.license}")
     say(f"publisher  {card.source}")
     say(f"cite       {card.citation}")
     say(f"masks      {card.masks}")
@@ -82,7 +82,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     say("layout")
     for line in card.layout.splitlines():
         say(f"  {line}")
-    say("categories (published photographs; ? = not known)" if card.counts else "categories")
+    say("categories (published images; ? = not known)" if card.counts else "categories")
     for category in card.categories:
         counts = card.counts.get(category)
         cells = counts._asdict().items() if counts else ()
@@ -118,30 +118,30 @@ def check(
 def get(
     name: NameArgument,
     root: Annotated[Path, typer.Argument(help="Folder to make.")],
-    accept_licence: Annotated[
-        bool, typer.Option("--accept-licence", help="You have read the dataset's licence and accept it.")
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="You have read the dataset's license and accept it.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch a dataset from its publisher, if you accept its licence; the network is asked by this command alone."""
+    """Fetch a dataset from its publisher, if you accept its license; the network is asked by this command alone."""
     with reported_errors(as_json):
         from fewshot_ad.datasets import download
         from fewshot_ad.datasets.card import registered
 
         card, _ = registered(name)
         if not as_json:
-            say(f"{card.title}, licence: {card.licence} (see {card.source}), {_size(card)}")
-        if card.archive is not None and not accept_licence:
+            say(f"{card.title}, license: {card.license} (see {card.source}), {_size(card)}")
+        if card.archive is not None and not accept_license:
             report_failure(
-                f"expected the licence of {card.title} to be accepted: {card.licence}. Read it at {card.source}, then "
-                "add --accept-licence.",
+                f"expected the license of {card.title} to be accepted: {card.license}. Read it at {card.source}, then "
+                "add --accept-license.",
                 as_json,
             )
             raise typer.Exit(EXIT_ERROR)
         with progress_bar(quiet=as_json) as progress:
-            folder = download(name, root, accept_licence, progress)
+            folder = download(name, root, accept_license, progress)
     if as_json:
-        print_json({"dataset": name, "root": str(folder), "licence": card.licence})
+        print_json({"dataset": name, "root": str(folder), "license": card.license})
         return
     say(f"{card.title} -> {folder}")
     say(f"check it: fewshot-ad datasets check {name} {folder}")
@@ -153,8 +153,8 @@ def _as_dict(card: DatasetCard) -> dict[str, Any]:
 
 
 def _size(card: DatasetCard) -> str:
-    photographs = "photographs: your own" if card.photographs is None else f"{card.photographs:,} photographs"
-    return photographs + (f", archive {card.size_gb} GB" if card.size_gb else "")
+    images = "images: your own" if card.images is None else f"{card.images:,} images"
+    return images + (f", archive {card.size_gb} GB" if card.size_gb else "")
 
 
 def _say_report(report: CheckReport) -> None:
@@ -164,7 +164,7 @@ def _say_report(report: CheckReport) -> None:
         ("missing", report.missing),
         ("other than published", report.differences),
         ("cannot be read", report.unreadable),
-        ("photograph and mask do not go together", report.unpaired),
+        ("image and mask do not go together", report.unpaired),
         ("note", report.notes),
     ):
         if lines:
@@ -174,4 +174,4 @@ def _say_report(report: CheckReport) -> None:
         if len(lines) > SHOWN:
             say(f"  and {len(lines) - SHOWN} more; --json lists all")
     total = sum(n for cells in report.counts.values() for n in cells.values())
-    say(f"{report.name}: {total} photographs, {'complete' if report.complete else 'NOT complete'}")
+    say(f"{report.name}: {total} images, {'complete' if report.complete else 'NOT complete'}")

@@ -96,7 +96,7 @@ def whole_number(text: str, option: str) -> int:
 
 
 def load_product(
-    artefact: Path,
+    artifact: Path,
     engine: EngineOption | None,
     weights: Path | None,
     allow_download: bool,
@@ -107,7 +107,7 @@ def load_product(
     from fewshot_ad.inspector import Inspector
 
     return Inspector.load(
-        artefact,
+        artifact,
         engine=engine.value if engine else None,  # type: ignore[arg-type]
         weights=weights,
         allow_download=allow_download,

@@ -44,7 +44,7 @@ commands = typer.Typer()
 
 @commands.command()
 def enroll(
-    good: Annotated[list[str], typer.Argument(help="Good photographs: a folder, files, or a quoted glob.")],
+    good: Annotated[list[str], typer.Argument(help="Good images: a folder, files, or a quoted glob.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The product's file, for example bracket.fsad.")],
     product: Annotated[str | None, typer.Option(help="Name of the product. Default: the output's name.")] = None,
     encoder: Annotated[
@@ -57,8 +57,8 @@ def enroll(
     views: Annotated[
         str | None,
         typer.Option(
-            help="Augmentations of the good photographs: auto, none, all, or names with optional strengths: "
-            "grey, hflip, vflip, translate, rotate=90/180/270, brightness=0.8/1.2, contrast. Default: the preset's."
+            help="Augmentations of the good images: auto, none, all, or names with optional strengths: "
+            "gray, hflip, vflip, translate, rotate=90/180/270, brightness=0.8/1.2, contrast. Default: the preset's."
         ),
     ] = None,
     image_size: Annotated[
@@ -101,7 +101,7 @@ def enroll(
     device: DeviceChoice = DeviceOption.cpu,
     as_json: JsonOption = False,
 ) -> None:
-    """Enroll a product from 2 to 8 good photographs; a few seconds, nothing is trained."""
+    """Enroll a product from 2 to 8 good images; a few seconds, nothing is trained."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         from fewshot_ad.inspector import Inspector
         from fewshot_ad.scoring import ScoringConfig
@@ -135,45 +135,45 @@ def enroll(
         )
         inspector.save(output)
     if as_json:
-        print_json({"artefact": str(output), **inspector.info()})
+        print_json({"artifact": str(output), **inspector.info()})
         return
-    for note in inspector.enrolment.notes:
+    for note in inspector.enrollment.notes:
         say(f"note: {note}")
-    for reason in inspector.enrolment.reasons:
+    for reason in inspector.enrollment.reasons:
         say(reason)
     say(inspector.calibration.explain())
-    say(f"enrolled {inspector.product} from {len(inspector.enrolment.support)} photograph(s) -> {output}")
+    say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
 
 
 @commands.command()
 def add(
-    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
-    good: Annotated[list[str], typer.Argument(help="Further good photographs: a folder, files, or a quoted glob.")],
+    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
+    good: Annotated[list[str], typer.Argument(help="Further good images: a folder, files, or a quoted glob.")],
     weights: WeightsChoice = None,
     allow_download: DownloadChoice = False,
     threads: ThreadsChoice = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take further good photographs into a product; its views, scale and other settings stay."""
+    """Take further good images into a product; its views, scale and other settings stay."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
-        inspector = load_product(artefact, None, weights, allow_download, threads)
+        inspector = load_product(artifact, None, weights, allow_download, threads)
         notes = inspector.add(good[0] if len(good) == 1 else good, progress=progress)
-        inspector.save(artefact)
+        inspector.save(artifact)
     if as_json:
-        print_json({"artefact": str(artefact), **inspector.info()})
+        print_json({"artifact": str(artifact), **inspector.info()})
         return
     for note in notes:
         say(f"note: {note}")
     say(inspector.calibration.explain())
-    say(f"{inspector.product}: {len(inspector.enrolment.support)} photographs now -> {artefact}")
+    say(f"{inspector.product}: {len(inspector.enrollment.support)} images now -> {artifact}")
 
 
 @commands.command()
 def inspect(
-    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
-    images: Annotated[list[str], typer.Argument(help="Photographs: folders, files, or quoted globs.")],
+    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    images: Annotated[list[str], typer.Argument(help="Images: folders, files, or quoted globs.")],
     heatmaps: Annotated[
-        Path | None, typer.Option(help="Write an overlay of each photograph into this folder, as PNG.")
+        Path | None, typer.Option(help="Write an overlay of each image into this folder, as PNG.")
     ] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table of the verdicts.")] = None,
     threshold: Annotated[
@@ -186,14 +186,14 @@ def inspect(
     device: DeviceChoice = DeviceOption.cpu,
     as_json: JsonOption = False,
 ) -> None:
-    """Inspect photographs: a verdict line each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
+    """Inspect images: a verdict line each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
     good = anomalous = 0
     failures: list[str] = []
     with reported_errors(as_json):
         from fewshot_ad.errors import ImageError
         from fewshot_ad.images import expand_sources
 
-        inspector = load_product(artefact, engine, weights, allow_download, threads, device)
+        inspector = load_product(artifact, engine, weights, allow_download, threads, device)
         if threshold is not None:
             inspector.threshold = threshold
         sources = []
@@ -234,13 +234,13 @@ def inspect(
 
 @commands.command()
 def info(
-    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")], as_json: JsonOption = False
+    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file.")], as_json: JsonOption = False
 ) -> None:
     """Show what a product was enrolled from, with which settings, and where its threshold comes from."""
     with reported_errors(as_json):
-        from fewshot_ad.artifact import describe, read_artefact
+        from fewshot_ad.artifact import describe, read_artifact
 
-        record = describe(*read_artefact(artefact))
+        record = describe(*read_artifact(artifact))
     if as_json:
         print_json(record)
         return

@@ -132,7 +132,7 @@ def _unwritable(path: Path, error: OSError) -> FewshotADError:
 
 
 def overlay_names(paths: list[Path]) -> list[str]:
-    """A file name an overlay: the stem, led by parent folders where two photographs share one."""
+    """A file name an overlay: the stem, led by parent folders where two images share one."""
     names = [path.stem for path in paths]
     depth = 1
     while len(set(names)) < len(set(paths)) and depth < 32:
@@ -140,7 +140,7 @@ def overlay_names(paths: list[Path]) -> list[str]:
         names = ["_".join([*path.parts[-depth:-1], path.stem]).replace("/", "") for path in paths]
         if all(depth > len(path.parts) for path in paths):
             names = [f"{i:05d}_{path.stem}" for i, path in enumerate(paths)]
-    # The suffix keeps an overlay from ever replacing a photograph that lies in the same folder.
+    # The suffix keeps an overlay from ever replacing an image that lies in the same folder.
     return [f"{name}_overlay.png" for name in names]
 
 

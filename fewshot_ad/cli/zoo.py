@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-HEADINGS = ("name", "title", "year", "family", "learns from", "task", "source", "licence", "masks", "internet")
+HEADINGS = ("name", "title", "year", "family", "learns from", "task", "source", "license", "masks", "internet")
 REQUIRED = "(required)"
 
 
@@ -47,12 +47,12 @@ def _list(cards: list[Card], as_json: bool) -> None:
     rows: list[tuple[str, ...]] = [HEADINGS]
     for card in cards:
         texts = (card.name, card.title, str(card.year), card.family, card.supervision, card.task, card.source)
-        rows.append((*texts, card.licence, *("yes" if v else "" for v in (card.needs_masks, card.needs_internet))))
+        rows.append((*texts, card.license, *("yes" if v else "" for v in (card.needs_masks, card.needs_internet))))
     # Ten columns are more than a narrow terminal holds: it wraps the lines, where a table of rich would drop text.
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     for row in rows:
         say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    say("task: classification gives a score, localisation a map as well, detection boxes; masks: needs masks to fit;")
+    say("task: classification gives a score, localization a map as well, detection boxes; masks: needs masks to fit;")
     say("internet: its published form needs weights that are not at hand offline. One of them with its paper and")
     say("hyper-parameters: fewshot-ad zoo NAME")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Archive, Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import by_stem, photographs, subfolders
+from fewshot_ad.datasets.files import by_stem, images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample
 
 _COUNTS = {"01": Counts(400, 21, 49), "02": Counts(399, 30, 200), "03": Counts(1000, 400, 41)}
@@ -17,12 +17,12 @@ _COUNTS = {"01": Counts(400, 21, 49), "02": Counts(399, 30, 200), "03": Counts(1
         name="btad",
         title="BTAD",
         categories=tuple(_COUNTS),
-        licence="CC-BY-SA-4.0",
+        license="CC-BY-SA-4.0",
         source="https://github.com/pankajmishra000/VT-ADL",
         citation="Mishra, Verk, Fornasier, Piciarelli & Foresti 2021, VT-ADL: A Vision Transformer Network for Image "
         "Anomaly Detection and Localization, ISIE",
         counts=_COUNTS,
-        photographs=2540,
+        images=2540,
         masks="pixel",
         layout="""\
 {category}/train/ok/0000.bmp (02: png)
@@ -40,11 +40,11 @@ _COUNTS = {"01": Counts(400, 21, 49), "02": Counts(399, 30, 200), "03": Counts(1
 def btad(root: Path) -> Iterator[Sample]:
     """Samples of BTAD."""
     for folder in subfolders(root):
-        for path in photographs(folder / "train" / "ok"):
+        for path in images(folder / "train" / "ok"):
             yield Sample(path, folder.name, "train", 0, GOOD)
-        for path in photographs(folder / "test" / "ok"):
+        for path in images(folder / "test" / "ok"):
             yield Sample(path, folder.name, "test", 0, GOOD)
         masks = by_stem(folder / "ground_truth" / "ko")
-        for path in photographs(folder / "test" / "ko"):
+        for path in images(folder / "test" / "ko"):
             mask = (masks[path.stem],) if path.stem in masks else ()
             yield Sample(path, folder.name, "test", 1, "ko", mask)

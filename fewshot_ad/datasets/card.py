@@ -14,7 +14,7 @@ Masks: TypeAlias = Literal["pixel", "boxes", "none"]
 
 
 class Counts(NamedTuple):
-    """Photographs of a category in the published files, split as the reader does; None where that is unknown."""
+    """Images of a category in the published files, split as the reader does; None where that is unknown."""
 
     train_good: int | None
     test_good: int | None
@@ -44,27 +44,27 @@ class DatasetCard:
         name: The name users give: lower case, words joined by `_`.
         title: As its publisher spells it.
         categories: As published; empty where every copy has its own.
-        licence: SPDX identifier where there is one, else what the publisher says in a few words.
+        license: SPDX identifier where there is one, else what the publisher says in a few words.
         source: The publisher's page.
         citation: Authors, year, title and venue.
         counts: By category, as far as they are known.
-        photographs: In all; None where that is unknown.
+        images: In all; None where that is unknown.
         size_gb: Of the publisher's archive in 10^9 bytes; None where that is unknown.
         masks: Whether its defects are marked by pixel, by boxes or not at all.
         layout: Tree of its folders.
         marks: Globs relative to the root, each of which matches something in every copy.
         mask_of: Regular expression of a mask file's path relative to the root, and what makes it the path of its
-            photograph without suffix; None of a dataset without mask files.
+            image without suffix; None of a dataset without mask files.
         archive: None where a form stands before the download.
     """
 
     name: str
     title: str
     categories: tuple[str, ...]
-    licence: str
+    license: str
     source: str
     citation: str
-    photographs: int | None
+    images: int | None
     masks: Masks
     layout: str
     marks: tuple[str, ...]
@@ -80,7 +80,7 @@ _REGISTRY: dict[str, tuple[DatasetCard, Reader]] = {}
 
 
 def dataset(card: DatasetCard) -> Callable[[Decorated], Decorated]:
-    """Register a reader: a generator of all samples under a root, which opens no photograph."""
+    """Register a reader: a generator of all samples under a root, which opens no image."""
 
     def register(reader: Decorated) -> Decorated:
         if card.name in _REGISTRY:

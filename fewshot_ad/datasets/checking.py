@@ -26,11 +26,11 @@ class CheckReport:
     Attributes:
         name: Of the dataset.
         root: Of the copy.
-        counts: Photographs that are there, by category, then by split and label, such as `train_good`.
+        counts: Images that are there, by category, then by split and label, such as `train_good`.
         differences: Counts other than the published ones.
-        missing: Photographs that are listed and not there, and categories that are not there at all.
+        missing: Images that are listed and not there, and categories that are not there at all.
         unreadable: Files that are there and cannot be read.
-        unpaired: Defective photographs without mask, masks without photograph, and masks of another size.
+        unpaired: Defective images without mask, masks without image, and masks of another size.
         notes: What is odd and no fault of the copy.
     """
 
@@ -68,7 +68,7 @@ def check(
         root: Folder of the copy.
         progress: Called as `progress("check", done, total)`.
         category: Check only this one.
-        decode: Decode every photograph and mask; otherwise only see that they are there.
+        decode: Decode every image and mask; otherwise only see that they are there.
 
     Raises:
         DatasetError: The folder is not laid out like the dataset at all, or has no such category.
@@ -129,9 +129,9 @@ def _check_sample(sample: Sample, card: DatasetCard, decode: bool, report: Check
             continue
         if mask.shape != (height, width):
             got = f"{mask.shape[1]} x {mask.shape[0]}"
-            report.unpaired.append(f"{path}: {got} pixels, but its photograph has {width} x {height}")
+            report.unpaired.append(f"{path}: {got} pixels, but its image has {width} x {height}")
         elif not mask.any():
-            report.notes.append(f"{path}: marks no pixel, though its photograph is called defective")
+            report.notes.append(f"{path}: marks no pixel, though its image is called defective")
     if sample.boxes:
         try:
             sample.mask((height, width))
@@ -149,7 +149,7 @@ def _find_lone_masks(dataset: Dataset, samples: list[Sample], category: str | No
         found = pattern.fullmatch(relative.as_posix())
         of_others = category is not None and category not in relative.parts
         if found and not of_others and not path.name.startswith(".") and found.expand(replacement) not in known:
-            report.unpaired.append(f"{path}: a mask without photograph")
+            report.unpaired.append(f"{path}: a mask without image")
 
 
 def _compare(card: DatasetCard, category: str | None, report: CheckReport) -> None:
@@ -166,9 +166,9 @@ def _compare(card: DatasetCard, category: str | None, report: CheckReport) -> No
     for name in report.counts:
         if card.categories and name not in card.categories:
             report.notes.append(f"category {name}: not among the published ones, so its counts are not compared")
-    if category is None and card.photographs is not None:
+    if category is None and card.images is not None:
         got = sum(n for name, cells in report.counts.items() if name in card.categories for n in cells.values())
-        if got != card.photographs and not report.differences and not report.missing:
-            report.differences.append(f"photographs in all: expected {card.photographs}, got {got}")
+        if got != card.images and not report.differences and not report.missing:
+            report.differences.append(f"images in all: expected {card.images}, got {got}")
     if category is None and not card.counts:
         report.missing.extend(f"category {name}" for name in card.categories if name not in report.counts)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import by_stem, photographs, read_text
+from fewshot_ad.datasets.files import by_stem, images, read_text
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
-# Of the first six classes 575 photographs a split, of the others 1150; defective ones in the training split.
+# Of the first six classes 575 images a split, of the others 1150; defective ones in the training split.
 _TRAIN_DEFECTIVE = (79, 66, 66, 82, 70, 83, 150, 150, 150, 150)
 _SPLITS: tuple[tuple[str, Split], ...] = (("Train", "train"), ("Test", "test"))
 
@@ -17,8 +17,8 @@ _SPLITS: tuple[tuple[str, Split], ...] = (("Train", "train"), ("Test", "test"))
 def _counts() -> dict[str, Counts]:
     counts = {}
     for number, train in enumerate(_TRAIN_DEFECTIVE, start=1):
-        photographs_, test = (575, 150 - train) if number <= 6 else (1150, 300 - train)
-        counts[f"Class{number}"] = Counts(photographs_ - train, photographs_ - test, test, train_defective=train)
+        images_, test = (575, 150 - train) if number <= 6 else (1150, 300 - train)
+        counts[f"Class{number}"] = Counts(images_ - train, images_ - test, test, train_defective=train)
     return counts
 
 
@@ -27,15 +27,15 @@ def _counts() -> dict[str, Counts]:
         name="dagm",
         title="DAGM 2007",
         categories=tuple(_counts()),
-        licence="none named: publicly available",
+        license="none named: publicly available",
         source="https://hci.iwr.uni-heidelberg.de/content/weakly-supervised-learning-industrial-optical-inspection",
         citation="Wieler & Hahn 2007, Weakly Supervised Learning for Industrial Optical Inspection, DAGM Symposium",
         counts=_counts(),
-        photographs=16100,
+        images=16100,
         masks="pixel",
         layout="""\
 Class1/Train/0001.PNG
-Class1/Train/Label/0001_label.PNG (of a defective photograph)
+Class1/Train/Label/0001_label.PNG (of a defective image)
 Class1/Train/Label/Labels.txt
 Class1/Test/0001.PNG
 Class1/Test/Label/0001_label.PNG""",
@@ -50,7 +50,7 @@ def dagm(root: Path) -> Iterator[Sample]:
             folder = root / category / name
             masks = by_stem(folder / "Label")
             listed = _listed(folder / "Label" / "Labels.txt")
-            for path in photographs(folder):
+            for path in images(folder):
                 mask = masks.get(f"{path.stem}_label")
                 if mask or path.stem in listed:
                     yield Sample(path, category, split, 1, "defect", (mask,) if mask else ())
@@ -59,7 +59,7 @@ def dagm(root: Path) -> Iterator[Sample]:
 
 
 def _listed(path: Path) -> frozenset[str]:
-    """Stems of the photographs that the list says are defective: its line names photograph and mask."""
+    """Stems of the images that the list says are defective: its line names image and mask."""
     if not path.is_file():
         return frozenset()
     lines = [[cell for cell in line.split() if cell.lower().endswith(".png")] for line in read_text(path).splitlines()]

@@ -33,7 +33,7 @@ _LISTS: tuple[tuple[str, Split], ...] = (("trainval.txt", "train"), ("test.txt",
         name="deep_pcb",
         title="DeepPCB",
         categories=tuple(f"group{number}" for number in _PAIRS),
-        licence="research only",
+        license="research only",
         source="https://github.com/tangsanli5201/DeepPCB",
         citation="Tang, He, Huang & Yang 2019, Online PCB Defect Detector On A New PCB Defect Dataset, "
         "arXiv 1902.06197",
@@ -41,7 +41,7 @@ _LISTS: tuple[tuple[str, Split], ...] = (("trainval.txt", "train"), ("test.txt",
             f"group{number}": Counts(train, test, test, train_defective=train)
             for number, (train, test) in _PAIRS.items()
         },
-        photographs=3000,
+        images=3000,
         masks="boxes",
         layout="""\
 PCBData/trainval.txt, test.txt (lines: group00041/00041/00041000.jpg group00041/00041_not/00041000.txt)
@@ -61,9 +61,9 @@ def deep_pcb(root: Path) -> Iterator[Sample]:
             if not line.strip():
                 continue
             where = f"{data / name}, line {number}"
-            photograph, _, annotation = line.strip().partition(" ")
-            tested = inside(data, photograph, where)
-            group = Path(photograph).parts[0]
+            image, _, annotation = line.strip().partition(" ")
+            tested = inside(data, image, where)
+            group = Path(image).parts[0]
             boxes, types = _boxes(inside(data, annotation.strip(), where))
             yield Sample(tested.with_name(f"{tested.stem}_temp.jpg"), group, split, 0, GOOD)
             yield Sample(tested.with_name(f"{tested.stem}_test.jpg"), group, split, 1, _kind(types), boxes=boxes)

@@ -28,7 +28,7 @@ _CHUNK = 1 << 20
 _TIMEOUT_S = 60
 
 
-def download(name: str, root: Path | str, accept_licence: bool = False, progress: Progress | None = None) -> Path:
+def download(name: str, root: Path | str, accept_license: bool = False, progress: Progress | None = None) -> Path:
     """Fetch a dataset from its publisher into a new folder.
 
     Everything happens in a temporary folder beside it, which takes its name once all is well.
@@ -36,14 +36,14 @@ def download(name: str, root: Path | str, accept_licence: bool = False, progress
     Args:
         name: A name in `dataset_cards()`.
         root: Folder to make; it may exist if it is empty.
-        accept_licence: That you have read the licence on its card and accept it.
+        accept_license: That you have read the license on its card and accept it.
         progress: Called as `progress("download", bytes, total bytes)`, then as `progress("unpack", files, all files)`.
 
     Returns:
         The folder to open it from: the root or one below.
 
     Raises:
-        DatasetError: The publisher has a form before the download, the licence is not accepted, the folder is in use,
+        DatasetError: The publisher has a form before the download, the license is not accepted, the folder is in use,
             or what came is not what was expected; nothing is left behind then.
     """
     card, _ = registered(name)
@@ -53,10 +53,10 @@ def download(name: str, root: Path | str, accept_licence: bool = False, progress
             f"{card.title}: expected a download open to everybody, but there is none. Get it from {card.source}, "
             f"unpack it, then run `fewshot-ad datasets check {name} FOLDER`."
         )
-    if not accept_licence:
+    if not accept_license:
         raise DatasetError(
-            f"{card.title}: expected its licence to be accepted. It is: {card.licence}, see {card.source}. Read it, "
-            "then pass accept_licence=True (in the shell: --accept-licence)."
+            f"{card.title}: expected its license to be accepted. It is: {card.license}, see {card.source}. Read it, "
+            "then pass accept_license=True (in the shell: --accept-license)."
         )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DatasetError(f"{root}: expected a new or empty folder, but something is there. Choose another.")

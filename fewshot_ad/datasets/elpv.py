@@ -20,13 +20,13 @@ KINDS = (GOOD, "possibly_defective", "likely_defective", "defective")
         name="elpv",
         title="ELPV",
         categories=("mono", "poly"),
-        licence="CC-BY-NC-SA-4.0",
+        license="CC-BY-NC-SA-4.0",
         source="https://github.com/zae-bayern/elpv-dataset",
         citation="Deitsch, Christlein, Berger, Buerhop-Lutz, Maier, Gallwitz & Riess 2019, Automatic classification of "
         "defective photovoltaic module cells in electroluminescence images, Solar Energy 185",
         # Source: labels.csv of the publisher's repository, 588 and 920 good cells.
         counts={"mono": Counts(471, 117, 486), "poly": Counts(736, 184, 630)},
-        photographs=2624,
+        images=2624,
         masks="none",
         layout="""\
 labels.csv (lines: images/cell0001.png 1.0 mono)
@@ -64,7 +64,7 @@ def _row(root: Path, line: str, where: str) -> tuple[Path, str, str]:
         kind = ""
     if not kind or category not in ("mono", "poly"):
         raise DatasetError(
-            f"{where}: expected a photograph, a probability of 0, 1/3, 2/3 or 1, and mono or poly, got {line!r}. Copy "
+            f"{where}: expected an image, a probability of 0, 1/3, 2/3 or 1, and mono or poly, got {line!r}. Copy "
             "the file again."
         )
     return inside(root, name, where), kind, category

@@ -29,14 +29,14 @@ def subfolders(folder: Path) -> list[Path]:
     return [path for path in entries(folder) if path.is_dir()]
 
 
-def photographs(folder: Path) -> list[Path]:
+def images(folder: Path) -> list[Path]:
     """The pictures in a folder, sorted by name."""
     return [path for path in entries(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
     """The pictures in a folder by their names without suffix."""
-    return {path.stem: path for path in photographs(folder)}
+    return {path.stem: path for path in images(folder)}
 
 
 def read_text(path: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import DatasetCard, dataset
-from fewshot_ad.datasets.files import by_stem, photographs, subfolders
+from fewshot_ad.datasets.files import by_stem, images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample
 from fewshot_ad.datasets.splits import held_out
 
@@ -16,16 +16,16 @@ from fewshot_ad.datasets.splits import held_out
         name="folder",
         title="A plain folder",
         categories=(),
-        licence="your own",
+        license="your own",
         source="your own",
         citation="none",
-        photographs=None,
+        images=None,
         masks="pixel",
         layout="""\
 good/any_name.png
 bad/any_name.png, or bad/{defect type}/any_name.png
 masks/any_name.png, or masks/{defect type}/any_name.png (at will; `_mask` may follow the name)
-(the last fifth of the good photographs in the order of their names are for the test; the category is the folder)""",
+(the last fifth of the good images in the order of their names are for the test; the category is the folder)""",
         marks=("good/*.*", "bad/*"),
         mask_of=(r"masks/(.+?)(?:_mask)?\.\w+", r"bad/\1"),
     )
@@ -33,7 +33,7 @@ masks/any_name.png, or masks/{defect type}/any_name.png (at will; `_mask` may fo
 def folder(root: Path) -> Iterator[Sample]:
     """Samples of a plain folder."""
     category = root.resolve().name
-    good = photographs(root / "good")
+    good = images(root / "good")
     for_test = held_out(path.name for path in good)
     for path in good:
         yield Sample(path, category, "test" if path.name in for_test else "train", 0, GOOD)
@@ -41,6 +41,6 @@ def folder(root: Path) -> Iterator[Sample]:
     kinds += [(kind, root / "masks" / kind.name, kind.name) for kind in subfolders(root / "bad")]
     for kind, mask_folder, name in kinds:
         masks = by_stem(mask_folder)
-        for path in photographs(kind):
+        for path in images(kind):
             mask = masks.get(path.stem, masks.get(f"{path.stem}_mask"))
             yield Sample(path, category, "test", 1, name, (mask,) if mask else ())

@@ -1,4 +1,4 @@
-"""KolektorSDD: electrical commutators; a mask beside every photograph, black of a good one."""
+"""KolektorSDD: electrical commutators; a mask beside every image, black of a good one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Archive, Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import photographs, subfolders
+from fewshot_ad.datasets.files import images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample, read_mask
 from fewshot_ad.datasets.splits import held_out
 from fewshot_ad.errors import DatasetError
@@ -18,17 +18,17 @@ from fewshot_ad.errors import DatasetError
         name="kolektor_sdd",
         title="KolektorSDD",
         categories=("commutator",),
-        licence="CC-BY-NC-SA-4.0",
+        license="CC-BY-NC-SA-4.0",
         source="https://www.vicos.si/resources/kolektorsdd/",
         citation="Tabernik, Šela, Skvarč & Skočaj 2020, Segmentation-based deep-learning approach for surface-defect "
         "detection, Journal of Intelligent Manufacturing 31",
         counts={"commutator": Counts(None, None, 52)},
-        photographs=399,
+        images=399,
         masks="pixel",
         layout="""\
 kos01/Part0.jpg
-kos01/Part0_label.bmp (black of a good photograph)
-(no split is published: the good photographs of the last fifth of the parts are for the test)""",
+kos01/Part0_label.bmp (black of a good image)
+(no split is published: the good images of the last fifth of the parts are for the test)""",
         marks=("kos*/Part*.jpg", "kos*/Part*_label.bmp"),
         mask_of=(r"(kos\d+/Part\d+)_label\.bmp", r"\1"),
         archive=Archive(
@@ -41,7 +41,7 @@ def kolektor_sdd(root: Path) -> Iterator[Sample]:
     parts = [folder for folder in subfolders(root) if folder.name.startswith("kos")]
     for_test = held_out(folder.name for folder in parts)
     for folder in parts:
-        for path in photographs(folder):
+        for path in images(folder):
             if path.suffix.lower() != ".jpg":
                 continue
             mask = path.with_name(f"{path.stem}_label.bmp")
@@ -52,7 +52,7 @@ def kolektor_sdd(root: Path) -> Iterator[Sample]:
 
 
 def is_defective(mask: Path) -> bool:
-    """What the mask of a photograph says of it; without one that can be read, it must not pass for good."""
+    """What the mask of an image says of it; without one that can be read, it must not pass for good."""
     try:
         state = mask.stat()
         return _marks_something(mask, state.st_mtime_ns, state.st_size)

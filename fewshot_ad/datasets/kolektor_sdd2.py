@@ -1,4 +1,4 @@
-"""KolektorSDD2: one surface, with defects in both splits; a mask beside every photograph, black of a good one."""
+"""KolektorSDD2: one surface, with defects in both splits; a mask beside every image, black of a good one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Archive, Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import photographs
+from fewshot_ad.datasets.files import images
 from fewshot_ad.datasets.kolektor_sdd import is_defective
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
@@ -18,17 +18,17 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
         name="kolektor_sdd2",
         title="KolektorSDD2",
         categories=("surface",),
-        licence="CC-BY-NC-SA-4.0",
+        license="CC-BY-NC-SA-4.0",
         source="https://www.vicos.si/resources/kolektorsdd2/",
         citation="Božič, Tabernik & Skočaj 2021, Mixed supervision for surface-defect detection: from weakly to fully "
         "supervised learning, Computers in Industry 129",
         counts={"surface": Counts(2085, 894, 110, train_defective=246)},
-        photographs=3335,
+        images=3335,
         size_gb=0.85,
         masks="pixel",
         layout="""\
 train/10000.png
-train/10000_GT.png (black of a good photograph)
+train/10000_GT.png (black of a good image)
 test/20000.png
 test/20000_GT.png""",
         marks=("train/*_GT.png", "test/*_GT.png"),
@@ -41,8 +41,8 @@ test/20000_GT.png""",
 def kolektor_sdd2(root: Path) -> Iterator[Sample]:
     """Samples of KolektorSDD2."""
     for split in _SPLITS:
-        for path in photographs(root / split):
-            # The archive holds `10301 (copy).png` and its mask twice; only bare numbers are photographs of their own.
+        for path in images(root / split):
+            # The archive holds `10301 (copy).png` and its mask twice; only bare numbers are images of their own.
             if not path.stem.isdigit():
                 continue
             mask = path.with_name(f"{path.stem}_GT.png")

@@ -1,4 +1,4 @@
-"""Magnetic tile defects: photographs and masks side by side, one folder a defect type."""
+"""Magnetic tile defects: images and masks side by side, one folder a defect type."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Archive, Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import photographs, subfolders
+from fewshot_ad.datasets.files import images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample
 from fewshot_ad.datasets.splits import held_out
 
@@ -16,19 +16,19 @@ from fewshot_ad.datasets.splits import held_out
         name="magnetic_tile",
         title="Magnetic tile defects",
         categories=("magnetic_tile",),
-        licence="none named: free to use if the paper is cited",
+        license="none named: free to use if the paper is cited",
         source="https://github.com/abin24/Magnetic-tile-defect-datasets.",
         citation="Huang, Qiu & Yuan 2020, Surface defect saliency of magnetic tile, The Visual Computer 36",
-        # Source: the publisher's repository, 952 photographs in MT_Free.
+        # Source: the publisher's repository, 952 images in MT_Free.
         counts={"magnetic_tile": Counts(762, 190, 392)},
-        photographs=1344,
+        images=1344,
         masks="pixel",
         layout="""\
 MT_Free/Imgs/exp1_num_1.jpg
 MT_Blowhole/Imgs/exp1_num_1.jpg
 MT_Blowhole/Imgs/exp1_num_1.png (mask)
 MT_Break, MT_Crack, MT_Fray, MT_Uneven: the same
-(no split is published: the last fifth of the good photographs, by the number in their names, are for the test)""",
+(no split is published: the last fifth of the good images, by the number in their names, are for the test)""",
         marks=("MT_Free/Imgs/*.jpg", "MT_*/Imgs/*.png"),
         mask_of=(r"(MT_\w+/Imgs/[^/]+)\.png", r"\1"),
         archive=Archive("https://github.com/abin24/Magnetic-tile-defect-datasets./archive/HEAD.zip"),
@@ -39,7 +39,7 @@ def magnetic_tile(root: Path) -> Iterator[Sample]:
     for folder in subfolders(root):
         if not folder.name.startswith("MT_"):
             continue
-        paths = [path for path in photographs(folder / "Imgs") if path.suffix.lower() == ".jpg"]
+        paths = [path for path in images(folder / "Imgs") if path.suffix.lower() == ".jpg"]
         if folder.name == "MT_Free":
             for_test = held_out(_number(path) for path in paths)
             for path in paths:
@@ -52,5 +52,5 @@ def magnetic_tile(root: Path) -> Iterator[Sample]:
 
 
 def _number(path: Path) -> str:
-    """The recording's running number: neighbours may be exposures of one tile and belong on the same side."""
+    """The recording's running number: neighbors may be exposures of one tile and belong on the same side."""
     return path.stem.rpartition("_num_")[2].zfill(9)

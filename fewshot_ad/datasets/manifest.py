@@ -1,4 +1,4 @@
-"""Photographs of one's own, listed in a CSV file."""
+"""Images of one's own, listed in a CSV file."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LABELS = {"good": 0, "ok": 0, "0": 0, "bad": 1, "defective": 1, "ng": 1, "1": 1}
         name="manifest",
         title="A CSV manifest",
         categories=(),
-        licence="your own",
+        license="your own",
         source="your own",
         citation="none",
-        photographs=None,
+        images=None,
         masks="pixel",
         layout="""\
 manifest.csv (a table with the columns)
-  path         of the photograph, relative to the manifest and below its folder
+  path         of the image, relative to the manifest and below its folder
   label        good, ok or 0; bad, defective, ng or 1
-  split        train, validation or test (at will; without it the last fifth of the good photographs of a category
+  split        train, validation or test (at will; without it the last fifth of the good images of a category
                in the order of their paths and all bad ones are for the test)
   category     (at will; without it the name of the folder)
   defect_type  (at will; without it `bad`)
@@ -71,12 +71,12 @@ def _sample(root: Path, row: dict[str, str], where: str) -> Sample:
     kind = row.get("defect_type") or (GOOD if label == 0 else "bad")
     if (kind == GOOD) != (label == 0):
         raise DatasetError(
-            f"{where}: expected the defect type {GOOD!r} of good photographs and another of bad ones, got {kind!r} "
+            f"{where}: expected the defect type {GOOD!r} of good images and another of bad ones, got {kind!r} "
             f"with the label {row['label']!r}. Mend the line."
         )
     names = [name.strip() for name in row.get("mask", "").split(";") if name.strip()]
     if names and label == 0:
-        raise DatasetError(f"{where}: expected no mask of a good photograph, got {row['mask']!r}. Mend the line.")
+        raise DatasetError(f"{where}: expected no mask of a good image, got {row['mask']!r}. Mend the line.")
     masks = tuple(inside(root, name, where) for name in names)
     category = row.get("category") or root.resolve().name
     return Sample(inside(root, row["path"], where), category, split, label, kind, masks)  # type: ignore[arg-type]

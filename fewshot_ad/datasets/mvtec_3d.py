@@ -1,4 +1,4 @@
-"""MVTec 3D-AD: its colour photographs; the point clouds beside them are not read."""
+"""MVTec 3D-AD: its color images; the point clouds beside them are not read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import by_stem, photographs, subfolders
+from fewshot_ad.datasets.files import by_stem, images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
 # Source: Bergmann et al. 2022, table 1.
@@ -30,12 +30,12 @@ _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
         name="mvtec_3d",
         title="MVTec 3D-AD",
         categories=tuple(_COUNTS),
-        licence="CC-BY-NC-SA-4.0",
+        license="CC-BY-NC-SA-4.0",
         source="https://www.mvtec.com/company/research/datasets/mvtec-3d-ad",
         citation="Bergmann, Jin, Sattlegger & Steger 2022, The MVTec 3D-AD Dataset for Unsupervised 3D Anomaly "
         "Detection and Localization, VISAPP",
         counts=_COUNTS,
-        photographs=4147,
+        images=4147,
         masks="pixel",
         layout="""\
 {category}/train/good/rgb/000.png
@@ -54,6 +54,6 @@ def mvtec_3d(root: Path) -> Iterator[Sample]:
         for split in _SPLITS:
             for kind in subfolders(folder / split):
                 masks = by_stem(kind / "gt") if kind.name != GOOD else {}
-                for path in photographs(kind / "rgb"):
+                for path in images(kind / "rgb"):
                     mask = (masks[path.stem],) if path.stem in masks else ()
                     yield Sample(path, folder.name, split, int(kind.name != GOOD), kind.name, mask)

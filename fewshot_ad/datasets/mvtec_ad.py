@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import by_stem, photographs, subfolders
+from fewshot_ad.datasets.files import by_stem, images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample
 
 MARKS = ("*/train/good/*.*", "*/test/*/*.*")
@@ -42,12 +42,12 @@ _COUNTS = {
         name="mvtec",
         title="MVTec AD",
         categories=tuple(_COUNTS),
-        licence="CC-BY-NC-SA-4.0",
+        license="CC-BY-NC-SA-4.0",
         source="https://www.mvtec.com/company/research/datasets/mvtec-ad",
         citation="Bergmann, Fauser, Sattlegger & Steger 2019, MVTec AD: A Comprehensive Real-World Dataset for "
         "Unsupervised Anomaly Detection, CVPR",
         counts=_COUNTS,
-        photographs=5354,
+        images=5354,
         size_gb=5.3,
         masks="pixel",
         layout=LAYOUT,
@@ -64,11 +64,11 @@ def mvtec_ad(root: Path) -> Iterator[Sample]:
 def category_samples(folder: Path) -> Iterator[Sample]:
     """Samples of one category in MVTec layout; none of a folder that is no category."""
     category = folder.name
-    for path in photographs(folder / "train" / GOOD):
+    for path in images(folder / "train" / GOOD):
         yield Sample(path, category, "train", 0, GOOD)
     for kind in subfolders(folder / "test"):
         masks = by_stem(folder / "ground_truth" / kind.name) if kind.name != GOOD else {}
-        for path in photographs(kind):
+        for path in images(kind):
             if kind.name == GOOD:
                 yield Sample(path, category, "test", 0, GOOD)
                 continue

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import by_stem, photographs, subfolders
+from fewshot_ad.datasets.files import by_stem, images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
 # Source: Heckler-Kram et al. 2025, the table of the public splits.
@@ -28,12 +28,12 @@ _FOLDERS: tuple[tuple[str, Split], ...] = (("train", "train"), ("validation", "v
         name="mvtec_ad_2",
         title="MVTec AD 2",
         categories=tuple(_COUNTS),
-        licence="CC-BY-NC-SA-4.0",
+        license="CC-BY-NC-SA-4.0",
         source="https://www.mvtec.com/company/research/datasets/mvtec-ad-2",
         citation="Heckler-Kram, Neudeck, Scheler, König & Steger 2025, The MVTec AD 2 Dataset: Advanced Scenarios for "
         "Unsupervised Anomaly Detection, arXiv 2503.21622",
         counts=_COUNTS,
-        photographs=3914,
+        images=3914,
         size_gb=32.7,
         masks="pixel",
         layout="""\
@@ -51,9 +51,9 @@ def mvtec_ad_2(root: Path) -> Iterator[Sample]:
     """Samples of the public part of MVTec AD 2."""
     for folder in subfolders(root):
         for name, split in _FOLDERS:
-            for path in photographs(folder / name / GOOD):
+            for path in images(folder / name / GOOD):
                 yield Sample(path, folder.name, split, 0, GOOD)
         masks = by_stem(folder / "test_public" / "ground_truth" / "bad")
-        for path in photographs(folder / "test_public" / "bad"):
+        for path in images(folder / "test_public" / "bad"):
             mask = masks.get(f"{path.stem}_mask")
             yield Sample(path, folder.name, "test", 1, "bad", (mask,) if mask else ())

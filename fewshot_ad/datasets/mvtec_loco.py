@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
-from fewshot_ad.datasets.files import photographs, subfolders
+from fewshot_ad.datasets.files import images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
-# As in the archive, whose splicing_connectors hold 7 photographs more than Bergmann et al. 2022, table 1, says.
+# As in the archive, whose splicing_connectors hold 7 images more than Bergmann et al. 2022, table 1, says.
 _COUNTS = {
     "breakfast_box": Counts(351, 102, 173, 62),
     "juice_bottle": Counts(335, 94, 236, 54),
@@ -25,12 +25,12 @@ _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
         name="mvtec_loco",
         title="MVTec LOCO AD",
         categories=tuple(_COUNTS),
-        licence="CC-BY-NC-SA-4.0",
+        license="CC-BY-NC-SA-4.0",
         source="https://www.mvtec.com/company/research/datasets/mvtec-loco",
         citation="Bergmann, Batzner, Fauser, Sattlegger & Steger 2022, Beyond Dents and Scratches: Logical Constraints "
         "in Unsupervised Anomaly Detection and Localization, IJCV 130",
         counts=_COUNTS,
-        photographs=3651,
+        images=3651,
         masks="pixel",
         layout="""\
 {category}/train/good/000.png
@@ -51,7 +51,7 @@ def mvtec_loco(root: Path) -> Iterator[Sample]:
         saturations = listed if listed.is_file() else None
         for split in _SPLITS:
             for kind in subfolders(folder / split):
-                for path in photographs(kind):
-                    masks = photographs(folder / "ground_truth" / kind.name / path.stem) if kind.name != GOOD else []
+                for path in images(kind):
+                    masks = images(folder / "ground_truth" / kind.name / path.stem) if kind.name != GOOD else []
                     label = int(kind.name != GOOD)
                     yield Sample(path, folder.name, split, label, kind.name, tuple(masks), saturations=saturations)

@@ -39,7 +39,7 @@ class Dataset:
         return tuple(dict.fromkeys(sample.category for sample in self.reader(self.root)))
 
     def samples(self, category: str | None = None, split: Split | None = None) -> Iterator[Sample]:
-        """The samples, one after the other; no photograph is opened.
+        """The samples, one after the other; no image is opened.
 
         Args:
             category: Only those of this category.
@@ -84,8 +84,8 @@ def open_dataset(name: str, root: Path | str) -> Dataset:
             f"{root}: expected the layout of {card.title}, but nothing matches {', '.join(missing)}; it holds {got}. "
             f"{_advice(card, root)}"
         )
-    # Whoever lists photographs of his own may do so anywhere.
-    other = recognise(root) if card.categories else None
+    # Whoever lists images of his own may do so anywhere.
+    other = recognize(root) if card.categories else None
     if other is not None and _rank(other, root) > _rank(card, root):
         raise DatasetError(
             f"{root}: expected the layout of {card.title}, but it looks like {other.title}. Open it as {other.name!r}."
@@ -93,7 +93,7 @@ def open_dataset(name: str, root: Path | str) -> Dataset:
     return Dataset(card, root, reader)
 
 
-def recognise(root: Path) -> DatasetCard | None:
+def recognize(root: Path) -> DatasetCard | None:
     """The dataset whose layout a folder has, the most particular one if several fit; None if none does."""
     fitting = [card for card in dataset_cards().values() if not _missing(card, root)]
     return max(fitting, key=lambda card: _rank(card, root), default=None)
@@ -123,7 +123,7 @@ def _rank(card: DatasetCard, root: Path) -> tuple[bool, int]:
 
 
 def _advice(card: DatasetCard, root: Path) -> str:
-    other = recognise(root)
+    other = recognize(root)
     if other is not None:
         return f"It looks like {other.title}: open it as {other.name!r}."
     for folder in (root.parent, root.parent.parent):

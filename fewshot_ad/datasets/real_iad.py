@@ -56,11 +56,11 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
         name="real_iad",
         title="Real-IAD",
         categories=tuple(f"{product}_{view}" for product in PRODUCTS for view in VIEWS),
-        licence="CC-BY-NC-SA-4.0",
+        license="CC-BY-NC-SA-4.0",
         source="https://realiad4ad.github.io/Real-IAD/",
         citation="Wang, Zhu, Gao, Gan, Zhang, Gu, Qian, Chen & Ma 2024, Real-IAD: A Real-World Multi-View Dataset for "
         "Benchmarking Versatile Industrial Anomaly Detection, CVPR",
-        photographs=151050,
+        images=151050,
         masks="pixel",
         layout="""\
 realiad_jsons/realiad_jsons/{product}.json (lists `train` and `test` of image_path, mask_path, anomaly_class)
@@ -111,7 +111,7 @@ def _product(root: Path, table: Path) -> Iterator[Sample]:
 def _sample(folder: Path, table: Path, split: Split, image: Any, mask: Any, kind: str) -> Sample:
     view = re.search(r"_(C[1-5])_", Path(str(image)).name)
     if view is None:
-        raise DatasetError(f"{table}: expected the camera (_C1_ to _C5_) in a photograph's name, got {image!r}.")
+        raise DatasetError(f"{table}: expected the camera (_C1_ to _C5_) in an image's name, got {image!r}.")
     path = inside(folder, str(image), str(table))
     masks = (inside(folder, str(mask), str(table)),) if mask and kind != GOOD else ()
     return Sample(path, f"{table.stem}_{view[1]}", split, int(kind != GOOD), kind, masks)

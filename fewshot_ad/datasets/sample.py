@@ -1,4 +1,4 @@
-"""One photograph of a dataset, with what is known of it."""
+"""One image of a dataset, with what is known of it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class Sample:
-    """A photograph and its label.
+    """An image and its label.
 
     Attributes:
-        path: Of the photograph.
+        path: Of the image.
         category: Product it shows.
         split: `train`, `validation` or `test`.
         label: 0 = good, 1 = defective.
         defect_type: `good`, or the kind of defect as the dataset names it.
-        mask_paths: Files of its defect masks; several where the dataset has one a defect. Empty of a good photograph
+        mask_paths: Files of its defect masks; several where the dataset has one a defect. Empty of a good image
             and of a dataset without masks.
         boxes: (x, y, width, height) of its defects in pixels, of a dataset that has boxes instead of masks.
         saturations: File that says how much of a defect is enough, by the value of its mask, of a dataset that has one.
@@ -48,27 +48,27 @@ class Sample:
 
     @property
     def has_mask(self) -> bool:
-        """Whether the defective pixels are known: of a good photograph, always."""
+        """Whether the defective pixels are known: of a good image, always."""
         return self.label == 0 or bool(self.mask_paths or self.boxes)
 
     def mask(self, hw: tuple[int, int]) -> BoolArray:
         """The defective pixels: the union of all masks or boxes.
 
         Args:
-            hw: Height and width of the photograph in pixels.
+            hw: Height and width of the image in pixels.
 
         Returns:
-            (H, W) bool; nothing is marked of a good photograph.
+            (H, W) bool; nothing is marked of a good image.
 
         Raises:
-            DatasetError: The photograph is defective and has neither mask nor box, or one of them is damaged or does
-                not fit the photograph.
+            DatasetError: The image is defective and has neither mask nor box, or one of them is damaged or does
+                not fit the image.
         """
         marked = np.zeros(hw, np.bool_)
         if not self.has_mask:
             raise DatasetError(
                 f"{self.path}: expected a mask of its defect ({self.defect_type}), but there is none. Leave this "
-                "photograph out of figures by pixel, or get its mask from the publisher."
+                "image out of figures by pixel, or get its mask from the publisher."
             )
         for path in self.mask_paths:
             marked |= _fitting(path, read_mask(path), hw)
@@ -77,20 +77,20 @@ class Sample:
             if not marked[rows, columns].size:
                 raise DatasetError(
                     f"{self.path}: expected boxes inside {hw[1]} x {hw[0]} pixels, got x {x}, y {y}, width {width}, "
-                    f"height {height}. Copy photograph and annotation from the same release of the dataset."
+                    f"height {height}. Copy image and annotation from the same release of the dataset."
                 )
             marked[rows, columns] = True
         return marked
 
     def saturated_regions(self, hw: tuple[int, int]) -> list[SaturatedRegion]:
-        """The defects and how much of each is enough; none of a good photograph.
+        """The defects and how much of each is enough; none of a good image.
 
         Args:
-            hw: Height and width of the photograph in pixels.
+            hw: Height and width of the image in pixels.
 
         Raises:
             DatasetError: The dataset does not say how much is enough, or of no defect of this mask's value; or a mask
-                is damaged or does not fit the photograph.
+                is damaged or does not fit the image.
         """
         if self.saturations is None:
             raise DatasetError(f"{self.path}: its dataset does not say how much of a defect is enough.")
@@ -110,7 +110,7 @@ class Sample:
 def _fitting(path: Path, pixels: _Pixels, hw: tuple[int, int]) -> _Pixels:
     if pixels.shape != hw:
         raise DatasetError(
-            f"{path}: expected the size of its photograph, {hw[1]} x {hw[0]} pixels, got {pixels.shape[1]} x "
+            f"{path}: expected the size of its image, {hw[1]} x {hw[0]} pixels, got {pixels.shape[1]} x "
             f"{pixels.shape[0]}. Copy both from the same release of the dataset."
         )
     return pixels

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 def held_out(groups: Iterable[str]) -> frozenset[str]:
     """The last fifth of the groups in sorted order: what is good there is tested, what is good elsewhere is trained on.
 
-    All photographs of one part make one group, so that no part is on both sides. No randomness: names alone decide.
+    All images of one part make one group, so that no part is on both sides. No randomness: names alone decide.
 
     Args:
         groups: Names, in any order, repeated or not.

@@ -12,7 +12,7 @@ from fewshot_ad.errors import DatasetError
 
 SPLIT_FILE = "split_csv/1cls.csv"
 _SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
-# Source: Zou et al. 2022, split of one class: nine tenths of the good photographs to train on.
+# Source: Zou et al. 2022, split of one class: nine tenths of the good images to train on.
 _COUNTS = {
     "candle": Counts(900, 100, 100),
     "capsules": Counts(542, 60, 100),
@@ -34,12 +34,12 @@ _COUNTS = {
         name="visa",
         title="VisA",
         categories=tuple(_COUNTS),
-        licence="CC-BY-4.0",
+        license="CC-BY-4.0",
         source="https://github.com/amazon-science/spot-diff",
         citation="Zou, Jeong, Pemula, Zhang & Dabeer 2022, SPot-the-Difference Self-supervised Pre-training for "
         "Anomaly Detection and Segmentation, ECCV",
         counts=_COUNTS,
-        photographs=10821,
+        images=10821,
         masks="pixel",
         layout="""\
 split_csv/1cls.csv (columns object, split, label, image, mask)

@@ -101,16 +101,16 @@ class Encoder:
         """What runs the network."""
         return self._engine
 
-    def encode(self, photograph: Uint8Array) -> tuple[Float32Array, ...]:
+    def encode(self, image: Uint8Array) -> tuple[Float32Array, ...]:
         """Patch embeddings of one input.
 
         Args:
-            photograph: (H, W, 3) uint8 RGB, H and W multiples of `spec.multiple`.
+            image: (H, W, 3) uint8 RGB, H and W multiples of `spec.multiple`.
 
         Returns:
             One array (h, w, d) float32 a level: a single level with `concat`, one a stage with `separate`.
         """
-        maps = self._engine.run(np.ascontiguousarray(photograph))
+        maps = self._engine.run(np.ascontiguousarray(image))
         if self._engine.makes_levels:
             return tuple(maps)
         stages = [

@@ -1,4 +1,4 @@
-"""The same encoder on OpenVINO, ONNX Runtime or torch, behind one call: photograph in, stage features out."""
+"""The same encoder on OpenVINO, ONNX Runtime or torch, behind one call: image in, stage features out."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Engine(Protocol):
 
     makes_levels: bool
 
-    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+    def run(self, image: Uint8Array) -> list[Float32Array]:
         """Stage features of one input.
 
         Args:
-            photograph: (H, W, 3) uint8 RGB, C-contiguous, H and W multiples of the encoder's stride.
+            image: (H, W, 3) uint8 RGB, C-contiguous, H and W multiples of the encoder's stride.
 
         Returns:
             One array (h, w, C) float32 a stage or level, owned by the caller.
@@ -114,9 +114,9 @@ class OpenVINOEngine:
             outputs = _make_levels(outputs, self._levels)
         return self._ov.Model(outputs, model.get_parameters())
 
-    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+    def run(self, image: Uint8Array) -> list[Float32Array]:
         """See `Engine.run`."""
-        return [output[0] for output in self._requests.infer(photograph[None])]
+        return [output[0] for output in self._requests.infer(image[None])]
 
 
 def has_bf16() -> bool:
@@ -251,9 +251,9 @@ class OnnxRuntimeEngine:
         self._input = self._session.get_inputs()[0].name
         self._outputs = list(outputs)
 
-    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+    def run(self, image: Uint8Array) -> list[Float32Array]:
         """See `Engine.run`."""
-        return [stage[0] for stage in self._session.run(self._outputs, {self._input: photograph[None]})]
+        return [stage[0] for stage in self._session.run(self._outputs, {self._input: image[None]})]
 
 
 class TorchEngine:
@@ -281,11 +281,11 @@ class TorchEngine:
         self._pyramid = pyramid.to(self._device)
         self._bf16 = precision == "bf16"
 
-    def run(self, photograph: Uint8Array) -> list[Float32Array]:
+    def run(self, image: Uint8Array) -> list[Float32Array]:
         """See `Engine.run`."""
         torch = self._torch
         # TF32 would make a GPU's float32 scores differ from everybody else's.
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with exact, torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._bf16):
-            stages = self._pyramid(torch.from_numpy(np.ascontiguousarray(photograph)[None]).to(self._device))
+            stages = self._pyramid(torch.from_numpy(np.ascontiguousarray(image)[None]).to(self._device))
             return [stage[0].float().cpu().numpy() for stage in stages]

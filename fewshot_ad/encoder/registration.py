@@ -27,7 +27,7 @@ Mode: TypeAlias = Literal[
     "rotation+translation+scale",
     "affine",
 ]
-# Parameters of the localisation net by mode: angle, two log scales, two shifts, a shear; affine has its own six.
+# Parameters of the localization net by mode: angle, two log scales, two shifts, a shear; affine has its own six.
 PARTS: dict[str, tuple[str, ...]] = {
     "rotation": ("rotation",),
     "scale": ("scale",),
@@ -121,7 +121,7 @@ def warp(features: torch.Tensor, transform: torch.Tensor) -> torch.Tensor:
 
 
 class SpatialTransformer(nn.Module):
-    """Localisation net -> affine transform -> warped features. The identity at initialisation.
+    """Localization net -> affine transform -> warped features. The identity at initialization.
 
     Args:
         channels: Channels of the features.
@@ -136,7 +136,7 @@ class SpatialTransformer(nn.Module):
         if mode not in PARTS:
             raise WeightsError(f"expected a registration mode among {', '.join(PARTS)}, got {mode!r}.")
         self.mode = mode
-        self.localisation = nn.Sequential(
+        self.localization = nn.Sequential(
             nn.Conv2d(channels, WIDTH, 3, padding=1), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.ReLU()
         )
         self.regression = nn.Sequential(
@@ -148,8 +148,8 @@ class SpatialTransformer(nn.Module):
 
     def transform(self, features: torch.Tensor) -> torch.Tensor:
         """The (N, 2, 3) float32 transforms that suit (N, C, H, W) features."""
-        # Averaged first: what is estimated is coarse, and the convolutions then cost the same for any photograph.
-        pooled = self.localisation(adaptive_pool(features.float(), POOLED * 2))
+        # Averaged first: what is estimated is coarse, and the convolutions then cost the same for any image.
+        pooled = self.localization(adaptive_pool(features.float(), POOLED * 2))
         values = self.regression(F.avg_pool2d(pooled, 2).flatten(1)).float()
         found, start = {}, 0
         for part in PARTS[self.mode]:

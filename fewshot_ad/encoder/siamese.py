@@ -91,7 +91,7 @@ class Architecture:
         embed: What E reads: the `last` registered stage, as published, or the stages at strides 8 and 16 `fused` on
             the finer grid, locally averaged, each divided by its length to the power `norm_power`.
         layers: 1x1 convolutions of E; 3 as published, 1 for a linear map.
-        residual: E(x) = x + convolutions(x), the identity at initialisation, instead of the convolutions alone.
+        residual: E(x) = x + convolutions(x), the identity at initialization, instead of the convolutions alone.
         norm_power: See `EncoderSpec.norm_power`; used by `fused`.
     """
 
@@ -134,18 +134,18 @@ class SiameseEncoder(nn.Module):
             nn.init.zeros_(self.E[-1].weight)
             nn.init.zeros_(self.E[-1].bias)
 
-    def registered(self, photographs: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """F: the stage features in the registered pose, and the transforms from there to the photograph.
+    def registered(self, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """F: the stage features in the registered pose, and the transforms from there to the image.
 
         Args:
-            photographs: (N, 3, H, W) float RGB in 0..1.
+            images: (N, 3, H, W) float RGB in 0..1.
 
         Returns:
             Features (N, C, h, w) and transforms (N, 2, 3), one of each a stage; the transforms are cumulative.
         """
         if self.registration is None:
-            return self.pyramid.raw(photographs), []
-        x = photographs * (255 * self.pyramid.scale) + self.pyramid.shift
+            return self.pyramid.raw(images), []
+        x = images * (255 * self.pyramid.scale) + self.pyramid.shift
         features: list[torch.Tensor] = []
         transforms: list[torch.Tensor] = []
         for modules, transformer in zip(split_stages(self.pyramid), self.registration, strict=True):
@@ -212,16 +212,16 @@ class SiameseEncoder(nn.Module):
             weight.copy_((mixed - identity)[:, :, None, None])
             self.E[0].bias.zero_()  # a constant is in no distance
 
-    def upright(self, photographs: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Stage features and embedding, moved back into the photograph's coordinates.
+    def upright(self, images: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Stage features and embedding, moved back into the image's coordinates.
 
         Args:
-            photographs: (N, 3, H, W) float RGB in 0..1.
+            images: (N, 3, H, W) float RGB in 0..1.
 
         Returns:
             Stage features (N, C, h, w), before local averaging, and the embedding (N, d, h, w).
         """
-        features, transforms = self.registered(photographs)
+        features, transforms = self.registered(images)
         embedding = self.embedding(features, transforms)
         if not transforms:
             return features, embedding
@@ -229,21 +229,21 @@ class SiameseEncoder(nn.Module):
         return moved, self.brought_back(embedding, transforms)
 
     def brought_back(self, embedding: torch.Tensor, transforms: Sequence[torch.Tensor]) -> torch.Tensor:
-        """An embedding (N, d, h, w) from its registered pose into the photograph's coordinates."""
+        """An embedding (N, d, h, w) from its registered pose into the image's coordinates."""
         if not transforms:
             return embedding
         return warp(embedding, invert(transforms[-1] if self.architecture.embed == "last" else transforms[1]))
 
-    def forward(self, photographs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What an encoder gives: the stages, locally averaged, and last the embedding.
 
         Args:
-            photographs: (N, H, W, 3) uint8 RGB, H and W multiples of 16.
+            images: (N, H, W, 3) uint8 RGB, H and W multiples of 16.
 
         Returns:
             One tensor (N, h, w, C) float32 a stage, and the embedding likewise.
         """
-        stages, embedding = self.upright(photographs.permute(0, 3, 1, 2).float() / 255)
+        stages, embedding = self.upright(images.permute(0, 3, 1, 2).float() / 255)
         maps = [*(local_average(f) for f in stages), embedding]
         return tuple(m.permute(0, 2, 3, 1).contiguous() for m in maps)
 
@@ -252,7 +252,7 @@ class SiameseEncoder(nn.Module):
         return self.simsiam_of(self.embedding(*self.registered(torch.cat([first, second]))))
 
     def simsiam_of(self, z: torch.Tensor) -> torch.Tensor:
-        """The same from the embeddings (2N, d, h, w): the first photographs', then their partners'.
+        """The same from the embeddings (2N, d, h, w): the first images', then their partners'.
 
         Source: Chen & He 2021, eq. 1 to 4, taken at every location as in Huang et al. 2022, eq. 2.
         """
@@ -268,7 +268,7 @@ def negative_cosine(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tens
 
 
 def spread(embedding: torch.Tensor) -> float:
-    """Standard deviation of the normalised embedding per channel, against 1/sqrt(d).
+    """Standard deviation of the normalized embedding per channel, against 1/sqrt(d).
 
     About 1 for embeddings that spread evenly; 0 when all are the same: collapse (Chen & He 2021, section 4.1).
     """
@@ -292,9 +292,9 @@ class Outputs(nn.Module):
         self.wanted = [numbers.index(s) for s in stages]
         self.eval()
 
-    def forward(self, photographs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """See `SiameseEncoder.forward`."""
-        maps = self.encoder(photographs)
+        maps = self.encoder(images)
         return tuple(maps[i] for i in self.wanted)
 
 

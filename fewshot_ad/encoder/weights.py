@@ -11,6 +11,9 @@ from typing import Any
 
 from fewshot_ad.errors import WeightsError
 
+# What fields of a card were called before version 0.2; encoders trained then can still be read.
+FORMER_FIELDS = {"licence": "license", "initialisation": "initialization"}
+
 
 @dataclass(frozen=True)
 class WeightsCard:
@@ -19,7 +22,7 @@ class WeightsCard:
     Attributes:
         name: The name users give to `encoder=`.
         file: ONNX file beside the card: `photograph` (N, H, W, 3) uint8 RGB in, one `stage<i>` (N, h, w, C) float32
-            out a stage, locally averaged 3x3. Colour scaling is inside the graph. The embedding of a trained encoder
+            out a stage, locally averaged 3x3. Color scaling is inside the graph. The embedding of a trained encoder
             counts as the stage after the last.
         sha256: Hash of that file.
         backbone: timm model name.
@@ -27,11 +30,11 @@ class WeightsCard:
         strides: Their strides in pixels.
         channels: Their channels.
         default_stages: The stages that are used unless the user says otherwise.
-        mean: Channel means of the colour scaling (of 0..1 values), inside the graph; for the record.
+        mean: Channel means of the color scaling (of 0..1 values), inside the graph; for the record.
         std: Channel standard deviations, likewise.
         source: Where the weights come from.
         source_sha256: Hash of the source tensors (`Pyramid.sha256` over `stages`).
-        licence: SPDX identifier.
+        license: SPDX identifier.
         training_data: What they were trained on.
         recipe: How they were trained.
         date: ISO date of the export.
@@ -40,8 +43,8 @@ class WeightsCard:
         tensors_sha256: Hash of that file.
         architecture: Fields of `siamese.Architecture`, for a trained encoder.
         embedding: Number of the stage that is the embedding.
-        initialisation: What training started from, with its licence.
-        data: Names, counts and licences of the training data.
+        initialization: What training started from, with its license.
+        data: Names, counts and licenses of the training data.
         measured: Figures on the shared board (mean of its six products, K = 4, 256 pixels, flips): `image_auroc`,
             `pixel_auroc`, `au_pro`, 0..1; and `encoder_ms`, the encoder alone at 256 pixels on two cores.
     """
@@ -58,7 +61,7 @@ class WeightsCard:
     std: tuple[float, ...]
     source: str
     source_sha256: str
-    licence: str
+    license: str
     training_data: str
     recipe: str
     date: str
@@ -66,7 +69,7 @@ class WeightsCard:
     tensors_sha256: str | None = None
     architecture: dict[str, Any] | None = None
     embedding: int | None = None
-    initialisation: str | None = None
+    initialization: str | None = None
     data: tuple[dict[str, Any], ...] = ()
     measured: dict[str, float] | None = None
 
@@ -75,7 +78,7 @@ class WeightsCard:
         """Read a card; unknown or missing fields are refused."""
         try:
             fields = json.loads(path.read_text())
-            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+            fields = {FORMER_FIELDS.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
             return cls(**fields)
         except (OSError, ValueError, TypeError) as error:
             raise WeightsError(f"{path}: expected a weights card ({error}). Reinstall fewshot-ad.") from error

@@ -1,1 +1,1 @@
-"""From good photographs to a product: views, scale, patch embeddings, memory banks, threshold."""
+"""From good images to a product: views, scale, patch embeddings, memory banks, threshold."""

@@ -22,16 +22,16 @@ REPLACEMENT_DIMS = 64
 
 
 @dataclass(frozen=True)
-class Enrolment:
-    """The record of how a product was enrolled; all of it is stored in the artefact.
+class Enrollment:
+    """The record of how a product was enrolled; all of it is stored in the artifact.
 
     Attributes:
         product: Name of the product.
         image_size: Working scale in pixels, see `images.Geometry`.
-        views: Views of each support photograph besides itself.
+        views: Views of each support image besides itself.
         budget: Bank vectors a level, at most.
         seed: Of everything random.
-        support: Name and pixel hash of each support photograph.
+        support: Name and pixel hash of each support image.
         notes: What was noticed about the support set.
         reasons: Why `auto` chose the views and the size it did.
         created: ISO date and time, UTC.
@@ -52,7 +52,7 @@ class Enrolment:
 
 @dataclass(frozen=True)
 class Enrolled:
-    """Memory banks and what was learnt about their scores.
+    """Memory banks and what was learned about their scores.
 
     Attributes:
         banks: One a level.
@@ -78,31 +78,31 @@ def extend(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Enrolled:
-    """Take further good photographs into a product without its first ones.
+    """Take further good images into a product without its first ones.
 
-    The bank is thinned together with the new patches, as if it were the pool of the first photographs, which it covers.
-    Each new photograph is scored against the bank before it and joins the held-out scores; those of the first ones
-    stay, which is on the safe side for good parts: with more photographs they could only have become smaller.
+    The bank is thinned together with the new patches, as if it were the pool of the first images, which it covers.
+    Each new image is scored against the bank before it and joins the held-out scores; those of the first ones
+    stay, which is on the safe side for good parts: with more images they could only have become smaller.
 
     Args:
         enrolled: The product as it is.
-        embedded: The new photographs.
+        embedded: The new images.
         scoring: How distances become a score and a map.
         image_size: Working scale.
         budget: Bank vectors a level.
         seed: Of the coreset's projection.
-        known: Number of photographs it has been enrolled from.
+        known: Number of images it has been enrolled from.
         threads: Number of CPU threads of the banks' search.
         progress: Called as `progress(stage, done, total)`.
 
     Raises:
-        SupportSetError: The product was enrolled from a single photograph, whose views are no measure for further ones.
+        SupportSetError: The product was enrolled from a single image, whose views are no measure for further ones.
     """
     calibration = enrolled.calibration
     if calibration.method != "leave-one-image-out" or len(calibration.map_peaks) != len(calibration.scores):
         raise SupportSetError(
-            "expected a product enrolled from at least two photographs by this version, got one whose held-out scores "
-            "say nothing about a further photograph. Enroll again from all photographs together."
+            "expected a product enrolled from at least two images by this version, got one whose held-out scores "
+            "say nothing about a further image. Enroll again from all images together."
         )
     folds = [measure(s.levels, enrolled.banks, enrolled.level_scale, s.geometry, scoring) for s in embedded.stand_ins]
     peaks = _peaks(folds, embedded.stand_ins, scoring, image_size)
@@ -137,7 +137,7 @@ def build(
     progress: Progress | None = None,
     picked: Sequence[IndexArray] | None = None,
 ) -> Enrolled:
-    """Thin the pools to memory banks and calibrate them on held-out photographs.
+    """Thin the pools to memory banks and calibrate them on held-out images.
 
     Args:
         embedded: The embedded support set.
@@ -168,7 +168,7 @@ def build(
     peaks = _peaks(folds, embedded.stand_ins, scoring, image_size)
     median = float(np.median(np.concatenate([grid.ravel() for m in folds for grid in m.grids])))
     method: Method = "leave-one-image-out" if embedded.n > 1 else "leave-one-view-out"
-    # Views of one photograph are no further photographs.
+    # Views of one image are no further images.
     n = len(folds) if embedded.n > 1 else 1
     calibration = calibrate([m.score for m in folds], peaks, median, method, n)
     return Enrolled(banks, level_scale, calibration, tuple(picked))
@@ -182,12 +182,12 @@ def hold_out(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[Measurement]:
-    """Score every support photograph against the others' memory bank, all its own views taken out.
+    """Score every support image against the others' memory bank, all its own views taken out.
 
-    A coreset of the others need not be computed anew for each: of the full coreset, the held-out photograph's own
+    A coreset of the others need not be computed anew for each: of the full coreset, the held-out image's own
     vectors are replaced by the nearest patches of the others, which cover what it covered as well as the others can.
 
-    With a single photograph, views that show all of it are held out in turn instead.
+    With a single image, views that show all of it are held out in turn instead.
 
     Args:
         embedded: The embedded support set.
@@ -205,8 +205,8 @@ def hold_out(
     """
     if len(embedded.stand_ins) < 2:
         raise SupportSetError(
-            "expected at least two pictures to calibrate on, got one photograph without views. Give a second good "
-            "photograph, or leave views='auto'."
+            "expected at least two pictures to calibrate on, got one image without views. Give a second good "
+            "image, or leave views='auto'."
         )
     several = embedded.n > 1
     groups = [pool.origin.image if several else pool.origin.view for pool in embedded.pools]
@@ -229,13 +229,13 @@ def hold_out(
 
 
 def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) -> tuple[str, ...]:
-    """Notes on support photographs that look unlike the others, by name.
+    """Notes on support images that look unlike the others, by name.
 
     A held-out score more than half above the median of the others stands out: good parts of one support set are
     typically within a quarter of each other.
 
     Args:
-        scores: Held-out scores, one a photograph.
+        scores: Held-out scores, one an image.
         names: The names of those from `first` on.
         first: From where on they are looked at; the ones before are known already.
     """

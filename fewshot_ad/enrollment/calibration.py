@@ -19,13 +19,13 @@ class Calibration:
     """Where the threshold comes from and what it promises.
 
     Attributes:
-        method: `leave-one-image-out`: each support photograph is scored against the others, all its own views taken
-            out. `leave-one-view-out`: only one photograph was there and its views stand in for further ones, which
+        method: `leave-one-image-out`: each support image is scored against the others, all its own views taken
+            out. `leave-one-view-out`: only one image was there and its views stand in for further ones, which
             says little about how good parts differ.
-        n: Number of good photographs behind it.
+        n: Number of good images behind it.
         threshold: Image scores above it are anomalous.
         false_reject_rate: The share of good parts that will be rejected if they come from where the support set came
-            from, as far as n photographs can promise: 1 / (n + 1).
+            from, as far as n images can promise: 1 / (n + 1).
         status: `provisional`: enough to start a line, too little to promise a rate.
         scores: The held-out scores, in the order of the support set.
         map_scale: Fixed scale of the maps.
@@ -44,9 +44,9 @@ class Calibration:
     def explain(self) -> str:
         """One paragraph for the engineer."""
         how = (
-            f"each of {self.n} support photographs was scored against the others"
+            f"each of {self.n} support images was scored against the others"
             if self.method == "leave-one-image-out"
-            else "only one photograph was given, so its views were scored against each other"
+            else "only one image was given, so its views were scored against each other"
         )
         return (
             f"threshold {self.threshold:.4g} ({self.status}): {how}; scores {min(self.scores):.4g} to "
@@ -65,14 +65,14 @@ class Calibration:
 def calibrate(
     scores: Sequence[float], map_peaks: Sequence[float], median_good: float, method: Method, n: int
 ) -> Calibration:
-    """Set the thresholds from held-out scores of good photographs.
+    """Set the thresholds from held-out scores of good images.
 
     Args:
         scores: Held-out image scores, positive.
         map_peaks: The highest value of each held-out map.
         median_good: Median held-out patch distance.
         method: How they were held out.
-        n: Number of good photographs behind them.
+        n: Number of good images behind them.
     """
     alpha = 1 / (n + 1)
     peak = prediction_limit(map_peaks, alpha)
@@ -83,7 +83,7 @@ def calibrate(
         false_reject_rate=alpha,
         status="provisional",
         scores=tuple(float(s) for s in scores),
-        # A flat map (identical photographs) must not make a scale of zero width.
+        # A flat map (identical images) must not make a scale of zero width.
         map_scale=MapScale(float(median_good), max(peak, median_good * 1.05 + 1e-6)),
         map_peaks=tuple(float(p) for p in map_peaks),
     )
@@ -103,7 +103,7 @@ def prediction_limit(scores: Sequence[float], alpha: float) -> float:
     Source: Hahn & Meeker 1991, Statistical Intervals, section 4.7.
     """
     values = np.maximum(np.asarray(scores, np.float64), 1e-12)
-    # Not the largest score itself: a decision is "above", and the same photograph must not tip over by rounding.
+    # Not the largest score itself: a decision is "above", and the same image must not tip over by rounding.
     floor = float(values.max()) * (1 + 1e-6)
     if len(values) < 2:
         return floor

@@ -16,7 +16,7 @@ def scratch(image: Uint8Array, rng: np.random.Generator, length: float, width: f
         rng: Decides place, direction and bend.
         length: As a share of the picture's scale, the square root of its area.
         width: Likewise; never below one pixel.
-        contrast: 0..1, how much of the way to the opposite of the surroundings' colour it goes.
+        contrast: 0..1, how much of the way to the opposite of the surroundings' color it goes.
     """
     height, across = image.shape[:2]
     scale = (height * across) ** 0.5
@@ -24,7 +24,7 @@ def scratch(image: Uint8Array, rng: np.random.Generator, length: float, width: f
     along = np.array([np.cos(angle), np.sin(angle)])
     steps = np.linspace(-0.5, 0.5, 12)[:, None] * length * scale
     bend = np.cos(np.linspace(-np.pi / 2, np.pi / 2, 12))[:, None] * rng.uniform(-0.15, 0.15) * length * scale
-    points = _centre(image, rng) + steps * along + bend * np.array([-along[1], along[0]])
+    points = _center(image, rng) + steps * along + bend * np.array([-along[1], along[0]])
     mask = np.zeros(image.shape[:2], np.float32)
     cv2.polylines(mask, [np.rint(points).astype(np.int32)], False, 1.0, max(1, round(width * scale)), cv2.LINE_AA)
     return _paint(image, mask, contrast)
@@ -35,8 +35,8 @@ def blot(image: Uint8Array, rng: np.random.Generator, radius: float, contrast: f
     scale = (image.shape[0] * image.shape[1]) ** 0.5
     mask = np.zeros(image.shape[:2], np.float32)
     axes = tuple(max(1, round(float(v))) for v in rng.uniform(0.5, 1.0, 2) * radius * scale)
-    centre = tuple(int(v) for v in _centre(image, rng))
-    cv2.ellipse(mask, centre, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
+    center = tuple(int(v) for v in _center(image, rng))
+    cv2.ellipse(mask, center, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1)
     return _paint(image, mask, contrast)
 
 
@@ -53,7 +53,7 @@ def displaced_patch(image: Uint8Array, rng: np.random.Generator, size: float) ->
     height, across = image.shape[:2]
     scale = (height * across) ** 0.5
     h, w = (int(np.clip(round(float(v)), 2, min(height, across) // 2)) for v in rng.uniform(0.7, 1.4, 2) * size * scale)
-    x, y = _centre(image, rng)
+    x, y = _center(image, rng)
     top, left = int(np.clip(y - h / 2, 0, height - h)), int(np.clip(x - w / 2, 0, across - w))
     from_top, from_left = int(rng.integers(0, height - h + 1)), int(rng.integers(0, across - w + 1))
     changed = image.copy()
@@ -62,13 +62,13 @@ def displaced_patch(image: Uint8Array, rng: np.random.Generator, size: float) ->
 
 
 def missing_piece(image: Uint8Array, rng: np.random.Generator, radius: float) -> Uint8Array:
-    """A ragged pentagon of one flat colour where texture should be; `radius` is a share of the picture's scale."""
+    """A ragged pentagon of one flat color where texture should be; `radius` is a share of the picture's scale."""
     scale = (image.shape[0] * image.shape[1]) ** 0.5
     angles = np.arange(5) * 2 * np.pi / 5
     corners = rng.uniform(0.6, 1.0, (5, 1)) * radius * scale * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     broken = image.copy()
-    colour = tuple(float(v) for v in image.mean(axis=(0, 1)))
-    cv2.fillPoly(broken, [np.rint(_centre(image, rng) + corners).astype(np.int32)], colour, cv2.LINE_AA)
+    color = tuple(float(v) for v in image.mean(axis=(0, 1)))
+    cv2.fillPoly(broken, [np.rint(_center(image, rng) + corners).astype(np.int32)], color, cv2.LINE_AA)
     return broken
 
 
@@ -84,13 +84,13 @@ def random_defect(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
     return blot(image, rng, size, contrast)
 
 
-def _centre(image: Uint8Array, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    # Parts sit in the middle of their photographs; what is drawn on the border would often miss them.
+def _center(image: Uint8Array, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    # Parts sit in the middle of their images; what is drawn on the border would often miss them.
     return np.array([rng.uniform(0.2, 0.8) * image.shape[1], rng.uniform(0.2, 0.8) * image.shape[0]])
 
 
 def _paint(image: Uint8Array, mask: Float32Array, contrast: float) -> Uint8Array:
-    """Blend the opposite of the surroundings' mean colour into the picture where the mask (H, W) 0..1 says."""
+    """Blend the opposite of the surroundings' mean color into the picture where the mask (H, W) 0..1 says."""
     scale = (image.shape[0] * image.shape[1]) ** 0.5
     sigma = max(0.3, scale / 400)
     x, y, width, height = cv2.boundingRect((mask > 0).astype(np.uint8))

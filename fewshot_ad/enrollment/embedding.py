@@ -16,16 +16,16 @@ from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Geometry, inside_patches
 from fewshot_ad.scoring import ScoringConfig
 from fewshot_ad.search.memory_bank import Origin
-from fewshot_ad.search.nearest import normalise
+from fewshot_ad.search.nearest import normalize
 
-# Patches held at once. Beyond, each photograph gives a random share of its views' patches (and of its own only if
+# Patches held at once. Beyond, each image gives a random share of its views' patches (and of its own only if
 # those alone are too many), which bounds the time of the coreset, and the pool to 80 MB at 152 dimensions.
 POOL_LIMIT = 131_072
-# Patches of the photographs that are held out in turn. Of a larger support set an even choice is held out, which bounds
+# Patches of the images that are held out in turn. Of a larger support set an even choice is held out, which bounds
 # the memory to 160 MB at 152 dimensions.
 STAND_IN_LIMIT = 262_144
 MIN_STAND_INS = 8
-# Photographs travel with the product at the working scale, as PNG, for proofs that need no other photograph.
+# Images travel with the product at the working scale, as PNG, for proofs that need no other image.
 REFERENCE_BYTES = 1_500_000
 
 
@@ -34,7 +34,7 @@ class Pool:
     """Patch embeddings of all views of a support set, a level.
 
     Attributes:
-        vectors: (n, d) float32, `normalise`d and rounded to what the artefact stores.
+        vectors: (n, d) float32, `normalize`d and rounded to what the artifact stores.
         origin: Where each comes from.
     """
 
@@ -48,9 +48,9 @@ class StandIn:
 
     Attributes:
         levels: Its embeddings, (h, w, d) float32 a level.
-        geometry: Of its photograph.
-        image: Index of its photograph.
-        view: Index of the view; 0 is the photograph itself.
+        geometry: Of its image.
+        image: Index of its image.
+        view: Index of the view; 0 is the image itself.
     """
 
     levels: tuple[Float32Array, ...]
@@ -65,9 +65,9 @@ class Embedded:
 
     Attributes:
         pools: One pool a level.
-        stand_ins: What is held out in turn: the photographs, or an even choice of many; of a single one, its views.
-        n: Number of photographs.
-        references: The first photographs, as many as `REFERENCE_BYTES` hold.
+        stand_ins: What is held out in turn: the images, or an even choice of many; of a single one, its views.
+        n: Number of images.
+        references: The first images, as many as `REFERENCE_BYTES` hold.
     """
 
     pools: tuple[Pool, ...]
@@ -78,11 +78,11 @@ class Embedded:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A support photograph as the encoder saw it.
+    """A support image as the encoder saw it.
 
     Attributes:
-        png: (n,) uint8: the photograph at the working scale, as a PNG file.
-        photo_hw: Height and width of the photograph itself in pixels.
+        png: (n,) uint8: the image at the working scale, as a PNG file.
+        photo_hw: Height and width of the image itself in pixels.
     """
 
     png: Uint8Array
@@ -90,15 +90,15 @@ class Reference:
 
     @classmethod
     def make(cls, content: Uint8Array, photo_hw: tuple[int, int]) -> Reference:
-        """From the scaled photograph (h, w, 3) uint8 RGB."""
+        """From the scaled image (h, w, 3) uint8 RGB."""
         return cls(cv2.imencode(".png", cv2.cvtColor(content, cv2.COLOR_RGB2BGR))[1].ravel(), photo_hw)
 
     @property
     def content(self) -> Uint8Array:
-        """The photograph at the working scale, (h, w, 3) uint8 RGB."""
+        """The image at the working scale, (h, w, 3) uint8 RGB."""
         content = cv2.imdecode(self.png, cv2.IMREAD_COLOR_RGB)
         if content is None:
-            raise ImageError("a support photograph inside the product cannot be decoded. Enroll again.")
+            raise ImageError("a support image inside the product cannot be decoded. Enroll again.")
         return content
 
 
@@ -116,13 +116,13 @@ def kept_references(references: Sequence[Reference]) -> tuple[Reference, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A support photograph or a view of it, at the working scale.
+    """A support image or a view of it, at the working scale.
 
     Attributes:
         content: (h, w, 3) uint8 RGB.
-        shown: (h, w) uint8, 255 where it shows the photograph and not a mirrored border.
-        back: (2, 3) affine matrix from its (x, y) to the scaled photograph's.
-        whole: Whether it is the photograph, or a view that shows all of it.
+        shown: (h, w) uint8, 255 where it shows the image and not a mirrored border.
+        back: (2, 3) affine matrix from its (x, y) to the scaled image's.
+        whole: Whether it is the image, or a view that shows all of it.
     """
 
     content: Uint8Array
@@ -132,7 +132,7 @@ class Picture:
 
 
 def pictures_of(content: Uint8Array, views: Sequence[View]) -> Iterator[Picture]:
-    """A scaled photograph (h, w, 3) uint8 itself, then its views."""
+    """A scaled image (h, w, 3) uint8 itself, then its views."""
     everything = np.full(content.shape[:2], 255, np.uint8)
     yield Picture(content, everything, np.eye(2, 3), True)
     for view in views:
@@ -149,17 +149,17 @@ def embed_support(
     progress: Progress | None = None,
     alone: bool = True,
 ) -> Embedded:
-    """Encode every view of every support photograph.
+    """Encode every view of every support image.
 
     Args:
         images: The support set.
-        views: Views besides the photographs themselves.
+        views: Views besides the images themselves.
         image_size: Working scale.
         encoder: The encoder.
         scoring: Gives the metric.
         seed: Of the thinning of very large sets.
         progress: Called as `progress("views", done, total)`.
-        alone: Whether there are no further photographs; the views of a single one then stand in for them.
+        alone: Whether there are no further images; the views of a single one then stand in for them.
     """
     share = max(1, POOL_LIMIT // len(images))
     collected: list[list[Pool]] = [[] for _ in encoder.spec.dims]
@@ -181,14 +181,14 @@ def embed_support(
             if not held_out:
                 count = min(len(images), max(MIN_STAND_INS, STAND_IN_LIMIT // patches))
                 held_out = {round(at) for at in np.linspace(0, len(images) - 1, count)}
-            # Of a single photograph, views that show all of it stand in for further photographs.
+            # Of a single image, views that show all of it stand in for further images.
             if (v == 0 and i in held_out) or (alone and len(images) == 1 and picture.whole):
                 stand_ins.append(StandIn(levels, geometry, i, v))
             for pools, level in zip(own, levels, strict=True):
-                # The photograph's own edge patches count as the inspection will see them; a view's must be whole.
+                # The image's own edge patches count as the inspection will see them; a view's must be whole.
                 keep = inside_patches(mask, level.shape[:2], partly=picture.whole).ravel()
-                vectors = normalise(level.reshape(-1, level.shape[2])[keep], scoring.metric)
-                xy = _patch_centres(level.shape[:2], geometry, picture.back)[keep]
+                vectors = normalize(level.reshape(-1, level.shape[2])[keep], scoring.metric)
+                xy = _patch_centers(level.shape[:2], geometry, picture.back)[keep]
                 number = np.full(len(vectors), 0, np.int32)
                 pools.append(Pool(vectors, Origin(number + i, number + v, xy)))
             if progress is not None:
@@ -196,7 +196,7 @@ def embed_support(
         for pools, target in zip(own, collected, strict=True):
             joined = join_pools(pools)
             if len(joined.vectors) > share:
-                # A stable sort by "is a view" after shuffling puts the photograph's own patches first.
+                # A stable sort by "is a view" after shuffling puts the image's own patches first.
                 shuffled = np.random.default_rng([seed, i]).permutation(len(joined.vectors))
                 kept = shuffled[np.argsort(joined.origin.view[shuffled] > 0, kind="stable")][:share]
                 joined = Pool(joined.vectors[kept], joined.origin[kept])
@@ -209,7 +209,7 @@ def join_pools(pools: list[Pool]) -> Pool:
     return Pool(np.concatenate([p.vectors for p in pools]), Origin.join([p.origin for p in pools]))
 
 
-def _patch_centres(
+def _patch_centers(
     grid_hw: tuple[int, ...], geometry: Geometry, back: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int32]:
     height, width = grid_hw[:2]

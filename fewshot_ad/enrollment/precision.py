@@ -15,12 +15,12 @@ from fewshot_ad.images import Geometry
 from fewshot_ad.scoring import ScoringConfig, measure
 
 # Largest difference of a score, as a share of the threshold. Scores of good parts differ by more than this from one
-# photograph to the next.
+# image to the next.
 TOLERANCE = 0.05
 # A precision that gains less than this is not worth scores of its own.
 MIN_SPEEDUP = 1.15
 REPEATS = 15
-MAX_PHOTOGRAPHS = 8
+MAX_IMAGES = 8
 
 
 def speedup(reference: Encoder, candidate: Encoder, image_size: int) -> float:
@@ -46,7 +46,7 @@ def severities(
     enrolled: Enrolled,
     scoring: ScoringConfig,
 ) -> list[float]:
-    """Score over threshold of support photographs and their views: held out each, then as the line would see them.
+    """Score over threshold of support images and their views: held out each, then as the line would see them.
 
     Args:
         images: The support set.
@@ -57,7 +57,7 @@ def severities(
         scoring: How distances become a score.
     """
     scores = list(enrolled.calibration.scores)
-    for image in images[:MAX_PHOTOGRAPHS]:
+    for image in images[:MAX_IMAGES]:
         pixels = image.pixels
         geometry = Geometry.fit(pixels.shape[:2], image_size, encoder.spec.multiple)  # type: ignore[arg-type]
         for picture in pictures_of(geometry.scale(pixels), views):
@@ -100,7 +100,7 @@ def faster_precision(
     got = severities(images, views, image_size, candidate, made[1], scoring)
     worst = float(np.abs(np.subtract(got, wanted)).max())
     flips = sum((a > 1) != (b > 1) for a, b in zip(got, wanted, strict=True))
-    told = f"scores of {len(got)} support photographs and views differ by at most {worst:.1%} of the threshold"
+    told = f"scores of {len(got)} support images and views differ by at most {worst:.1%} of the threshold"
     if flips or worst > TOLERANCE:
         return None, f"precision: f32; with {name} {told} ({TOLERANCE:.0%} allowed), {flips} decisions flip."
     return made, f"precision: {name}; {gain:.1f} times as fast as f32, and {told}."

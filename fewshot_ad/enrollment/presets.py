@@ -20,7 +20,7 @@ class Preset:
     """Settings of `Inspector.from_support`; what the caller gives goes before them.
 
     Attributes:
-        views: Augmentations of the support photographs.
+        views: Augmentations of the support images.
         image_size: Working scale in pixels, or `"auto"`.
         budget: Bank vectors a level.
         precision: Of the network.

@@ -17,25 +17,25 @@ from fewshot_ad.enrollment.support import SupportImage, View, ViewsSpec, parse_v
 from fewshot_ad.images import Geometry, inside_patches
 from fewshot_ad.metrics import auroc
 from fewshot_ad.scoring import ScoringConfig, patch_weights, top_mean
-from fewshot_ad.search.nearest import NearestSearch, normalise, to_distance
+from fewshot_ad.search.nearest import NearestSearch, normalize, to_distance
 
 BASE_SIZE = 256
 LARGER_SIZES = (384, 512)
 FLIPS = parse_views("hflip,vflip,rotate=180")
 ROTATIONS = parse_views("rotate=45/90/135/225/270/315")
 
-# How much is looked at. More photographs or defects say little more and cost enrolment time.
-MAX_PHOTOGRAPHS = 5
+# How much is looked at. More images or defects say little more and cost enrollment time.
+MAX_IMAGES = 5
 MAX_HELD_OUT = 4
-# Poses are compared on so many photographs; this share of turned parts is enough for rotated views. Not all turns are
+# Poses are compared on so many images; this share of turned parts is enough for rotated views. Not all turns are
 # believed, so few already mean many.
 MAX_POSES = 8
 TURNED_SHARE = 0.25
 DEFECTS = 32
 PROBE_BANK = 4096
 
-# A change must earn its cost: rotations make enrolment longer, a larger scale every inspection. With so few good
-# photographs either figure alone is often lucky; both together seldom are.
+# A change must earn its cost: rotations make enrollment longer, a larger scale every inspection. With so few good
+# images either figure alone is often lucky; both together seldom are.
 MIN_GAIN_AUROC = 0.02
 MIN_GAIN_MARGIN = 0.2
 # No spread of good scores below this is believed.
@@ -44,7 +44,7 @@ MIN_SPREAD = 0.02
 
 @dataclass(frozen=True)
 class Separability:
-    """How well drawn defects stand out from held-out good photographs.
+    """How well drawn defects stand out from held-out good images.
 
     Attributes:
         auroc: AUROC of their scores, 0..1.
@@ -67,7 +67,7 @@ class Choice:
     """What was chosen, and why.
 
     Attributes:
-        views: Views besides the photographs themselves.
+        views: Views besides the images themselves.
         image_size: Working scale in pixels.
         reasons: One sentence a choice that was made automatically.
     """
@@ -88,10 +88,10 @@ def choose(
 ) -> Choice:
     """Fill in what the caller left to `auto`.
 
-    There are no defective photographs to compare settings on, so small defects are drawn on support photographs, each
-    held out from the others in turn; the measure is how well their scores separate from those of the photographs as
+    There are no defective images to compare settings on, so small defects are drawn on support images, each
+    held out from the others in turn; the measure is how well their scores separate from those of the images as
     they are. Rotated views need no such proof if the parts lie at different angles (`pose.turned_parts`). No other
-    photograph plays a part.
+    image plays a part.
 
     Args:
         images: The support set.
@@ -106,14 +106,14 @@ def choose(
     reasons: list[str] = []
     if len(images) < 2:
         if views == "auto":
-            reasons.append("views: flips, the default; there is no second photograph to compare them on.")
+            reasons.append("views: flips, the default; there is no second image to compare them on.")
         if image_size == "auto":
-            reasons.append(f"image size: {size}, the default; there is no second photograph to compare sizes on.")
+            reasons.append(f"image size: {size}, the default; there is no second image to compare sizes on.")
         given = FLIPS if views == "auto" else parse_views(views)
         if not any(view.shows_all for view in given):
-            # Nothing else could stand in for a second photograph when the threshold is set.
+            # Nothing else could stand in for a second image when the threshold is set.
             given = (*given, *(view for view in FLIPS if view not in given))
-            reasons.append("views: flips added; one photograph has nothing else to set the threshold from.")
+            reasons.append("views: flips added; one image has nothing else to set the threshold from.")
         return Choice(given, size, tuple(reasons))
     if views != "auto" and image_size != "auto":
         return Choice(parse_views(views), size, ())
@@ -134,13 +134,13 @@ def choose(
             [_at_most(image.pixels, BASE_SIZE * 2) for image in images[:MAX_POSES]], encoder
         )
     if turned and turned >= TURNED_SHARE * compared:
-        # A pose that none of so few photographs shows is the rule then, and held-out ones cannot tell.
+        # A pose that none of so few images shows is the rule then, and held-out ones cannot tell.
         chosen = (*FLIPS, *ROTATIONS)
         tick()
         tick()
         reasons.append(
             f"views: flips and rotations; the part is turned by more than {TURNED} degrees against the first "
-            f"photograph on {turned} of {compared} others."
+            f"image on {turned} of {compared} others."
         )
     elif views == "auto":
         flips = probe.separability(FLIPS, size)
@@ -154,7 +154,7 @@ def choose(
         elif rotations.beats(flips):
             chosen, name = (*FLIPS, *ROTATIONS), "flips and rotations"
         reasons.append(
-            f"views: {name}; drawn defects stand out from held-out good photographs with AUROC {none} without views, "
+            f"views: {name}; drawn defects stand out from held-out good images with AUROC {none} without views, "
             f"{flips} with flips, {rotations} with rotations too."
         )
     if image_size == "auto":
@@ -173,10 +173,10 @@ def choose(
 
 
 class Probe:
-    """Compares settings by how well drawn defects stand out from good photographs.
+    """Compares settings by how well drawn defects stand out from good images.
 
     Args:
-        images: The support set, at least two photographs.
+        images: The support set, at least two images.
         encoder: The encoder.
         scoring: How distances become a score.
         seed: Of the drawn defects.
@@ -187,23 +187,21 @@ class Probe:
         self._scoring = scoring
         self._seed = seed
         # Twice the largest working scale is all the detail that can matter, and bounds the memory of the drawn copies.
-        self._photographs = [_at_most(image.pixels, 2 * max(LARGER_SIZES)) for image in images[:MAX_PHOTOGRAPHS]]
+        self._images = [_at_most(image.pixels, 2 * max(LARGER_SIZES)) for image in images[:MAX_IMAGES]]
         rng = np.random.default_rng(seed)
-        held_out = self._photographs[:MAX_HELD_OUT]
-        self._defective = [
-            [random_defect(photograph, rng) for _ in range(DEFECTS // len(held_out))] for photograph in held_out
-        ]
-        # By identity: all photographs live as long as the probe.
+        held_out = self._images[:MAX_HELD_OUT]
+        self._defective = [[random_defect(image, rng) for _ in range(DEFECTS // len(held_out))] for image in held_out]
+        # By identity: all images live as long as the probe.
         self._scaled: dict[tuple[int, int], Uint8Array] = {}
         self._embeddings: dict[tuple[int, View | None, int], tuple[Float32Array, Float32Array]] = {}
         self._separability: dict[tuple[tuple[View, ...], int], Separability] = {}
 
-    def _embed(self, photograph: Uint8Array, view: View | None, size: int) -> tuple[Float32Array, Float32Array]:
-        """Embeddings (n, d) of the patches that show the photograph, and their weights (n,) in the score."""
-        geometry = Geometry.fit(photograph.shape[:2], size, self._encoder.spec.multiple)  # type: ignore[arg-type]
-        key = (id(photograph), size)
+    def _embed(self, image: Uint8Array, view: View | None, size: int) -> tuple[Float32Array, Float32Array]:
+        """Embeddings (n, d) of the patches that show the image, and their weights (n,) in the score."""
+        geometry = Geometry.fit(image.shape[:2], size, self._encoder.spec.multiple)  # type: ignore[arg-type]
+        key = (id(image), size)
         if key not in self._scaled:
-            self._scaled[key] = geometry.scale(photograph)
+            self._scaled[key] = geometry.scale(image)
         picture, shown = self._scaled[key], np.full(geometry.content_hw, 255, np.uint8)
         if view is not None:
             picture, shown, _ = view.apply(picture, shown)
@@ -212,12 +210,12 @@ class Probe:
         partly = view is None or view.shows_all
         keep = inside_patches(geometry.content_mask(shown), level.shape[:2], partly).ravel()
         weights = patch_weights(geometry, level.shape[:2], self._scoring.edge_weight).ravel()[keep]
-        return normalise(level.reshape(-1, level.shape[2])[keep], self._scoring.metric), weights
+        return normalize(level.reshape(-1, level.shape[2])[keep], self._scoring.metric), weights
 
     def _support(self, at: int, view: View | None, size: int) -> tuple[Float32Array, Float32Array]:
         key = (at, view, size)
         if key not in self._embeddings:
-            self._embeddings[key] = self._embed(self._photographs[at], view, size)
+            self._embeddings[key] = self._embed(self._images[at], view, size)
         return self._embeddings[key]
 
     def separability(self, views: tuple[View, ...], size: int) -> Separability:
@@ -231,7 +229,7 @@ class Probe:
         good: list[float] = []
         bad: list[float] = []
         for at, defective in enumerate(self._defective):
-            others = [i for i in range(len(self._photographs)) if i != at]
+            others = [i for i in range(len(self._images)) if i != at]
             pool = np.concatenate([self._support(i, view, size)[0] for i in others for view in (None, *views)])
             # A random subset finds the same ranking as a coreset and takes no time.
             subset = np.random.default_rng(self._seed).permutation(len(pool))[:PROBE_BANK]
@@ -249,9 +247,9 @@ class Probe:
         return Separability(auroc([0] * len(good) + [1] * len(bad), good + bad), float(margin))
 
 
-def _at_most(photograph: Uint8Array, side: int) -> Uint8Array:
-    height, width = photograph.shape[:2]
+def _at_most(image: Uint8Array, side: int) -> Uint8Array:
+    height, width = image.shape[:2]
     if height * width <= side * side:
-        return photograph
+        return image
     scale = side / (height * width) ** 0.5
-    return cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""The support set and its views: the augmentations of the good photographs that fill the memory bank."""
+"""The support set and its views: the augmentations of the good images that fill the memory bank."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Matrix: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class View:
-    """One augmentation of a support photograph.
+    """One augmentation of a support image.
 
     Attributes:
         kind: A name in `VIEW_KINDS`.
@@ -35,18 +35,18 @@ class View:
 
     @property
     def shows_all(self) -> bool:
-        """Whether it shows the whole photograph, mirrored or recoloured, with no border mirrored in."""
-        return self.kind in ("grey", "hflip", "vflip", "brightness", "contrast")
+        """Whether it shows the whole image, mirrored or recolored, with no border mirrored in."""
+        return self.kind in ("gray", "hflip", "vflip", "brightness", "contrast")
 
     def apply(self, image: Uint8Array, mask: Uint8Array) -> tuple[Uint8Array, Uint8Array, Matrix]:
         """Make the view.
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            mask: (H, W) uint8, 255 where `image` shows the photograph itself.
+            mask: (H, W) uint8, 255 where `image` shows the image itself.
 
         Returns:
-            The view; its mask: 255 where it shows the photograph, 0 where the border was mirrored in; and the affine
+            The view; its mask: 255 where it shows the image, 0 where the border was mirrored in; and the affine
             matrix (2, 3) that takes (x, y) of the view to (x, y) of `image`.
         """
         return VIEW_KINDS[self.kind].apply(image, mask, self.value)
@@ -103,7 +103,7 @@ def _translate(axis: int) -> Callable[[Uint8Array, Uint8Array, float], Applied]:
     return apply
 
 
-def _grey(image: Uint8Array, mask: Uint8Array, value: float) -> Applied:
+def _gray(image: Uint8Array, mask: Uint8Array, value: float) -> Applied:
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), mask, IDENTITY
 
 
@@ -118,7 +118,7 @@ def _contrast(image: Uint8Array, mask: Uint8Array, factor: float) -> Applied:
 
 
 VIEW_KINDS: dict[str, ViewKind] = {
-    "grey": ViewKind(_grey, (0.0,), (0, 0)),  # without colour
+    "gray": ViewKind(_gray, (0.0,), (0, 0)),  # without color
     "hflip": ViewKind(_flip(0), (0.0,), (0, 0)),  # mirrored left to right
     "vflip": ViewKind(_flip(1), (0.0,), (0, 0)),  # mirrored top to bottom
     "translate_x": ViewKind(_translate(0), (-0.04, 0.04), (-0.5, 0.5)),  # shifted, as a fraction of the width
@@ -142,7 +142,7 @@ def parse_views(spec: ViewsSpec) -> tuple[View, ...]:
             (`{"rotate": [90, 180, 270]}`). `translate` means both directions, `all` every kind.
 
     Returns:
-        The views, without the photograph itself, in the order given and without repeats.
+        The views, without the image itself, in the order given and without repeats.
 
     Raises:
         SupportSetError: An unknown name or an impossible strength.
@@ -179,7 +179,7 @@ KEPT_BYTES = 200_000_000
 
 @dataclass(frozen=True)
 class SupportImage:
-    """One good photograph of the support set.
+    """One good image of the support set.
 
     Attributes:
         name: File name, or `image[i]`.
@@ -222,7 +222,7 @@ def _hash(pixels: Uint8Array) -> str:
 
 @dataclass(frozen=True)
 class SupportSet:
-    """The good photographs that a product is enrolled from, and what was noticed while reading them."""
+    """The good images that a product is enrolled from, and what was noticed while reading them."""
 
     images: tuple[SupportImage, ...]
     notes: tuple[str, ...]
@@ -231,10 +231,10 @@ class SupportSet:
 def read_support(
     images: ImageSource | Iterable[ImageSource], color: ColorOrder = "rgb", progress: Progress | None = None
 ) -> SupportSet:
-    """Read a support set. A photograph that cannot be read, and an exact duplicate, is left out and noted.
+    """Read a support set. An image that cannot be read, and an exact duplicate, is left out and noted.
 
     Args:
-        images: A folder, a glob, or photographs in any form `read_image` takes.
+        images: A folder, a glob, or images in any form `read_image` takes.
         color: Channel order of arrays.
         progress: Called as `progress("read", done, total)`.
 
@@ -273,8 +273,8 @@ def read_support(
         if int(pixels.max()) < 32:
             dark.append(name)
     if not kept:
-        reason = f"{failures} photograph(s) could not be read: {'; '.join(notes)}" if failures else "none was given"
-        raise SupportSetError(f"expected 2 to 8 good photographs, got no usable one: {reason}. Give good photographs.")
+        reason = f"{failures} image(s) could not be read: {'; '.join(notes)}" if failures else "none was given"
+        raise SupportSetError(f"expected 2 to 8 good images, got no usable one: {reason}. Give good images.")
     if progress is not None:
         progress("read", len(sources), len(sources))
     notes.extend(_near_duplicates(thumbnails, [image.name for image in kept]))
@@ -285,26 +285,26 @@ def read_support(
         )
     if len(kept) == 1:
         notes.append(
-            "only one photograph: how much good parts differ cannot be seen from it, so the threshold rests on its "
+            "only one image: how much good parts differ cannot be seen from it, so the threshold rests on its "
             "views. Give at least 2, better 4 to 8."
         )
     return SupportSet(tuple(kept), tuple(notes))
 
 
 def _thumbnail(pixels: Uint8Array) -> Float32Array:
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    return cv2.resize(grey, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+    gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    return cv2.resize(gray, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
 def _near_duplicates(thumbnails: Sequence[Float32Array], names: Sequence[str]) -> list[str]:
-    # Two exposures of one part that was not touched in between differ by sensor noise only: well under one grey level
+    # Two exposures of one part that was not touched in between differ by sensor noise only: well under one gray level
     # after averaging to 64 x 64. Two parts, even on a fixture, differ by more.
     notes = []
     for i in range(len(names)):
         for j in range(i):
             if float(np.abs(thumbnails[i] - thumbnails[j]).mean()) < 0.6:
                 notes.append(
-                    f"nearly identical: {names[j]} and {names[i]}. The same part photographed twice says "
+                    f"nearly identical: {names[j]} and {names[i]}. The same part imageed twice says "
                     "nothing about how parts differ; the threshold will be too tight."
                 )
                 break

@@ -1,4 +1,4 @@
-"""A product as one ONNX graph: photograph in; score, decision and map out. Needs the extra `onnx`."""
+"""A product as one ONNX graph: image in; score, decision and map out. Needs the extra `onnx`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def single_graph(
         outputs: Names of its outputs that are used.
         spec: What the encoder is.
         model: The enrolled product; its image score must be `top_mean`.
-        photo_hw: Height and width of the photographs it is for.
+        photo_hw: Height and width of the images it is for.
     """
     geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
     prepare = Builder()
@@ -90,7 +90,7 @@ def single_graph(
     )
     network = onnx.compose.add_prefix(network, "encoder_")
     whole = onnx.compose.merge_models(before, network, [("prepared", "encoder_photograph")], prefix1="prepare_")
-    # The photograph keeps its name.
+    # The image keeps its name.
     _rename(whole, "prepare_photograph", "photograph")
     whole = onnx.compose.merge_models(whole, after, [(name, name) for name in stages])
     onnx.checker.check_model(whole)
@@ -100,7 +100,7 @@ def single_graph(
 def levels_graph(encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, geometry: Geometry) -> Any:
     """The encoder as an ONNX model: `photograph` (1, h, w, 3) uint8 -> `level<i>` (1, h, w, d) float32 a level.
 
-    Arguments as for `single_graph`; the photograph is at the working scale.
+    Arguments as for `single_graph`; the image is at the working scale.
     """
     network = onnx.compose.add_prefix(encoder_graph(encoder_file, outputs), "encoder_")
     _rename(network, "encoder_photograph", "photograph")
@@ -156,9 +156,9 @@ def _grid(geometry: Geometry, stride: int) -> tuple[int, int]:
     return geometry.input_hw[0] // stride, geometry.input_hw[1] // stride
 
 
-def to_input(b: Builder, photograph: str, geometry: Geometry) -> str:
-    """`Geometry.to_input` as nodes: (H, W, 3) uint8 -> (1, h, w, 3) uint8, to within one grey level."""
-    x = b.op("Cast", photograph, to=TensorProto.FLOAT)
+def to_input(b: Builder, image: str, geometry: Geometry) -> str:
+    """`Geometry.to_input` as nodes: (H, W, 3) uint8 -> (1, h, w, 3) uint8, to within one gray level."""
+    x = b.op("Cast", image, to=TensorProto.FLOAT)
     x = b.op("Transpose", x, perm=[2, 0, 1])
     height, width = geometry.photo_hw
     to_height, to_width = geometry.content_hw
@@ -176,7 +176,7 @@ def to_input(b: Builder, photograph: str, geometry: Geometry) -> str:
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         x = _resized(b, x, (height, width), geometry.content_hw, method)
     x = b.op("Unsqueeze", x, b.ints(1))
-    # OpenVINO's and ONNX Runtime's grey levels are OpenCV's to the last one with its 8-bit kernel and its rounding.
+    # OpenVINO's and ONNX Runtime's gray levels are OpenCV's to the last one with its 8-bit kernel and its rounding.
     kernel = np.rint(cv2.getGaussianKernel(5, SMOOTHING).ravel() * 256)
     kernel[2] += 256 - kernel.sum()
     x = b.op("Floor", b.op("Add", _filtered(b, x, kernel / 256, geometry.content_hw), b.constant(0.5)))
@@ -196,7 +196,7 @@ def _resized(b: Builder, x: str, from_hw: tuple[int, int], to_hw: tuple[int, int
         rows = cv2.resize(np.eye(from_hw[0], dtype=np.float32), (from_hw[0], to_hw[0]), interpolation=method)
         x = b.op("MatMul", b.constant(rows), x)
         return b.op("Round", b.op("MatMul", x, b.constant(columns.T)))
-    # Bilinear on grey levels is in fixed point: weights in 1/2048, and each of the two rows is cut off on its own.
+    # Bilinear on gray levels is in fixed point: weights in 1/2048, and each of the two rows is cut off on its own.
     x = b.op("Floor", b.op("MatMul", x, b.constant(np.rint(columns.T * 2048) / 16)))
     at = (np.arange(to_hw[0]) + 0.5) * from_hw[0] / to_hw[0] - 0.5
     above, share = np.floor(at).astype(int), at - np.floor(at)

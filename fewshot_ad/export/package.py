@@ -17,7 +17,7 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
-from fewshot_ad.export.parity import Exported, ParityReport, check_parity, proof_photographs
+from fewshot_ad.export.parity import Exported, ParityReport, check_parity, proof_images
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 
@@ -36,22 +36,22 @@ def export(
     target: Target = "onnx-single",
     *,
     photo_hw: tuple[int, int] | None = None,
-    photographs: Sequence[Uint8Array] | None = None,
+    images: Sequence[Uint8Array] | None = None,
 ) -> ParityReport:
     """Write a product so that it runs without this package, or not at all.
 
-    `onnx-single`: one file, photograph in, score and map out, for any ONNX Runtime. `openvino`: the same as OpenVINO
+    `onnx-single`: one file, image in, score and map out, for any ONNX Runtime. `openvino`: the same as OpenVINO
     IR. `onnx`: the encoder and the memory banks apart, for those who search on their own.
 
-    Support photographs (those that travel with the product, unless others are given), their views and drawn defects go
+    Support images (those that travel with the product, unless others are given), their views and drawn defects go
     through both the product and the files as a consumer would run them; nothing is released if they differ.
 
     Args:
         inspector: The product.
         folder: Where to write; made if it is not there. Files of an earlier export are replaced once all is proven.
         target: What to write.
-        photo_hw: Height and width of the photographs to come; a graph is for one size. None takes the support set's.
-        photographs: (H, W, 3) uint8 RGB to prove it on instead of those inside the product.
+        photo_hw: Height and width of the images to come; a graph is for one size. None takes the support set's.
+        images: (H, W, 3) uint8 RGB to prove it on instead of those inside the product.
 
     Returns:
         The parity report, which is also saved as `parity.json`.
@@ -63,23 +63,23 @@ def export(
         raise ExportError(f"expected target among {TARGETS}, got {target!r}.")
     if inspector.scoring.image_score != "top_mean":
         raise ExportError(
-            f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbours of "
-            "neighbours is no fixed graph. Enroll with top_mean."
+            f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbors of "
+            "neighbors is no fixed graph. Enroll with top_mean."
         )
     if photo_hw is None:
         if not inspector.references:
             raise ExportError(
-                "this product holds no support photograph to tell the size from. Give photo_hw (command line: --size "
+                "this product holds no support image to tell the size from. Give photo_hw (command line: --size "
                 "WIDTHxHEIGHT)."
             )
         photo_hw = inspector.references[0].photo_hw
     height, width = photo_hw
     if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
         raise ExportError(
-            f"expected photographs of at least {MIN_SIDE} x {MIN_SIDE} pixels and at most {MAX_PIXELS // 1_000_000} "
+            f"expected images of at least {MIN_SIDE} x {MIN_SIDE} pixels and at most {MAX_PIXELS // 1_000_000} "
             f"megapixels, got {width} x {height}. Give the size your camera delivers."
         )
-    proof = proof_photographs(inspector, photo_hw, photographs)
+    proof = proof_images(inspector, photo_hw, images)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,8 +142,8 @@ def _write_single(inspector: Inspector, folder: Path, photo_hw: tuple[int, int])
     _onnx_graph(inspector, path, photo_hw)
     session = _session(path)
 
-    def run(photograph: Uint8Array) -> tuple[float, bool, Float32Array]:
-        score, flag, heat = session.run(["score", "is_anomalous", "anomaly_map"], {"photograph": photograph})
+    def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
+        score, flag, heat = session.run(["score", "is_anomalous", "anomaly_map"], {"photograph": image})
         return float(score[0]), bool(flag[0]), heat
 
     return run
@@ -170,8 +170,8 @@ def _write_openvino(inspector: Inspector, folder: Path, photo_hw: tuple[int, int
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = ov.Core().compile_model(path, "CPU", config)
 
-    def run(photograph: Uint8Array) -> tuple[float, bool, Float32Array]:
-        result = compiled([photograph])
+    def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
+        result = compiled([image])
         return float(result["score"][0]), bool(result["is_anomalous"][0]), result["anomaly_map"]
 
     return run
@@ -186,8 +186,8 @@ def _write_parts(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) 
     vectors = [np.load(folder / f"bank{at}.npy", allow_pickle=False) for at in range(len(model.banks))]
     geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
 
-    def run(photograph: Uint8Array) -> tuple[float, bool, Float32Array]:
-        outputs = session.run(None, {"photograph": geometry.to_input(photograph)[None]})
+    def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
+        outputs = session.run(None, {"photograph": geometry.to_input(image)[None]})
         grids = []
         for output, bank, scale in zip(outputs, vectors, model.level_scale, strict=True):
             q = output[0].reshape(-1, output.shape[-1]).astype(np.float64)

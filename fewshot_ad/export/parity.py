@@ -17,10 +17,10 @@ from fewshot_ad.errors import ExportError
 if TYPE_CHECKING:
     from fewshot_ad.inspector import Inspector
 
-# Largest difference of a score or of a map, as a share of its threshold. Where photographs are enlarged a grey level
+# Largest difference of a score or of a map, as a share of its threshold. Where images are enlarged a gray level
 # may be rounded the other way in OpenCV and in a graph; anything that goes wrong differs by far more.
 TOLERANCE = 0.01
-MAX_PHOTOGRAPHS = 4
+MAX_IMAGES = 4
 Exported: TypeAlias = Callable[[Uint8Array], tuple[float, bool, Float32Array]]
 
 
@@ -30,16 +30,16 @@ class ParityReport:
 
     Attributes:
         target: What was exported.
-        photographs: Number of photographs and views that were compared.
+        images: Number of images and views that were compared.
         anomalous: How many of them the product calls anomalous.
         score_difference: Largest |difference| of an image score, as a share of the threshold.
         map_difference: Largest |difference| of a map, as a share of its threshold.
-        decision_flips: Photographs that are judged differently.
+        decision_flips: Images that are judged differently.
         tolerance: What the differences may be.
     """
 
     target: str
-    photographs: int
+    images: int
     anomalous: int
     score_difference: float
     map_difference: float
@@ -47,57 +47,57 @@ class ParityReport:
     tolerance: float = TOLERANCE
 
 
-def proof_photographs(
-    inspector: Inspector, photo_hw: tuple[int, int], photographs: Sequence[Uint8Array] | None = None
+def proof_images(
+    inspector: Inspector, photo_hw: tuple[int, int], images: Sequence[Uint8Array] | None = None
 ) -> Iterator[Uint8Array]:
-    """Photographs (H, W, 3) of one size to compare on: support photographs, their views, and drawn defects.
+    """Images (H, W, 3) of one size to compare on: support images, their views, and drawn defects.
 
     Args:
-        inspector: The product; its own support photographs are enlarged to the photographs' size.
+        inspector: The product; its own support images are enlarged to the images' size.
         photo_hw: Height and width.
-        photographs: Others to take instead.
+        images: Others to take instead.
 
     Raises:
         ExportError: There is none, or one is not of that size.
     """
-    if photographs is None:
+    if images is None:
         size = photo_hw[::-1]
-        photographs = [
+        images = [
             cv2.resize(reference.content, size, interpolation=cv2.INTER_CUBIC) for reference in inspector.references
         ]
-    photographs = list(photographs)[:MAX_PHOTOGRAPHS]
-    if not photographs:
+    images = list(images)[:MAX_IMAGES]
+    if not images:
         raise ExportError(
-            "this product holds no support photograph to prove the export on (too large, or enrolled by an earlier "
-            "version). Give good photographs with photographs= (command line: --photographs FOLDER)."
+            "this product holds no support image to prove the export on (too large, or enrolled by an earlier "
+            "version). Give good images with images= (command line: --images FOLDER)."
         )
-    wrong = [p.shape for p in photographs if p.shape != (*photo_hw, 3)]
+    wrong = [p.shape for p in images if p.shape != (*photo_hw, 3)]
     if wrong:
         raise ExportError(
-            f"expected photographs of {photo_hw[1]} x {photo_hw[0]} pixels, got shape {wrong[0]}. A graph is for one "
+            f"expected images of {photo_hw[1]} x {photo_hw[0]} pixels, got shape {wrong[0]}. A graph is for one "
             "size; give photo_hw (command line: --size WIDTHxHEIGHT)."
         )
-    return _variants(photographs, inspector.enrolment.views)
+    return _variants(images, inspector.enrollment.views)
 
 
-def _variants(photographs: Sequence[Uint8Array], views: Sequence[View]) -> Iterator[Uint8Array]:
+def _variants(images: Sequence[Uint8Array], views: Sequence[View]) -> Iterator[Uint8Array]:
     rng = np.random.default_rng(0)
-    for photograph in photographs:
-        everything = np.full(photograph.shape[:2], 255, np.uint8)
-        yield photograph
+    for image in images:
+        everything = np.full(image.shape[:2], 255, np.uint8)
+        yield image
         for view in views:
-            yield view.apply(photograph, everything)[0]
+            yield view.apply(image, everything)[0]
         for _ in range(4):
-            yield random_defect(photograph, rng)
+            yield random_defect(image, rng)
 
 
 def check_parity(inspector: Inspector, run: Exported, proof: Iterable[Uint8Array], target: str) -> ParityReport:
-    """Send photographs through the product and the exported model.
+    """Send images through the product and the exported model.
 
     Args:
         inspector: The product.
-        run: The exported model: photograph (H, W, 3) uint8 -> score, decision, map at the working scale.
-        proof: The photographs.
+        run: The exported model: image (H, W, 3) uint8 -> score, decision, map at the working scale.
+        proof: The images.
         target: For the report.
 
     Raises:
@@ -106,10 +106,10 @@ def check_parity(inspector: Inspector, run: Exported, proof: Iterable[Uint8Array
     score_off = map_off = 0.0
     flips = anomalous = count = 0
     scale = inspector.model.map_scale.threshold
-    for photograph in proof:
+    for image in proof:
         count += 1
-        wanted = inspector.inspect(photograph)
-        score, flag, heat = run(np.ascontiguousarray(photograph))
+        wanted = inspector.inspect(image)
+        score, flag, heat = run(np.ascontiguousarray(image))
         score_off = max(score_off, abs(score - wanted.score) / wanted.threshold)
         map_off = max(map_off, float(np.abs(heat - wanted.working_map).max()) / scale)
         flips += flag != wanted.is_anomalous

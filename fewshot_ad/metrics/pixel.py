@@ -1,4 +1,4 @@
-"""Figures of merit of anomaly maps, one photograph at a time, in memory that does not grow with their number.
+"""Figures of merit of anomaly maps, one image at a time, in memory that does not grow with their number.
 
 Scores are counted in bins. The bit pattern of a float32, its sign taken care of, is an integer that orders as the
 floats do, so the range of the scores need not be known: the upper 16 bits name one of 65,536 pages (128 for each
@@ -41,7 +41,7 @@ _GOOD, _DEFECT, _OVERLAP, _SUM = range(4)
 
 @dataclass(frozen=True)
 class PixelFigures:
-    """Figures of merit of anomaly maps, over all pixels of all photographs; in 0..1, NaN where undefined.
+    """Figures of merit of anomaly maps, over all pixels of all images; in 0..1, NaN where undefined.
 
     Attributes:
         auroc: Area under the ROC curve.
@@ -51,7 +51,7 @@ class PixelFigures:
         threshold: That threshold: pixels from it up are said to be defective.
         au_pro: Area under the per-region overlap curve up to a false positive rate of 0.3.
         au_pro_05: The same up to 0.05.
-        n_photographs: Photographs seen.
+        n_images: Images seen.
         n_regions: Connected defect regions in them.
         n_good: Good pixels.
         n_defective: Defective pixels.
@@ -64,17 +64,17 @@ class PixelFigures:
     threshold: float
     au_pro: float
     au_pro_05: float
-    n_photographs: int
+    n_images: int
     n_regions: int
     n_good: int
     n_defective: int
 
 
 class PixelMetrics:
-    """Takes maps and masks one photograph at a time; gives the figures at any time."""
+    """Takes maps and masks one image at a time; gives the figures at any time."""
 
     def __init__(self) -> None:
-        self._photographs = self._regions = 0
+        self._images = self._regions = 0
         # By page: counts of good and of defective pixels, sums of region weights.
         self._pages = np.zeros((3, _PAGES))
         self._bits = np.zeros(_PAGES, np.uint32)
@@ -83,11 +83,11 @@ class PixelMetrics:
         self._bins = np.zeros((4, _PAGES))
 
     def add(self, anomaly_map: npt.NDArray[Any], mask: npt.NDArray[Any]) -> None:
-        """Count a photograph.
+        """Count an image.
 
         Args:
             anomaly_map: (H, W) finite floats, higher = worse. Maps may differ in size.
-            mask: (H, W), True or non-zero = defect; all False of a good photograph.
+            mask: (H, W), True or non-zero = defect; all False of a good image.
 
         Raises:
             BenchmarkError: They do not fit each other, or the map has values that are not finite.
@@ -98,11 +98,11 @@ class PixelMetrics:
         self._count(heat, truth, *(region_weights(truth) if truth.any() else (np.empty(0), 0)))
 
     def add_saturated(self, anomaly_map: npt.NDArray[Any], defects: Sequence[SaturatedRegion]) -> None:
-        """Count a photograph of whose defects a part is enough; `au_pro` and `au_pro_05` become saturated ones.
+        """Count an image of whose defects a part is enough; `au_pro` and `au_pro_05` become saturated ones.
 
         Args:
             anomaly_map: As of `add`.
-            defects: They may overlap; none of a good photograph. For all photographs or for none: a connected region
+            defects: They may overlap; none of a good image. For all images or for none: a connected region
                 and a defect are not of one kind.
 
         Raises:
@@ -122,7 +122,7 @@ class PixelMetrics:
         blocks = [slice(start, start + _BLOCK) for start in range(0, flat.size, _BLOCK)]
         keys = np.concatenate([_keys(flat[block]) for block in blocks]) if blocks else np.empty(0, np.uint32)
         inside = keys[truth.reshape(-1)]
-        self._photographs += 1
+        self._images += 1
         self._regions += regions
         for block in blocks:
             np.add.at(self._pages[_GOOD], keys[block] >> 16, 1.0)
@@ -191,7 +191,7 @@ class PixelMetrics:
             threshold=threshold,
             au_pro=au_pro,
             au_pro_05=au_pro_05,
-            n_photographs=self._photographs,
+            n_images=self._images,
             n_regions=self._regions,
             n_good=n_good,
             n_defective=n_defective,
@@ -233,9 +233,9 @@ def bootstrap_au_pro(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of AU-PRO, from drawing photographs anew, those with and without defects apart.
+    """Percentile interval of AU-PRO, from drawing images anew, those with and without defects apart.
 
-    Each photograph is reduced to its false positives and overlaps at 2,176 thresholds, so a draw is a product of
+    Each image is reduced to its false positives and overlaps at 2,176 thresholds, so a draw is a product of
     matrices; the thresholds are quantiles of all good pixels, densest up to three times the limit.
 
     Args:
@@ -249,7 +249,7 @@ def bootstrap_au_pro(
     Returns:
         (low, high); NaN if there is no defect region or no good pixel.
 
-    Source: Efron & Tibshirani 1993, chapter 13; the photograph is the unit, as pixels of one are not independent.
+    Source: Efron & Tibshirani 1993, chapter 13; the image is the unit, as pixels of one are not independent.
     """
     pooled = np.sort(np.concatenate([heat[~mask] for heat, mask in zip(maps, masks, strict=True)]))
     defective = np.array([mask.any() for mask in masks])

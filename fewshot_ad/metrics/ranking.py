@@ -125,7 +125,7 @@ def f1_max(labels: npt.ArrayLike, scores: npt.ArrayLike) -> F1Max:
 
 @dataclass(frozen=True)
 class AtThreshold:
-    """What a threshold does on labelled photographs; all in 0..1, NaN where undefined.
+    """What a threshold does on labeled images; all in 0..1, NaN where undefined.
 
     Attributes:
         precision: Share of the rejected that are defective.
@@ -180,7 +180,7 @@ def _same_length(truth: BoolArray, values: npt.NDArray[Any]) -> None:
     if len(truth) != len(values):
         raise BenchmarkError(
             f"expected as many decisions or scores as labels, got {len(values)} and {len(truth)}. Leave out the labels "
-            "of photographs without one."
+            "of images without one."
         )
 
 
@@ -244,7 +244,7 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile interval of a figure, from drawing photographs anew with replacement, good and defective ones apart.
+    """Percentile interval of a figure, from drawing images anew with replacement, good and defective ones apart.
 
     A test set without an error gives an interval without a width: it says nothing of errors that it is too small for.
 
@@ -274,7 +274,7 @@ def bootstrap(
         if metric in (false_reject_rate, escape_rate):
             values = _truth(values)
         levels, distinct = _levels(truth, values)
-        # Blocks of draws, so that memory does not grow with the number of photographs.
+        # Blocks of draws, so that memory does not grow with the number of images.
         step = 1 + 2**21 // truth.size
         for start in range(0, repeats, step):
             size = min(step, repeats - start)

@@ -54,10 +54,10 @@ def au_pro(maps: Sequence[npt.NDArray[Any]], masks: Sequence[BoolArray], limit: 
     """Area under the per-region overlap curve up to a false positive rate, scaled to 0..1.
 
     At each threshold, the overlap is the share of a connected defect region that is at or above it, averaged over
-    all regions of all photographs; the false positive rate is the share of all good pixels that are.
+    all regions of all images; the false positive rate is the share of all good pixels that are.
 
     Args:
-        maps: (H, W) float maps, higher = worse; good photographs belong in, too.
+        maps: (H, W) float maps, higher = worse; good images belong in, too.
         masks: (H, W) bool, True = defect.
         limit: False positive rate up to which the area is taken.
 
@@ -75,7 +75,7 @@ def au_pro(maps: Sequence[npt.NDArray[Any]], masks: Sequence[BoolArray], limit: 
 
 
 def _area_under_overlap(weighed: Sequence[tuple[Any, Any, Float64Array, int]], limit: float) -> float:
-    """Area from each photograph's scores of good pixels, of weighed pixels, their weights, and number of regions."""
+    """Area from each image's scores of good pixels, of weighed pixels, their weights, and number of regions."""
     if not weighed:
         return float("nan")
     good, inside, weights = (np.concatenate([part[i] for part in weighed]) for i in range(3))
@@ -117,8 +117,8 @@ def spro(predicted: Sequence[BoolArray], regions: Sequence[Sequence[SaturatedReg
     """Saturated per-region overlap of binary predictions, averaged over all regions; NaN without a region.
 
     Args:
-        predicted: (H, W) bool, True = said to be defective; one a photograph.
-        regions: The defects of each photograph.
+        predicted: (H, W) bool, True = said to be defective; one an image.
+        regions: The defects of each image.
 
     Source: Bergmann et al. 2022 (MVTec LOCO AD), section 4.
     """
@@ -134,8 +134,8 @@ def au_spro(maps: Sequence[Any], regions: Sequence[Sequence[SaturatedRegion]], l
     """Area under the curve of saturated per-region overlap up to a false positive rate, scaled to 0..1.
 
     Args:
-        maps: (H, W) float maps, higher = worse; good photographs belong in, too.
-        regions: The defects of each photograph; they may overlap. None of a good one.
+        maps: (H, W) float maps, higher = worse; good images belong in, too.
+        regions: The defects of each image; they may overlap. None of a good one.
         limit: False positive rate, over the pixels that are in no defect, up to which the area is taken.
 
     Returns:
@@ -155,7 +155,7 @@ def saturated_weights(heat: npt.NDArray[Any], defects: Sequence[SaturatedRegion]
 
     Args:
         heat: (H, W) map, higher = worse.
-        defects: Of this photograph.
+        defects: Of this image.
 
     Returns:
         (H, W) weights, which sum to one a defect; (H, W) bool, True = in a defect.
@@ -175,7 +175,7 @@ def pro(predicted: Sequence[BoolArray], masks: Sequence[BoolArray]) -> float:
     """Per-region overlap at one threshold: the share of each connected defect that is found, averaged over all.
 
     Args:
-        predicted: (H, W) bool, True = said to be defective; one a photograph.
+        predicted: (H, W) bool, True = said to be defective; one an image.
         masks: (H, W) bool, True = defect.
 
     Returns:

@@ -42,7 +42,7 @@ def greedy_coreset(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> IndexArray:
-    """Greedy k-centre: pick, again and again, the embedding farthest from all picked so far.
+    """Greedy k-center: pick, again and again, the embedding farthest from all picked so far.
 
     Exact (on the projected embeddings, up to float32 rounding) and deterministic. A distance to the nearest pick can
     only shrink, so a stale one is an upper bound: picks are made within a window of the largest distances as long as
@@ -133,9 +133,9 @@ class Origin:
     """Where bank vectors come from.
 
     Attributes:
-        image: (n,) int32 index of the support photograph.
-        view: (n,) int32 index of the view; 0 is the photograph itself.
-        xy: (n, 2) int32 patch centre in the photograph, (x, y) in pixels.
+        image: (n,) int32 index of the support image.
+        view: (n,) int32 index of the view; 0 is the image itself.
+        xy: (n, 2) int32 patch center in the image, (x, y) in pixels.
     """
 
     image: Int32Array
@@ -158,12 +158,12 @@ class Origin:
 class MemoryBank:
     """Patch embeddings of good parts with their origins, searched exactly.
 
-    `search` is FAISS, for any number of neighbours and their indices. `nearest`, the inspect path, needs one distance
+    `search` is FAISS, for any number of neighbors and their indices. `nearest`, the inspect path, needs one distance
     a patch and nothing else: a matrix product and a minimum, which OpenVINO does in half the time, on the encoder's
     own threads (FAISS's spin for a while after each call and take the processor from the encoder).
 
     Args:
-        vectors: (n, d) float32 or float16, already `normalise`d.
+        vectors: (n, d) float32 or float16, already `normalize`d.
         origin: Where each comes from.
         metric: `l2` or `cosine`.
         threads: Number of CPU threads of `nearest`; None leaves it to OpenVINO.
@@ -171,7 +171,7 @@ class MemoryBank:
 
     Attributes:
         vectors: (n, d) float32, rounded to float16 unless they exceed its range.
-        stored_dtype: What the artefact stores them as without a loss.
+        stored_dtype: What the artifact stores them as without a loss.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class MemoryBank:
     ) -> None:
         if len(vectors) == 0:
             raise NotEnrolledError("the memory bank is empty: no patch of the support set was usable. Enroll again.")
-        # Rounded to what the artefact stores, so that a product scores the same before and after saving.
+        # Rounded to what the artifact stores, so that a product scores the same before and after saving.
         fits = float(np.abs(vectors).max()) < FLOAT16_MAX
         self.stored_dtype = np.dtype(np.float16 if fits else np.float32)
         self.vectors = np.ascontiguousarray(vectors.astype(self.stored_dtype), np.float32)
@@ -213,8 +213,8 @@ class MemoryBank:
         """The k nearest bank vectors of each embedding.
 
         Args:
-            embeddings: (m, d) float32, already `normalise`d.
-            k: Neighbours; no more than the bank holds are returned.
+            embeddings: (m, d) float32, already `normalize`d.
+            k: Neighbors; no more than the bank holds are returned.
 
         Returns:
             Distances (m, k) float32 in the bank's metric, ascending, and indices (m, k) int64.
@@ -226,7 +226,7 @@ class MemoryBank:
         """The distance of each embedding to its nearest bank vector.
 
         Args:
-            embeddings: (m, d) float32, already `normalise`d.
+            embeddings: (m, d) float32, already `normalize`d.
 
         Returns:
             (m,) float32 in the bank's metric.

@@ -16,7 +16,7 @@ Metric: TypeAlias = Literal["l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("l2", "cosine")
 
 
-def normalise(embeddings: Float32Array, metric: Metric) -> Float32Array:
+def normalize(embeddings: Float32Array, metric: Metric) -> Float32Array:
     """Bring embeddings (..., d) to the form the metric is searched in: unit length for `cosine`."""
     if metric == "l2":
         return embeddings
@@ -74,7 +74,7 @@ def nearest_graph(embeddings: Any, vectors: Float32Array, metric: Metric, bf16: 
     """The same as OpenVINO nodes, for a graph of one's own.
 
     Args:
-        embeddings: Node (m, d), not yet `normalise`d.
+        embeddings: Node (m, d), not yet `normalize`d.
         vectors: (n, d) float32.
         metric: `l2` or `cosine`.
         bf16: Whether the graph will be compiled in bfloat16.

@@ -1,4 +1,4 @@
-"""Encoder and search of the memory banks as one OpenVINO graph: photograph in, patch distances out."""
+"""Encoder and search of the memory banks as one OpenVINO graph: image in, patch distances out."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ class OnePass:
             grids.append(ops.reshape(distances, grid_hw, False))
         return openvino.Model(grids, encoder.get_parameters())
 
-    def __call__(self, photograph: Uint8Array) -> tuple[Float32Array, ...]:
+    def __call__(self, image: Uint8Array) -> tuple[Float32Array, ...]:
         """Distances of the patches of one input.
 
         Args:
-            photograph: (H, W, 3) uint8 RGB, H and W multiples of the encoder's.
+            image: (H, W, 3) uint8 RGB, H and W multiples of the encoder's.
 
         Returns:
             One array (h, w) float32 a level, in the bank's metric.
         """
-        return tuple(self._requests.infer(photograph[None]))
+        return tuple(self._requests.infer(image[None]))

@@ -11,24 +11,24 @@ from torch import nn
 from fewshot_ad.arrays import Uint8Array
 
 
-def random_crop(photograph: Uint8Array, size: int, scales: tuple[float, float], rng: np.random.Generator) -> Uint8Array:
+def random_crop(image: Uint8Array, size: int, scales: tuple[float, float], rng: np.random.Generator) -> Uint8Array:
     """A square crop at a random scale, flipped and turned by quarter turns at random.
 
     Args:
-        photograph: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         size: Side of the crop in pixels.
-        scales: Smallest and largest magnification, drawn log-uniformly. A photograph too small for its draw is
+        scales: Smallest and largest magnification, drawn log-uniformly. An image too small for its draw is
             magnified until it fits.
         rng: Source of randomness.
 
     Returns:
         (size, size, 3) uint8.
     """
-    height, width = photograph.shape[:2]
+    height, width = image.shape[:2]
     scale = float(np.exp(rng.uniform(np.log(scales[0]), np.log(scales[1]))))
     side = min(max(round(size / scale), 8), height, width)
     top, left = int(rng.integers(0, height - side + 1)), int(rng.integers(0, width - side + 1))
-    crop = photograph[top : top + side, left : left + side]
+    crop = image[top : top + side, left : left + side]
     if side != size:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
     crop = np.rot90(crop, int(rng.integers(4)))
@@ -38,7 +38,7 @@ def random_crop(photograph: Uint8Array, size: int, scales: tuple[float, float], 
 
 
 class PhotometricJitter(nn.Module):
-    """Random brightness, contrast, colour, grey, gamma, blur and noise (kornia), each photograph its own.
+    """Random brightness, contrast, color, gray, gamma, blur and noise (kornia), each image its own.
 
     Args:
         strength: 1 for the changes a line sees from hour to hour; 0 for none.
@@ -55,14 +55,14 @@ class PhotometricJitter(nn.Module):
             same_on_batch=False,
         )
 
-    def forward(self, photographs: torch.Tensor, seed: int) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, seed: int) -> torch.Tensor:
         """(N, 3, H, W) float in 0..1 -> the same shape and range.
 
         Args:
-            photographs: The batch.
+            images: The batch.
             seed: The same seed gives the same changes; the caller's random state is left alone.
         """
-        devices = [photographs.device] if photographs.is_cuda else []
+        devices = [images.device] if images.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices):
             torch.manual_seed(seed)
-            return self.steps(photographs).clamp(0, 1)
+            return self.steps(images).clamp(0, 1)

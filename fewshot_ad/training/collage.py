@@ -1,11 +1,11 @@
-"""Collages: pictures of many overlapping pieces, for distillation without a photograph.
+"""Collages: pictures of many overlapping pieces, for distillation without an image.
 
 A rendered part fills much of its picture with background and few kinds of edges. A collage has the statistics of a
-natural photograph instead: pieces of all sizes that hide each other, each with a texture of its own, cut from generated
+natural image instead: pieces of all sizes that hide each other, each with a texture of its own, cut from generated
 parts or drawn as noise.
 
 Sources: Lee, Mumford & Huang 2001 (dead leaves: sizes by an inverse cube law give the statistics of natural images);
-Baradad et al. 2021 (features learnt from such pictures transfer).
+Baradad et al. 2021 (features learned from such pictures transfer).
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def _outline(radius: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _lay(
-    picture: Field, outline: np.ndarray, centre: np.ndarray, textures: Sequence[Uint8Array], rng: np.random.Generator
+    picture: Field, outline: np.ndarray, center: np.ndarray, textures: Sequence[Uint8Array], rng: np.random.Generator
 ) -> None:
     side = picture.shape[0]
-    placed = outline + centre
+    placed = outline + center
     # Room for the shadow, which reaches beyond the outline.
     left, top = np.floor(placed.min(0) - 3 * SHADOW).astype(int).clip(0, side)
     right, bottom = np.ceil(placed.max(0) + 3 * SHADOW).astype(int).clip(0, side) + 1
@@ -121,8 +121,8 @@ def _cut(texture: Uint8Array, height: int, width: int, rng: np.random.Generator)
     matrix = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), turn, scale)
     matrix[:, 2] += (width / 2 - middle[0], height / 2 - middle[1])
     cut = cv2.warpAffine(texture, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-    colours = rng.permutation(3) if rng.uniform() < 0.3 else np.arange(3)
-    return cut[..., colours].astype(np.float32) / 255
+    colors = rng.permutation(3) if rng.uniform() < 0.3 else np.arange(3)
+    return cut[..., colors].astype(np.float32) / 255
 
 
 def _noise(height: int, width: int, rng: np.random.Generator) -> Field:

@@ -1,11 +1,11 @@
 """Dense feature distillation: a student backbone learns a teacher's feature maps, without labels.
 
-At every location, 1x1 heads on the student's stages regress the teacher's channel-standardised features at strides 4,
+At every location, 1x1 heads on the student's stages regress the teacher's channel-standardized features at strides 4,
 8 and 16 (of a ViT: after each third of its blocks). The heads are thrown away; what remains is a backbone whose
 features tell defects nearly as the teacher's do. So a ResNet18 or a ConvNeXt is had without a download.
 
 Sources: Romero et al. 2015 (FitNets: regression of intermediate features through a linear head); Bergmann et al. 2020
-(Uninformed Students: teacher features standardised per channel, dense, on natural-image crops).
+(Uninformed Students: teacher features standardized per channel, dense, on natural-image crops).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid, read_state_dict
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
-from fewshot_ad.training.photographs import COLLAGES, GENERATED, PhotographStore, find_categories, readable
+from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, find_categories, readable
 from fewshot_ad.training.run import Clock, RunFolder, Workers, memory_advice, workers
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class DistillationRecipe:
 
     Attributes:
         student: timm model with stages at strides 4, 8 and 16.
-        folders: Photographs, see `find_categories`; `parts` stands for the built-in generator of parts, `collages` for
+        folders: Images, see `find_categories`; `parts` stands for the built-in generator of parts, `collages` for
             that of collages.
         teachers: timm models; the student regresses each.
         teacher_weights: A file for each teacher, `bundled` for the weights that come with the package
@@ -59,8 +59,8 @@ class DistillationRecipe:
         weight_decay: AdamW's.
         warmup: Steps of linear warm-up.
         scales: Smallest and largest magnification of a crop.
-        short_side: Photographs are shrunk to this short side when read.
-        generated: Number of generated photographs a category, if `folders` has `parts`; as many in all are collages, if
+        short_side: Images are shrunk to this short side when read.
+        generated: Number of generated images a category, if `folders` has `parts`; as many in all are collages, if
             it has `collages`.
         precision: `bf16` or `f32` of the forward and backward pass.
         seed: Seed of everything random.
@@ -106,9 +106,7 @@ class DistillationRecipe:
         if not 0 < self.scales[0] <= self.scales[1]:
             raise TrainingError(f"expected scales as smallest, largest magnification, got {self.scales}.")
         if not self.folders:
-            raise TrainingError(
-                "expected at least one folder of photographs, or 'parts' or 'collages' for generated ones."
-            )
+            raise TrainingError("expected at least one folder of images, or 'parts' or 'collages' for generated ones.")
 
 
 def stages_at(pyramid_name: str) -> tuple[int, ...]:
@@ -163,34 +161,34 @@ class Distiller(nn.Module):
             self.register_buffer(f"mean{n}", torch.zeros(channels))
             self.register_buffer(f"deviation{n}", torch.ones(channels))
 
-    def targets(self, photographs: torch.Tensor) -> list[torch.Tensor]:
-        """The teachers' feature maps of (N, 3, H, W) photographs in 0..1, in the order of `pairs`."""
+    def targets(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The teachers' feature maps of (N, 3, H, W) images in 0..1, in the order of `pairs`."""
         with torch.no_grad():
-            maps = [teacher.raw(self._suited(photographs, teacher)) for teacher in self._teachers]
+            maps = [teacher.raw(self._suited(images, teacher)) for teacher in self._teachers]
         return [maps[t][level] for t, level, _ in self.pairs]
 
-    def _suited(self, photographs: torch.Tensor, teacher: Pyramid) -> torch.Tensor:
+    def _suited(self, images: torch.Tensor, teacher: Pyramid) -> torch.Tensor:
         """Scaled, if a ViT's patches do not divide the crops, so that its grid is the student's deepest one."""
-        height, width = photographs.shape[2:]
+        height, width = images.shape[2:]
         is_vit = len(set(teacher.all_strides)) == 1
         if not is_vit or (height % teacher.multiple == 0 and width % teacher.multiple == 0):
-            return photographs
+            return images
         deepest = max(self.student.strides)
         size = (height // deepest * teacher.multiple, width // deepest * teacher.multiple)
-        return F.interpolate(photographs, size, mode="bilinear", antialias=True, align_corners=False)
+        return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
     def measure(self, batches: Sequence[torch.Tensor]) -> None:
-        """Mean and standard deviation of every teacher channel, for the standardisation."""
+        """Mean and standard deviation of every teacher channel, for the standardization."""
         maps = [self.targets(batch) for batch in batches]
         for n in range(len(self.pairs)):
             features = torch.cat([m[n].float().permute(1, 0, 2, 3).flatten(1) for m in maps], 1)
             getattr(self, f"mean{n}").copy_(features.mean(1))
             getattr(self, f"deviation{n}").copy_(features.std(1).clamp_min(1e-4))
 
-    def forward(self, photographs: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Mean squared error of each regression; 1 is what a constant reaches."""
-        targets = self.targets(photographs)
-        features = self.student.raw(photographs)
+        targets = self.targets(images)
+        features = self.student.raw(images)
         losses = []
         for n, (head, target) in enumerate(zip(self.heads, targets, strict=True)):
             predicted = head(features[self.pairs[n][2]]).float()
@@ -212,14 +210,14 @@ def distill(
     restart: bool = False,
     progress: Progress | None = None,
 ) -> Path | None:
-    """Distil a student from its teachers; goes on where a killed run stopped.
+    """Distill a student from its teachers; goes on where a killed run stopped.
 
     Args:
         recipe: What to do.
         output: Folder of the run; receives the recipe, the log, the checkpoint and `backbone.safetensors`.
         device: `cpu` or `cuda`; None takes a GPU if there is one. Several processes through `torchrun`.
         restart: Throw away a run that is there.
-        progress: Called with (`distil`, steps done, steps in all).
+        progress: Called with (`distill`, steps done, steps in all).
 
     Returns:
         `backbone.safetensors`: the student's tensors in timm's features_only names, for `weights=` and `init=`;
@@ -260,10 +258,10 @@ def described(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:
             from fewshot_ad.training.parts import CATEGORIES
 
             count = recipe.generated * len(CATEGORIES)
-            data.append({"name": f"generated {folder}", "photographs": count, "licence": "Apache-2.0"})
+            data.append({"name": f"generated {folder}", "images": count, "license": "Apache-2.0"})
             continue
         for category in find_categories([folder]):
-            data.append({"name": category.name, "photographs": len(category.files), "licence": "not stated"})
+            data.append({"name": category.name, "images": len(category.files), "license": "not stated"})
     return tuple(data)
 
 
@@ -272,7 +270,7 @@ class _Crops:
 
     def __init__(self, recipe: DistillationRecipe, crew: Workers) -> None:
         self._recipe, self._crew = recipe, crew
-        self._store = PhotographStore(recipe.short_side)
+        self._store = ImageStore(recipe.short_side)
         self._pictures: list[Path | Uint8Array] = []
         folders = [f for f in recipe.folders if f not in (GENERATED, COLLAGES)]
         if folders:
@@ -352,7 +350,7 @@ def _fit(
             optimizer.step()
             done = step + 1
             if progress is not None and crew.is_first:
-                progress("distil", done, recipe.steps)
+                progress("distill", done, recipe.steps)
             if done % recipe.checkpoint_every == 0 or done == recipe.steps:
                 mean = sums / (done - since)
                 if not torch.isfinite(mean).all():

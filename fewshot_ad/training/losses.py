@@ -23,13 +23,13 @@ def margin_loss(
 ) -> torch.Tensor:
     """Defects must be farther from the bank than good patches, the hardest ones above all.
 
-    With d the distance to the nearest neighbour in the bank, on a logarithmic scale: softplus of (d_good + gap -
+    With d the distance to the nearest neighbor in the bank, on a logarithmic scale: softplus of (d_good + gap -
     d_defect), over pairs of a defective patch with the hardest 5% of the good ones (gap 0.1) and with all good ones
     (gap 0.3).
 
     Args:
-        bank: (N, d, h, w) embeddings of good photographs of one category.
-        clean: (N, d, h, w) of other good photographs of it.
+        bank: (N, d, h, w) embeddings of good images of one category.
+        clean: (N, d, h, w) of other good images of it.
         defective: (N, d, h, w) of the same with drawn defects.
         painted: (N, h, w) share of each patch that was painted, 0..1.
         seed: Which patches of the bank are kept, if there are more than 1,024.
@@ -57,7 +57,7 @@ def _rows(embedding: torch.Tensor) -> torch.Tensor:
 
 
 def _log_distance(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
-    # Which neighbour is the nearest needs no gradient; the distance to it does.
+    # Which neighbor is the nearest needs no gradient; the distance to it does.
     with torch.no_grad():
         squared = queries.pow(2).sum(1)[:, None] + bank.pow(2).sum(1)[None] - 2 * queries @ bank.T
         nearest = squared.argmin(1)
@@ -88,7 +88,7 @@ class Losses(nn.Module):
         """The unweighed losses by name, and the `spread` of the embedding.
 
         Args:
-            batch: First photographs, second ones, the second ones with defects, and where these are; see
+            batch: First images, second ones, the second ones with defects, and where these are; see
                 `Pairs.batch`.
             seed: Of the patches that `margin_loss` keeps.
         """
@@ -103,7 +103,7 @@ class Losses(nn.Module):
         if recipe.margin > 0:
             share = F.adaptive_avg_pool2d(masks[:, None].float(), z.shape[2:])[:, 0]
             group = recipe.group
-            # The masks are in the photographs' coordinates.
+            # The masks are in the images' coordinates.
             placed = encoder.brought_back(z, transforms)
             parts = [
                 margin_loss(
@@ -123,7 +123,7 @@ class Losses(nn.Module):
 
     def _moved(
         self,
-        photographs: torch.Tensor,
+        images: torch.Tensor,
         features: Sequence[torch.Tensor],
         transforms: Sequence[torch.Tensor],
         z: torch.Tensor,
@@ -132,8 +132,8 @@ class Losses(nn.Module):
         encoder, terms = self.encoder, []
         if not self.recipe.freeze:
             with torch.no_grad():
-                wanted = self._anchor[0].raw(photographs)
-            now = encoder.pyramid.raw(photographs) if transforms else features
+                wanted = self._anchor[0].raw(images)
+            now = encoder.pyramid.raw(images) if transforms else features
             terms += [F.mse_loss(a.float(), b.float()) / b.float().var() for a, b in zip(now, wanted, strict=True)]
         if self.recipe.residual:
             with torch.no_grad():

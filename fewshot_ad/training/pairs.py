@@ -1,4 +1,4 @@
-"""Batches of pairs of good photographs, and the defects that are drawn on them."""
+"""Batches of pairs of good images, and the defects that are drawn on them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.enrollment.defects import blot, displaced_patch, missing_piece, scratch
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.augmentation import PhotometricJitter
-from fewshot_ad.training.photographs import GENERATED, PhotographStore, find_categories, readable
+from fewshot_ad.training.images import GENERATED, ImageStore, find_categories, readable
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import Workers
 
@@ -33,49 +33,49 @@ class Pairs:
 
     def __init__(self, recipe: TrainingRecipe, crew: Workers) -> None:
         self._recipe, self._crew = recipe, crew
-        self._store = PhotographStore(max(recipe.size, 256))
+        self._store = ImageStore(max(recipe.size, 256))
         self._products: list[Sequence[Path | Uint8Array]] = []
         data: list[dict[str, Any]] = []
         for n, folder in enumerate(recipe.folders):
             if folder == GENERATED:
                 self._products += _generated(recipe)
-                count = recipe.generated * recipe.generated_photographs
-                data.append({"name": "generated parts", "photographs": count * _categories(), "licence": "Apache-2.0"})
+                count = recipe.generated * recipe.generated_images
+                data.append({"name": "generated parts", "images": count * _categories(), "license": "Apache-2.0"})
                 continue
             categories, _ = readable(find_categories([folder]), self._store)
             for category in categories:
                 if len(category.files) < 2:
                     raise TrainingError(
-                        f"category {category.name!r}: expected at least two photographs to make a pair, got "
-                        f"{len(category.files)}. Add photographs, or leave the category out."
+                        f"category {category.name!r}: expected at least two images to make a pair, got "
+                        f"{len(category.files)}. Add images, or leave the category out."
                     )
                 self._products.append(category.files)
-                licence = recipe.licences[n] if recipe.licences else "not stated"
-                data.append({"name": category.name, "photographs": len(category.files), "licence": licence})
+                license = recipe.licenses[n] if recipe.licenses else "not stated"
+                data.append({"name": category.name, "images": len(category.files), "license": license})
         self.data = tuple(data)
-        self.photographs = sum(len(product) for product in self._products)
+        self.images = sum(len(product) for product in self._products)
         self._light = PhotometricJitter(recipe.photometric) if recipe.photometric > 0 else None
         self._move = augment.RandomAffine(recipe.rotation, (0.05, 0.05), (0.9, 1.1), p=0.7, padding_mode="reflection")
 
     @property
     def steps(self) -> int:
         """Steps an epoch."""
-        return max(1, self.photographs // self._recipe.batch)
+        return max(1, self.images // self._recipe.batch)
 
     def _read(self, picture: Path | Uint8Array) -> Uint8Array:
-        photograph = self._store.read(picture) if isinstance(picture, Path) else picture
+        image = self._store.read(picture) if isinstance(picture, Path) else picture
         size = self._recipe.size
-        if photograph.shape[:2] != (size, size):
-            smaller = min(photograph.shape[:2]) > size
+        if image.shape[:2] != (size, size):
+            smaller = min(image.shape[:2]) > size
             way = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-            photograph = cv2.resize(photograph, (size, size), interpolation=way)
-        return photograph
+            image = cv2.resize(image, (size, size), interpolation=way)
+        return image
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """This process's share of a step.
 
         Returns:
-            First photographs, augmented second ones, the second ones with drawn defects, each (N, 3, size, size)
+            First images, augmented second ones, the second ones with drawn defects, each (N, 3, size, size)
             float32 in 0..1, and where the defects are, (N, size, size) bool. Pairs of one category stand together.
         """
         recipe = self._recipe
@@ -100,9 +100,9 @@ class Pairs:
         if recipe.margin == 0:
             return one, two, two[:0], torch.zeros(0, recipe.size, recipe.size, dtype=torch.bool)
         clean = (two.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
-        painted = [draw_defects(photograph, rng) for photograph in clean]
+        painted = [draw_defects(image, rng) for image in clean]
         masks = torch.from_numpy(np.stack([mask for _, mask in painted]))
-        return one, two, _tensor([photograph for photograph, _ in painted]), masks
+        return one, two, _tensor([image for image, _ in painted]), masks
 
 
 def _categories() -> int:
@@ -115,30 +115,27 @@ def _generated(recipe: TrainingRecipe) -> list[Sequence[Path | Uint8Array]]:
     from fewshot_ad.training.parts import CATEGORIES, render
 
     return [
-        [
-            render(name, n, recipe.size, variant=recipe.seed * 1000 + variant)
-            for n in range(recipe.generated_photographs)
-        ]
+        [render(name, n, recipe.size, variant=recipe.seed * 1000 + variant) for n in range(recipe.generated_images)]
         for name in CATEGORIES
         for variant in range(recipe.generated)
     ]
 
 
-def _tensor(photographs: Sequence[Uint8Array]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(photographs)).permute(0, 3, 1, 2).float() / 255
+def _tensor(images: Sequence[Uint8Array]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
 
 
-def draw_defects(photograph: Uint8Array, rng: np.random.Generator) -> tuple[Uint8Array, np.ndarray]:
+def draw_defects(image: Uint8Array, rng: np.random.Generator) -> tuple[Uint8Array, np.ndarray]:
     """One to three drawn defects of widely varying size and contrast.
 
     Args:
-        photograph: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         rng: Source of randomness.
 
     Returns:
-        The photograph with defects, and (H, W) bool where it visibly differs.
+        The image with defects, and (H, W) bool where it visibly differs.
     """
-    painted = np.ascontiguousarray(photograph)
+    painted = np.ascontiguousarray(image)
     for _ in range(int(rng.integers(1, 4))):
         size = float(np.exp(rng.uniform(np.log(0.015), np.log(0.12))))
         contrast = float(rng.uniform(0.2, 0.9))
@@ -151,5 +148,5 @@ def draw_defects(photograph: Uint8Array, rng: np.random.Generator) -> tuple[Uint
             painted = blot(painted, rng, size, contrast)
         else:
             painted = missing_piece(painted, rng, size)
-    differs = np.abs(painted.astype(np.int16) - photograph.astype(np.int16)).max(axis=2) > 12
+    differs = np.abs(painted.astype(np.int16) - image.astype(np.int16)).max(axis=2) > 12
     return painted, differs

@@ -18,7 +18,7 @@ from fewshot_ad.errors import WeightsError
 # all engines compute in float32 and differ by rounding alone.
 TOLERANCE = 5e-3
 SIDE = 256
-MIN_PHOTOGRAPHS = 6
+MIN_IMAGES = 6
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class ParityReport:
     """How far the engines are from torch.
 
     Attributes:
-        photographs: Number of photographs that were compared.
+        images: Number of images that were compared.
         feature_difference: Largest |difference| of a feature over the features' root mean square, an engine.
         score_difference: Largest |difference| of an image score over the score, an engine.
-        decision_flips: Photographs judged differently, an engine.
+        decision_flips: Images judged differently, an engine.
     """
 
-    photographs: int
+    images: int
     feature_difference: dict[str, float]
     score_difference: dict[str, float]
     decision_flips: dict[str, int]
@@ -55,23 +55,23 @@ def check_parity(
         spec: The encoder's.
         reference: torch.
         engines: The others, by name.
-        good: Good photographs of one product, (H, W, 3) uint8; the first half is enrolled, the others are inspected.
-        changed: Further photographs to inspect, the same with defects for example.
+        good: Good images of one product, (H, W, 3) uint8; the first half is enrolled, the others are inspected.
+        changed: Further images to inspect, the same with defects for example.
 
     Raises:
-        WeightsError: A feature differs by more than the tolerance, a decision flips, or there are too few photographs.
+        WeightsError: A feature differs by more than the tolerance, a decision flips, or there are too few images.
     """
     from fewshot_ad.inspector import Inspector
 
-    if len(good) < MIN_PHOTOGRAPHS:
-        raise WeightsError(f"expected at least {MIN_PHOTOGRAPHS} photographs to prove parity, got {len(good)}.")
+    if len(good) < MIN_IMAGES:
+        raise WeightsError(f"expected at least {MIN_IMAGES} images to prove parity, got {len(good)}.")
     half = len(good) // 2
     inspected = [*good[half:], *changed]
 
     def judge(name: EngineName, engine: Engine) -> tuple[list[np.ndarray], list[float], list[bool]]:
         encoder = Encoder(spec, engine, name, None)
         inspector = Inspector.from_support(list(good[:half]), encoder=encoder, image_size=SIDE, views="none")
-        results = [inspector.inspect(photograph) for photograph in inspected]
+        results = [inspector.inspect(image) for image in inspected]
         features = [np.concatenate([m.ravel() for m in encoder.encode(_fit(p, spec.multiple))]) for p in inspected]
         return features, [r.score for r in results], [r.is_anomalous for r in results]
 
@@ -95,6 +95,6 @@ def check_parity(
     return report
 
 
-def _fit(photograph: Uint8Array, multiple: int) -> Uint8Array:
-    height, width = (max(n // multiple, 2) * multiple for n in photograph.shape[:2])
-    return cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA)
+def _fit(image: Uint8Array, multiple: int) -> Uint8Array:
+    height, width = (max(n // multiple, 2) * multiple for n in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -26,7 +26,7 @@ from fewshot_ad.images import read_image
 from fewshot_ad.training.pairs import draw_defects
 from fewshot_ad.training.parity import check_parity
 
-# Photographs of the parity report.
+# Images of the parity report.
 PARITY = 12
 
 
@@ -37,10 +37,10 @@ def publish(
     *,
     recipe: Any,
     data: Sequence[dict[str, Any]],
-    initialisation: str,
-    licence: str,
+    initialization: str,
+    license: str,
     source: str,
-    photographs: Sequence[str | Path] = (),
+    images: Sequence[str | Path] = (),
 ) -> WeightsCard:
     """Write `name.safetensors`, `name.onnx`, `name.parity` (JSON) and the card `name.json`.
 
@@ -49,11 +49,11 @@ def publish(
         folder: Made if it does not exist.
         name: What users will call it.
         recipe: The recipe, a dataclass; goes into the card.
-        data: Names, counts and licences of the training data.
-        initialisation: What training started from, with its licence.
-        licence: SPDX identifier of the result.
+        data: Names, counts and licenses of the training data.
+        initialization: What training started from, with its license.
+        license: SPDX identifier of the result.
         source: A sentence on where it comes from.
-        photographs: Real photographs for the parity report; without any, generated parts serve.
+        images: Real images for the parity report; without any, generated parts serve.
 
     Raises:
         WeightsError: The ONNX file does not say what torch says; the card is not written then.
@@ -87,7 +87,7 @@ def publish(
     spec = EncoderSpec(
         name, sha256, stages, strides, channels, "separate", "f32", DEFAULT_NORM_POWER, embedding, deepest
     )
-    good, changed = _parity_photographs(photographs)
+    good, changed = _parity_images(images)
     outputs = [f"stage{s}" for s in stages]
     report = check_parity(
         spec,
@@ -99,7 +99,7 @@ def publish(
         good,
         changed,
     )
-    kind = "photographs" if photographs else "generated parts"
+    kind = "images" if images else "generated parts"
     (folder / f"{name}.parity").write_text(json.dumps({"on": kind, **report.to_dict()}, indent=2) + "\n")
     card = WeightsCard(
         name=name,
@@ -114,15 +114,15 @@ def publish(
         std=pyramid.std,
         source=source,
         source_sha256=pyramid.sha256(),
-        licence=licence,
-        training_data="; ".join(f"{d['name']} ({d['photographs']} photographs, {d['licence']})" for d in data),
+        license=license,
+        training_data="; ".join(f"{d['name']} ({d['images']} images, {d['license']})" for d in data),
         recipe=yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False),
         date=datetime.date.today().isoformat(),
         tensors=weights.name,
         tensors_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
         architecture=dataclasses.asdict(network.architecture) if isinstance(network, SiameseEncoder) else None,
         embedding=embedding,
-        initialisation=initialisation,
+        initialization=initialization,
         data=tuple(data),
     )
     card.write(folder / f"{name}.json")
@@ -140,7 +140,7 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
     return {k: short(v) for k, v in fields.items()}
 
 
-def _parity_photographs(paths: Sequence[str | Path]) -> tuple[list[Uint8Array], list[Uint8Array]]:
+def _parity_images(paths: Sequence[str | Path]) -> tuple[list[Uint8Array], list[Uint8Array]]:
     if paths:
         good = [read_image(path) for path in paths[:PARITY]]
     else:
@@ -148,4 +148,4 @@ def _parity_photographs(paths: Sequence[str | Path]) -> tuple[list[Uint8Array], 
 
         good = [render("gear", n, 256) for n in range(PARITY)]
     rng = np.random.default_rng(0)
-    return good, [draw_defects(photograph, rng)[0] for photograph in good[len(good) // 2 :]]
+    return good, [draw_defects(image, rng)[0] for image in good[len(good) // 2 :]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fewshot_ad.encoder.registration import Mode
 from fewshot_ad.encoder.siamese import Architecture, Embed
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.photographs import GENERATED
+from fewshot_ad.training.images import GENERATED
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,19 @@ class TrainingRecipe:
         backbone: timm model.
         init: `bundled` for the weights that come with the package (`tf_efficientnet_lite0`), `timm` to download, or a
             file (of `fewshot-ad distill`, for example).
-        init_licence: Licence of a file's weights, for the card.
-        folders: Good photographs, see `find_categories`; `parts` stands for the built-in generator.
-        licences: Licence of each folder, for the card.
+        init_license: License of a file's weights, for the card.
+        folders: Good images, see `find_categories`; `parts` stands for the built-in generator.
+        licenses: License of each folder, for the card.
         registration: See `registration.PARTS`; None leaves the spatial transformers out.
         embed: See `siamese.Architecture`.
         layers: Likewise.
         residual: Likewise.
         freeze: Leave the backbone's weights alone.
-        size: Side of the training photographs in pixels, a multiple of 16.
+        size: Side of the training images in pixels, a multiple of 16.
         batch: Pairs a step, over all processes.
         group: Pairs of one category that stand together in a batch; `margin` searches among them.
         accumulate: The batch is computed in this many parts, to save memory.
-        epochs: Passes; an epoch has one pair a photograph.
+        epochs: Passes; an epoch has one pair an image.
         optimizer: `sgd` or `adamw`.
         learning_rate: Peak of one cosine down to zero.
         momentum: SGD's.
@@ -43,16 +43,16 @@ class TrainingRecipe:
         photometric: Strength of the photometric augmentation, 1 for a line's change from hour to hour.
         rotation: Largest turn of the geometric augmentation in degrees.
         generated: Number of generated products a category, if `folders` has `parts`.
-        generated_photographs: Photographs a generated product.
+        generated_images: Images a generated product.
         precision: `bf16` or `f32` of the forward and backward pass.
         seed: Seed of everything random.
     """
 
     backbone: str = "resnet18"
     init: str = "timm"
-    init_licence: str = ""
+    init_license: str = ""
     folders: tuple[str, ...] = (GENERATED,)
-    licences: tuple[str, ...] = ()
+    licenses: tuple[str, ...] = ()
     registration: Mode | None = "rotation+scale"
     embed: Embed = "last"
     layers: int = 3
@@ -74,7 +74,7 @@ class TrainingRecipe:
     photometric: float = 1.0
     rotation: float = 20.0
     generated: int = 8
-    generated_photographs: int = 8
+    generated_images: int = 8
     precision: str = "bf16"
     seed: int = 0
 
@@ -90,9 +90,9 @@ class TrainingRecipe:
             raise TrainingError(f"expected optimizer among ('sgd', 'adamw'), got {self.optimizer!r}.")
         if self.precision not in ("bf16", "f32"):
             raise TrainingError(f"expected precision among ('bf16', 'f32'), got {self.precision!r}.")
-        if self.licences and len(self.licences) != len(self.folders):
+        if self.licenses and len(self.licenses) != len(self.folders):
             raise TrainingError(
-                f"expected a licence a folder, got {len(self.licences)} for {len(self.folders)} folders."
+                f"expected a license a folder, got {len(self.licenses)} for {len(self.folders)} folders."
             )
         if self.anchor > 0 and self.freeze and not self.residual:
             raise TrainingError(
@@ -103,7 +103,7 @@ class TrainingRecipe:
         if max(self.simsiam, self.margin, self.anchor) <= 0:
             raise TrainingError("expected at least one of simsiam, margin and anchor above 0.")
         if not self.folders:
-            raise TrainingError("expected at least one folder of photographs, or 'parts' for generated ones.")
+            raise TrainingError("expected at least one folder of images, or 'parts' for generated ones.")
 
     @property
     def architecture(self) -> Architecture:

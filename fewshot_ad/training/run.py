@@ -109,6 +109,15 @@ def workers(device: str | None = None) -> Iterator[Workers]:
         dist.destroy_process_group()
 
 
+# What fields of a recipe were called before version 0.2; runs of that time go on.
+FORMER_FIELDS = {
+    "licences": "licenses",
+    "init_licence": "init_license",
+    "generated_photographs": "generated_images",
+    "grey_share": "gray_share",
+}
+
+
 def read_recipe(path: str | Path, kind: type[R]) -> R:
     """A recipe from YAML; unknown fields are refused.
 
@@ -119,6 +128,8 @@ def read_recipe(path: str | Path, kind: type[R]) -> R:
         fields = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TrainingError(f"{path}: expected a recipe in YAML, but it cannot be read ({error}).") from error
+    if isinstance(fields, dict):
+        fields = {FORMER_FIELDS.get(name, name): value for name, value in fields.items()}
     known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     if not isinstance(fields, dict) or not set(fields) <= set(known):
         surplus = sorted(set(fields) - set(known)) if isinstance(fields, dict) else type(fields).__name__

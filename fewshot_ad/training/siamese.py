@@ -1,12 +1,12 @@
-"""Training of a Siamese encoder, once, on good photographs of many parts.
+"""Training of a Siamese encoder, once, on good images of many parts.
 
-The published recipe: pairs of photographs of one category, one of them augmented, SimSiam's loss at every location.
+The published recipe: pairs of images of one category, one of them augmented, SimSiam's loss at every location.
 Two terms can be added, each with a weight of its own (0 leaves it out):
 
-- `margin`: defects are drawn on one photograph of the pair; where they are, the nearest neighbour among the other
-  photographs of the category must be farther away than anywhere a good part shows. It is what a memory bank is used
+- `margin`: defects are drawn on one image of the pair; where they are, the nearest neighbor among the other
+  images of the category must be farther away than anywhere a good part shows. It is what a memory bank is used
   for afterwards, as a loss.
-- `anchor`: the stage features, and a residual E, must stay close to the initialisation.
+- `anchor`: the stage features, and a residual E, must stay close to the initialization.
 
 Sources: Chen & He 2021 (SimSiam); Huang et al. 2022 (RegAD: pairs of one category, registration); Li et al. 2021
 (CutPaste) for drawn defects as negatives.
@@ -37,7 +37,7 @@ from fewshot_ad.training.run import Clock, RunFolder, Workers, memory_advice, wo
 
 log = logging.getLogger(__name__)
 
-# Spread of the normalised embedding against 1/sqrt(d): below the first training warns, below the second it stops.
+# Spread of the normalized embedding against 1/sqrt(d): below the first training warns, below the second it stops.
 COLLAPSE_WARNING, COLLAPSED = 0.3, 0.1
 
 
@@ -47,7 +47,7 @@ class Trained:
 
     Attributes:
         encoder: The network after the last epoch.
-        data: Names, counts and licences of what it was trained on.
+        data: Names, counts and licenses of what it was trained on.
         folder: The run's folder, with recipe and log.
     """
 

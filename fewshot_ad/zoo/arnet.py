@@ -1,6 +1,6 @@
-"""ARNet: restore a photograph from which attributes were erased; what cannot be restored is not good.
+"""ARNet: restore an image from which attributes were erased; what cannot be restored is not good.
 
-Colour is taken away and the photograph is turned by quarter turns; a U-Net gives both back. It can only do so by
+Color is taken away and the image is turned by quarter turns; a U-Net gives both back. It can only do so by
 knowing what good parts look like.
 
 Source: Huang, Ye, Cao, Li, Zhang & Lu 2022 (Attribute Restoration Framework for Anomaly Detection, IEEE TMM;
@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 # The rate is halved after each tenth of the epochs.
 RATE, HALVINGS = 0.1, 10
@@ -33,16 +33,16 @@ class Erasure(NamedTuple):
     """A way to erase attributes.
 
     Attributes:
-        grey: Whether colour goes.
+        gray: Whether color goes.
         quarter_turns: Anticlockwise, 0..3; orientation goes if several of them are in use.
     """
 
-    grey: bool
+    gray: bool
     quarter_turns: int
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """(N, 3, S, S) -> (N, 1, S, S) if grey, else (N, 3, S, S)."""
-        if self.grey:
+        """(N, 3, S, S) -> (N, 1, S, S) if gray, else (N, 3, S, S)."""
+        if self.gray:
             batch = batch.mean(1, keepdim=True)
         return batch.rot90(self.quarter_turns, (2, 3))
 
@@ -112,52 +112,52 @@ class ArNet:
     sigma: float
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Train the restoration, and note how large its error is on good photographs; see `Method.fit`."""
-        photographs = resized(normal, self.image_size)
+        """Train the restoration, and note how large its error is on good images; see `Method.fit`."""
+        images = resized(normal, self.image_size)
         erasures = ERASURES[self.erasing]
         with seeded(self.seed) as generator:
-            self._network = UNet(1 if erasures[0].grey else 3, self.width)
-            optimiser = torch.optim.SGD(self._network.parameters(), RATE)
+            self._network = UNet(1 if erasures[0].gray else 3, self.width)
+            optimizer = torch.optim.SGD(self._network.parameters(), RATE)
             milestones = [max(1, self.epochs * n // HALVINGS) for n in range(1, HALVINGS)]
-            schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones, 0.5)
+            schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.5)
             for epoch in range(self.epochs):
-                # Every photograph under every erasure, in random order.
-                order = torch.randperm(len(photographs) * len(erasures), generator=generator)
+                # Every image under every erasure, in random order.
+                order = torch.randperm(len(images) * len(erasures), generator=generator)
                 for chosen in order.split(BATCH):
-                    whole = _signed(photographs[chosen // len(erasures)].float() / 255)
+                    whole = _signed(images[chosen // len(erasures)].float() / 255)
                     erased = [erasures[int(n) % len(erasures)](whole[i : i + 1]) for i, n in enumerate(chosen)]
                     loss = F.mse_loss(self._network(torch.cat(erased)), whole)
-                    optimiser.zero_grad()
+                    optimizer.zero_grad()
                     loss.backward()
-                    optimiser.step()
+                    optimizer.step()
                 schedule.step()
                 if progress is not None:
                     progress("training", epoch + 1, self.epochs)
         self._network.requires_grad_(False).eval()
-        errors = [self._errors(p[None].float() / 255).mean((1, 2)) for p in photographs]
+        errors = [self._errors(p[None].float() / 255).mean((1, 2)) for p in images]
         self._usual = torch.stack(errors).mean(0).clamp_min(1e-12)
 
     def _errors(self, whole: torch.Tensor) -> torch.Tensor:
         """(1, 3, S, S) in 0..1 -> the error at each pixel after each erasure, (erasures, S, S).
 
-        The mean absolute error of the colours: the paper trains with the squared error and tests with the absolute one.
+        The mean absolute error of the colors: the paper trains with the squared error and tests with the absolute one.
         """
         whole = _signed(whole)
         with torch.no_grad():
             restored = self._network(torch.cat([erase(whole) for erase in ERASURES[self.erasing]]))
         return (restored - whole).abs().mean(1)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score = error of the restoration, as a multiple of the usual one, averaged over the erasures.
 
         See `Method.predict`.
         """
-        return one_by_one(photographs, self._judge, self.sigma)
+        return one_by_one(images, self._judge, self.sigma)
 
-    def _judge(self, photograph: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
-        errors = self._errors(to_batch([photograph], self.image_size)) / self._usual.view(-1, 1, 1)
+    def _judge(self, image: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
+        errors = self._errors(to_batch([image], self.image_size)) / self._usual.view(-1, 1, 1)
         heat = errors.mean(0)
         return float(np.float32(heat.mean())), heat
 
@@ -174,9 +174,9 @@ class ArNet:
         "(arXiv:1911.10676)",
         year=2022,
         family="restoration",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=False,
@@ -199,7 +199,7 @@ def arnet(
     Args:
         seed: Of everything random.
         image_size: Side the network sees, a multiple of 16, at least 32.
-        epochs: Passes over the photographs, each under every erasure: 500 in all with four of them.
+        epochs: Passes over the images, each under every erasure: 500 in all with four of them.
         erasing: `gray+rotation`, `gray` or `rotation`. Rotation teaches nothing where parts lie in any direction.
         width: Channels of the network at full size.
         sigma: Smoothing of the map, in pixels of `image_size`.

@@ -1,6 +1,6 @@
-"""DifferNet: a normalising flow over the pooled features of the whole photograph at three scales.
+"""DifferNet: a normalizing flow over the pooled features of the whole image at three scales.
 
-What the flow finds unlikely is suspicious. It says so of the photograph as a whole; where the fault lies is read from
+What the flow finds unlikely is suspicious. It says so of the image as a whole; where the fault lies is read from
 the gradient of the likelihood with respect to the pixels.
 
 Source: Rudolph, Wandt & Rosenhahn 2021, Same Same But DifferNet (WACV).
@@ -22,14 +22,14 @@ from torch.nn import functional as F  # noqa: N812
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 SCALES = 3
 CLAMP = 3.0
 META_EPOCHS, SUB_EPOCHS = 24, 8
 RATE, BETAS, EPSILON, WEIGHT_DECAY = 2e-4, (0.8, 0.8), 1e-4, 1e-5
 TRAINING_TRANSFORMS = 4
-# Photographs a step, each under all its training transformations.
+# Images a step, each under all its training transformations.
 BATCH = 24
 CHUNK = 8
 # Smoothing of the gradient, in pixels of the largest scale.
@@ -113,7 +113,7 @@ def surprise(latent: torch.Tensor, log_determinant: torch.Tensor) -> torch.Tenso
 
 
 def transformed(batch: torch.Tensor, settings: torch.Tensor) -> torch.Tensor:
-    """Turned and relit photographs.
+    """Turned and relit images.
 
     Args:
         batch: (N, 3, H, W) in 0..1, H = W.
@@ -147,23 +147,23 @@ class DifferNet:
     weights: str | None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Maximise the likelihood of the good photographs' features; see `Method.fit`."""
-        photographs = resized(normal, self.image_size)
+        """Maximize the likelihood of the good images' features; see `Method.fit`."""
+        images = resized(normal, self.image_size)
         with seeded(self.seed) as generator:
             self._backbone = Backbone(self.backbone, (3,), self.weights)
             self._flow = Flow(SCALES * self._backbone.channels[0], self.hidden, self.blocks, generator)
-            # Every photograph is judged under the same transformations, as if it came alone.
+            # Every image is judged under the same transformations, as if it came alone.
             self._settings = self._draw(self.transforms, generator)
-            optimiser = torch.optim.Adam(self._flow.parameters(), RATE, BETAS, EPSILON, weight_decay=WEIGHT_DECAY)
+            optimizer = torch.optim.Adam(self._flow.parameters(), RATE, BETAS, EPSILON, weight_decay=WEIGHT_DECAY)
             for epoch in range(self.epochs):
-                for chosen in torch.randperm(len(photographs), generator=generator).split(BATCH):
-                    features = self._training_features(photographs[chosen], generator)
+                for chosen in torch.randperm(len(images), generator=generator).split(BATCH):
+                    features = self._training_features(images[chosen], generator)
                     loss = surprise(*self._flow(features)).mean()
-                    optimiser.zero_grad()
+                    optimizer.zero_grad()
                     loss.backward()
-                    optimiser.step()
+                    optimizer.step()
                 if progress is not None:
                     progress("training", epoch + 1, self.epochs)
         self._flow.requires_grad_(False).eval()
@@ -173,9 +173,9 @@ class DifferNet:
         reach = torch.tensor([math.radians(self.rotation), self.light, self.light])
         return (2 * torch.rand(count, 3, generator=generator) - 1) * reach + torch.tensor([0.0, 1.0, 1.0])
 
-    def _training_features(self, photographs: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _training_features(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """(N, 3, H, W) uint8 -> features of each under several new transformations."""
-        copies = photographs.repeat_interleave(TRAINING_TRANSFORMS, 0)
+        copies = images.repeat_interleave(TRAINING_TRANSFORMS, 0)
         settings = self._draw(len(copies), generator)
         with torch.no_grad():
             parts = [
@@ -195,19 +195,19 @@ class DifferNet:
             pooled.append(self._backbone(smaller)[0].mean((2, 3)))
         return torch.cat(pooled, 1)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score = mean negative log-likelihood of the latent variables over the transformations.
 
         See `Method.predict`. Source: equation 6; section 3.4 for the maps.
         """
-        return one_by_one(photographs, self._judge)
+        return one_by_one(images, self._judge)
 
-    def _judge(self, photograph: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
+    def _judge(self, image: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
         squares = 0.0
         heat = np.zeros((self.image_size, self.image_size), np.float32)
         # The map is a gradient, which inference mode does not record.
         with torch.inference_mode(False), torch.enable_grad():
-            upright = to_batch([photograph], self.image_size)
+            upright = to_batch([image], self.image_size)
             for settings in self._settings.split(CHUNK):
                 # Differentiated before it is turned: the gradient lies upright.
                 copies = upright.repeat(len(settings), 1, 1, 1).requires_grad_()
@@ -230,10 +230,10 @@ class DifferNet:
         paper="Rudolph, Wandt & Rosenhahn 2021, Same Same But DifferNet: Semi-Supervised Defect Detection with "
         "Normalizing Flows, WACV",
         year=2021,
-        family="normalising flow",
-        supervision="good photographs",
+        family="normalizing flow",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=True,
@@ -260,8 +260,8 @@ def differnet(
     Args:
         seed: Of everything random.
         image_size: Side of the largest of the three scales.
-        epochs: Passes over the photographs, each under four new transformations.
-        transforms: Transformations a photograph is judged under.
+        epochs: Passes over the images, each under four new transformations.
+        transforms: Transformations an image is judged under.
         rotation: Largest angle of a transformation, in degrees either way.
         light: Largest change of contrast and of brightness, as a share.
         blocks: Coupling blocks.

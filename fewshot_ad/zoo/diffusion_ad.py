@@ -1,4 +1,4 @@
-"""DiffusionAD: repair a photograph by one denoising step of a diffusion model, then mark what was repaired.
+"""DiffusionAD: repair an image by one denoising step of a diffusion model, then mark what was repaired.
 
 Source: Zhang, Wang, Zeng, Wu & Jiang 2025 (arXiv 2303.08730: one-step denoising, norm guidance, the noise loss of Eq. 9
 that only good samples take part in); Ho, Jain & Abbeel 2020 (DDPM, Eq. 4: the forward process; linear noise schedule);
@@ -20,7 +20,7 @@ from fewshot_ad.training.collage import collage
 from fewshot_ad.zoo.components.diffusion_anomalies import synthetic_anomaly
 from fewshot_ad.zoo.components.diffusion_unet import HEADS, NoiseUNet, SegmentationUNet
 from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 TIMES = 1000
 BETAS = (1e-4, 0.02)
@@ -33,7 +33,7 @@ SIDE_STEP = 32
 
 
 def alpha_bars() -> torch.Tensor:
-    """(1000,) float32: the share of a photograph's variance that is left at each time step, falling."""
+    """(1000,) float32: the share of an image's variance that is left at each time step, falling."""
     return torch.cumprod(1 - torch.linspace(*BETAS, TIMES, dtype=torch.float64), 0).float()
 
 
@@ -43,19 +43,19 @@ def add_noise(clean: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor)
 
 
 def remove_noise(noisy: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-    """Its inverse: the photograph in one step, if the noise is known."""
+    """Its inverse: the image in one step, if the noise is known."""
     return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
 
 
 def guided_noise(
     noisy: torch.Tensor, noise: torch.Tensor, guide: torch.Tensor, alpha_bar: torch.Tensor, weight: float
 ) -> torch.Tensor:
-    """Noise corrected so that the repaired photograph comes nearer to a guide.
+    """Noise corrected so that the repaired image comes nearer to a guide.
 
     Args:
-        noisy: (N, 3, S, S) photographs with little noise.
+        noisy: (N, 3, S, S) images with little noise.
         noise: What the network takes for their noise.
-        guide: The photographs repaired from much noise: without the anomaly, but without fine detail.
+        guide: The images repaired from much noise: without the anomaly, but without fine detail.
         alpha_bar: (N, 1, 1, 1) of the little noise.
         weight: Of the guidance; 0 leaves the noise as it is.
     """
@@ -78,20 +78,20 @@ class Repair(nn.Module):
         self.register_buffer("alpha_bars", alpha_bars(), persistent=False)
 
     def forward(
-        self, photographs: torch.Tensor, times: tuple[torch.Tensor, torch.Tensor], noises: tuple[torch.Tensor, ...]
+        self, images: torch.Tensor, times: tuple[torch.Tensor, torch.Tensor], noises: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Repair photographs.
+        """Repair images.
 
         Args:
-            photographs: (N, 3, S, S) in 0..1.
+            images: (N, 3, S, S) in 0..1.
             times: A small and a large time step for each, (N,) int.
             noises: The standard normal noise, (N, 3, S, S), to add at either.
 
         Returns:
-            The repaired photographs (N, 3, S, S) in -1..1, and the noise loss of each, (N,).
+            The repaired images (N, 3, S, S) in -1..1, and the noise loss of each, (N,).
         """
         bars = [self.alpha_bars[t].view(-1, 1, 1, 1) for t in times]
-        noisy = [add_noise(photographs, noise, bar) for noise, bar in zip(noises, bars, strict=True)]
+        noisy = [add_noise(images, noise, bar) for noise, bar in zip(noises, bars, strict=True)]
         found = [self.network(x, t) for x, t in zip(noisy, times, strict=True)]
         loss = sum(((a - b) ** 2).mean((1, 2, 3)) for a, b in zip(found, noises, strict=True))
         guide = remove_noise(noisy[1], found[1], bars[1]).clamp(-1, 1)
@@ -125,7 +125,7 @@ class DiffusionAD:
         self._segmentation: SegmentationUNet | None = None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Train both networks together; see `Method.fit`."""
         good = list(resized(normal, self.image_size).permute(0, 2, 3, 1).numpy())
@@ -136,20 +136,20 @@ class DiffusionAD:
         with seeded(self.seed):
             repair = Repair(NoiseUNet(self.image_size, self.channels), self.guidance)
             segmentation = SegmentationUNet(self.channels // 2)
-            optimisers = [
+            optimizers = [
                 torch.optim.Adam(repair.parameters(), self.learning_rate),
                 torch.optim.Adam(segmentation.parameters(), self.segmentation_learning_rate),
             ]
             # The authors step it every iteration: the rate swings between its start and nothing.
-            swing = torch.optim.lr_scheduler.CosineAnnealingLR(optimisers[1], COSINE_HALF_PERIOD)
+            swing = torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[1], COSINE_HALF_PERIOD)
             for step in range(steps):
-                photographs, masks = self._samples(good, textures, rng)
-                loss = self._loss(repair, segmentation, photographs, masks)
-                for optimiser in optimisers:
-                    optimiser.zero_grad()
+                images, masks = self._samples(good, textures, rng)
+                loss = self._loss(repair, segmentation, images, masks)
+                for optimizer in optimizers:
+                    optimizer.zero_grad()
                 loss.backward()
-                for optimiser in optimisers:
-                    optimiser.step()
+                for optimizer in optimizers:
+                    optimizer.step()
                 swing.step()
                 if progress is not None:
                     progress("train", step + 1, steps)
@@ -158,50 +158,50 @@ class DiffusionAD:
     def _samples(
         self, good: Sequence[Uint8Array], textures: Sequence[Uint8Array], rng: np.random.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Photographs (B, 3, S, S) in 0..1, half of them made anomalous, and their masks (B, 1, S, S)."""
-        photographs, masks = [], []
+        """Images (B, 3, S, S) in 0..1, half of them made anomalous, and their masks (B, 1, S, S)."""
+        images, masks = [], []
         for _ in range(self.batch):
-            photograph = good[int(rng.integers(len(good)))]
-            mask = np.zeros(photograph.shape[:2], bool)
+            image = good[int(rng.integers(len(good)))]
+            mask = np.zeros(image.shape[:2], bool)
             if rng.uniform() < 0.5:
-                photograph, mask = synthetic_anomaly(photograph, textures, rng)
-            photographs.append(photograph)
+                image, mask = synthetic_anomaly(image, textures, rng)
+            images.append(image)
             masks.append(mask)
-        batch = torch.from_numpy(np.stack(photographs)).permute(0, 3, 1, 2).float() / 255
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
         return batch, torch.from_numpy(np.stack(masks))[:, None].float()
 
     @staticmethod
     def _loss(
-        repair: Repair, segmentation: SegmentationUNet, photographs: torch.Tensor, masks: torch.Tensor
+        repair: Repair, segmentation: SegmentationUNet, images: torch.Tensor, masks: torch.Tensor
     ) -> torch.Tensor:
-        number = len(photographs)
+        number = len(images)
         times = (
             torch.randint(0, SMALLEST_LARGE_TIME, (number,)),
             torch.randint(SMALLEST_LARGE_TIME, TIMES, (number,)),
         )
-        noises = (torch.randn_like(photographs), torch.randn_like(photographs))
-        repaired, noise_loss = repair(photographs, times, noises)
+        noises = (torch.randn_like(images), torch.randn_like(images))
+        repaired, noise_loss = repair(images, times, noises)
         normal = (masks.amax((1, 2, 3)) == 0).float()
         noise_loss = (noise_loss * normal).sum() / normal.sum().clamp(min=1)
-        logits = segmentation(photographs, repaired)
+        logits = segmentation(images, repaired)
         return noise_loss + FOCAL_WEIGHT * focal_loss(logits, masks) + F.smooth_l1_loss(torch.sigmoid(logits), masks)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Image scores and maps in 0..1; see `Method.predict`."""
         if self._repair is None or self._segmentation is None:
             raise ZooError("diffusionad: expected `fit` before `predict`.")
         repair, segmentation = self._repair, self._segmentation
         times = tuple(torch.tensor([t]) for t in (self.small_time, self.large_time))
 
-        def judge(photograph: Uint8Array) -> tuple[float, torch.Tensor]:
-            batch = to_batch([photograph], self.image_size)
-            # The same noise for every photograph: its score must not depend on what came before.
+        def judge(image: Uint8Array) -> tuple[float, torch.Tensor]:
+            batch = to_batch([image], self.image_size)
+            # The same noise for every image: its score must not depend on what came before.
             generator = torch.Generator().manual_seed(self.seed)
             noises = tuple(torch.randn(batch.shape, generator=generator) for _ in times)
             heat = torch.sigmoid(segmentation(batch, repair(batch, times, noises)[0]))[0, 0]
             return float(heat.flatten().topk(TOP_PIXELS).values.mean()), heat
 
-        return one_by_one(photographs, judge)
+        return one_by_one(images, judge)
 
     def model_bytes(self) -> int:
         """Both networks."""
@@ -216,15 +216,15 @@ class DiffusionAD:
         "Detection, IEEE TPAMI (arXiv 2303.08730)",
         year=2025,
         family="diffusion",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=False,
         trains=True,
         weights="None: trained from scratch, as published. The textures of synthetic anomalies are generated collages "
-        "instead of the DTD photographs, and anomalies may lie anywhere, as no foreground is segmented.",
+        "instead of the DTD images, and anomalies may lie anywhere, as no foreground is segmented.",
     )
 )
 def diffusionad(
@@ -245,11 +245,11 @@ def diffusionad(
 
     Args:
         seed: Of everything random.
-        image_size: Side of the photographs in pixels, a multiple of 32.
+        image_size: Side of the images in pixels, a multiple of 32.
         channels: Of the noise-predicting U-Net at its finest level, a multiple of 8; half as many of the segmentation.
-        epochs: Times the good photographs go by, a batch at the least each.
+        epochs: Times the good images go by, a batch at the least each.
         steps: Gradient steps instead of epochs.
-        batch: Photographs a step, at least 2, drawn with replacement.
+        batch: Images a step, at least 2, drawn with replacement.
         learning_rate: Of the noise-predicting U-Net.
         segmentation_learning_rate: Of the segmentation U-Net, at its highest.
         guidance: Weight of the guidance.

@@ -1,8 +1,8 @@
-"""EfficientAD with collaborative discrepancy optimisation: a student that must fail on what is not good.
+"""EfficientAD with collaborative discrepancy optimization: a student that must fail on what is not good.
 
-A small teacher describes patches; the student imitates it on good photographs, and an autoencoder does so with a view
+A small teacher describes patches; the student imitates it on good images, and an autoencoder does so with a view
 of the whole. Where student and teacher, or student and autoencoder, disagree, the part is suspicious. On good
-photographs with noise patches the student is taught to disagree inside the patches and to agree around them.
+images with noise patches the student is taught to disagree inside the patches and to agree around them.
 
 Sources: Batzner, Heckler & König 2024 (EfficientAD, WACV); Cao et al. 2023 (CDO, IEEE TII). Sections named below are
 EfficientAD's unless said otherwise.
@@ -32,15 +32,15 @@ from fewshot_ad.zoo.components.pdn import (
     TABLES,
     WEIGHT_DECAY,
     GeneratedPictures,
-    distil,
+    distill,
     load_teacher,
     save_teacher,
 )
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 DECAY_AT, DECAY = 0.95, 0.1
-PENALTY_GREY_SHARE = 0.3
+PENALTY_GRAY_SHARE = 0.3
 LIGHT = (0.8, 1.2)
 
 
@@ -59,8 +59,8 @@ def hard_feature_loss(distance: torch.Tensor, hard: float) -> torch.Tensor:
 
 def _relit(batch: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """Brightness, contrast or saturation times 0.8 to 1.2. Source: section 3.3."""
-    grey = batch.mean(1, keepdim=True)
-    origin = (torch.zeros_like(batch), grey.mean((2, 3), keepdim=True), grey)[int(rng.integers(3))]
+    gray = batch.mean(1, keepdim=True)
+    origin = (torch.zeros_like(batch), gray.mean((2, 3), keepdim=True), gray)[int(rng.integers(3))]
     return (origin + float(rng.uniform(*LIGHT)) * (batch - origin)).clamp(0, 1)
 
 
@@ -87,14 +87,14 @@ class EfficientAdCdo:
     pictures: int
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Distil or load the teacher, train student and autoencoder, and set the quantiles; see `Method.fit`."""
-        photographs = resized(normal, self.image_size).permute(0, 2, 3, 1).numpy()
+        """Distill or load the teacher, train student and autoencoder, and set the quantiles; see `Method.fit`."""
+        images = resized(normal, self.image_size).permute(0, 2, 3, 1).numpy()
         rng = np.random.default_rng([self.seed, 7])
         pictures = GeneratedPictures(self.pictures, self.image_size, self.seed, progress)
         self._teacher = self._taught(pictures, progress)
-        train, kept = held_out(photographs, rng)
+        train, kept = held_out(images, rng)
         with torch.no_grad():
             outputs = [self._teacher(_tensor(train[n : n + 1])) for n in range(len(train))]
         self._mean = torch.stack([o.mean((0, 2, 3)) for o in outputs]).mean(0).view(1, -1, 1, 1)
@@ -120,28 +120,28 @@ class EfficientAdCdo:
             backbone = Backbone(self.backbone, STAGES, self.weights)
         if backbone.strides != (8, 16):
             raise ZooError(f"expected a backbone with stages at strides 8 and 16, got {backbone.strides}.")
-        pdn, _ = distil(self.size, backbone, pictures, self.teacher_steps, self.seed, progress)
+        pdn, _ = distill(self.size, backbone, pictures, self.teacher_steps, self.seed, progress)
         if self.teacher is not None:
             save_teacher(Path(self.teacher), pdn, {**made, "image_size": self.image_size, "seed": self.seed})
         return pdn
 
     def _train(
-        self, photographs: Uint8Array, pictures: GeneratedPictures, rng: np.random.Generator, progress: Progress | None
+        self, images: Uint8Array, pictures: GeneratedPictures, rng: np.random.Generator, progress: Progress | None
     ) -> None:
         """Source: section 3.2 and 3.3, and CDO's loss added to theirs."""
         # The second half of the student's channels imitates the autoencoder.
         self._student, self._autoencoder = PDN(self.size, 2 * CHANNELS), Autoencoder(self.image_size)
         weights = [*self._student.parameters(), *self._autoencoder.parameters()]
-        optimiser = torch.optim.Adam(weights, RATE, weight_decay=WEIGHT_DECAY)
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [max(1, int(DECAY_AT * self.steps))], DECAY)
+        optimizer = torch.optim.Adam(weights, RATE, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [max(1, int(DECAY_AT * self.steps))], DECAY)
         for step in range(self.steps):
-            photograph = photographs[rng.integers(len(photographs))]
-            spoilt, mask = noise_patches(photograph, rng)
-            good, relit = _tensor(photograph[None]), _relit(_tensor(photograph[None]), rng)
+            image = images[rng.integers(len(images))]
+            spoilt, mask = noise_patches(image, rng)
+            good, relit = _tensor(image[None]), _relit(_tensor(image[None]), rng)
             batch = torch.cat([good, _tensor(spoilt[None]), relit])
             with torch.no_grad():
                 wanted = self._describe(batch)
-            strange = pictures.crops(1, PENALTY_GREY_SHARE, rng)
+            strange = pictures.crops(1, PENALTY_GRAY_SHARE, rng)
             imitated, followed = self._student(torch.cat([batch, strange])).split(CHANNELS, 1)
             guessed = self._autoencoder(relit)
             cells = F.max_pool2d(torch.from_numpy(mask)[None].float(), 4)[:, BORDER:-BORDER, BORDER:-BORDER] > 0
@@ -152,9 +152,9 @@ class EfficientAdCdo:
                 + F.mse_loss(guessed, wanted[2:])
                 + F.mse_loss(followed[2:3], guessed)
             )
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             if progress is not None:
                 progress("training", step + 1, self.steps)
@@ -162,7 +162,7 @@ class EfficientAdCdo:
         self._autoencoder.requires_grad_(False).eval()
 
     def _describe(self, batch: torch.Tensor) -> torch.Tensor:
-        """The teacher's features, each channel standardised over the good photographs."""
+        """The teacher's features, each channel standardized over the good images."""
         return (self._teacher(batch) - self._mean) / self._deviation
 
     def _maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,17 +171,17 @@ class EfficientAdCdo:
         of_student = (self._describe(batch) - imitated).square().mean(1)[0]
         return of_student, (self._autoencoder(batch) - followed).square().mean(1)[0]
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score = maximum of the map; see `Method.predict`.
 
         Within 16 pixels of the border (at `image_size`) the map has the value of the nearest position further in.
         """
-        return one_by_one(photographs, self._judge)
+        return one_by_one(images, self._judge)
 
-    def _judge(self, photograph: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
-        of_student, of_autoencoder = self._maps(to_batch([photograph], self.image_size))
-        heat = self.alpha * self._of_student.normalised(of_student)
-        heat = heat + (1 - self.alpha) * self._of_autoencoder.normalised(of_autoencoder)
+    def _judge(self, image: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
+        of_student, of_autoencoder = self._maps(to_batch([image], self.image_size))
+        heat = self.alpha * self._of_student.normalized(of_student)
+        heat = heat + (1 - self.alpha) * self._of_autoencoder.normalized(of_autoencoder)
         return float(heat.max()), F.pad(heat[None], (BORDER,) * 4, mode="replicate")[0]
 
     def model_bytes(self) -> int:
@@ -198,15 +198,15 @@ class EfficientAdCdo:
         "Localization, IEEE TII",
         year=2024,
         family="teacher-student",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=True,
         trains=True,
         weights="PDN distilled by this package from resnet18 (itself distilled) on generated pictures; the paper "
-        "distils from WideResNet-101 on ImageNet and takes its penalty pictures from there. The published step counts "
+        "distills from WideResNet-101 on ImageNet and takes its penalty pictures from there. The published step counts "
         "are for a GPU.",
     )
 )
@@ -232,7 +232,7 @@ def efficientad_cdo(
         seed: Of everything random.
         size: Of the PDN, `S` or `M`.
         image_size: Side the networks see, a multiple of 32, at least 64.
-        steps: To train student and autoencoder, one photograph each.
+        steps: To train student and autoencoder, one image each.
         hard: Share of the features that the hard feature loss averages.
         gamma: Exponent of CDO's weights.
         margin: See `cdo_loss`.
@@ -240,8 +240,8 @@ def efficientad_cdo(
         backbone: That the teacher imitates, see `Backbone`.
         weights: Of the backbone.
         teacher: A safetensors file: the teacher is loaded from it if it exists, else distilled and written to it.
-        teacher_steps: To distil the teacher.
-        pictures: Generated pictures to distil on and for the penalty.
+        teacher_steps: To distill the teacher.
+        pictures: Generated pictures to distill on and for the penalty.
 
     Raises:
         ZooError: A setting makes no sense.

@@ -17,32 +17,32 @@ from fewshot_ad.enrollment.support import ViewsSpec
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.zoo.components.shots import fitted
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 
 class FewshotAD:
     """See `fewshot_ad` for the arguments."""
 
-    def __init__(self, network: Path, enrolment: dict[str, Any]) -> None:
+    def __init__(self, network: Path, enrollment: dict[str, Any]) -> None:
         self._network = network
-        self._enrolment = enrolment
+        self._enrollment = enrollment
         self._inspector: Inspector | None = None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Enroll the photographs; their threshold comes from themselves."""
+        """Enroll the images; their threshold comes from themselves."""
         if len(normal) == 0:
-            raise ZooError("expected at least one photograph of a good part, got none.")
+            raise ZooError("expected at least one image of a good part, got none.")
         try:
-            self._inspector = Inspector.from_support(normal, product="product", progress=progress, **self._enrolment)
+            self._inspector = Inspector.from_support(normal, product="product", progress=progress, **self._enrollment)
         except SupportSetError as error:
             raise ZooError(f"fewshot_ad: {error}") from error
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Scores, maps and decisions of the inspections."""
         inspector = fitted(self._inspector)
-        inspections = [inspector.inspect(photograph) for photograph in photographs]
+        inspections = [inspector.inspect(image) for image in images]
         return Predictions(
             np.array([i.score for i in inspections], np.float32),
             tuple(i.anomaly_map for i in inspections),
@@ -62,9 +62,9 @@ class FewshotAD:
         paper="fewshot-ad 2026, this package; after Roth et al. 2022 (PatchCore) and Huang et al. 2022 (RegAD)",
         year=2026,
         family="memory bank",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=False,
@@ -90,7 +90,7 @@ def fewshot_ad(
         seed: Of everything random.
         preset: See `Inspector.from_support`, as for the arguments that follow.
         encoder: A shipped encoder, or the card (`.json`) of one's own.
-        views: Views of each photograph besides itself; None takes the preset's.
+        views: Views of each image besides itself; None takes the preset's.
         image_size: Working scale in pixels; None takes the preset's.
         budget: Bank vectors a level; None takes the preset's.
         precision: Of the network; None takes the preset's.
@@ -100,7 +100,7 @@ def fewshot_ad(
         settings(preset, views, image_size, budget, precision)
     except SupportSetError as error:
         raise ZooError(f"fewshot_ad: {error}") from error
-    enrolment = {
+    enrollment = {
         "seed": seed,
         "preset": preset,
         "encoder": encoder,
@@ -110,4 +110,4 @@ def fewshot_ad(
         "precision": precision,
         "threads": threads,
     }
-    return FewshotAD(encoder_file(encoder), enrolment)
+    return FewshotAD(encoder_file(encoder), enrollment)

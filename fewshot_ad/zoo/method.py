@@ -14,7 +14,7 @@ Family: TypeAlias = Literal[
     "memory bank",
     "distribution",
     "registration",
-    "normalising flow",
+    "normalizing flow",
     "teacher-student",
     "reconstruction",
     "restoration",
@@ -24,33 +24,33 @@ Family: TypeAlias = Literal[
     "vision-language",
     "detector",
 ]
-Supervision: TypeAlias = Literal["good photographs", "none", "labelled defects"]
+Supervision: TypeAlias = Literal["good images", "none", "labeled defects"]
 Source: TypeAlias = Literal["fewshot_ad", "anomalib", "ultralytics"]
-Task: TypeAlias = Literal["classification", "localisation", "detection"]
+Task: TypeAlias = Literal["classification", "localization", "detection"]
 
 
 @dataclass(frozen=True, eq=False)
-class Labelled:
-    """A photograph of a defective part, for the methods that learn from such.
+class Labeled:
+    """An image of a defective part, for the methods that learn from such.
 
     Attributes:
-        photograph: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB.
         mask: (H, W) bool, True where it is defective.
         defect_type: Name of the kind of defect.
     """
 
-    photograph: Uint8Array
+    image: Uint8Array
     mask: BoolArray
     defect_type: str = "defect"
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a method says of some photographs.
+    """What a method says of some images.
 
     Attributes:
         scores: (n,) float32 image scores, higher = worse; comparable within one fitted method only.
-        maps: One (H, W) float32 anomaly map a photograph, in its own size; None of a method that gives none.
+        maps: One (H, W) float32 anomaly map an image, in its own size; None of a method that gives none.
         rejected: (n,) bool decisions at the method's own threshold; None of a method that has none.
     """
 
@@ -63,22 +63,22 @@ class Method(Protocol):
     """A baseline. Its factory has set the seed and all hyper-parameters; nothing of it survives a second `fit`."""
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Learn what good looks like.
 
         Args:
-            normal: Photographs of good parts, (H, W, 3) uint8 RGB each, of any sizes. May be read from disk item by
+            normal: Images of good parts, (H, W, 3) uint8 RGB each, of any sizes. May be read from disk item by
                 item, so go through it as seldom as possible and hold resized copies.
-            labelled: Photographs of defective parts; looked at only where the card says `labelled defects`.
+            labeled: Images of defective parts; looked at only where the card says `labeled defects`.
             progress: Called as `progress(stage, done, total)`.
 
         Raises:
             ZooError: The method cannot work with what it was given.
         """
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
-        """Score photographs, (H, W, 3) uint8 RGB each, of any sizes; each as if it came alone."""
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
+        """Score images, (H, W, 3) uint8 RGB each, of any sizes; each as if it came alone."""
 
     def model_bytes(self) -> int:
         """Size of what an inspection needs: weights, statistics, memory bank; in bytes."""
@@ -96,7 +96,7 @@ class Card:
         family: How it works.
         supervision: What it learns from.
         source: Whose implementation runs.
-        licence: SPDX identifier of that implementation.
+        license: SPDX identifier of that implementation.
         maps: Whether it gives anomaly maps.
         needs_masks: Whether `fit` needs masks of defects.
         needs_internet: Whether its published form loads weights that are not at hand offline.
@@ -111,7 +111,7 @@ class Card:
     family: Family
     supervision: Supervision
     source: Source
-    licence: str
+    license: str
     maps: bool
     needs_masks: bool
     needs_internet: bool
@@ -123,7 +123,7 @@ class Card:
         """What its answer is: boxes of defects; a score and where it comes from; or a score alone."""
         if self.family == "detector":
             return "detection"
-        return "localisation" if self.maps else "classification"
+        return "localization" if self.maps else "classification"
 
 
 Factory = Callable[..., Method]

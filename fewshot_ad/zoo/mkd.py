@@ -14,8 +14,8 @@ from torch.nn import functional as F  # noqa: N812
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.shots import fitted
-from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, standardise, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, standardize, tensor_bytes, to_batch
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 
 class Cloner(nn.Module):
@@ -42,7 +42,7 @@ class Cloner(nn.Module):
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """(N, 3, H, W) in 0..1 -> one (N, C, H / stride, W / stride) a stage."""
-        x, features = standardise(batch), []
+        x, features = standardize(batch), []
         for stage in self.stages:
             features.append(stage(x))
             x = F.relu(features[-1])
@@ -50,7 +50,7 @@ class Cloner(nn.Module):
 
 
 def discrepancy(source: Sequence[torch.Tensor], cloned: Sequence[torch.Tensor], direction: float) -> torch.Tensor:
-    """L_total of each photograph: squared differences, and angles between the activation vectors, over the stages.
+    """L_total of each image: squared differences, and angles between the activation vectors, over the stages.
 
     Args:
         source: (N, C, h, w) a stage, of the source network.
@@ -73,7 +73,7 @@ def discrepancy(source: Sequence[torch.Tensor], cloned: Sequence[torch.Tensor], 
 class MKD:
     """See `mkd` for the arguments.
 
-    Source: Salehi et al. 2021: loss, eq. 1-3; localisation by the gradient, smoothing and opening, section 3;
+    Source: Salehi et al. 2021: loss, eq. 1-3; localization by the gradient, smoothing and opening, section 3;
     SmoothGrad after Smilkov et al. 2017.
     """
 
@@ -107,37 +107,37 @@ class MKD:
         self._cloner: Cloner | None = None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Train the cloner."""
-        photographs = resized(normal, self._side)
+        images = resized(normal, self._side)
         with seeded(self._seed) as generator, torch.inference_mode(False), torch.enable_grad():
             cloner = Cloner(self._source.channels, self._source.strides, self._width)
-            optimiser = torch.optim.Adam(cloner.parameters(), self._learning_rate)
-            # The source network is frozen and the photographs stay as they are.
+            optimizer = torch.optim.Adam(cloner.parameters(), self._learning_rate)
+            # The source network is frozen and the images stay as they are.
             with torch.no_grad():
-                wanted = [self._source(p[None].float() / 255) for p in photographs]
+                wanted = [self._source(p[None].float() / 255) for p in images]
             order = torch.empty(0, dtype=torch.int64)
             for step in range(self._steps):
                 if len(order) == 0:
-                    order = torch.randperm(len(photographs), generator=generator)
+                    order = torch.randperm(len(images), generator=generator)
                 chosen, order = order[: self._batch_size], order[self._batch_size :]
                 source = [torch.cat(stage) for stage in zip(*(wanted[i] for i in chosen.tolist()), strict=True)]
-                loss = discrepancy(source, cloner(photographs[chosen].float() / 255), self._direction).mean()
-                optimiser.zero_grad()
+                loss = discrepancy(source, cloner(images[chosen].float() / 255), self._direction).mean()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
                 if progress is not None:
                     progress("training", step + 1, self._steps)
         self._cloner = cloner.requires_grad_(False).eval()
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Scores: L_total. Maps: its gradient at each pixel, smoothed and opened."""
         cloner = fitted(self._cloner)
 
-        def judge(photograph: Uint8Array) -> tuple[float, Float32Array]:
+        def judge(image: Uint8Array) -> tuple[float, Float32Array]:
             with torch.inference_mode(False), torch.enable_grad():
-                batch = to_batch([photograph], self._side)
+                batch = to_batch([image], self._side)
                 score = float(discrepancy(self._source(batch), cloner(batch), self._direction))
                 gradient = torch.zeros(self._side, self._side)
                 generator = torch.Generator().manual_seed(self._seed)
@@ -151,7 +151,7 @@ class MKD:
             heat = cv2.GaussianBlur(gradient.numpy(), (0, 0), self._sigma, borderType=cv2.BORDER_REFLECT_101)
             return score, cv2.morphologyEx(heat, cv2.MORPH_OPEN, self._element).astype(np.float32)
 
-        return one_by_one(photographs, judge)
+        return one_by_one(images, judge)
 
     def model_bytes(self) -> int:
         """Both networks."""
@@ -166,16 +166,16 @@ class MKD:
         "Detection, CVPR",
         year=2021,
         family="teacher-student",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=True,
         trains=True,
         weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, as the source network instead of "
         "ImageNet's VGG16; the cloner is a plain network of the same strides; a number of steps that suits a few "
-        "photographs on a CPU instead of epochs, in batches of 16.",
+        "images on a CPU instead of epochs, in batches of 16.",
     )
 )
 def mkd(
@@ -198,14 +198,14 @@ def mkd(
     """Multiresolution Knowledge Distillation.
 
     Args:
-        seed: Of the cloner's first weights, the order of the photographs and the noise.
+        seed: Of the cloner's first weights, the order of the images and the noise.
         backbone: The source network, see `tensors.Backbone`.
         weights: See `tensors.Backbone`.
         stages: The critical layers, see `tensors.Backbone`.
         image_size: Both sides of the input, in pixels.
         width: Channels between the cloner's critical layers.
         steps: Training steps.
-        batch_size: Photographs a step, at most.
+        batch_size: Images a step, at most.
         learning_rate: Adam's.
         direction: lambda, the weight of the angles. The authors' code weighs the distances by 0.5 and the angles by 1.
         gradients: 1 for the plain gradient; more for SmoothGrad, the mean over that many noisy copies.

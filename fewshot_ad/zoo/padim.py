@@ -1,4 +1,4 @@
-"""PaDiM: a Gaussian of the features at each position of the photograph."""
+"""PaDiM: a Gaussian of the features at each position of the image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.gaussians import Gaussians
 from fewshot_ad.zoo.components.shots import Chain, fitted, joined, read_views, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 # Published numbers of dimensions.
 WIDE_DIMS, DIMS = 550, 100
@@ -31,38 +31,38 @@ class PaDiM:
         image_size: int,
         views: tuple[Chain, ...],
         dims: int,
-        regularisation: float,
+        regularization: float,
         sigma: float,
     ) -> None:
         self._backbone = backbone
         self._side = image_size
         self._views = views
-        self._regularisation = regularisation
+        self._regularization = regularization
         self._sigma = sigma
         order = torch.randperm(sum(backbone.channels), generator=torch.Generator().manual_seed(seed))
         self._dims = order[:dims].sort().values
         self._gaussians: Gaussians | None = None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Estimate the Gaussians from the photographs and their views."""
+        """Estimate the Gaussians from the images and their views."""
         features, shown = [], []
         for batch, masks in shots(normal, self._side, self._views, progress):
             features.append(self._embed(batch))
             shown.append(torch.from_numpy(shown_patches(masks, features[-1].shape[2:])))
-        self._gaussians = Gaussians.fit(torch.cat(features), torch.cat(shown), self._regularisation, progress)
+        self._gaussians = Gaussians.fit(torch.cat(features), torch.cat(shown), self._regularization, progress)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Maps of Mahalanobis distances; the score is the map's maximum."""
         gaussians = fitted(self._gaussians)
 
-        def judge(photograph: Uint8Array) -> tuple[float, Float32Array]:
-            grid = gaussians.distances(self._embed(to_batch([photograph], self._side))[0])
+        def judge(image: Uint8Array) -> tuple[float, Float32Array]:
+            grid = gaussians.distances(self._embed(to_batch([image], self._side))[0])
             heat = smoothed(grid.numpy(), self._side, self._sigma)
             return float(heat.max()), heat
 
-        return one_by_one(photographs, judge)
+        return one_by_one(images, judge)
 
     def model_bytes(self) -> int:
         """The backbone and the Gaussians."""
@@ -83,9 +83,9 @@ class PaDiM:
         "Detection and Localization, ICPR Workshops",
         year=2021,
         family="distribution",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=True,
@@ -103,7 +103,7 @@ def padim(
     image_size: int = 256,
     views: ViewsSpec = "none",
     dims: int | None = None,
-    regularisation: float = 0.01,
+    regularization: float = 0.01,
     sigma: float = 4.0,
 ) -> PaDiM:
     """PaDiM.
@@ -114,17 +114,17 @@ def padim(
         weights: See `tensors.Backbone`.
         stages: See `tensors.Backbone`.
         image_size: Both sides of the input, in pixels.
-        views: Views of each photograph besides itself, see `support.parse_views`.
+        views: Views of each image besides itself, see `support.parse_views`.
         dims: Dimensions that are kept; None takes 550 of a WideResNet50 and 100 of any other.
-        regularisation: Added to the diagonal of the covariances.
+        regularization: Added to the diagonal of the covariances.
         sigma: Standard deviation of the map's smoothing, in pixels of the input.
     """
-    if regularisation <= 0:
-        raise ZooError(f"padim: expected a regularisation above 0, got {regularisation}.")
+    if regularization <= 0:
+        raise ZooError(f"padim: expected a regularization above 0, got {regularization}.")
     if dims is not None and dims < 1:
         raise ZooError(f"padim: expected dims of at least 1, got {dims}.")
     if dims is None:
         dims = WIDE_DIMS if backbone.startswith("wide_resnet50_2") else DIMS
     with seeded(seed):
         network = Backbone(backbone, stages, weights)
-    return PaDiM(seed, network, image_size, read_views(views), dims, regularisation, sigma)
+    return PaDiM(seed, network, image_size, read_views(views), dims, regularization, sigma)

@@ -1,4 +1,4 @@
-"""PatchCore from a few photographs: the nearest good patch in a thinned memory bank, with views of each photograph."""
+"""PatchCore from a few images: the nearest good patch in a thinned memory bank, with views of each image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fewshot_ad.scoring import reweighted
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset
 from fewshot_ad.zoo.components.shots import Chain, fitted, joined, read_views, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 
 class PatchCore:
@@ -31,7 +31,7 @@ class PatchCore:
         image_size: int,
         views: tuple[Chain, ...],
         coreset_ratio: float,
-        neighbours: int,
+        neighbors: int,
         sigma: float,
     ) -> None:
         self._seed = seed
@@ -39,12 +39,12 @@ class PatchCore:
         self._side = image_size
         self._views = views
         self._ratio = coreset_ratio
-        self._neighbours = neighbours
+        self._neighbors = neighbors
         self._sigma = sigma
         self._bank: MemoryBank | None = None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Fill the memory bank with the patches of all views and thin it."""
         pools: list[Float32Array] = []
@@ -63,18 +63,18 @@ class PatchCore:
         origin = Origin(np.concatenate(images)[picked], np.concatenate(views)[picked], nowhere)
         self._bank = MemoryBank(pool[picked], origin, "l2")
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Scores by eq. 7 and maps by eq. 6."""
         bank = fitted(self._bank)
 
-        def judge(photograph: Uint8Array) -> tuple[float, Float32Array]:
-            grid = self._embed(to_batch([photograph], self._side))[0]
+        def judge(image: Uint8Array) -> tuple[float, Float32Array]:
+            grid = self._embed(to_batch([image], self._side))[0]
             patches = grid.reshape(-1, grid.shape[2])
             distances = bank.nearest(patches)
-            score = reweighted(patches[int(np.argmax(distances))], bank, 1.0, self._neighbours)
+            score = reweighted(patches[int(np.argmax(distances))], bank, 1.0, self._neighbors)
             return score, smoothed(distances.reshape(grid.shape[:2]), self._side, self._sigma)
 
-        return one_by_one(photographs, judge)
+        return one_by_one(images, judge)
 
     def model_bytes(self) -> int:
         """The backbone and the memory bank."""
@@ -96,16 +96,16 @@ class PatchCore:
         "Detection, CVPR",
         year=2022,
         family="memory bank",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=True,
         trains=False,
         weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, instead of ImageNet's WideResNet50; "
         "256 pixels without the crop to 224; stages side by side without the pooling to 1024 dimensions; each "
-        "photograph is entered with views, which views='none' leaves out as published.",
+        "image is entered with views, which views='none' leaves out as published.",
     )
 )
 def patchcore(
@@ -117,7 +117,7 @@ def patchcore(
     image_size: int = 256,
     views: ViewsSpec = "hflip,vflip,rotate=180",
     coreset_ratio: float = 0.1,
-    neighbours: int = 9,
+    neighbors: int = 9,
     sigma: float = 4.0,
 ) -> PatchCore:
     """PatchCore.
@@ -128,15 +128,15 @@ def patchcore(
         weights: See `tensors.Backbone`.
         stages: See `tensors.Backbone`.
         image_size: Both sides of the input, in pixels.
-        views: Views of each photograph besides itself, see `support.parse_views`.
+        views: Views of each image besides itself, see `support.parse_views`.
         coreset_ratio: Share of the patches that is kept, 0..1.
-        neighbours: b of eq. 7.
+        neighbors: b of eq. 7.
         sigma: Standard deviation of the map's smoothing, in pixels of the input.
     """
     if not 0 < coreset_ratio <= 1:
         raise ZooError(f"patchcore: expected coreset_ratio above 0 and at most 1, got {coreset_ratio}.")
-    if neighbours < 2:
-        raise ZooError(f"patchcore: expected neighbours of at least 2, got {neighbours}.")
+    if neighbors < 2:
+        raise ZooError(f"patchcore: expected neighbors of at least 2, got {neighbors}.")
     with seeded(seed):
         network = Backbone(backbone, stages, weights)
-    return PatchCore(seed, network, image_size, read_views(views), coreset_ratio, neighbours, sigma)
+    return PatchCore(seed, network, image_size, read_views(views), coreset_ratio, neighbors, sigma)

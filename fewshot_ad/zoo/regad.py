@@ -17,18 +17,18 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.gaussians import Gaussians
 from fewshot_ad.zoo.components.shots import Chain, fitted, joined, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 _SHIFTS = [(side * x, side * y) for side in (0.1, 0.2) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
-# 21 views, so 22 pictures of each photograph: the published support augmentation.
+# 21 views, so 22 pictures of each image: the published support augmentation.
 SUPPORT_VIEWS: tuple[Chain, ...] = (
     *((View("rotate", 11.25 * i),) for i in (-4, -3, -2, -1, 1, 2, 3, 4)),
     *((View("translate_x", x), View("translate_y", y)) for x, y in _SHIFTS),
     (View("hflip"),),
-    (View("grey"),),
+    (View("gray"),),
     *((View("rotate", degrees),) for degrees in (90.0, 180.0, 270.0)),
 )
-# The statistics take about 120 MB a photograph at 224 pixels; the paper goes up to 8.
+# The statistics take about 120 MB an image at 224 pixels; the paper goes up to 8.
 MAX_SHOTS = 16
 
 
@@ -39,20 +39,20 @@ class RegAD:
     the augmented support set and Mahalanobis distance, section 3, after PaDiM's eq. 1-2; the views, the authors' code.
     """
 
-    def __init__(self, encoder: SiameseEncoder, image_size: int, regularisation: float, sigma: float) -> None:
+    def __init__(self, encoder: SiameseEncoder, image_size: int, regularization: float, sigma: float) -> None:
         self._encoder = encoder
         self._side = image_size
-        self._regularisation = regularisation
+        self._regularization = regularization
         self._sigma = sigma
         self._gaussians: Gaussians | None = None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Estimate the Gaussians from the photographs and their views."""
+        """Estimate the Gaussians from the images and their views."""
         if len(normal) > MAX_SHOTS:
             raise ZooError(
-                f"regad: expected at most {MAX_SHOTS} photographs, of which it keeps {len(SUPPORT_VIEWS) + 1} pictures "
+                f"regad: expected at most {MAX_SHOTS} images, of which it keeps {len(SUPPORT_VIEWS) + 1} pictures "
                 f"each, got {len(normal)}. Give fewer; it is a method for 2 to 8."
             )
         features, shown = [], []
@@ -60,18 +60,18 @@ class RegAD:
             # Half precision: these lie in memory for all pictures at once.
             features.append(self._embed(batch).half())
             shown.append(torch.from_numpy(shown_patches(masks, features[-1].shape[2:])))
-        self._gaussians = Gaussians.fit(torch.cat(features), torch.cat(shown), self._regularisation, progress)
+        self._gaussians = Gaussians.fit(torch.cat(features), torch.cat(shown), self._regularization, progress)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Maps of Mahalanobis distances; the score is the map's maximum."""
         gaussians = fitted(self._gaussians)
 
-        def judge(photograph: Uint8Array) -> tuple[float, Float32Array]:
-            grid = gaussians.distances(self._embed(to_batch([photograph], self._side))[0])
+        def judge(image: Uint8Array) -> tuple[float, Float32Array]:
+            grid = gaussians.distances(self._embed(to_batch([image], self._side))[0])
             heat = smoothed(grid.numpy(), self._side, self._sigma)
             return float(heat.max()), heat
 
-        return one_by_one(photographs, judge)
+        return one_by_one(images, judge)
 
     def model_bytes(self) -> int:
         """The stages with their transformers and the Gaussians."""
@@ -81,7 +81,7 @@ class RegAD:
         return tensor_bytes(encoder.pyramid, *transformers, gaussians.mean, gaussians.W)
 
     def _embed(self, batch: torch.Tensor) -> torch.Tensor:
-        """(N, 3, S, S) in 0..1 -> (N, d, h, w): the registered stages, moved back into the photograph."""
+        """(N, 3, S, S) in 0..1 -> (N, d, h, w): the registered stages, moved back into the image."""
         with torch.no_grad():
             return joined(self._encoder.upright(batch)[0])
 
@@ -107,18 +107,18 @@ def _load(backbone: str, weights: str | None, registration: Mode) -> SiameseEnco
         paper="Huang, Guan, Jiang, Zhang, Spratling, Wang 2022, Registration based Few-Shot Anomaly Detection, ECCV",
         year=2022,
         family="registration",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=True,
         trains=False,
         weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, instead of ImageNet's ResNet18 "
-        "trained further by registering photographs of other products. No trained transformers ship, because they "
+        "trained further by registering images of other products. No trained transformers ship, because they "
         "lost against none: as it comes, each is the identity, which leaves Gaussians on the published views. "
         "weights=CARD.json loads an encoder of one's own (`fewshot-ad train`) with its transformers. Patches that a "
-        "view mirrors in from outside the photograph are left out.",
+        "view mirrors in from outside the image are left out.",
     )
 )
 def regad(
@@ -128,7 +128,7 @@ def regad(
     weights: str | None = None,
     registration: Mode = DEFAULT_MODE,
     image_size: int = 224,
-    regularisation: float = 0.01,
+    regularization: float = 0.01,
     sigma: float = 4.0,
 ) -> RegAD:
     """RegAD.
@@ -140,13 +140,13 @@ def regad(
             own. Otherwise see `tensors.Backbone`.
         registration: What the transformers may do, see `encoder.registration.PARTS`.
         image_size: Both sides of the input, in pixels; a multiple of 16.
-        regularisation: Added to the diagonal of the covariances.
+        regularization: Added to the diagonal of the covariances.
         sigma: Standard deviation of the map's smoothing, in pixels of the input.
     """
     if image_size < 32 or image_size % 16:
         raise ZooError(f"regad: expected an image_size that is a multiple of 16 from 32 on, got {image_size}.")
-    if regularisation <= 0:
-        raise ZooError(f"regad: expected a regularisation above 0, got {regularisation}.")
+    if regularization <= 0:
+        raise ZooError(f"regad: expected a regularization above 0, got {regularization}.")
     with seeded(seed):
         encoder = _load(backbone, weights, registration)
-    return RegAD(encoder, image_size, regularisation, sigma)
+    return RegAD(encoder, image_size, regularization, sigma)

@@ -16,7 +16,7 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.proposals import ProposalNet, edge_proposals
 from fewshot_ad.zoo.components.shots import fitted, joined, shots
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 Proposals: TypeAlias = Literal["edges", "rpn"]
 # Cells a region is sampled on before they are averaged.
@@ -106,14 +106,13 @@ class RKDE:
         self._background = 0.0
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Estimate the density of the photographs' regions."""
+        """Estimate the density of the images' regions."""
         features = torch.cat([self._describe(batch)[1] for batch, _ in shots(normal, self._side, (), progress)])
         if len(features) < 2:
             raise ZooError(
-                f"rkde: expected at least 2 regions in the good photographs, got {len(features)}. Raise regions or "
-                "overlap."
+                f"rkde: expected at least 2 regions in the good images, got {len(features)}. Raise regions or overlap."
             )
         if len(features) > self._max_points:
             order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self._seed))
@@ -121,12 +120,12 @@ class RKDE:
         self._density = RegionDensity.fit(features, self._components)
         self._background = float(self._density.surprise(features).min())
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Scores: the most anomalous region. Maps: at each pixel the most anomalous region it is in."""
         density = fitted(self._density)
 
-        def judge(photograph: Uint8Array) -> tuple[float, Float32Array]:
-            boxes, features = self._describe(to_batch([photograph], self._side))
+        def judge(image: Uint8Array) -> tuple[float, Float32Array]:
+            boxes, features = self._describe(to_batch([image], self._side))
             heat = np.full((self._side, self._side), self._background, np.float32)
             if len(boxes) == 0:
                 return self._background, heat
@@ -138,7 +137,7 @@ class RKDE:
                 heat[top:bottom, left:right] = float(surprise[at])
             return float(surprise.max()), heat
 
-        return one_by_one(photographs, judge)
+        return one_by_one(images, judge)
 
     def model_bytes(self) -> int:
         """The backbone, the proposal net if there is one, and the density."""
@@ -147,7 +146,7 @@ class RKDE:
         return tensor_bytes(*nets, density.mean, density.components, density.points)
 
     def _describe(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One photograph (1, 3, S, S) in 0..1 -> its regions (r, 4) in pixels and their features (r, d)."""
+        """One image (1, 3, S, S) in 0..1 -> its regions (r, 4) in pixels and their features (r, d)."""
         with torch.no_grad():
             features = joined(self._backbone(batch))
             if self._net is None:
@@ -168,9 +167,9 @@ class RKDE:
         "Analysis, ICMLA",
         year=2021,
         family="distribution",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=True,
@@ -202,7 +201,7 @@ def rkde(
         stages: See `tensors.Backbone`.
         image_size: Both sides of the input, in pixels.
         proposals: `edges` or `rpn`, see `proposals`.
-        regions: Regions of a photograph, at most.
+        regions: Regions of an image, at most.
         overlap: Regions that overlap a better one by more than this (IoU) are left out.
         components: Number of principal components, or, below 1, the share of the variance they explain.
         max_points: Training regions, at most; a random choice of more.

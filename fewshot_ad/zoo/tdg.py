@@ -1,8 +1,8 @@
-"""TDG (HTDG): patch discriminators that name the transformation of a photograph, from a pyramid of generators.
+"""TDG (HTDG): patch discriminators that name the transformation of an image, from a pyramid of generators.
 
-At every scale, coarse to fine, a generator makes photographs like the few given ones, and a discriminator tells, patch
-by patch, which of M transformations was applied to a real photograph, or that it is a fake. Where it cannot tell on a
-new photograph, that is unlike the good ones.
+At every scale, coarse to fine, a generator makes images like the few given ones, and a discriminator tells, patch
+by patch, which of M transformations was applied to a real image, or that it is a fake. Where it cannot tell on a
+new image, that is unlike the good ones.
 
 Source: Sheynin, Benaim & Wolf 2021: Sec. 3.1 (generators, transformations), Sec. 3.3 (defects by the least certain
 patches), supplement Sec. 1 (the 54 transformations); schedule and sizes as in the authors' public configuration. Their
@@ -23,10 +23,10 @@ from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tdg_transformations import SHIFT, Transformation, published_transformations
 from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labelled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
 
 LAYERS = 5
-# Training holds all views of all photographs: about 0.7 GB a photograph with the published settings.
+# Training holds all views of all images: about 0.7 GB an image with the published settings.
 MAX_SHOTS = 16
 BORDER = LAYERS  # What unpadded 3 x 3 layers lose on each side; patches are 2 * LAYERS + 1 = 11 pixels wide.
 INNER_STEPS = 3
@@ -34,7 +34,7 @@ MILESTONES = (500, 1000)  # Steps after which the discriminator's and the genera
 
 
 def _convolutions(inputs: int, outputs: int, channels: int) -> nn.Sequential:
-    """Five 3 x 3 layers without padding, batch norm and leaky ReLU between them; initialised as GANs are."""
+    """Five 3 x 3 layers without padding, batch norm and leaky ReLU between them; initialized as GANs are."""
     widths = [inputs, *[channels] * (LAYERS - 1)]
     blocks: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
@@ -49,23 +49,23 @@ def _convolutions(inputs: int, outputs: int, channels: int) -> nn.Sequential:
 
 
 class Generator(nn.Module):
-    """Adds detail to photographs from noise, and knows which of the training photographs is meant."""
+    """Adds detail to images from noise, and knows which of the training images is meant."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.network = _convolutions(4, 3, channels)
 
     def forward(self, noisy: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-        """Coarse photographs with and without noise, (N, 3, S, S) in about -1..1 each -> finer ones."""
+        """Coarse images with and without noise, (N, 3, S, S) in about -1..1 each -> finer ones."""
         padded = F.pad(noisy, (BORDER,) * 4)
-        # The number of the photograph is a channel of its own, over the border too.
+        # The number of the image is a channel of its own, over the border too.
         number = torch.arange(len(noisy), dtype=noisy.dtype).view(-1, 1, 1, 1).expand(-1, 1, *padded.shape[-2:])
         return torch.tanh(self.network(torch.cat([padded, number], 1))) + coarse
 
 
 @dataclass(frozen=True, eq=False)
 class _Scale:
-    """A trained scale: its networks, the noise (N, 3, S, S) that gives the photographs back, and its strength."""
+    """A trained scale: its networks, the noise (N, 3, S, S) that gives the images back, and its strength."""
 
     side: int
     channels: int
@@ -82,7 +82,7 @@ def _resize(batch: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _random_noise(number: int, side: int, first: bool) -> torch.Tensor:
-    """Noise (N, 3, S, S); at the coarsest scale the same in all colours."""
+    """Noise (N, 3, S, S); at the coarsest scale the same in all colors."""
     return torch.randn(number, 1 if first else 3, side, side).expand(number, 3, side, side)
 
 
@@ -118,19 +118,19 @@ class TDG:
         self._discriminators: list[nn.Sequential] = []
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Train the scales, coarse to fine; see `Method.fit`."""
         if len(normal) > MAX_SHOTS:
             raise ZooError(
-                f"tdg: expected at most {MAX_SHOTS} photographs, of which it holds {len(self.transformations)} views "
+                f"tdg: expected at most {MAX_SHOTS} images, of which it holds {len(self.transformations)} views "
                 f"each, got {len(normal)}. Give fewer; it is a method for one or a few."
             )
-        photographs = resized(normal, self.sides[-1]).float() / 127.5 - 1
+        images = resized(normal, self.sides[-1]).float() / 127.5 - 1
         scales: list[_Scale] = []
         with seeded(self.seed):
             for side in self.sides:
-                scales.append(self._train(scales, _resize(photographs, side), progress))
+                scales.append(self._train(scales, _resize(images, side), progress))
         self._discriminators = [scale.discriminator for scale in scales]
 
     def _transformed(self, batch: torch.Tensor) -> torch.Tensor:
@@ -138,7 +138,7 @@ class TDG:
         return torch.cat([transformation(batch) for transformation in self.transformations])
 
     def _train(self, scales: list[_Scale], real: torch.Tensor, progress: Progress | None) -> _Scale:
-        """Train the next scale on photographs (N, 3, S, S) in -1..1."""
+        """Train the next scale on images (N, 3, S, S) in -1..1."""
         number, side = len(real), real.shape[-1]
         count = len(self.transformations)
         channels = self.channels * min(2 ** (len(scales) // 4), 4)
@@ -152,13 +152,13 @@ class TDG:
         if scales:
             # As much new detail as the coarser scales leave out.
             strength = self.noise * (real - rebuilt).abs().mean((1, 2, 3), keepdim=True)
-        optimisers = [
+        optimizers = [
             torch.optim.Adam(network.parameters(), self.learning_rate, betas=(0.5, 0.999))
             for network in (discriminator, generator)
         ]
         schedules = [
-            torch.optim.lr_scheduler.MultiStepLR(optimiser, [milestone], 0.1)
-            for optimiser, milestone in zip(optimisers, MILESTONES, strict=True)
+            torch.optim.lr_scheduler.MultiStepLR(optimizer, [milestone], 0.1)
+            for optimizer, milestone in zip(optimizers, MILESTONES, strict=True)
         ]
         real_views, names = self._transformed(real), torch.arange(count).repeat_interleave(number)
 
@@ -173,18 +173,18 @@ class TDG:
                 coarse = _coarse(scales, number, side, fixed=False)
                 with torch.no_grad():
                     fake = self._transformed(generator(noise + coarse, coarse))
-                optimisers[0].zero_grad()
+                optimizers[0].zero_grad()
                 # One after the other: the two graphs together would take twice the memory.
                 error(real_views, names).backward()
                 error(fake, torch.full_like(names, count)).backward()
-                optimisers[0].step()
+                optimizers[0].step()
             discriminator.requires_grad_(False)
             for _ in range(INNER_STEPS):
                 fooled = error(self._transformed(generator(noise + coarse, coarse)), names)
                 difference = F.mse_loss(generator(strength * fixed + rebuilt, rebuilt), real)
-                optimisers[1].zero_grad()
+                optimizers[1].zero_grad()
                 (fooled + self.reconstruction * difference).backward()
-                optimisers[1].step()
+                optimizers[1].step()
             for schedule in schedules:
                 schedule.step()
             if progress is not None:
@@ -193,15 +193,15 @@ class TDG:
         discriminator.eval()
         return _Scale(side, channels, generator, discriminator, fixed, strength)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Image scores in 0..1 and maps in nats; see `Method.predict`."""
         if not self._discriminators:
             raise ZooError("tdg: expected `fit` before `predict`.")
-        return one_by_one(photographs, self._judge)
+        return one_by_one(images, self._judge)
 
-    def _judge(self, photograph: Uint8Array) -> tuple[float, torch.Tensor]:
+    def _judge(self, image: Uint8Array) -> tuple[float, torch.Tensor]:
         """Score: mean doubt on the least certain patches. Map: mean -log p of the right transformation."""
-        batch = to_batch([photograph], self.sides[-1]) * 2 - 1
+        batch = to_batch([image], self.sides[-1]) * 2 - 1
         count, scores, heat = len(self.transformations), [], torch.zeros(self.sides[-1], self.sides[-1])
         for side, discriminator in zip(self.sides, self._discriminators, strict=True):
             logits = discriminator(self._transformed(_resize(batch, side)))
@@ -229,14 +229,14 @@ class TDG:
         "Anomaly Detection, ICCV (arXiv 2104.14535)",
         year=2021,
         family="generative",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=False,
         trains=True,
-        weights="None: trained from scratch on the photographs, as published. Scores are not scaled by the test set's "
+        weights="None: trained from scratch on the images, as published. Scores are not scaled by the test set's "
         "own range, which the authors' evaluation also tries; maps average over transformations and scales.",
     )
 )

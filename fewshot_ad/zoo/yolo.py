@@ -1,4 +1,4 @@
-"""Supervised detectors of the YOLO family through ultralytics: what labelled defects are worth."""
+"""Supervised detectors of the YOLO family through ultralytics: what labeled defects are worth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import read_state_dict
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.components.tensors import resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Factory, Labelled, Method, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Factory, Labeled, Method, Predictions, baseline
 
 # Of each generation: the paper, its year, the sizes ultralytics has, and the smallest.
 GENERATIONS: dict[str, tuple[str, int, tuple[str, ...], str]] = {
@@ -59,10 +59,10 @@ class Yolo:
         size: Of it, as ultralytics spells it.
         image_size: Side of the square input, a multiple of 32.
         weights: File of the network's state dict; None trains from random weights.
-        epochs: Passes over the photographs.
-        batch_size: Photographs a batch at most.
+        epochs: Passes over the images.
+        batch_size: Images a batch at most.
         lr: Of AdamW at its highest.
-        boxes: Smallest connected component of a mask that becomes a box, in pixels of the photograph; confidence below
+        boxes: Smallest connected component of a mask that becomes a box, in pixels of the image; confidence below
             which a found box does not count; overlap (IoU) from which two found boxes are one.
         seed: Of the weights, the order and the augmentation.
 
@@ -97,16 +97,16 @@ class Yolo:
         self._network: Any = None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Learn boxes of defects; good photographs are background. See `Method.fit`."""
-        boxes = [boxes_of(item.mask, self._min_area) for item in labelled]
+        """Learn boxes of defects; good images are background. See `Method.fit`."""
+        boxes = [boxes_of(item.mask, self._min_area) for item in labeled]
         if not any(len(b) for b in boxes):
             raise ZooError(
-                f"{self._name}: expected labelled photographs with masks of defects of at least {self._min_area} "
-                f"pixels, got {len(labelled)} photographs with none. A detector cannot learn from good parts alone."
+                f"{self._name}: expected labeled images with masks of defects of at least {self._min_area} "
+                f"pixels, got {len(labeled)} images with none. A detector cannot learn from good parts alone."
             )
-        everything = [item.photograph for item in labelled] + [normal[i] for i in range(len(normal))]
+        everything = [item.image for item in labeled] + [normal[i] for i in range(len(normal))]
         images = resized(everything, self._size)
         boxes += [np.zeros((0, 4), np.float32)] * len(normal)
         with seeded(self._seed) as generator:
@@ -114,18 +114,18 @@ class Yolo:
             self._train(network, images, boxes, generator, progress)
         self._network = network.eval().requires_grad_(False)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """The highest confidence of a box, 0 without one; a map of the boxes filled with theirs."""
         if self._network is None:
-            raise ZooError(f"{self._name} has not been fitted. Call fit(photographs, labelled) first.")
-        found = [self._detect(photograph) for photograph in photographs]
+            raise ZooError(f"{self._name} has not been fitted. Call fit(images, labeled) first.")
+        found = [self._detect(image) for image in images]
         scores = [float(heat.max()) for heat in found]
         return Predictions(np.asarray(scores, np.float32), tuple(found))
 
     def model_bytes(self) -> int:
         """Bytes of the network."""
         if self._network is None:
-            raise ZooError(f"{self._name} has not been fitted. Call fit(photographs, labelled) first.")
+            raise ZooError(f"{self._name} has not been fitted. Call fit(images, labeled) first.")
         return tensor_bytes(self._network)
 
     def _built(self) -> Any:
@@ -148,30 +148,30 @@ class Yolo:
     ) -> None:
         count = math.ceil(len(images) / self._batch)
         total, warmup = self._epochs * count, min(100, self._epochs * count // 10)
-        optimiser = torch.optim.AdamW(network.parameters(), lr=self._lr, weight_decay=5e-4)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=self._lr, weight_decay=5e-4)
         network.train()
         done = 0
         for _ in range(self._epochs):
             for chosen in torch.randperm(len(images), generator=generator).split(self._batch):
                 rate = (done + 1) / (warmup + 1) if done < warmup else 0.5 * (1 + math.cos(math.pi * done / total))
-                for group in optimiser.param_groups:
+                for group in optimizer.param_groups:
                     group["lr"] = self._lr * max(rate, 0.01)
                 loss, _ = network.loss(_targets(images, boxes, chosen.tolist(), generator))
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.sum().backward()
                 nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-                optimiser.step()
+                optimizer.step()
                 done += 1
                 if progress:
                     progress("training", done, total)
 
-    def _detect(self, photograph: Uint8Array) -> Float32Array:
+    def _detect(self, image: Uint8Array) -> Float32Array:
         suppress = importlib.import_module("ultralytics.utils.nms").non_max_suppression
         with torch.inference_mode():
-            output = self._network(to_batch([photograph], self._size))
+            output = self._network(to_batch([image], self._size))
             single = bool(getattr(self._network, "end2end", False))
             found = suppress(output, self._confidence, self._iou, end2end=single, max_time_img=60.0)[0]
-        height, width = photograph.shape[:2]
+        height, width = image.shape[:2]
         heat = np.zeros((height, width), np.float32)
         scale = np.array([width, height, width, height], np.float32) / self._size
         for *corners, confidence in found[:, :5].numpy():
@@ -189,7 +189,7 @@ def boxes_of(mask: BoolArray, min_area: int = 1) -> Float32Array:
         min_area: Smaller components are left out, in pixels.
 
     Returns:
-        (n, 4) float32: centre x, centre y, width, height as shares of the mask's size.
+        (n, 4) float32: center x, center y, width, height as shares of the mask's size.
     """
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     kept = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= min_area].astype(np.float32)
@@ -285,7 +285,7 @@ for _name, (_paper, _year, *_) in GENERATIONS.items():
             _paper,
             _year,
             "detector",
-            "labelled defects",
+            "labeled defects",
             "ultralytics",
             "AGPL-3.0",
             maps=True,

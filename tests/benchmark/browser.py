@@ -23,7 +23,7 @@ class Browser:
     Args:
         width: Of the window, in CSS pixels.
         height: Of the window, in CSS pixels.
-        dark: Whether the page is told that the user prefers dark colours.
+        dark: Whether the page is told that the user prefers dark colors.
     """
 
     def __init__(self, width: int = 1280, height: int = 900, dark: bool = False) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo import Card, Labelled, Predictions
+from fewshot_ad.zoo import Card, Labeled, Predictions
 from fewshot_ad.zoo import method as registry
 from tests.conftest import make_part
 
@@ -41,25 +41,25 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Mean:
-    """Distance from the mean good photograph."""
+    """Distance from the mean good image."""
 
     def __init__(self, side: int, fail: bool, seed: int) -> None:
         self._side, self._fail, self._seed = side, fail, seed
         self.seen: list[float] = []
 
-    def _small(self, photograph: Uint8Array) -> np.ndarray[Any, Any]:
-        return cv2.resize(photograph, (self._side, self._side), interpolation=cv2.INTER_AREA).astype(np.float32)
+    def _small(self, image: Uint8Array) -> np.ndarray[Any, Any]:
+        return cv2.resize(image, (self._side, self._side), interpolation=cv2.INTER_AREA).astype(np.float32)
 
-    def fit(self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: object = None) -> None:
+    def fit(self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: object = None) -> None:
         if self._fail:
             raise ZooError("told to fail")
-        self._mean = np.mean([self._small(photograph) for photograph in normal], axis=0)
+        self._mean = np.mean([self._small(image) for image in normal], axis=0)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         maps = []
-        for photograph in photographs:
-            distance = np.abs(self._small(photograph) - self._mean).mean(axis=2)
-            maps.append(cv2.resize(distance, photograph.shape[1::-1]))
+        for image in images:
+            distance = np.abs(self._small(image) - self._mean).mean(axis=2)
+            maps.append(cv2.resize(distance, image.shape[1::-1]))
         scores = np.array([heat.max() for heat in maps], np.float32)
         return Predictions(scores, tuple(maps), scores > 40)
 
@@ -72,13 +72,13 @@ def mean_baseline(monkeypatch: pytest.MonkeyPatch) -> str:
     """Name of a registered baseline for as long as a test runs."""
     card = Card(
         name="mean",
-        title="Mean photograph",
+        title="Mean image",
         paper="none",
         year=2026,
         family="distribution",
-        supervision="good photographs",
+        supervision="good images",
         source="fewshot_ad",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         maps=True,
         needs_masks=False,
         needs_internet=False,

@@ -198,7 +198,7 @@ def test_the_page_works_in_a_browser(page_path: Path) -> None:
         assert any("threshold of their own" in text for text in browser.texts("#notes p"))
         browser.choose("#figure", "image_auroc")
 
-        # Photographs: of an old record those tested, of a new one those of the copy.
+        # Images: of an old record those tested, of a new one those of the copy.
         assert browser.texts("#counts .value") == ["27 + 36", "20 + 45"]
         assert browser.texts("#counts-tested") == ["Those that were tested."]
         browser.choose("#dataset", "Parts AD")

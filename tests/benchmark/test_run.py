@@ -66,22 +66,22 @@ def test_a_record_has_everything(dataset: Path, mean_baseline: str, tmp_path: Pa
         assert len(record.support) == 2
         assert record.versions["numpy"] == np.__version__
         assert record.machine["processor"]
-        # Three defective and one good result, each photograph, truth and map.
+        # Three defective and one good result, each image, truth and map.
         assert len(record.overlays) == 4
         strip = cv2.imread(str(tmp_path / record.overlays[0]))
         assert strip.shape == (192, 3 * 192, 3)
 
 
 def test_figures_are_those_of_the_scores(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
-    from fewshot_ad.benchmark.material import Photographs, material
+    from fewshot_ad.benchmark.material import Images, material
     from fewshot_ad.zoo import create
 
     made = plan(dataset, methods={"mean": {"options": {"side": 4}}}, protocol={"pixel_side": None, "bootstrap": 0})
     record = finish(made, tmp_path / "records.jsonl")[0]
     part = material(next(made.jobs()))["washer"]
     method = create("mean", side=4)
-    method.fit(Photographs(part.support))
-    said = method.predict(Photographs(part.test))
+    method.fit(Images(part.support))
+    said = method.predict(Images(part.test))
     labels = [sample.label for sample in part.test]
     assert said.maps is not None
     masks = [sample.mask((64, 64)) for sample in part.test]
@@ -162,7 +162,7 @@ def test_one_failing_job_stops_nothing(dataset: Path, mean_baseline: str, tmp_pa
     assert len(list(run_plan(plan(dataset, methods=methods), out, in_process, retry_failed=True))) == 3
 
 
-def test_an_unreadable_test_photograph_is_left_out(
+def test_an_unreadable_test_image_is_left_out(
     dataset: Path, mean_baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = tmp_path / "copy"
@@ -203,7 +203,7 @@ def test_transfer_fits_on_the_source(dataset: Path, mean_baseline: str, tmp_path
     assert all(name.startswith("washer/") for name in records[0].support)
 
 
-def test_photographs_are_named_below_their_own_dataset(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+def test_images_are_named_below_their_own_dataset(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
     """One dataset's folder may lie inside the other's."""
     shutil.copytree(dataset, tmp_path / "outer")
     shutil.copytree(dataset, tmp_path / "outer" / "inner")
@@ -280,9 +280,9 @@ def test_where_one_method_is_supervised_all_are_tested_on_the_same(dataset: Path
     first, second = (next(job for job in made.jobs() if job.method.name == name) for name in ("mean", "yolov8"))
     ours, theirs = material(first)["zinc" if "zinc" in first.categories else "washer"], material(second)["washer"]
     assert ours.test == theirs.test
-    assert not ours.labelled
-    assert theirs.labelled
-    assert not set(theirs.labelled) & set(theirs.test)
+    assert not ours.labeled
+    assert theirs.labeled
+    assert not set(theirs.labeled) & set(theirs.test)
 
 
 def test_a_second_run_on_the_same_record_is_refused(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:

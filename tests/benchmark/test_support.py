@@ -17,7 +17,7 @@ def test_draws_nest_differ_and_depend_on_names_alone() -> None:
     assert chosen(NAMES[::-1], "nut", 8, 0, None) == eight
     assert chosen(NAMES, "nut", 8, 1, None) != eight
     assert chosen(NAMES, "bolt", 8, 0, None) != eight
-    # A photograph more changes at most one of them.
+    # An image more changes at most one of them.
     assert len(set(chosen([*NAMES, "extra.png"], "nut", 8, 0, None)) - set(eight)) <= 1
 
 
@@ -41,10 +41,10 @@ def test_a_line_that_is_no_list(tmp_path: Path, line: str) -> None:
         read_lists(tmp_path / "lists.txt")
 
 
-def test_too_few_photographs() -> None:
-    with pytest.raises(BenchmarkError, match="nut: expected 8 good training photographs, got 3"):
+def test_too_few_images() -> None:
+    with pytest.raises(BenchmarkError, match="nut: expected 8 good training images, got 3"):
         chosen(NAMES[:3], "nut", 8, 0, None)
-    with pytest.raises(BenchmarkError, match="nut: expected 8 good training photographs, got 3"):
+    with pytest.raises(BenchmarkError, match="nut: expected 8 good training images, got 3"):
         chosen(NAMES[:3], "nut", 8, 0, NAMES[:2])
 
 

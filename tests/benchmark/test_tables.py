@@ -98,7 +98,7 @@ def test_of_repeated_jobs_the_last_counts() -> None:
     assert aggregate(records)[0].cells["image_auroc"].mean == pytest.approx((0.55 + 0.85) / 2)
 
 
-def test_another_number_of_test_photographs_is_marked() -> None:
+def test_another_number_of_test_images_is_marked() -> None:
     counts = {"a": 40, "b": 40, "supervised": 20}
     records = [
         record(name, figures={"image_auroc": 0.9}, counts={"test_good": 10, "test_defective": count})

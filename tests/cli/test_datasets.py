@@ -58,7 +58,7 @@ def test_check_tells_by_its_exit_code(tmp_path: Path) -> None:
     code, out, _ = run("check", "folder", tmp_path / "nuts")
     assert code == 0
     assert "nuts: test defective 2, test good 1, train good 4" in out
-    assert "folder: 7 photographs, complete" in out
+    assert "folder: 7 images, complete" in out
     (tmp_path / "nuts/good/0.png").write_bytes(b"")
     code, out, _ = run("check", "folder", tmp_path / "nuts")
     assert code == 1
@@ -81,13 +81,13 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
     assert "and 10 more; --json lists all" in run("check", "folder", tmp_path / "nuts")[1]
 
 
-def test_get_shows_the_licence_first_and_takes_no_step_without_it(tmp_path: Path) -> None:
+def test_get_shows_the_license_first_and_takes_no_step_without_it(tmp_path: Path) -> None:
     code, out, err = run("get", "visa", tmp_path / "visa")
     assert code == 2
-    assert "licence: CC-BY-4.0" in out
-    assert "add --accept-licence" in err
+    assert "license: CC-BY-4.0" in out
+    assert "add --accept-license" in err
     assert not list(tmp_path.iterdir())
-    code, _, err = run("get", "mvtec", tmp_path / "mvtec", "--accept-licence")
+    code, _, err = run("get", "mvtec", tmp_path / "mvtec", "--accept-license")
     assert code == 2
     assert dataset_cards()["mvtec"].source in err
     assert not list(tmp_path.iterdir())

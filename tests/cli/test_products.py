@@ -23,12 +23,12 @@ def run(*args: object) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def artefact(part_folder: Path, tmp_path: Path) -> Path:
+def artifact(part_folder: Path, tmp_path: Path) -> Path:
     path = tmp_path / "washer.fsad"
     code, out, _ = run("enroll", part_folder, "-o", path, "--views", "hflip", "--image-size", 128)
     assert code == 0
     assert "provisional" in out
-    assert "enrolled washer from 5 photograph(s)" in out
+    assert "enrolled washer from 5 image(s)" in out
     return path
 
 
@@ -41,9 +41,9 @@ def line(tmp_path: Path, parts: list[np.ndarray], broken_part: np.ndarray) -> Pa
     return folder
 
 
-def test_inspect_prints_a_verdict_each_and_exits_by_them(artefact: Path, line: Path, tmp_path: Path) -> None:
+def test_inspect_prints_a_verdict_each_and_exits_by_them(artifact: Path, line: Path, tmp_path: Path) -> None:
     heat, table = tmp_path / "heat", tmp_path / "out" / "verdicts.csv"
-    code, out, _ = run("inspect", artefact, line, "--heatmaps", heat, "--csv", table)
+    code, out, _ = run("inspect", artifact, line, "--heatmaps", heat, "--csv", table)
     assert code == 1
     lines = out.splitlines()
     assert lines[0].startswith("good")
@@ -55,52 +55,52 @@ def test_inspect_prints_a_verdict_each_and_exits_by_them(artefact: Path, line: P
     rows = list(csv.DictReader(table.open()))
     assert [row["verdict"] for row in rows] == ["GOOD", "ANOMALOUS", "GOOD"]
     assert float(rows[1]["severity"]) > 1
-    assert run("inspect", artefact, line / "0.png")[0] == 0
+    assert run("inspect", artifact, line / "0.png")[0] == 0
 
 
-def test_json_is_one_object_a_line(artefact: Path, line: Path) -> None:
-    code, out, _ = run("inspect", artefact, str(line / "*.png"), "--json")
+def test_json_is_one_object_a_line(artifact: Path, line: Path) -> None:
+    code, out, _ = run("inspect", artifact, str(line / "*.png"), "--json")
     records = [json.loads(text) for text in out.splitlines()]
     assert code == 1
     assert [r["is_anomalous"] for r in records] == [False, True, False]
     assert records[1]["file"].endswith("1.png")
 
 
-def test_a_file_that_cannot_be_read_is_reported_and_the_rest_inspected(artefact: Path, line: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported_and_the_rest_inspected(artifact: Path, line: Path) -> None:
     (line / "0b.png").write_text("oops")
-    code, out, err = run("inspect", artefact, line, line / "gone.png")
+    code, out, err = run("inspect", artifact, line, line / "gone.png")
     assert code == 2
     assert "0b.png" in err
     assert "gone.png" in err
     assert out.splitlines()[-1] == "2 good, 1 anomalous, 2 not readable"
 
 
-def test_threshold_can_be_given(artefact: Path, line: Path) -> None:
-    assert run("inspect", artefact, line, "--threshold", 1000)[0] == 0
-    assert run("inspect", artefact, line, "--threshold", -1)[0] == 2
+def test_threshold_can_be_given(artifact: Path, line: Path) -> None:
+    assert run("inspect", artifact, line, "--threshold", 1000)[0] == 0
+    assert run("inspect", artifact, line, "--threshold", -1)[0] == 2
 
 
-def test_overlays_of_equal_names_do_not_overwrite_each_other(artefact: Path, line: Path, tmp_path: Path) -> None:
+def test_overlays_of_equal_names_do_not_overwrite_each_other(artifact: Path, line: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "0.png").write_bytes((line / "0.png").read_bytes())
     heat = tmp_path / "heat"
-    run("inspect", artefact, line / "0.png", other / "0.png", "--heatmaps", heat)
+    run("inspect", artifact, line / "0.png", other / "0.png", "--heatmaps", heat)
     assert len(list(heat.iterdir())) == 2
 
 
-def test_heatmaps_never_replace_photographs(artefact: Path, line: Path) -> None:
+def test_heatmaps_never_replace_images(artifact: Path, line: Path) -> None:
     before = {p.name: p.read_bytes() for p in line.iterdir()}
-    run("inspect", artefact, line, "--heatmaps", line)
+    run("inspect", artifact, line, "--heatmaps", line)
     assert {name: (line / name).read_bytes() for name in before} == before
 
 
-def test_exit_1_means_an_anomaly_and_nothing_else(artefact: Path, line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_1_means_an_anomaly_and_nothing_else(artifact: Path, line: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object, **kwargs: object) -> None:
         raise RuntimeError("the driver is on fire")
 
     monkeypatch.setattr("fewshot_ad.inspector.Inspector.load", broken)
-    code, _, err = run("inspect", artefact, line)
+    code, _, err = run("inspect", artifact, line)
     assert code == 2
     assert "the driver is on fire" in err
 
@@ -126,20 +126,20 @@ def test_errors_are_one_message_and_exit_2(tmp_path: Path, part_folder: Path) ->
     assert not (tmp_path / "x.fsad").exists()
 
 
-def test_unwritable_outputs_are_clear(artefact: Path, line: Path, tmp_path: Path) -> None:
+def test_unwritable_outputs_are_clear(artifact: Path, line: Path, tmp_path: Path) -> None:
     blocker = tmp_path / "blocker"
     blocker.write_text("")
     for option in ("--heatmaps", "--csv"):
-        code, _, err = run("inspect", artefact, line, option, blocker / "x")
+        code, _, err = run("inspect", artifact, line, option, blocker / "x")
         assert code == 2
         assert "cannot be written" in err
 
 
-def test_info_shows_the_product(artefact: Path) -> None:
-    code, out, _ = run("info", artefact)
+def test_info_shows_the_product(artifact: Path) -> None:
+    code, out, _ = run("info", artifact)
     assert code == 0
     assert "product: washer" in out
-    assert json.loads(run("info", artefact, "--json")[1])["calibration"]["n"] == 5
+    assert json.loads(run("info", artifact, "--json")[1])["calibration"]["n"] == 5
 
 
 def test_doctor_finds_this_installation_well() -> None:
@@ -163,30 +163,30 @@ def test_help_teaches(command: list[str]) -> None:
     assert len(out.split()) > 20
 
 
-def test_add_bench_and_export(artefact: Path, tmp_path: Path, broken_part: np.ndarray) -> None:
+def test_add_bench_and_export(artifact: Path, tmp_path: Path, broken_part: np.ndarray) -> None:
     path = tmp_path / "further.png"
     cv2.imwrite(str(path), make_part(70)[..., ::-1])
-    code, out, _ = run("add", artefact, path)
+    code, out, _ = run("add", artifact, path)
     assert code == 0
-    assert "6 photographs now" in out
-    before = artefact.read_bytes()
-    code, _, err = run("add", artefact, path)
-    assert (code, artefact.read_bytes()) == (2, before)
+    assert "6 images now" in out
+    before = artifact.read_bytes()
+    code, _, err = run("add", artifact, path)
+    assert (code, artifact.read_bytes()) == (2, before)
     assert "identical to further.png" in err
 
-    code, out, _ = run("bench", artefact)
+    code, out, _ = run("bench", artifact)
     assert code == 0
     assert "p95" in out
-    report = json.loads(run("bench", artefact, "--photographs", path, "--threads", 1, "--json")[1])
+    report = json.loads(run("bench", artifact, "--images", path, "--threads", 1, "--json")[1])
     assert report["photograph"] == [128, 128, 3]
     assert report["threads"] == 1
 
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    code, out, _ = run("export", artefact, tmp_path / "out", "--size", "200x160")
+    code, out, _ = run("export", artifact, tmp_path / "out", "--size", "200x160")
     assert code == 0
     assert "no decision flips" in out
-    report = json.loads(run("export", artefact, tmp_path / "ov", "--target", "openvino", "--json")[1])
+    report = json.loads(run("export", artifact, tmp_path / "ov", "--target", "openvino", "--json")[1])
     assert "product.xml" in report["files"]
     assert report["parity"]["decision_flips"] == 0
-    assert run("export", artefact, tmp_path / "no", "--size", "large")[0] == 2
+    assert run("export", artifact, tmp_path / "no", "--size", "large")[0] == 2

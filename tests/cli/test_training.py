@@ -23,7 +23,7 @@ def test_encoders_lists_what_ships_with_its_figures():
     assert result.exit_code == 0
     rows = {row["name"]: row for row in map(json.loads, result.stdout.splitlines())}
     assert sum(row["default"] for row in rows.values()) == 1
-    assert all(row["licence"] and row["megabytes"] < 25 and row["training_data"] for row in rows.values())
+    assert all(row["license"] and row["megabytes"] < 25 and row["training_data"] for row in rows.values())
     shown = run(app, ["encoders"], env={"COLUMNS": "200"})
     assert shown.exit_code == 0
     assert all(name in shown.stdout for name in rows)
@@ -31,7 +31,7 @@ def test_encoders_lists_what_ships_with_its_figures():
 
 def test_parts_writes_products_in_mvtec_layout(tmp_path):
     result = run(app, ["parts", "-o", str(tmp_path), "--category", "gear", "--count", "2", "--size", "64", "--json"])
-    assert last(result)["photographs"] == 2
+    assert last(result)["images"] == 2
     assert cv2.imread(str(tmp_path / "gear_0" / "train" / "good" / "001.png")).shape == (64, 64, 3)
 
 
@@ -39,7 +39,7 @@ def test_train_makes_an_encoder_that_enrolls(tmp_path):
     run(app, ["parts", "-o", str(tmp_path / "data"), "--category", "gear", "--count", "6", "--size", "64"])
     good = str(tmp_path / "data" / "gear_0" / "train" / "good")
     arguments = ["train", str(tmp_path / "data"), "-o", str(tmp_path / "mine"), "--recipe", "parts", *FAST]
-    trained = run(app, [*arguments, "--set=epochs=1", "--licence", "Apache-2.0", "--parity", good, "--json"])
+    trained = run(app, [*arguments, "--set=epochs=1", "--license", "Apache-2.0", "--parity", good, "--json"])
     assert trained.exit_code == 0, trained.output
     card = last(trained)["encoder"]
     enrolled = run(

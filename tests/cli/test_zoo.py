@@ -15,7 +15,7 @@ def test_zoo_lists_every_baseline():
     assert shown.exit_code == 0, shown.output
     lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.strip()}
     for name, card in cards().items():
-        assert all(cell in lines[name] for cell in (card.title, str(card.year), card.family, card.licence))
+        assert all(cell in lines[name] for cell in (card.title, str(card.year), card.family, card.license))
 
 
 def test_zoo_lists_whole_cards_as_json():
@@ -24,7 +24,7 @@ def test_zoo_lists_whole_cards_as_json():
     assert all(row["paper"] and row["weights"] and isinstance(row["maps"], bool) for row in rows)
     tasks = {row["name"]: row["task"] for row in rows}
     named = ("patchcore", "anomalib_dfkde", "yolov8")
-    assert [tasks[name] for name in named] == ["localisation", "classification", "detection"]
+    assert [tasks[name] for name in named] == ["localization", "classification", "detection"]
 
 
 def test_zoo_shows_one_with_its_hyper_parameters():

@@ -25,7 +25,7 @@ class Expected(NamedTuple):
     boxes: int = 0
 
 
-def photograph(path: Path, seed: int = 0) -> None:
+def image(path: Path, seed: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([seed, *path.name.encode()])
     assert cv2.imwrite(str(path), rng.integers(0, 255, (*HW, 3), np.uint8))
@@ -111,7 +111,7 @@ def mvtec_ad_2(root: Path) -> list[Expected]:
         Expected("vial/test_public/bad/000_overexposed.png", "vial", "test", 1, "bad", 1),
     ]
     mask(root / "vial/test_public/ground_truth/bad/000_overexposed_mask.png")
-    photograph(root / "vial/test_private/000_regular.png")
+    image(root / "vial/test_private/000_regular.png")
     return drawn(root, expected)
 
 
@@ -160,7 +160,7 @@ def kolektor_sdd2(root: Path) -> list[Expected]:
             expected.append(Expected(f"{split}/{number}.png", "surface", split, label, kind, label))
             mask(root / split / f"{number}_GT.png", where=FIRST if label else None)
     # The published archive holds such a copy.
-    photograph(root / "train/10001 (copy).png")
+    image(root / "train/10001 (copy).png")
     mask(root / "train/10001_GT (copy).png")
     return drawn(root, expected)
 
@@ -274,7 +274,7 @@ def manifest(root: Path) -> list[Expected]:
 
 def drawn(root: Path, expected: list[Expected]) -> list[Expected]:
     for i, sample in enumerate(expected):
-        photograph(root / sample.path, i)
+        image(root / sample.path, i)
     return expected
 
 

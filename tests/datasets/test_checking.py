@@ -8,7 +8,7 @@ import pytest
 
 from fewshot_ad.datasets import Counts, DatasetError, Sample, check, dataset_cards, open_dataset
 from fewshot_ad.datasets import card as registry
-from tests.datasets.layouts import LAYOUTS, Expected, mask, photograph
+from tests.datasets.layouts import LAYOUTS, Expected, image, mask
 
 NAMES = sorted(LAYOUTS)
 WITH_MASKS = [name for name in NAMES if dataset_cards()[name].masks == "pixel"]
@@ -28,7 +28,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tup
                 *(cells.count(c) for c in (("train", 0), ("test", 0), ("test", 1), ("validation", 0), ("train", 1)))
             )
         card, reader = registry.registered(name)
-        card = dataclasses.replace(card, counts=counts, categories=tuple(counts), photographs=len(expected))
+        card = dataclasses.replace(card, counts=counts, categories=tuple(counts), images=len(expected))
         monkeypatch.setitem(registry._REGISTRY, name, (card, reader))
         return root, expected
 
@@ -84,19 +84,19 @@ def test_a_mask_of_another_size_or_cut_off_is_found(
     root, _ = make(name)
     path = _defective(name, root).mask_paths[0]
     mask(path, hw=(30, 40))
-    assert [line for line in check(name, root).unpaired if "40 x 30 pixels, but its photograph has 32 x 24" in line]
+    assert [line for line in check(name, root).unpaired if "40 x 30 pixels, but its image has 32 x 24" in line]
     path.write_bytes(path.read_bytes()[:20])
     report = check(name, root)
     assert any(str(path) in line and "truncated" in line for line in report.unreadable)
 
 
 @pytest.mark.parametrize("name", [n for n in WITH_MASKS if n not in ("visa", "real_iad", "manifest")])
-def test_a_mask_whose_photograph_is_gone_is_found(make: Callable[..., tuple[Path, list[Expected]]], name: str) -> None:
+def test_a_mask_whose_image_is_gone_is_found(make: Callable[..., tuple[Path, list[Expected]]], name: str) -> None:
     root, _ = make(name)
     sample = _defective(name, root)
     sample.path.unlink()
     report = check(name, root)
-    assert f"{sample.mask_paths[0]}: a mask without photograph" in report.unpaired
+    assert f"{sample.mask_paths[0]}: a mask without image" in report.unpaired
     # Who looks at another category is not told.
     others = {c for c in dataset_cards()[name].categories if c != sample.category}
     for other in others:
@@ -104,9 +104,7 @@ def test_a_mask_whose_photograph_is_gone_is_found(make: Callable[..., tuple[Path
 
 
 @pytest.mark.parametrize("name", ["visa", "real_iad", "manifest"])
-def test_a_listed_photograph_that_is_gone_is_missing(
-    make: Callable[..., tuple[Path, list[Expected]]], name: str
-) -> None:
+def test_a_listed_image_that_is_gone_is_missing(make: Callable[..., tuple[Path, list[Expected]]], name: str) -> None:
     root, _ = make(name)
     sample = _defective(name, root)
     sample.path.unlink()
@@ -133,7 +131,7 @@ def test_categories_are_compared_on_their_own(make: Callable[..., tuple[Path, li
     report = check("mvtec", root)
     assert report.missing == ["category screw"]
     assert report.notes == ["category nail: not among the published ones, so its counts are not compared"]
-    photograph(root / "bottle/train/good/extra.png")
+    image(root / "bottle/train/good/extra.png")
     assert check("mvtec", root).differences == ["bottle, train_good: expected 3, got 4"]
     with pytest.raises(DatasetError, match="expected a category among bottle, nail, got 'screw'"):
         check("mvtec", root, category="screw")
@@ -145,8 +143,8 @@ def test_totals_count_where_no_table_does(
     root, expected = make("elpv")
     card, reader = registry.registered("elpv")
     counts = {category: Counts(None, None, 3) for category in card.categories}
-    monkeypatch.setitem(registry._REGISTRY, "elpv", (dataclasses.replace(card, counts=counts, photographs=99), reader))
-    assert check("elpv", root).differences == [f"photographs in all: expected 99, got {len(expected)}"]
+    monkeypatch.setitem(registry._REGISTRY, "elpv", (dataclasses.replace(card, counts=counts, images=99), reader))
+    assert check("elpv", root).differences == [f"images in all: expected 99, got {len(expected)}"]
 
 
 def test_a_mask_that_marks_nothing_is_a_note(make: Callable[..., tuple[Path, list[Expected]]]) -> None:
@@ -172,7 +170,7 @@ def test_the_wrong_folder_is_an_error(tmp_path: Path) -> None:
         check("visa", tmp_path)
 
 
-def test_real_photographs_are_complete(shared_data: Path) -> None:
+def test_real_images_are_complete(shared_data: Path) -> None:
     report = check("mvtec", shared_data, category="bottle", decode=False)
     assert report.complete, report
 

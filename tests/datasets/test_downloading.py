@@ -88,9 +88,9 @@ def test_a_dataset_arrives_ready_to_open(
     assert [path.name for path in root.parent.iterdir()] == ["mpdd"]
 
 
-def test_nothing_comes_without_the_licence(publish: Callable[..., Path], tmp_path: Path) -> None:
+def test_nothing_comes_without_the_license(publish: Callable[..., Path], tmp_path: Path) -> None:
     publish("a.zip")
-    with pytest.raises(DatasetError, match=r"its licence to be accepted. It is: CC-BY-NC-SA-4.0, see https://"):
+    with pytest.raises(DatasetError, match=r"its license to be accepted. It is: CC-BY-NC-SA-4.0, see https://"):
         download("mpdd", tmp_path / "mpdd")
     assert not (tmp_path / "mpdd").exists()
 
@@ -98,7 +98,7 @@ def test_nothing_comes_without_the_licence(publish: Callable[..., Path], tmp_pat
 @pytest.mark.parametrize("name", [n for n, c in dataset_cards().items() if c.archive is None])
 def test_behind_a_form_the_publisher_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DatasetError, match="Get it from") as caught:
-        download(name, tmp_path / "x", accept_licence=True)
+        download(name, tmp_path / "x", accept_license=True)
     assert dataset_cards()[name].source in str(caught.value)
 
 
@@ -125,7 +125,7 @@ def test_what_goes_wrong_leaves_nothing(publish: Callable[..., Path], tmp_path: 
         "another layout": "got an archive of another layout",
     }[case]
     with pytest.raises(DatasetError, match=says):
-        download("mpdd", root, accept_licence=True)
+        download("mpdd", root, accept_license=True)
     left = [path.name for path in root.parent.iterdir()] if root.parent.exists() else []
     assert left == (["mpdd"] if case == "in use" else [])
     assert case != "in use" or (root / "mine.txt").read_text() == "precious"

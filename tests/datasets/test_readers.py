@@ -14,7 +14,7 @@ from fewshot_ad.datasets import DatasetCard, DatasetError, dataset, dataset_card
 from fewshot_ad.datasets.sample import read_mask
 from fewshot_ad.datasets.splits import held_out
 from fewshot_ad.images import read_image
-from tests.datasets.layouts import FIRST, HW, LAYOUTS, SECOND, Expected, mask, photograph, text
+from tests.datasets.layouts import FIRST, HW, LAYOUTS, SECOND, Expected, image, mask, text
 
 NAMES = sorted(LAYOUTS)
 
@@ -30,7 +30,7 @@ def test_every_dataset_has_a_card_and_a_layout_to_test_it_on() -> None:
     assert set(cards) == set(LAYOUTS)
     for name, card in cards.items():
         assert card.name == name
-        assert all((card.title, card.licence, card.source, card.citation, card.layout, card.marks))
+        assert all((card.title, card.license, card.source, card.citation, card.layout, card.marks))
         assert set(card.counts) <= set(card.categories)
         assert card.archive is None or card.archive.url.startswith("https://")
 
@@ -40,7 +40,7 @@ def test_published_counts_add_up(name: str) -> None:
     card = dataset_cards()[name]
     cells = [cell for counts in card.counts.values() for cell in counts]
     known = sum(cell for cell in cells if cell is not None)
-    assert known == card.photographs or (None in cells and known < (card.photographs or 0))
+    assert known == card.images or (None in cells and known < (card.images or 0))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_masks_are_the_union_of_what_is_marked(copy: tuple[str, Path, list[Expec
         assert found.dtype == np.bool_
         np.testing.assert_array_equal(found, wanted)
         if sample.mask_paths:
-            with pytest.raises(DatasetError, match="expected the size of its photograph, 33 x 24 pixels, got 32 x 24"):
+            with pytest.raises(DatasetError, match="expected the size of its image, 33 x 24 pixels, got 32 x 24"):
                 sample.mask((24, 33))
 
 
@@ -128,7 +128,7 @@ def test_how_much_of_a_defect_is_enough(tmp_path: Path) -> None:
     assert second.mask.sum() == 50
     assert [one.enough for one in samples["structural_anomalies"].saturated_regions(HW)] == [48]
     assert samples["good"].saturated_regions(HW) == []
-    with pytest.raises(DatasetError, match="expected the size of its photograph, 33 x 24 pixels"):
+    with pytest.raises(DatasetError, match="expected the size of its image, 33 x 24 pixels"):
         samples["logical_anomalies"].saturated_regions((24, 33))
 
 
@@ -158,7 +158,7 @@ def test_no_file_of_saturations(tmp_path: Path) -> None:
         sample.saturated_regions(HW)
 
 
-def test_listing_opens_no_photograph(copy: tuple[str, Path, list[Expected]]) -> None:
+def test_listing_opens_no_image(copy: tuple[str, Path, list[Expected]]) -> None:
     name, root, expected = copy
     for sample in expected:
         (root / sample.path).write_bytes(b"")
@@ -170,7 +170,7 @@ def test_samples_come_one_by_one(tmp_path: Path) -> None:
     samples = open_dataset("mvtec", tmp_path).samples()
     assert isinstance(samples, Iterator)
     next(samples)
-    photograph(tmp_path / "screw/test/good/late.png")
+    image(tmp_path / "screw/test/good/late.png")
     assert "late.png" in {sample.path.name for sample in samples}
 
 
@@ -218,7 +218,7 @@ def test_own_products_in_mvtec_layout_are_read(tmp_path: Path) -> None:
     (tmp_path / "screw").rename(tmp_path / "bracket")
     (tmp_path / "notes").mkdir()
     (tmp_path / "gasket/ground_truth/crack/000_mask.png").rename(tmp_path / "gasket/ground_truth/crack/000.png")
-    photograph(tmp_path / "gasket/train/good/._000.png")
+    image(tmp_path / "gasket/train/good/._000.png")
     opened = open_dataset("mvtec", tmp_path)
     assert opened.categories == ("bracket", "gasket")
     samples = list(opened.samples())
@@ -266,7 +266,7 @@ def test_two_datasets_of_one_name_are_refused() -> None:
         (["path,label", "../a.png,good"], r"line 2: expected a path relative to .*got '../a.png'"),
         (["path,label", "/etc/a.png,good"], "got '/etc/a.png'"),
         (["path,label", ",good"], "got ''"),
-        (["path,label,mask", "a.png,good,m.png"], "expected no mask of a good photograph"),
+        (["path,label,mask", "a.png,good,m.png"], "expected no mask of a good image"),
         (["path,label,defect_type", "a.png,good,scratch"], "expected the defect type 'good'"),
         (["path,label,defect_type", "a.png,bad,good"], "got 'good' with the label 'bad'"),
         (["path,label", *(f"{i}.png,x" for i in range(9))], "And 6 more"),
@@ -293,7 +293,7 @@ def test_manifest_takes_its_split_and_the_name_of_its_folder(tmp_path: Path) -> 
 def test_elpv_says_which_line_is_wrong(tmp_path: Path, line: str) -> None:
     LAYOUTS["elpv"](tmp_path)
     text(tmp_path / "labels.csv", f"images/cell0001.png 0 mono\n{line}\n")
-    with pytest.raises(DatasetError, match=r"labels.csv, line 2: expected a photograph, a probability"):
+    with pytest.raises(DatasetError, match=r"labels.csv, line 2: expected an image, a probability"):
         list(open_dataset("elpv", tmp_path).samples())
 
 
@@ -322,10 +322,10 @@ def test_dagm_knows_a_defect_by_its_list_when_the_mask_is_gone(tmp_path: Path) -
 
 
 def test_a_mask_of_any_value_and_form_counts(tmp_path: Path) -> None:
-    colour = np.zeros((*HW, 4), np.uint8)
-    colour[..., 3] = 255
-    colour[3, 5] = (1, 0, 0, 255)
-    cv2.imwrite(str(tmp_path / "rgba.png"), colour)
+    color = np.zeros((*HW, 4), np.uint8)
+    color[..., 3] = 255
+    color[3, 5] = (1, 0, 0, 255)
+    cv2.imwrite(str(tmp_path / "rgba.png"), color)
     deep = np.zeros(HW, np.uint16)
     deep[3, 5] = 1
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
@@ -341,7 +341,7 @@ def test_held_out_parts_are_the_last_by_name() -> None:
     assert held_out(["a"]) == held_out([]) == frozenset()
 
 
-def test_real_photographs(shared_data: Path) -> None:
+def test_real_images(shared_data: Path) -> None:
     opened = open_dataset("mvtec", shared_data)
     assert "bottle" in opened.categories
     counts = Counter((s.split, s.label) for s in opened.samples("bottle"))

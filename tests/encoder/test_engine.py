@@ -1,4 +1,4 @@
-"""One number everywhere: the three engines agree on real photographs."""
+"""One number everywhere: the three engines agree on real images."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ OTHERS = [
 
 
 @pytest.fixture(scope="module")
-def photographs(brick: np.ndarray) -> list[np.ndarray]:
+def images(brick: np.ndarray) -> list[np.ndarray]:
     data = pytest.importorskip("skimage.data")
     crops = [cv2.cvtColor(brick[y : y + 160, x : x + 200], cv2.COLOR_GRAY2RGB) for y in (0, 170, 340) for x in (0, 250)]
     return [*crops, data.coffee(), data.chelsea(), data.rocket()]
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-def test_embeddings_agree(engine: str, photographs: list[np.ndarray]) -> None:
+def test_embeddings_agree(engine: str, images: list[np.ndarray]) -> None:
     ours, theirs = load_encoder(stages=(1, 2, 3)), load_encoder(engine=engine, stages=(1, 2, 3))  # type: ignore[arg-type]
     assert ours.spec == theirs.spec
-    for photograph in photographs:
-        picture = cv2.resize(photograph, (192, 160))
+    for image in images:
+        picture = cv2.resize(image, (192, 160))
         np.testing.assert_allclose(ours.encode(picture)[0], theirs.encode(picture)[0], atol=2e-4)
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-def test_scores_agree_and_no_decision_flips(engine: str, photographs: list[np.ndarray], tmp_path: Path) -> None:
+def test_scores_agree_and_no_decision_flips(engine: str, images: list[np.ndarray], tmp_path: Path) -> None:
     """Largest relative difference of image scores at most 1e-3."""
-    inspector = Inspector.from_support(photographs[:4], views="hflip,vflip", image_size=192)
+    inspector = Inspector.from_support(images[:4], views="hflip,vflip", image_size=192)
     inspector.save(tmp_path / "p.fsad")
     other = Inspector.load(tmp_path / "p.fsad", engine=engine)  # type: ignore[arg-type]
-    for photograph in photographs:
-        a, b = inspector.inspect(photograph), other.inspect(photograph)
+    for image in images:
+        a, b = inspector.inspect(image), other.inspect(image)
         assert b.score == pytest.approx(a.score, rel=1e-3, abs=2e-3 * inspector.threshold)
         assert a.is_anomalous == b.is_anomalous
-    for photograph in photographs[4:]:
-        assert other.inspect(photograph).score == pytest.approx(inspector.inspect(photograph).score, rel=1e-3)
+    for image in images[4:]:
+        assert other.inspect(image).score == pytest.approx(inspector.inspect(image).score, rel=1e-3)
 
 
 @pytest.mark.parametrize("engine", OTHERS)
@@ -72,13 +72,13 @@ def test_scores_agree_on_real_bottles(engine: str, bottle: Path, tmp_path: Path)
         assert a.is_anomalous == b.is_anomalous
 
 
-def test_sizes_beyond_the_compiled_ones_give_the_same_numbers(photographs: list[np.ndarray]) -> None:
+def test_sizes_beyond_the_compiled_ones_give_the_same_numbers(images: list[np.ndarray]) -> None:
     fresh, used = load_encoder(), load_encoder()
     for i in range(MAX_FIXED_SIZES):
         used.encode(np.zeros((64 + 16 * i, 64, 3), np.uint8))
-    picture = cv2.resize(photographs[0], (176, 208))
+    picture = cv2.resize(images[0], (176, 208))
     np.testing.assert_allclose(used.encode(picture)[0], fresh.encode(picture)[0], atol=2e-4)
-    picture = cv2.resize(photographs[1], (320, 96))
+    picture = cv2.resize(images[1], (320, 96))
     np.testing.assert_allclose(used.encode(picture)[0], fresh.encode(picture)[0], atol=2e-4)
 
 

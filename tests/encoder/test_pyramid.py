@@ -16,8 +16,8 @@ from fewshot_ad.encoder.weights import shipped_encoders  # noqa: E402
 from fewshot_ad.errors import WeightsError  # noqa: E402
 
 
-def test_lite0_weights_map_in_order_and_recognise_imagenet_classes() -> None:
-    """The mapping is right if timm's classifier, so loaded, names what real photographs show."""
+def test_lite0_weights_map_in_order_and_recognize_imagenet_classes() -> None:
+    """The mapping is right if timm's classifier, so loaded, names what real images show."""
     data = pytest.importorskip("skimage.data")
     model = timm.create_model("tf_efficientnet_lite0").eval()
     state = read_state_dict(lite0_weights_file())
@@ -65,10 +65,10 @@ def test_any_timm_model_takes_a_local_file(
     if name.startswith("vit"):
         assert pyramid.stages == (11,)  # the last block, not the last of the few that timm lists
     side = pyramid.multiple * 8
-    photograph = torch.randint(0, 256, (1, side, side + pyramid.multiple, 3), dtype=torch.uint8)
+    image = torch.randint(0, 256, (1, side, side + pyramid.multiple, 3), dtype=torch.uint8)
     with torch.inference_mode():
-        stages = pyramid(photograph)
-        scaled = (photograph.permute(0, 3, 1, 2) / 255 - torch.tensor(pyramid.mean).view(1, 3, 1, 1)) / torch.tensor(
+        stages = pyramid(image)
+        scaled = (image.permute(0, 3, 1, 2) / 255 - torch.tensor(pyramid.mean).view(1, 3, 1, 1)) / torch.tensor(
             pyramid.std
         ).view(1, 3, 1, 1)
         if name == "resnet18":

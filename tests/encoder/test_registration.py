@@ -21,7 +21,7 @@ def _turn(angle: float, scale: float = 1.0, shift: tuple[float, float] = (0.0, 0
 
 
 @pytest.mark.parametrize("mode", PARTS)
-def test_every_mode_is_the_identity_at_initialisation(mode):
+def test_every_mode_is_the_identity_at_initialization(mode):
     features = torch.rand(2, 6, 12, 17)
     warped, transform = SpatialTransformer(6, mode)(features)
     assert torch.allclose(warped, features, atol=1e-5)

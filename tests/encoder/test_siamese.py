@@ -28,17 +28,17 @@ BACKBONES = ["resnet18", "convnext_atto", "tf_efficientnet_lite0", "mobilenetv3_
 def test_an_untrained_registration_changes_no_feature(backbone, mode):
     torch.manual_seed(0)
     pyramid = Pyramid(backbone, three_stages(backbone))
-    photographs = torch.rand(2, 3, 64, 96)
+    images = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
-        features, embedding = SiameseEncoder(Architecture(backbone, mode), pyramid).eval().upright(photographs)
-        plain = pyramid.raw(photographs)
+        features, embedding = SiameseEncoder(Architecture(backbone, mode), pyramid).eval().upright(images)
+        plain = pyramid.raw(images)
     for got, wanted in zip(features, plain, strict=True):
         assert torch.allclose(got, wanted, atol=1e-3)
     assert embedding.shape == (2, pyramid.channels[-1], 4, 6)
 
 
-def test_a_registered_encoder_keeps_the_photographs_coordinates():
-    """Where a spot stands out in the photograph, the features brought back stand out too."""
+def test_a_registered_encoder_keeps_the_images_coordinates():
+    """Where a spot stands out in the image, the features brought back stand out too."""
     torch.manual_seed(0)
     pyramid = load_pyramid("tf_efficientnet_lite0", None, (1, 2, 3))
     encoder = SiameseEncoder(Architecture("tf_efficientnet_lite0", "rotation+scale", "fused", 1, True), pyramid).eval()
@@ -56,17 +56,17 @@ def test_a_registered_encoder_keeps_the_photographs_coordinates():
             assert abs((column + 0.5) * stride - 168) < 1.5 * stride + 4
 
 
-def _maps(encoder, photographs):
-    features, embedding = encoder.upright(photographs)
+def _maps(encoder, images):
+    features, embedding = encoder.upright(images)
     return [*features, embedding]
 
 
 def test_a_residual_projection_starts_as_the_identity():
     pyramid = load_pyramid("tf_efficientnet_lite0", None, (1, 2, 3))
     encoder = SiameseEncoder(Architecture("tf_efficientnet_lite0", None, "fused", 1, True), pyramid).eval()
-    photograph = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8)
+    image = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
-        _, middle, deep, embedding = encoder(photograph)
+        _, middle, deep, embedding = encoder(image)
     for part in (middle, deep):
         part /= part.norm(dim=-1, keepdim=True) ** 0.75
     deep = F.interpolate(deep.permute(0, 3, 1, 2), (8, 8), mode="bilinear").permute(0, 2, 3, 1)
@@ -128,10 +128,10 @@ def test_a_stored_encoder_gives_the_same_embedding(tmp_path):
     tensors = tmp_path / "encoder.safetensors"
     save_file({k: v for k, v in encoder.state_dict().items() if not k.startswith("P.")}, tensors)
     card = _card(tensors, architecture)
-    photograph = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8)
+    image = torch.randint(0, 255, (1, 64, 64, 3), dtype=torch.uint8)
     with torch.no_grad():
-        (got,) = load_siamese(card, tensors, (4,))(photograph)
-        assert torch.equal(got, encoder(photograph)[-1])
+        (got,) = load_siamese(card, tensors, (4,))(image)
+        assert torch.equal(got, encoder(image)[-1])
 
 
 def test_a_kept_share_mixes_initial_and_trained_distances():
@@ -164,7 +164,7 @@ def test_tensors_of_another_architecture_are_refused(tmp_path):
 
 def test_a_card_survives_its_file(tmp_path):
     card = dataclasses.replace(
-        shipped_encoders()["efficientnet_lite0"], data=({"name": "a", "photographs": 3, "licence": "CC0-1.0"},)
+        shipped_encoders()["efficientnet_lite0"], data=({"name": "a", "images": 3, "license": "CC0-1.0"},)
     )
     card.write(tmp_path / "card.json")
     assert WeightsCard.read(tmp_path / "card.json") == card

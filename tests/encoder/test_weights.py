@@ -18,7 +18,7 @@ def test_every_shipped_file_has_a_card_and_is_unaltered() -> None:
     assert {p.name for p in weights_folder().glob("*.onnx")} == {card.file for card in cards.values()}
     for name, card in cards.items():
         assert card.name == name
-        assert card.licence
+        assert card.license
         assert card.training_data
         assert verified_file(card).stat().st_size < 25e6
     assert sum(p.stat().st_size for p in weights_folder().iterdir()) < 80e6
@@ -31,12 +31,12 @@ def test_the_package_holds_all_of_the_shipped_and_nothing_restricted() -> None:
     text = (root / "pyproject.toml").read_text()
     packed = set(re.findall(r'^"weights/([^"]+)" =', text, re.MULTILINE))
     assert packed == {path.name for path in (root / "weights").iterdir() if path.is_file()}
-    assert {card.licence for card in shipped_encoders().values()} == {"Apache-2.0"}
+    assert {card.license for card in shipped_encoders().values()} == {"Apache-2.0"}
     assert sum(p.stat().st_size for p in (root / "weights").rglob("*") if p.is_file()) < 80e6
     for path in (root / "weights" / "research").glob("*.json"):
         card = WeightsCard.read(path)
-        assert card.licence == "LicenseRef-research-only"
-        assert all(entry["licence"] for entry in card.data)
+        assert card.license == "LicenseRef-research-only"
+        assert all(entry["license"] for entry in card.data)
         assert verified_file(card, path.parent).stat().st_size < 25e6
 
 
@@ -59,7 +59,7 @@ def test_a_card_survives_the_file_and_refuses_unknown_fields(tmp_path: Path) -> 
     card = shipped_encoders()["efficientnet_lite0"]
     card.write(tmp_path / "card.json")
     assert WeightsCard.read(tmp_path / "card.json") == card
-    (tmp_path / "card.json").write_text('{"name": "x", "colour": "blue"}')
+    (tmp_path / "card.json").write_text('{"name": "x", "color": "blue"}')
     with pytest.raises(WeightsError, match="expected a weights card"):
         WeightsCard.read(tmp_path / "card.json")
-    assert set(dataclasses.asdict(card)) >= {"sha256", "licence", "training_data", "recipe", "source"}
+    assert set(dataclasses.asdict(card)) >= {"sha256", "license", "training_data", "recipe", "source"}

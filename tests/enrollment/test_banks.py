@@ -27,7 +27,7 @@ def test_held_out_scores_are_those_of_an_exact_bank_of_the_others(parts: list[np
         stand_in = support.stand_ins[i]
         exact = measure(stand_in.levels, [bank], [1.0], stand_in.geometry, config).score
         assert fold.score == pytest.approx(exact, rel=1e-4)
-        # The photograph and its own views would have given next to nothing.
+        # The image and its own views would have given next to nothing.
         full = MemoryBank(pool.vectors, pool.origin, config.metric)
         assert measure(stand_in.levels, [full], [1.0], stand_in.geometry, config).score < 0.2 * fold.score
 
@@ -41,7 +41,7 @@ def test_held_out_scores_of_a_coreset_stay_close_to_exact(parts: list[np.ndarray
     assert all(h >= e * 0.999 for h, e in zip(held_out, exact, strict=True))
 
 
-def test_one_photograph_is_calibrated_on_its_views(parts: list[np.ndarray], encoder: Encoder) -> None:
+def test_one_image_is_calibrated_on_its_views(parts: list[np.ndarray], encoder: Encoder) -> None:
     support = embedded(parts[:1], "hflip,vflip", encoder)
     enrolled = build(support, ScoringConfig(), 128, 1000, 0)
     assert enrolled.calibration.method == "leave-one-view-out"
@@ -64,7 +64,7 @@ def test_odd_one_out_is_named() -> None:
     assert odd_ones_out([1.0, 3.0], ["a", "b"]) == ()
 
 
-def test_of_many_photographs_an_even_choice_is_held_out(
+def test_of_many_images_an_even_choice_is_held_out(
     parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fewshot_ad.enrollment.embedding.MIN_STAND_INS", 2)

@@ -52,5 +52,5 @@ def test_calibration_survives_json_and_explains_itself() -> None:
     assert calibration.status == "provisional"
     assert "25%" in calibration.explain()
     single = calibrate([1.0, 1.2], [1.5, 1.4], 0.7, "leave-one-view-out", 1)
-    assert "only one photograph" in single.explain()
+    assert "only one image" in single.explain()
     assert single.false_reject_rate == 0.5

@@ -19,7 +19,7 @@ def test_every_patch_knows_where_it_comes_from(parts: list[np.ndarray], encoder:
     assert set(pool.origin.view) == {0, 1, 2}
     own, mirrored = pool.origin.view == 0, pool.origin.view == 1
     assert len(pool.vectors) == len(pool.origin.xy)
-    # 128 x 128 in patches of 8: the first patch's centre is 3.5, the mirrored one's 127 - 3.5.
+    # 128 x 128 in patches of 8: the first patch's center is 3.5, the mirrored one's 127 - 3.5.
     np.testing.assert_array_equal(pool.origin.xy[own][0], [4, 4])
     np.testing.assert_array_equal(pool.origin.xy[mirrored][0], [124, 4])
     # A rotated view has corners that show nothing; their patches are left out.
@@ -28,7 +28,7 @@ def test_every_patch_knows_where_it_comes_from(parts: list[np.ndarray], encoder:
     assert pool.origin.xy.max() <= 127
 
 
-def test_two_hundred_photographs_stay_within_the_pool(encoder: Encoder, parts: list[np.ndarray]) -> None:
+def test_two_hundred_images_stay_within_the_pool(encoder: Encoder, parts: list[np.ndarray]) -> None:
     rng = np.random.default_rng(0)
     many = [np.roll(parts[i % 5], rng.integers(-3, 4, 2), axis=(0, 1)) for i in range(200)]
     many = [np.clip(m.astype(int) + rng.integers(-3, 4, m.shape), 0, 255).astype(np.uint8) for m in many]
@@ -37,7 +37,7 @@ def test_two_hundred_photographs_stay_within_the_pool(encoder: Encoder, parts: l
     assert set(support.pools[0].origin.image) == set(range(200))
 
 
-def test_support_photographs_travel_with_the_product(parts: list[np.ndarray], encoder: Encoder) -> None:
+def test_support_images_travel_with_the_product(parts: list[np.ndarray], encoder: Encoder) -> None:
     support = embedded(parts, "hflip", encoder)
     geometry = Geometry.fit((128, 128), 128, 16)
     assert len(support.references) == 5

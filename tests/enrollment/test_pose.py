@@ -40,7 +40,7 @@ def test_features_find_a_turn(degrees: float, encoder: Encoder) -> None:
     assert min(off, 360 - off) <= 12
 
 
-def test_the_centre_is_where_the_part_is() -> None:
+def test_the_center_is_where_the_part_is() -> None:
     here, there = unroll_pixels(_part(0)), unroll_pixels(_part(0, 79.5 + 16, 79.5 - 8))
     assert there.x - here.x == pytest.approx(0.1, abs=0.01)
     assert there.y - here.y == pytest.approx(-0.05, abs=0.01)
@@ -59,7 +59,7 @@ def test_a_symmetric_part_in_a_jig_is_not_turned(encoder: Encoder) -> None:
 
 
 @pytest.mark.parametrize("shape", [(80, 320), (320, 100)])
-def test_long_photographs_have_a_pose_too(shape: tuple[int, int]) -> None:
+def test_long_images_have_a_pose_too(shape: tuple[int, int]) -> None:
     picture = np.full((*shape, 3), 90, np.uint8)
     x, y = shape[1] // 5, shape[0] // 5
     cv2.rectangle(picture, (x, y), (x + 30, y + 12), (220, 200, 180), -1)
@@ -76,7 +76,7 @@ def test_parts_at_any_angle_are_counted_and_parts_in_a_jig_are_not(encoder: Enco
     assert turned_parts([_part(d, 79.5 + d, 75) for d in (0, 3, -4, 178)], encoder) == (0, 3)
 
 
-def test_a_blank_photograph_has_no_pose_and_breaks_nothing(encoder: Encoder) -> None:
+def test_a_blank_image_has_no_pose_and_breaks_nothing(encoder: Encoder) -> None:
     blank = np.full((120, 90, 3), 128, np.uint8)
     assert turned_parts([blank, blank, _part(30)], encoder) == (0, 2)
     assert (unroll_pixels(blank).x, unroll_pixels(blank).y) == (0.5, 0.5)

@@ -19,7 +19,7 @@ def test_what_was_chosen_is_recorded(auto: Inspector) -> None:
     if not has_bf16():
         assert chosen == "f32"
         return
-    (reason,) = [r for r in auto.enrolment.reasons if r.startswith("precision:")]
+    (reason,) = [r for r in auto.enrollment.reasons if r.startswith("precision:")]
     assert f"precision: {chosen}" in reason
 
 
@@ -35,9 +35,9 @@ def test_the_faster_one_is_taken_only_if_it_says_the_same(
     monkeypatch.setattr(precision, "TOLERANCE", 1e-6)
     refused = enroll()
     assert refused.encoder.spec.precision == "f32"
-    assert "differ by at most" in refused.enrolment.reasons[-1]
+    assert "differ by at most" in refused.enrollment.reasons[-1]
     monkeypatch.setattr(precision, "speedup", lambda *_: 1.0)
-    assert "only 1.00 times as fast" in enroll().enrolment.reasons[-1]
+    assert "only 1.00 times as fast" in enroll().enrollment.reasons[-1]
 
 
 @pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")

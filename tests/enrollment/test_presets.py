@@ -10,12 +10,12 @@ from fewshot_ad.errors import SupportSetError
 
 def test_presets_set_what_is_not_given(parts: list[np.ndarray]) -> None:
     fast = Inspector.from_support(parts, preset="fast")
-    assert fast.enrolment.image_size == PRESETS["fast"].image_size
-    assert fast.enrolment.budget == PRESETS["fast"].budget
-    assert len(fast.enrolment.views) == 3
+    assert fast.enrollment.image_size == PRESETS["fast"].image_size
+    assert fast.enrollment.budget == PRESETS["fast"].budget
+    assert len(fast.enrollment.views) == 3
     given = Inspector.from_support(parts, preset="accurate", image_size=128, views="hflip")
-    assert (given.enrolment.image_size, len(given.enrolment.views)) == (128, 1)
-    assert given.enrolment.budget == PRESETS["accurate"].budget
+    assert (given.enrollment.image_size, len(given.enrollment.views)) == (128, 1)
+    assert given.enrollment.budget == PRESETS["accurate"].budget
 
 
 def test_unknown_preset_names_the_known_ones() -> None:

@@ -19,14 +19,14 @@ def test_a_gain_must_show_in_both_figures() -> None:
 
 def test_what_the_user_chose_is_taken(parts: list[np.ndarray], encoder: Encoder) -> None:
     images = read_support(parts[:2]).images
-    choice = choose(images, "grey", 128, encoder, ScoringConfig(), 0)
-    assert (choice.views, choice.image_size, choice.reasons) == (parse_views("grey"), 128, ())
+    choice = choose(images, "gray", 128, encoder, ScoringConfig(), 0)
+    assert (choice.views, choice.image_size, choice.reasons) == (parse_views("gray"), 128, ())
 
 
-def test_one_photograph_gets_the_defaults_and_is_told_why(parts: list[np.ndarray], encoder: Encoder) -> None:
+def test_one_image_gets_the_defaults_and_is_told_why(parts: list[np.ndarray], encoder: Encoder) -> None:
     choice = choose(read_support(parts[:1]).images, "auto", "auto", encoder, ScoringConfig(), 0)
     assert (choice.views, choice.image_size) == (FLIPS, BASE_SIZE)
-    assert all("no second photograph" in reason for reason in choice.reasons)
+    assert all("no second image" in reason for reason in choice.reasons)
 
 
 def test_freely_rotated_parts_get_rotated_views(encoder: Encoder) -> None:

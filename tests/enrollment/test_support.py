@@ -62,8 +62,8 @@ def test_photometric_views_do_what_they_say() -> None:
     flatter = View("contrast", 0.5).apply(image, mask)[0]
     assert flatter.mean() == pytest.approx(image.mean(), rel=0.01)
     assert flatter.std() == pytest.approx(image.std() * 0.5, rel=0.05)
-    grey = View("grey").apply(image, mask)[0]
-    assert (np.ptp(grey, axis=2) == 0).all()
+    gray = View("gray").apply(image, mask)[0]
+    assert (np.ptp(gray, axis=2) == 0).all()
 
 
 def test_support_set_reports_what_it_noticed(tmp_path: Path, parts: list[np.ndarray]) -> None:
@@ -90,7 +90,7 @@ def test_two_different_parts_are_not_called_duplicates(parts: list[np.ndarray]) 
 
 @pytest.mark.parametrize("nothing", [[], ["nowhere/*.png"]])
 def test_empty_support_set_is_refused(nothing: list[str]) -> None:
-    with pytest.raises(SupportSetError, match=r"Give good photographs|nothing matches"):
+    with pytest.raises(SupportSetError, match=r"Give good images|nothing matches"):
         read_support(nothing)
 
 
@@ -100,8 +100,8 @@ def test_unreadable_support_set_names_the_reason(tmp_path: Path) -> None:
         read_support(tmp_path)
 
 
-def test_one_photograph_is_enough_but_said_to_be_little(parts: list[np.ndarray]) -> None:
-    assert "only one photograph" in read_support(parts[0]).notes[0]
+def test_one_image_is_enough_but_said_to_be_little(parts: list[np.ndarray]) -> None:
+    assert "only one image" in read_support(parts[0]).notes[0]
 
 
 def test_a_large_support_set_is_read_again_instead_of_kept(part_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def test_every_target_says_what_the_product_says(inspector: Inspector, tmp_path:
     assert report.decision_flips == 0
     assert report.score_difference < 1e-4
     assert report.map_difference < 1e-3
-    assert 0 < report.anomalous < report.photographs
+    assert 0 < report.anomalous < report.images
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["threshold"] == inspector.threshold
     assert set(manifest["files"]) | {"manifest.json"} == {path.name for path in (tmp_path / "out").iterdir()}
@@ -52,16 +52,16 @@ def test_every_target_says_what_the_product_says(inspector: Inspector, tmp_path:
         ((256, 256), {"encoder": "efficientnet_lite0", "image_size": 128, "fusion": "separate"}),
     ],
 )
-def test_the_graph_prepares_photographs_as_the_product_does(
+def test_the_graph_prepares_images_as_the_product_does(
     tmp_path: Path, photo_hw: tuple[int, int], settings: dict[str, object]
 ) -> None:
     good = [cv2.resize(make_part(seed, 256), photo_hw[::-1], interpolation=cv2.INTER_AREA) for seed in range(3)]
     inspector = Inspector.from_support(good, views="hflip", **settings)  # type: ignore[arg-type]
     export(inspector, tmp_path)
     session = ort.InferenceSession(str(tmp_path / "product.onnx"))
-    photograph = cv2.resize(make_part(9, 256, defect=True), photo_hw[::-1], interpolation=cv2.INTER_AREA)
-    score, flag, heat = session.run(["score", "is_anomalous", "anomaly_map"], {"photograph": photograph})
-    wanted = inspector.inspect(photograph)
+    image = cv2.resize(make_part(9, 256, defect=True), photo_hw[::-1], interpolation=cv2.INTER_AREA)
+    score, flag, heat = session.run(["score", "is_anomalous", "anomaly_map"], {"photograph": image})
+    wanted = inspector.inspect(image)
     assert score[0] == pytest.approx(wanted.score, rel=5e-3)
     assert bool(flag[0]) == wanted.is_anomalous
     np.testing.assert_allclose(heat, wanted.working_map, atol=0.02 * wanted.working_map.max())
@@ -72,9 +72,9 @@ def test_tampered_preprocessing_is_refused_and_nothing_is_left(
 ) -> None:
     honest = graph_module.to_input
 
-    def swapped(b: graph_module.Builder, photograph: str, geometry: Geometry) -> str:
+    def swapped(b: graph_module.Builder, image: str, geometry: Geometry) -> str:
         # Red and blue the other way round: the commonest slip of all.
-        return honest(b, b.op("Gather", photograph, b.ints(2, 1, 0), axis=2), geometry)
+        return honest(b, b.op("Gather", image, b.ints(2, 1, 0), axis=2), geometry)
 
     monkeypatch.setattr(graph_module, "to_input", swapped)
     with pytest.raises(ExportError, match="Nothing was released"):
@@ -90,8 +90,8 @@ def test_tampered_preprocessing_is_refused_and_nothing_is_left(
 def test_what_cannot_be_exported_is_said(inspector: Inspector, parts: list[np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="expected target among"):
         export(inspector, tmp_path, "tflite")  # type: ignore[arg-type]
-    with pytest.raises(ExportError, match="expected photographs of 128 x 200"):
-        export(inspector, tmp_path, photo_hw=(200, 128), photographs=parts)
+    with pytest.raises(ExportError, match="expected images of 128 x 200"):
+        export(inspector, tmp_path, photo_hw=(200, 128), images=parts)
     blocker = tmp_path / "file"
     blocker.write_text("")
     with pytest.raises(ExportError, match="cannot be written"):
@@ -99,11 +99,11 @@ def test_what_cannot_be_exported_is_said(inspector: Inspector, parts: list[np.nd
 
 
 def test_python_consumer(inspector: Inspector, single: Path, broken_part: np.ndarray, tmp_path: Path) -> None:
-    np.save(tmp_path / "photograph.npy", broken_part)
+    np.save(tmp_path / "image.npy", broken_part)
     consumer = CONSUMERS / "onnxruntime_consumer.py"
     assert len(consumer.read_text().splitlines()) <= 60
     run = subprocess.run(
-        [sys.executable, str(consumer), str(single), str(tmp_path / "photograph.npy")],
+        [sys.executable, str(consumer), str(single), str(tmp_path / "image.npy")],
         capture_output=True,
         text=True,
         check=True,

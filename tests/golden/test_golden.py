@@ -14,7 +14,15 @@ from tests.golden.machine import this_machine
 from tests.golden.record import STORED
 
 # The record was made before the words of the project were changed; everything else must be equal.
-SPELLED = (("artefact", "artifact"), ("grey", "gray"))
+SPELLED = (
+    ("artefact", "artifact"),
+    ("enrolment", "enrollment"),
+    ("grey", "gray"),
+    ("neighbour", "neighbor"),
+    ("a photograph", "an image"),
+    ("photograph", "image"),
+    ("PHOTOGRAPH", "IMAGE"),
+)
 # On the processor and libraries of the record, scores repeat to the last digit; others round differently.
 SAME, OTHER = 1e-6, 5e-3
 
@@ -37,6 +45,9 @@ def differences(wanted: Any, got: Any, tolerance: float, at: str = "") -> list[s
             return [f"{at}: fields {sorted(wanted.keys() ^ got.keys())}"]
         return [line for key in wanted for line in differences(wanted[key], got[key], tolerance, f"{at}/{key}")]
     if isinstance(wanted, list) and isinstance(got, list):
+        if at.endswith("/output") and all(isinstance(line, str) for line in [*wanted, *got]):
+            # A word of another length may break the lines elsewhere.
+            wanted, got = (american(" ".join(lines)).split() for lines in (wanted, got))
         if len(wanted) != len(got):
             return [f"{at}: {len(wanted)} entries on record, {len(got)} here: {wanted} | {got}"]
         pairs = enumerate(zip(wanted, got, strict=True))

@@ -14,15 +14,15 @@ from fewshot_ad.metrics.ranking import at_threshold, aupr, auroc, f1_max, iou
 from fewshot_ad.metrics.region_overlap import SaturatedRegion, au_pro, au_spro
 
 Maps = list[np.ndarray]
-SIDE, PHOTOGRAPHS = 64, 24
+SIDE, IMAGES = 64, 24
 
 
 def _masks(rng: np.random.Generator, good_first: bool = True) -> Maps:
     masks = []
-    for number in range(PHOTOGRAPHS):
-        # Of varying sizes, every photograph its own.
+    for number in range(IMAGES):
+        # Of varying sizes, every image its own.
         mask = np.zeros((SIDE + number % 3, SIDE - number % 5), bool)
-        if (number >= PHOTOGRAPHS // 2) == good_first:
+        if (number >= IMAGES // 2) == good_first:
             for _ in range(3):
                 y, x = rng.integers(0, SIDE - 16, 2)
                 mask[y : y + rng.integers(2, 12), x : x + rng.integers(2, 12)] = True
@@ -128,7 +128,7 @@ def test_figures_are_the_exact_ones(
     labels = np.concatenate([mask.ravel() for mask in masks])
     said = np.concatenate([heat.ravel() for heat in maps]) >= figures.threshold
     assert at_threshold(labels, said).f1 == pytest.approx(figures.f1_max, abs=1e-3)
-    assert figures.n_photographs == PHOTOGRAPHS
+    assert figures.n_images == IMAGES
     assert (figures.n_defective, figures.n_good) == (labels.sum(), (~labels).sum())
 
 
@@ -145,7 +145,7 @@ def test_is_scikit_learns() -> None:
 
 
 def test_rare_scores_that_become_frequent_are_told_apart_then() -> None:
-    # A good pixel a photograph is at 1 where later all the defects are, within a part in ten thousand of each other.
+    # A good pixel an image is at 1 where later all the defects are, within a part in ten thousand of each other.
     rng = np.random.default_rng(2)
     maps, masks = [], []
     for number in range(40):
@@ -165,7 +165,7 @@ def test_rare_scores_that_become_frequent_are_told_apart_then() -> None:
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 1000), order=st.randoms(use_true_random=False))
-def test_the_order_of_photographs_and_the_scale_of_scores_do_not_matter(seed: int, order: object) -> None:
+def test_the_order_of_images_and_the_scale_of_scores_do_not_matter(seed: int, order: object) -> None:
     rng = np.random.default_rng(seed)
     masks = [mask[:32, :32] for mask in _masks(rng)[-6:]]
     masks[0][3:7, 3:9] = True
@@ -195,7 +195,7 @@ def test_both_zeros_are_one_score() -> None:
 
 def test_nothing_good_or_nothing_defective_leaves_figures_undefined() -> None:
     nothing = PixelMetrics().result()
-    assert nothing.n_photographs == 0
+    assert nothing.n_images == 0
     assert np.isnan([nothing.auroc, nothing.aupr, nothing.f1_max, nothing.threshold, nothing.au_pro]).all()
     heat = np.arange(16, dtype=np.float32).reshape(4, 4)
     good = _streamed([heat], [np.zeros((4, 4), bool)])
@@ -213,7 +213,7 @@ def test_what_cannot_be_counted_is_refused_and_changes_nothing() -> None:
             metrics.add(bad, np.array([[False, True]]))
     with pytest.raises(BenchmarkError, match="mask of its size"):
         metrics.add(np.zeros((2, 2)), np.zeros((2, 3), bool))
-    assert metrics.result().n_photographs == 1
+    assert metrics.result().n_images == 1
     assert metrics.result().auroc == 1
 
 
@@ -229,7 +229,7 @@ def test_masks_of_0_and_255_and_maps_that_are_views() -> None:
     assert flipped.au_pro == pytest.approx(expected.au_pro)
 
 
-def test_memory_does_not_grow_with_the_number_of_photographs() -> None:
+def test_memory_does_not_grow_with_the_number_of_images() -> None:
     rng = np.random.default_rng(5)
     metrics = PixelMetrics()
     mask = np.zeros((128, 128), bool)
@@ -266,7 +266,7 @@ def test_bootstrap_of_au_pro_is_that_of_the_exact_figure() -> None:
     assert bootstrap_au_pro(maps, masks, repeats=1000, seed=1) == interval
 
 
-def test_bootstrap_of_au_pro_of_alike_photographs_is_a_point_at_the_exact_figure() -> None:
+def test_bootstrap_of_au_pro_of_alike_images_is_a_point_at_the_exact_figure() -> None:
     rng = np.random.default_rng(7)
     mask = np.zeros((60, 60), bool)
     mask[10:20, 10:20] = mask[40:44, 5:50] = True
@@ -302,4 +302,4 @@ def test_saturated_figures_are_the_exact_ones(limit: float) -> None:
     assert (figures.au_pro if limit == 0.3 else figures.au_pro_05) == pytest.approx(
         au_spro(maps, defects, limit), abs=1e-4
     )
-    assert (figures.n_photographs, figures.n_regions) == (7, 12)
+    assert (figures.n_images, figures.n_regions) == (7, 12)

@@ -25,7 +25,7 @@ from fewshot_ad.metrics.ranking import (
 RANKING = (auroc, aupr, lambda labels, scores: f1_max(labels, scores).f1)
 
 
-def _labelled(seed: int, digits: int = 3, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
+def _labeled(seed: int, digits: int = 3, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = rng.random(size) < 0.4
     labels[:2] = True, False
@@ -36,7 +36,7 @@ def _labelled(seed: int, digits: int = 3, size: int = 80) -> tuple[np.ndarray, n
 @given(seed=st.integers(0, 1000), digits=st.integers(0, 3))
 def test_ranking_figures_are_scikit_learns(seed: int, digits: int) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
-    labels, scores = _labelled(seed, digits)
+    labels, scores = _labeled(seed, digits)
     assert auroc(labels, scores) == pytest.approx(metrics.roc_auc_score(labels, scores))
     assert aupr(labels, scores) == pytest.approx(metrics.average_precision_score(labels, scores))
     precision, recall, thresholds = metrics.precision_recall_curve(labels, scores)
@@ -50,7 +50,7 @@ def test_ranking_figures_are_scikit_learns(seed: int, digits: int) -> None:
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 1000), digits=st.integers(0, 2), order=st.randoms(use_true_random=False))
 def test_ranking_figures_know_the_order_of_scores_only(seed: int, digits: int, order: object) -> None:
-    labels, scores = _labelled(seed, digits)
+    labels, scores = _labeled(seed, digits)
     shuffled = list(range(len(labels)))
     order.shuffle(shuffled)  # type: ignore[attr-defined]
     for figure in RANKING:
@@ -132,7 +132,7 @@ def test_forgetting_by_hand() -> None:
 
 @pytest.mark.parametrize("figure", [auroc, aupr, f1_max, false_reject_rate, escape_rate])
 def test_bootstrap_at_once_is_bootstrap_one_by_one(figure: Callable[..., Any]) -> None:
-    labels, scores = _labelled(2, digits=1)
+    labels, scores = _labeled(2, digits=1)
     values = scores > 0.3 if figure in (false_reject_rate, escape_rate) else scores
 
     def single(truth: np.ndarray, drawn: np.ndarray) -> float:
@@ -157,7 +157,7 @@ def test_bootstrap_of_decisions_is_binomial() -> None:
 
 
 def test_bootstrap_of_auroc_is_as_wide_as_theory_says() -> None:
-    labels, scores = _labelled(3, digits=6, size=300)
+    labels, scores = _labeled(3, digits=6, size=300)
     low, high = bootstrap(auroc, labels, scores, repeats=4000)
     # Standard error of DeLong et al. 1988, from the shares of the other class that each one beats.
     wins = scores[labels][:, None] > scores[~labels]
@@ -166,7 +166,7 @@ def test_bootstrap_of_auroc_is_as_wide_as_theory_says() -> None:
 
 
 def test_bootstrap_is_repeatable_stratified_and_takes_any_metric() -> None:
-    labels, scores = _labelled(4)
+    labels, scores = _labeled(4)
     assert bootstrap(auroc, labels, scores, seed=3) == bootstrap(auroc, labels, scores, seed=3)
     assert bootstrap(auroc, labels, scores, seed=3) != bootstrap(auroc, labels, scores, seed=4)
     share = labels.mean()

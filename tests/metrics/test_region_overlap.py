@@ -10,10 +10,10 @@ from fewshot_ad.metrics.ranking import auroc
 from fewshot_ad.metrics.region_overlap import SaturatedRegion, area_up_to, au_pro, au_spro, pro, region_weights, spro
 
 
-def _masked(seed: int, side: int = 40, photographs: int = 4) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Maps that see half of the defects, and masks with some regions; the last photograph is good."""
+def _masked(seed: int, side: int = 40, images: int = 4) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Maps that see half of the defects, and masks with some regions; the last image is good."""
     rng = np.random.default_rng(seed)
-    masks = [np.zeros((side, side), bool) for _ in range(photographs)]
+    masks = [np.zeros((side, side), bool) for _ in range(images)]
     for mask in masks[:-1]:
         for _ in range(3):
             y, x = rng.integers(0, side - 8, 2)
@@ -163,7 +163,7 @@ def test_au_spro_is_that_of_the_authors_evaluation(limit: float, published: floa
 
 @pytest.mark.parametrize("digits", [0, 4])
 def test_au_spro_is_the_area_of_spro_over_all_thresholds(digits: int) -> None:
-    maps, masks = _masked(6, side=24, photographs=3)
+    maps, masks = _masked(6, side=24, images=3)
     maps = [np.round(heat, digits) for heat in maps]
     # Saturations of all sorts, a fraction of a pixel among them; the second defect lies over the first.
     over = np.zeros_like(masks[0])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fewshot_ad.errors import NotEnrolledError
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset, jl_projection
-from fewshot_ad.search.nearest import normalise
+from fewshot_ad.search.nearest import normalize
 
 
 def origin(n: int) -> Origin:
@@ -17,8 +17,8 @@ def origin(n: int) -> Origin:
 
 def clustered(seed: int, n: int = 3000, dims: int = 24) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(40, dims)) * 3
-    return (centres[rng.integers(0, 40, n)] + rng.normal(size=(n, dims))).astype(np.float32)
+    centers = rng.normal(size=(40, dims)) * 3
+    return (centers[rng.integers(0, 40, n)] + rng.normal(size=(n, dims))).astype(np.float32)
 
 
 def brute_force(points: np.ndarray, budget: int) -> list[int]:
@@ -76,8 +76,8 @@ def test_projection_keeps_distances() -> None:
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_search_and_nearest_agree_with_numpy(metric: str) -> None:
-    bank_vectors = normalise(clustered(5, n=2500), metric)  # type: ignore[arg-type]
-    queries = normalise(clustered(6, n=300), metric)  # type: ignore[arg-type]
+    bank_vectors = normalize(clustered(5, n=2500), metric)  # type: ignore[arg-type]
+    queries = normalize(clustered(6, n=300), metric)  # type: ignore[arg-type]
     bank = MemoryBank(bank_vectors, origin(2500), metric)  # type: ignore[arg-type]
     stored = bank_vectors.astype(np.float16).astype(np.float64)
     distances = np.linalg.norm(queries[:, None].astype(np.float64) - stored[None], axis=2)
@@ -92,8 +92,8 @@ def test_search_and_nearest_agree_with_numpy(metric: str) -> None:
 
 def test_cosine_distance_is_one_minus_cosine() -> None:
     a, b = np.array([[3.0, 0.0]], np.float32), np.array([[1.0, 1.0]], np.float32)
-    bank = MemoryBank(normalise(a, "cosine"), origin(1), "cosine")
-    assert bank.nearest(normalise(b, "cosine"))[0] == pytest.approx(1 - np.cos(np.pi / 4), abs=1e-3)
+    bank = MemoryBank(normalize(a, "cosine"), origin(1), "cosine")
+    assert bank.nearest(normalize(b, "cosine"))[0] == pytest.approx(1 - np.cos(np.pi / 4), abs=1e-3)
 
 
 @settings(max_examples=20, deadline=None)
@@ -107,7 +107,7 @@ def test_order_of_the_bank_and_scale_of_features_do_not_matter(seed: int, scale:
     np.testing.assert_allclose(scaled, first * scale, rtol=5e-3, atol=1e-3 * scale)
 
 
-def test_empty_bank_and_too_many_neighbours() -> None:
+def test_empty_bank_and_too_many_neighbors() -> None:
     with pytest.raises(NotEnrolledError, match="empty"):
         MemoryBank(np.empty((0, 4), np.float32), origin(0), "l2")
     distances, _ = MemoryBank(clustered(7, n=3), origin(3), "l2").search(clustered(8, n=2), 9)

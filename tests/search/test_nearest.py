@@ -6,7 +6,7 @@ import pytest
 from openvino import opset13 as ops
 
 from fewshot_ad.encoder.engine import has_bf16
-from fewshot_ad.search.nearest import Metric, NearestSearch, nearest_graph, normalise, searches_in_bf16
+from fewshot_ad.search.nearest import Metric, NearestSearch, nearest_graph, normalize, searches_in_bf16
 
 
 def exact(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -37,13 +37,13 @@ def test_search_is_exact_up_to_rounding(vectors: np.ndarray, queries: np.ndarray
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_in_bfloat16_distances_near_zero_survive(vectors: np.ndarray, queries: np.ndarray, metric: Metric) -> None:
     assert searches_in_bf16()
-    rows = normalise(vectors, metric)
+    rows = normalize(vectors, metric)
     asked = ops.parameter([-1, 48], np.float32)
     graph = nearest_graph(asked, rows, metric, bf16=True)
     config = {"INFERENCE_PRECISION_HINT": "bf16"}
     request = openvino.Core().compile_model(openvino.Model([graph], [asked]), "CPU", config).create_infer_request()
     got = request.infer([queries])[0]
-    wanted = exact(normalise(queries, metric), rows)
+    wanted = exact(normalize(queries, metric), rows)
     if metric == "cosine":
         got = np.sqrt(2 * got)
     length = np.linalg.norm(rows - rows.mean(axis=0), axis=1).mean()

@@ -8,7 +8,7 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import OpenVINOEngine, has_bf16
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.images import Geometry
-from fewshot_ad.search.nearest import normalise
+from fewshot_ad.search.nearest import normalize
 from fewshot_ad.search.one_pass import OnePass
 
 needs_bf16 = pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
@@ -33,7 +33,7 @@ def test_one_graph_says_what_encoder_and_bank_say(
     levels = inspector.encoder.encode(prepared)
     assert len(got) == len(levels)
     for grid, level, bank in zip(got, levels, inspector.banks, strict=True):
-        wanted, _ = bank.search(normalise(level.reshape(-1, level.shape[2]), metric))  # type: ignore[arg-type]
+        wanted, _ = bank.search(normalize(level.reshape(-1, level.shape[2]), metric))  # type: ignore[arg-type]
         assert grid.shape == level.shape[:2]
         # FAISS, an independent search; near zero the root magnifies rounding.
         np.testing.assert_allclose(grid.ravel(), wanted[:, 0], rtol=2e-3, atol=2e-3)

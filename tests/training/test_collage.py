@@ -21,8 +21,8 @@ def test_the_same_seed_gives_the_same_collage_and_another_seed_another(textures)
 
 def test_a_collage_has_more_edges_all_over_than_a_part(textures):
     def quiet(picture):
-        grey = picture.mean(axis=2)
-        across, down = np.diff(grey, axis=1)[:-1], np.diff(grey, axis=0)[:, :-1]
+        gray = picture.mean(axis=2)
+        across, down = np.diff(gray, axis=1)[:-1], np.diff(gray, axis=0)[:, :-1]
         strength = np.hypot(across, down).reshape(5, 19, 5, 19).mean(axis=(1, 3))
         return float((strength < 1).mean())
 
@@ -44,6 +44,4 @@ def test_a_student_learns_from_collages_alone_and_the_card_says_so(tmp_path):
         warmup=1,
     )
     assert distill(recipe, tmp_path).is_file()
-    assert described(recipe) == (
-        {"name": "generated collages", "photographs": len(CATEGORIES), "licence": "Apache-2.0"},
-    )
+    assert described(recipe) == ({"name": "generated collages", "images": len(CATEGORIES), "license": "Apache-2.0"},)

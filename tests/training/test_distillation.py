@@ -47,7 +47,7 @@ def test_a_distilled_backbone_loads_like_any_weights(run):
 
 def test_progress_and_log_say_how_far_it_is(run):
     folder, _, seen = run
-    assert seen == [("distil", n, 6) for n in range(1, 7)]
+    assert seen == [("distill", n, 6) for n in range(1, 7)]
     lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert all(np.isfinite(line["loss"]) and line["eta_s"] >= 0 for line in lines)

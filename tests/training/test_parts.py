@@ -12,22 +12,22 @@ def test_there_are_at_least_24_categories():
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
-def test_a_category_renders_photographs(category):
+def test_a_category_renders_images(category):
     one, again, other = render(category, 0, 96), render(category, 0, 96), render(category, 1, 96)
     assert one.shape == (96, 96, 3)
     assert one.dtype == np.uint8
-    assert np.array_equal(one, again), "the same seed gives the same photograph"
+    assert np.array_equal(one, again), "the same seed gives the same image"
     assert not np.array_equal(one, other), "two parts are never identical"
     assert one.std() > 4, "there is something to see"
     assert 5 < one.mean() < 250, "neither black nor burnt out"
 
 
 def test_parts_of_one_product_are_more_alike_than_products():
-    """In colour and brightness; the pose may be anything."""
+    """In color and brightness; the pose may be anything."""
 
     def looks(category, seed, variant):
-        photograph = render(category, seed, 96, variant=variant).reshape(-1, 3).astype(float)
-        return np.concatenate([np.quantile(photograph, q, axis=0) for q in (0.1, 0.5, 0.9)])
+        image = render(category, seed, 96, variant=variant).reshape(-1, 3).astype(float)
+        return np.concatenate([np.quantile(image, q, axis=0) for q in (0.1, 0.5, 0.9)])
 
     nearer = 0
     for category in CATEGORIES:

@@ -46,26 +46,26 @@ def folders(tmp_path):
 
 
 def test_a_trained_encoder_ships_and_inspects(folders, tmp_path):
-    recipe = TrainingRecipe(**SMALL, folders=folders, licences=("CC0-1.0",))
+    recipe = TrainingRecipe(**SMALL, folders=folders, licenses=("CC0-1.0",))
     trained = train(recipe, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert {"simsiam", "margin", "anchor", "spread", "eta_s", "learning_rate"} <= set(lines[0])
     assert trained.data == (
-        {"name": "gear", "photographs": 6, "licence": "CC0-1.0"},
-        {"name": "washer", "photographs": 6, "licence": "CC0-1.0"},
+        {"name": "gear", "images": 6, "license": "CC0-1.0"},
+        {"name": "washer", "images": 6, "license": "CC0-1.0"},
     )
-    photographs = sorted((tmp_path / "data" / "gear" / "train" / "good").iterdir())
+    images = sorted((tmp_path / "data" / "gear" / "train" / "good").iterdir())
     card = publish(
         trained.encoder,
         tmp_path / "run",
         "tiny",
         recipe=recipe,
         data=trained.data,
-        initialisation="EfficientNet-Lite0 (Apache-2.0)",
-        licence="Apache-2.0",
+        initialization="EfficientNet-Lite0 (Apache-2.0)",
+        license="Apache-2.0",
         source="a test",
-        photographs=photographs,
+        images=images,
     )
     assert str(tmp_path) not in (tmp_path / "run" / "tiny.json").read_text()
     report = json.loads((tmp_path / "run" / "tiny.parity").read_text())
@@ -73,11 +73,11 @@ def test_a_trained_encoder_ships_and_inspects(folders, tmp_path):
     name = str(tmp_path / "run" / "tiny.json")
     scores = []
     for engine in ("openvino", "onnxruntime", "torch"):
-        inspector = Inspector.from_support(photographs[:4], encoder=name, engine=engine, image_size=64, views="none")
-        scores.append(inspector.inspect(photographs[5]).score)
+        inspector = Inspector.from_support(images[:4], encoder=name, engine=engine, image_size=64, views="none")
+        scores.append(inspector.inspect(images[5]).score)
     assert scores == pytest.approx([scores[0]] * 3, rel=1e-3)
     inspector.save(tmp_path / "gear.fsad")
-    assert Inspector.load(tmp_path / "gear.fsad").inspect(photographs[5]).score == pytest.approx(scores[0], rel=1e-3)
+    assert Inspector.load(tmp_path / "gear.fsad").inspect(images[5]).score == pytest.approx(scores[0], rel=1e-3)
     assert card.data == trained.data
 
 
@@ -124,11 +124,11 @@ def test_a_coming_collapse_is_announced(folders, tmp_path, monkeypatch, caplog):
     assert "a collapse may come" in caplog.text
 
 
-def test_a_category_with_one_photograph_is_refused(tmp_path):
+def test_a_category_with_one_image_is_refused(tmp_path):
     folder = tmp_path / "nut"
     folder.mkdir()
     cv2.imwrite(str(folder / "0.png"), np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(TrainingError, match="at least two photographs"):
+    with pytest.raises(TrainingError, match="at least two images"):
         train(TrainingRecipe(**SMALL, folders=(str(folder),)), tmp_path / "run")
 
 
@@ -162,9 +162,9 @@ def test_the_margin_loss_falls_when_defects_stand_out():
 
 
 def test_drawn_defects_come_with_their_mask():
-    photograph = np.full((96, 96, 3), 120, np.uint8)
+    image = np.full((96, 96, 3), 120, np.uint8)
     for seed in range(20):
-        painted, mask = draw_defects(photograph, np.random.default_rng(seed))
+        painted, mask = draw_defects(image, np.random.default_rng(seed))
         assert (painted[~mask].astype(int) - 120).__abs__().max() <= 12
     assert mask.any()
 
@@ -196,7 +196,7 @@ def test_two_processes_train_one_encoder(folders, tmp_path):
         ({"precision": "f8"}, "precision"),
         ({"simsiam": 0.0, "margin": 0.0, "anchor": 0.0}, "above 0"),
         ({"folders": ()}, "folder"),
-        ({"licences": ("a", "b")}, "licence a folder"),
+        ({"licenses": ("a", "b")}, "license a folder"),
     ],
 )
 def test_a_senseless_recipe_is_refused(change, message):

@@ -30,13 +30,13 @@ def fitted(count: int = 4, **settings):
     return method
 
 
-def test_graying_loses_colour_and_keeps_its_mean():
+def test_graying_loses_color_and_keeps_its_mean():
     batch = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    grey = Erasure(True, 0)(batch)
-    assert grey.shape == (2, 1, 8, 8)
-    assert torch.allclose(grey[:, 0], (batch[:, 0] + batch[:, 1] + batch[:, 2]) / 3)
-    # Two colours of equal mean cannot be told apart any more.
-    assert torch.equal(grey, Erasure(True, 0)(batch.flip(1))) or torch.allclose(grey, Erasure(True, 0)(batch.flip(1)))
+    gray = Erasure(True, 0)(batch)
+    assert gray.shape == (2, 1, 8, 8)
+    assert torch.allclose(gray[:, 0], (batch[:, 0] + batch[:, 1] + batch[:, 2]) / 3)
+    # Two colors of equal mean cannot be told apart any more.
+    assert torch.equal(gray, Erasure(True, 0)(batch.flip(1))) or torch.allclose(gray, Erasure(True, 0)(batch.flip(1)))
 
 
 def test_turning_loses_orientation_and_nothing_else():
@@ -67,7 +67,7 @@ def test_the_network_restores_three_channels_in_the_same_size(channels: int):
 
 
 @pytest.mark.parametrize("erasing", sorted(ERASURES))
-def test_scores_and_maps_are_finite_and_in_the_photographs_sizes(erasing: str):
+def test_scores_and_maps_are_finite_and_in_the_images_sizes(erasing: str):
     method = fitted(erasing=erasing)
     found = method.predict([make_part(7, 80), make_part(8, 120)[:100]])
     assert np.isfinite(found.scores).all()
@@ -86,9 +86,9 @@ def test_the_score_is_the_absolute_error_relative_to_the_training_errors():
         whole = part.astype(np.float32) / 127.5 - 1
         found = []
         for turns in range(4):
-            grey = np.rot90(whole.mean(2), turns).copy()
+            gray = np.rot90(whole.mean(2), turns).copy()
             with torch.no_grad():
-                restored = method._network(torch.from_numpy(grey)[None, None])[0].permute(1, 2, 0).numpy()
+                restored = method._network(torch.from_numpy(gray)[None, None])[0].permute(1, 2, 0).numpy()
             found.append(np.abs(restored - whole).mean(2))
         return np.stack(found)
 
@@ -98,22 +98,22 @@ def test_the_score_is_the_absolute_error_relative_to_the_training_errors():
     found = method.predict([new])
     assert found.scores[0] == pytest.approx(expected.mean(), rel=1e-3)
     np.testing.assert_allclose(found.maps[0], expected, rtol=2e-3, atol=1e-3)
-    # Of the photographs it was trained on, the mean score is 1.
+    # Of the images it was trained on, the mean score is 1.
     assert method.predict(parts).scores.mean() == pytest.approx(1.0, rel=1e-3)
 
 
-def test_the_seed_decides_and_a_photograph_is_judged_as_if_it_came_alone():
-    photographs = [make_part(7, 96), make_part(8, 96)]
+def test_the_seed_decides_and_a_image_is_judged_as_if_it_came_alone():
+    images = [make_part(7, 96), make_part(8, 96)]
     state = torch.random.get_rng_state()
-    one, two, other = (fitted(seed=s).predict(photographs) for s in (3, 3, 4))
+    one, two, other = (fitted(seed=s).predict(images) for s in (3, 3, 4))
     assert torch.equal(state, torch.random.get_rng_state())
     np.testing.assert_array_equal(one.scores, two.scores)
     np.testing.assert_array_equal(one.maps[0], two.maps[0])
     assert not np.array_equal(one.scores, other.scores)
-    np.testing.assert_array_equal(fitted(seed=3).predict(photographs[1:]).scores, one.scores[1:])
+    np.testing.assert_array_equal(fitted(seed=3).predict(images[1:]).scores, one.scores[1:])
 
 
-def test_after_some_training_a_wrong_colour_is_seen_where_it_is():
+def test_after_some_training_a_wrong_color_is_seen_where_it_is():
     method = fitted(count=5, epochs=40, width=8, erasing="gray")
     part = make_part(20, 96)
     painted = part.copy()

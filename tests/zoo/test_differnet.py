@@ -98,7 +98,7 @@ def test_transformations_turn_and_relight():
     assert float(flat.mean()) == pytest.approx(float(batch.mean()), rel=1e-3)
 
 
-def test_scores_and_maps_are_finite_and_in_the_photographs_sizes():
+def test_scores_and_maps_are_finite_and_in_the_images_sizes():
     method = fitted()
     found = method.predict([make_part(7, 80), make_part(8, 120)[:100]])
     assert np.isfinite(found.scores).all()
@@ -110,15 +110,15 @@ def test_scores_and_maps_are_finite_and_in_the_photographs_sizes():
     assert method.model_bytes() > 1_000_000
 
 
-def test_the_seed_decides_and_a_photograph_is_judged_as_if_it_came_alone():
-    photographs = [make_part(7, 96), make_part(8, 96)]
+def test_the_seed_decides_and_a_image_is_judged_as_if_it_came_alone():
+    images = [make_part(7, 96), make_part(8, 96)]
     state = torch.random.get_rng_state()
-    one, two, other = (fitted(seed=s).predict(photographs) for s in (3, 3, 4))
+    one, two, other = (fitted(seed=s).predict(images) for s in (3, 3, 4))
     assert torch.equal(state, torch.random.get_rng_state())
     np.testing.assert_array_equal(one.scores, two.scores)
     np.testing.assert_array_equal(one.maps[0], two.maps[0])
     assert not np.array_equal(one.scores, other.scores)
-    np.testing.assert_array_equal(fitted(seed=3).predict(photographs[1:]).scores, one.scores[1:])
+    np.testing.assert_array_equal(fitted(seed=3).predict(images[1:]).scores, one.scores[1:])
 
 
 def test_after_some_training_good_parts_are_likely_and_broken_ones_are_not():
@@ -126,12 +126,12 @@ def test_after_some_training_good_parts_are_likely_and_broken_ones_are_not():
     method = fitted(2, epochs=35, rotation=0.0, light=0.02, transforms=2, hidden=512, blocks=4)
     clean, broken = ([make_part(seed, 96, defect) for seed in (20, 21, 22)] for defect in (False, True))
     assert method.predict(broken).scores.min() > 2 * method.predict(clean).scores.max()
-    # Less surprising than to a flow that has learnt next to nothing, which leaves the features as they come.
+    # Less surprising than to a flow that has learned next to nothing, which leaves the features as they come.
     with torch.no_grad():
         batch = torch.from_numpy(np.stack([make_part(s, 64) for s in (0, 1)])).permute(0, 3, 1, 2).float() / 255
         features = method._features(batch)
-        learnt = surprise(*method._flow(features)).mean()
-    assert learnt < (features.square().mean(1) / 2).mean()
+        learned = surprise(*method._flow(features)).mean()
+    assert learned < (features.square().mean(1) / 2).mean()
 
 
 def test_progress_counts_epochs():

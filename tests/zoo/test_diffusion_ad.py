@@ -37,7 +37,7 @@ def test_the_noise_schedule_falls_from_all_to_nothing():
 
 
 @pytest.mark.parametrize("time", [0, 200, 400, 999])
-def test_one_step_gives_the_photograph_back_when_the_true_noise_is_known(time):
+def test_one_step_gives_the_image_back_when_the_true_noise_is_known(time):
     clean, noise = torch.rand(2, 3, 8, 8, dtype=torch.float64), torch.randn(2, 3, 8, 8, dtype=torch.float64)
     bar = alpha_bars()[time].double().view(1, 1, 1, 1)
     torch.testing.assert_close(remove_noise(add_noise(clean, noise, bar), noise, bar), clean)
@@ -55,7 +55,7 @@ def test_guided_noise_by_hand():
 
 
 def test_a_perfect_noise_predictor_repairs_nothing_and_loses_nothing():
-    photographs = torch.rand(2, 3, 32, 32)
+    images = torch.rand(2, 3, 32, 32)
     noises = (torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32))
     answers = iter(noises)
 
@@ -63,10 +63,8 @@ def test_a_perfect_noise_predictor_repairs_nothing_and_loses_nothing():
         def forward(self, noisy, times):
             return next(answers)
 
-    repaired, loss = Repair(Oracle(), guidance=1.0)(
-        photographs, (torch.tensor([200, 20]), torch.tensor([400, 300])), noises
-    )
-    torch.testing.assert_close(repaired, photographs, atol=1e-4, rtol=0)
+    repaired, loss = Repair(Oracle(), guidance=1.0)(images, (torch.tensor([200, 20]), torch.tensor([400, 300])), noises)
+    torch.testing.assert_close(repaired, images, atol=1e-4, rtol=0)
     assert loss.tolist() == [0, 0]
 
 
@@ -87,7 +85,7 @@ def test_perlin_noise_is_nought_on_the_lattice_smooth_between_and_seeded():
     assert 0.5 < np.abs(noise).max() <= 1.5
 
 
-def test_masks_cover_a_part_of_the_photograph():
+def test_masks_cover_a_part_of_the_image():
     shares = np.array([perlin_mask(64, np.random.default_rng(seed)).mean() for seed in range(60)])
     assert shares.min() > 0
     assert shares.max() < 0.6
@@ -95,7 +93,7 @@ def test_masks_cover_a_part_of_the_photograph():
     np.testing.assert_array_equal(perlin_mask(64, np.random.default_rng(7)), perlin_mask(64, np.random.default_rng(7)))
 
 
-def test_a_synthetic_anomaly_changes_the_photograph_inside_its_mask_only():
+def test_a_synthetic_anomaly_changes_the_image_inside_its_mask_only():
     part, texture = make_part(0, size=64), make_part(1, size=64)[::-1].copy()
     inside = 0
     for seed in range(30):
@@ -123,25 +121,25 @@ def test_both_networks_keep_the_side(side):
     assert SegmentationUNet(4)(batch, batch).shape == (2, 1, side, side)
 
 
-def test_the_noise_loss_falls_on_one_photograph():
+def test_the_noise_loss_falls_on_one_image():
     torch.manual_seed(0)
-    photographs = torch.from_numpy(make_part(0, size=32)).permute(2, 0, 1)[None].float() / 255
-    photographs, times = photographs.expand(2, -1, -1, -1), (torch.tensor([100, 250]), torch.tensor([400, 900]))
+    images = torch.from_numpy(make_part(0, size=32)).permute(2, 0, 1)[None].float() / 255
+    images, times = images.expand(2, -1, -1, -1), (torch.tensor([100, 250]), torch.tensor([400, 900]))
     repair = Repair(NoiseUNet(32, 8), guidance=1.0)
-    optimiser = torch.optim.Adam(repair.parameters(), 5e-3)
+    optimizer = torch.optim.Adam(repair.parameters(), 5e-3)
     losses = []
     for _ in range(20):
-        loss = repair(photographs, times, (torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)))[1].mean()
-        optimiser.zero_grad()
+        loss = repair(images, times, (torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)))[1].mean()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(float(loss.detach()))
     # A network that says nothing loses the variance of both noises.
     assert losses[0] == pytest.approx(2, abs=0.1)
     assert losses[-1] < 1.5
 
 
-def test_scores_and_maps_of_photographs_of_different_sizes(fitted, good):
+def test_scores_and_maps_of_images_of_different_sizes(fitted, good):
     wide = cv2.resize(good[0], (60, 40))
     result = fitted.predict([good[1], wide])
     assert result.scores.shape == (2,)
@@ -169,7 +167,7 @@ def test_same_seed_same_scores_and_the_global_generator_is_left_alone(fitted, go
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_an_epoch_is_a_batch_where_there_are_few_photographs(good):
+def test_an_epoch_is_a_batch_where_there_are_few_images(good):
     calls = []
     method = create("diffusionad", **TINY | {"steps": None, "epochs": 3})
     method.fit(good[:3], progress=lambda *call: calls.append(call))

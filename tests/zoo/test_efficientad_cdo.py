@@ -10,14 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from fewshot_ad.errors import ZooError  # noqa: E402
-from fewshot_ad.zoo import create, options, pdn  # noqa: E402
+from fewshot_ad.zoo import create, options  # noqa: E402
+from fewshot_ad.zoo.components import pdn  # noqa: E402
 from fewshot_ad.zoo.components.cdo import cdo_loss, noise_patches  # noqa: E402
 from fewshot_ad.zoo.components.efficientad_autoencoder import Autoencoder  # noqa: E402
 from fewshot_ad.zoo.components.efficientad_quantiles import Quantiles, held_out  # noqa: E402
 from fewshot_ad.zoo.components.pdn import (  # noqa: E402
     PDN,
     GeneratedPictures,
-    distil,
+    distill,
     load_teacher,
     save_teacher,
     targets,
@@ -38,7 +39,7 @@ def _little_work():
         # One picture, only turned and mirrored, so that a few small steps teach a teacher something.
         patch.setattr(pdn, "BATCH", 2)
         patch.setattr(pdn, "MAGNIFICATIONS", (1.0, 1.0))
-        patch.setattr(pdn, "GREY_SHARE", 0.0)
+        patch.setattr(pdn, "GRAY_SHARE", 0.0)
         yield
     torch.set_num_threads(before)
 
@@ -55,7 +56,7 @@ def pictures() -> GeneratedPictures:
 
 @pytest.fixture(scope="module")
 def distilled(backbone: Backbone, pictures: GeneratedPictures) -> tuple[PDN, tuple[float, ...]]:
-    return distil("S", backbone, pictures, TEACHER_STEPS, seed=1)
+    return distill("S", backbone, pictures, TEACHER_STEPS, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +85,9 @@ def fitted(teacher_file: Path, **settings):
     return method
 
 
-def test_scores_and_maps_are_finite_and_in_the_photographs_sizes(method):
-    photographs = [make_part(7, 80), make_part(8, 120)[:100]]
-    found = method.predict(photographs)
+def test_scores_and_maps_are_finite_and_in_the_images_sizes(method):
+    images = [make_part(7, 80), make_part(8, 120)[:100]]
+    found = method.predict(images)
     assert found.scores.shape == (2,)
     assert np.isfinite(found.scores).all()
     assert [m.shape for m in found.maps] == [(80, 80), (100, 120)]
@@ -96,15 +97,15 @@ def test_scores_and_maps_are_finite_and_in_the_photographs_sizes(method):
     assert method.model_bytes() > 4 * pdns
 
 
-def test_each_photograph_is_judged_as_if_it_came_alone_and_the_seed_decides(teacher_file: Path, method):
-    photographs = [make_part(7, 96), make_part(8, 96)]
+def test_each_image_is_judged_as_if_it_came_alone_and_the_seed_decides(teacher_file: Path, method):
+    images = [make_part(7, 96), make_part(8, 96)]
     state = torch.random.get_rng_state()
     same, other = fitted(teacher_file, seed=3), fitted(teacher_file, seed=4)
     assert torch.equal(state, torch.random.get_rng_state())
-    scores = method.predict(photographs).scores
-    np.testing.assert_array_equal(scores, same.predict(photographs).scores)
-    assert not np.array_equal(scores, other.predict(photographs).scores)
-    np.testing.assert_array_equal(method.predict(photographs[1:]).scores, scores[1:])
+    scores = method.predict(images).scores
+    np.testing.assert_array_equal(scores, same.predict(images).scores)
+    assert not np.array_equal(scores, other.predict(images).scores)
+    np.testing.assert_array_equal(method.predict(images[1:]).scores, scores[1:])
 
 
 def test_a_student_that_trained_longer_agrees_more_with_its_teacher_on_good_parts(teacher_file: Path, method):
@@ -135,8 +136,8 @@ def test_quantiles_go_to_0_and_to_a_tenth():
     quantiles = Quantiles.of(maps)
     # Of 0..1000 the quantile q lies at 1000 q.
     assert quantiles == pytest.approx((900.0, 995.0))
-    normalised = quantiles.normalised(torch.tensor([900.0, 995.0, 1090.0, 805.0]))
-    assert normalised.tolist() == pytest.approx([0.0, 0.1, 0.2, -0.1], abs=1e-6)
+    normalized = quantiles.normalized(torch.tensor([900.0, 995.0, 1090.0, 805.0]))
+    assert normalized.tolist() == pytest.approx([0.0, 0.1, 0.2, -0.1], abs=1e-6)
 
 
 def test_a_tenth_of_ten_or_more_is_held_out_and_views_stand_in_for_fewer():
@@ -249,7 +250,7 @@ def test_targets_are_384_channels_at_stride_4_whatever_the_backbone(backbone: Ba
     np.testing.assert_allclose(of_resnet[0, :128, 5, 5], layer2[0, :, 4:7, 4:7].mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
-def test_generated_pictures_are_seeded_and_some_crops_are_grey(pictures: GeneratedPictures):
+def test_generated_pictures_are_seeded_and_some_crops_are_gray(pictures: GeneratedPictures):
     again, other = GeneratedPictures(1, 32, seed=0), GeneratedPictures(1, 32, seed=1)
     np.testing.assert_array_equal(again.pictures[0], pictures.pictures[0])
     assert not np.array_equal(other.pictures[0], pictures.pictures[0])
@@ -257,8 +258,8 @@ def test_generated_pictures_are_seeded_and_some_crops_are_grey(pictures: Generat
     assert crops.shape == (40, 3, 32, 32)
     assert float(crops.min()) >= 0
     assert float(crops.max()) <= 1
-    grey = (crops[:, :1] == crops).flatten(1).all(1).sum()
-    assert 10 <= int(grey) <= 30
+    gray = (crops[:, :1] == crops).flatten(1).all(1).sum()
+    assert 10 <= int(gray) <= 30
 
 
 def test_a_saved_teacher_is_the_same_teacher(distilled: tuple[PDN, tuple[float, ...]], teacher_file: Path):

@@ -18,7 +18,7 @@ def test_says_what_the_inspector_says(parts: list[np.ndarray], broken_part: np.n
     asked = [make_part(50), broken_part, make_part(51, size=160)[:, :140]]
     predictions = method.predict(asked)
     inspector = Inspector.from_support(parts, encoder=encoder, seed=5, views="hflip,vflip", image_size=128)
-    inspections = [inspector.inspect(photograph) for photograph in asked]
+    inspections = [inspector.inspect(image) for image in asked]
     np.testing.assert_allclose(predictions.scores, [i.score for i in inspections], rtol=1e-3)
     assert predictions.rejected is not None
     assert predictions.rejected.tolist() == [i.is_anomalous for i in inspections]

@@ -50,13 +50,13 @@ def test_cloner_has_the_shapes_of_the_source(backbone: str) -> None:
 
 
 def test_map_is_the_losss_gradient(good: list[np.ndarray]) -> None:
-    # Next to no smoothing and no opening, and in the photograph's own size.
+    # Next to no smoothing and no opening, and in the image's own size.
     method = create("mkd", **SETTINGS | {"steps": 5, "sigma": 0.01, "opening": 1})
     method.fit(good)
-    photograph = make_part(100, size=64, defect=True)
-    predictions = method.predict([photograph])
+    image = make_part(100, size=64, defect=True)
+    predictions = method.predict([image])
     source, cloner = method._source.double(), method._cloner.double()  # type: ignore[attr-defined]
-    batch = to_batch([photograph], 64).double()
+    batch = to_batch([image], 64).double()
     assert predictions.maps is not None
     y, x = np.unravel_index(int(predictions.maps[0].argmax()), (64, 64))
     slopes = []

@@ -32,13 +32,13 @@ def test_defect_scores_above_good_and_is_found(good: list[np.ndarray], views: st
 
 @pytest.mark.parametrize("dims", [3, 20])
 def test_map_is_the_mahalanobis_distance(good: list[np.ndarray], dims: int) -> None:
-    photograph = make_part(100, size=SIDE, defect=True)
+    image = make_part(100, size=SIDE, defect=True)
     method = create("padim", seed=4, image_size=SIDE, dims=dims, sigma=0)
     method.fit(good)
-    predictions = method.predict([photograph])
+    predictions = method.predict([image])
     chosen = method._dims  # type: ignore[attr-defined]
     with torch.no_grad():
-        features = joined(Backbone("resnet18")(to_batch([*good, photograph], SIDE)))[:, chosen]
+        features = joined(Backbone("resnet18")(to_batch([*good, image], SIDE)))[:, chosen]
     samples, asked = features[:5].double().numpy(), features[5].double().numpy()
     side = SIDE // 4
     wanted = np.zeros((side, side), np.float32)
@@ -62,14 +62,14 @@ def test_dimensions_are_chosen_by_the_seed_and_as_many_as_published() -> None:
     assert len(wide._dims) == 550  # type: ignore[attr-defined]
 
 
-def test_one_photograph_is_enough(good: list[np.ndarray]) -> None:
+def test_one_image_is_enough(good: list[np.ndarray]) -> None:
     method = create("padim", image_size=SIDE)
     method.fit(good[:1])
     scores = method.predict([make_part(50, size=SIDE), make_part(100, size=SIDE, defect=True)]).scores
     assert scores[1] > scores[0]
 
 
-@pytest.mark.parametrize("wrong", [{"regularisation": 0}, {"dims": 0}, {"views": "sideways"}])
+@pytest.mark.parametrize("wrong", [{"regularization": 0}, {"dims": 0}, {"views": "sideways"}])
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ZooError, match="expected"):
         create("padim", **wrong)

@@ -28,9 +28,9 @@ def fitted(good: list[np.ndarray]) -> PatchCore:
     return method  # type: ignore[return-value]
 
 
-def patches_of(photograph: np.ndarray) -> np.ndarray:
+def patches_of(image: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        features = joined([local_average(f) for f in Backbone("resnet18", (2, 3))(to_batch([photograph], SIDE))])
+        features = joined([local_average(f) for f in Backbone("resnet18", (2, 3))(to_batch([image], SIDE))])
     return features[0].flatten(1).T.numpy()
 
 
@@ -46,10 +46,10 @@ def test_defect_scores_above_good_and_is_found(good: list[np.ndarray], backbone:
 
 
 def test_map_is_the_distance_to_the_nearest_and_score_is_equation_7(fitted: PatchCore) -> None:
-    photograph = make_part(100, size=SIDE, defect=True)
-    predictions = fitted.predict([photograph])
+    image = make_part(100, size=SIDE, defect=True)
+    predictions = fitted.predict([image])
     bank = fitted._bank.vectors.astype(np.float64)  # type: ignore[union-attr]
-    patches = patches_of(photograph).astype(np.float64)
+    patches = patches_of(image).astype(np.float64)
     distances = np.linalg.norm(patches[:, None] - bank[None], axis=2)
     grid = distances.min(1).reshape(SIDE // 8, SIDE // 8).astype(np.float32)
     assert predictions.maps is not None
@@ -74,18 +74,18 @@ def test_what_a_view_mirrors_in_is_left_out_of_the_bank(good: list[np.ndarray]) 
 
 
 def test_coreset_keeps_a_tenth(fitted: PatchCore) -> None:
-    # Five photographs with two flips and a turn by 180 degrees, of which patches on the border may be cut.
+    # Five images with two flips and a turn by 180 degrees, of which patches on the border may be cut.
     assert len(fitted._bank) == pytest.approx(0.1 * 5 * 4 * (SIDE // 8) ** 2, rel=0.1)  # type: ignore[arg-type]
 
 
-def test_one_photograph_is_enough(good: list[np.ndarray]) -> None:
+def test_one_image_is_enough(good: list[np.ndarray]) -> None:
     method = create("patchcore", image_size=SIDE)
     method.fit(good[:1])
     scores = method.predict([make_part(50, size=SIDE), make_part(100, size=SIDE, defect=True)]).scores
     assert scores[1] > scores[0]
 
 
-@pytest.mark.parametrize("wrong", [{"coreset_ratio": 0}, {"neighbours": 1}, {"views": "auto"}, {"views": "rotate=x"}])
+@pytest.mark.parametrize("wrong", [{"coreset_ratio": 0}, {"neighbors": 1}, {"views": "auto"}, {"views": "rotate=x"}])
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ZooError, match="expected"):
         create("patchcore", **wrong)

@@ -37,13 +37,13 @@ def test_defect_scores_above_good_and_is_found(good: list[np.ndarray], backbone:
     assert np.hypot(y - SIDE / 2, x - 0.75 * SIDE) < 12
 
 
-def test_every_photograph_gives_22_different_pictures(good: list[np.ndarray]) -> None:
+def test_every_image_gives_22_different_pictures(good: list[np.ndarray]) -> None:
     ((pictures, masks),) = shots(good[:1], SIDE, SUPPORT_VIEWS)
     assert pictures.shape == (22, 3, SIDE, SIDE)
     distances = torch.cdist(pictures.flatten(1), pictures.flatten(1)) + torch.eye(22) * 1e9
     assert distances.min() > 0.5
     assert masks[0].min() == 255
-    # A shift by a fifth in both directions leaves 0.8 x 0.8 of the photograph.
+    # A shift by a fifth in both directions leaves 0.8 x 0.8 of the image.
     assert (masks > 0).mean((1, 2)).min() == pytest.approx(0.64, abs=0.02)
 
 
@@ -84,12 +84,12 @@ def test_a_trained_encoder_is_loaded_by_its_card(good: list[np.ndarray], tmp_pat
         create("regad", weights=str(tmp_path / "own.json"))
 
 
-def test_too_many_photographs_are_refused(good: list[np.ndarray]) -> None:
-    with pytest.raises(ZooError, match=f"at most {MAX_SHOTS} photographs"):
+def test_too_many_images_are_refused(good: list[np.ndarray]) -> None:
+    with pytest.raises(ZooError, match=f"at most {MAX_SHOTS} images"):
         create("regad", image_size=SIDE).fit(good * 5)
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 100}, {"image_size": 16}, {"regularisation": 0}])
+@pytest.mark.parametrize("wrong", [{"image_size": 100}, {"image_size": 16}, {"regularization": 0}])
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ZooError, match="expected"):
         create("regad", **wrong)

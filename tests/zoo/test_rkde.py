@@ -76,9 +76,9 @@ def test_windows_lie_inside_and_the_one_around_a_square_is_best() -> None:
     assert boxes.min() == 0
     assert boxes.max() == 128
     assert (boxes[:, 2:] > boxes[:, :2]).all()
-    photograph = np.full((128, 128, 3), 90, np.uint8)
-    cv2.rectangle(photograph, (70, 30), (98, 58), (220, 220, 220), -1)
-    left, top, right, bottom = edge_proposals(photograph, 1, 0.3)[0].tolist()
+    image = np.full((128, 128, 3), 90, np.uint8)
+    cv2.rectangle(image, (70, 30), (98, 58), (220, 220, 220), -1)
+    left, top, right, bottom = edge_proposals(image, 1, 0.3)[0].tolist()
     width = max(0, min(right, 99) - max(left, 70))
     height = max(0, min(bottom, 59) - max(top, 30))
     union = (right - left) * (bottom - top) + 29 * 29 - width * height
@@ -86,12 +86,12 @@ def test_windows_lie_inside_and_the_one_around_a_square_is_best() -> None:
 
 
 def test_edge_scores_by_hand() -> None:
-    photograph = make_part(3, size=64)
+    image = make_part(3, size=64)
     box = np.array([[8, 12, 40, 28]], np.float32)
-    grey = cv2.GaussianBlur(cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float32)
-    edges = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float32)
+    edges = np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     framed = edges[12:28, 8:40].sum() - edges[16:24, 16:32].sum()
-    assert edge_scores(photograph, box)[0] == pytest.approx(framed / (2 * (32 + 16)) ** 1.5, rel=1e-4)
+    assert edge_scores(image, box)[0] == pytest.approx(framed / (2 * (32 + 16)) ** 1.5, rel=1e-4)
 
 
 def test_proposal_nets_weights_come_from_the_seed(good: list[np.ndarray]) -> None:

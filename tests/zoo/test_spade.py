@@ -30,17 +30,17 @@ def test_defect_scores_above_good_and_is_found(good: list[np.ndarray], views: st
     assert np.hypot(y - SIDE / 2, x - 0.75 * SIDE) < 12
 
 
-@pytest.mark.parametrize("neighbours", [2, 50])
-def test_score_and_map_are_those_of_brute_force(good: list[np.ndarray], neighbours: int) -> None:
-    photograph = make_part(100, size=SIDE, defect=True)
-    method = create("spade", image_size=SIDE, neighbours=neighbours, sigma=0)
+@pytest.mark.parametrize("neighbors", [2, 50])
+def test_score_and_map_are_those_of_brute_force(good: list[np.ndarray], neighbors: int) -> None:
+    image = make_part(100, size=SIDE, defect=True)
+    method = create("spade", image_size=SIDE, neighbors=neighbors, sigma=0)
     method.fit(good)
-    predictions = method.predict([photograph])
+    predictions = method.predict([image])
     with torch.no_grad():
-        features = Backbone("resnet18")(to_batch([*good, photograph], SIDE))
+        features = Backbone("resnet18")(to_batch([*good, image], SIDE))
     whole = features[-1].mean((2, 3)).numpy()
     squared = np.square(whole[:5] - whole[5]).sum(1)
-    similar = np.argsort(squared)[:neighbours]
+    similar = np.argsort(squared)[:neighbors]
     assert predictions.scores[0] == pytest.approx(squared[similar].mean(), rel=1e-4)
     pixels = joined(features).flatten(2).permute(0, 2, 1).double()
     gallery = pixels[similar.tolist()].flatten(0, 1)
@@ -50,11 +50,11 @@ def test_score_and_map_are_those_of_brute_force(good: list[np.ndarray], neighbou
     np.testing.assert_allclose(predictions.maps[0], wanted, rtol=1e-2, atol=1e-2)
 
 
-def test_only_the_most_similar_photographs_are_compared(good: list[np.ndarray]) -> None:
+def test_only_the_most_similar_images_are_compared(good: list[np.ndarray]) -> None:
     turned = [np.ascontiguousarray(255 - part) for part in good]
     maps = []
-    for neighbours in (5, 50):
-        method = create("spade", image_size=SIDE, neighbours=neighbours)
+    for neighbors in (5, 50):
+        method = create("spade", image_size=SIDE, neighbors=neighbors)
         method.fit([*turned, *good])
         maps.append(method.predict([make_part(50, size=SIDE)]))
     alone = create("spade", image_size=SIDE)
@@ -66,4 +66,4 @@ def test_only_the_most_similar_photographs_are_compared(good: list[np.ndarray]) 
 
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ZooError, match="expected"):
-        create("spade", neighbours=0)
+        create("spade", neighbors=0)

@@ -24,7 +24,7 @@ def fitted(good):
     return method
 
 
-def test_54_transformations_all_give_different_photographs():
+def test_54_transformations_all_give_different_images():
     picture = torch.rand(1, 3, 20, 20)
     views = torch.cat([t(picture) for t in published_transformations()]).flatten(1)
     distances = torch.cdist(views, views)
@@ -32,14 +32,14 @@ def test_54_transformations_all_give_different_photographs():
     assert distances[~torch.eye(54, dtype=torch.bool)].min() > 0.1
 
 
-def test_the_first_4_are_quarter_turns_and_the_first_42_keep_the_colours():
+def test_the_first_4_are_quarter_turns_and_the_first_42_keep_the_colors():
     picture = torch.rand(2, 3, 12, 12)
     transformations = published_transformations()
     for turns in range(4):
         expected = np.rot90(picture.numpy(), turns, axes=(2, 3))
         np.testing.assert_array_equal(transformations[turns](picture).numpy(), expected)
-    grey = [bool((t(picture)[:, 0] == t(picture)[:, 1]).all()) for t in transformations]
-    assert grey == [False] * 42 + [True] * 12
+    gray = [bool((t(picture)[:, 0] == t(picture)[:, 1]).all()) for t in transformations]
+    assert gray == [False] * 42 + [True] * 12
 
 
 def test_undoing_a_transformation_brings_a_map_back_where_it_is_known():
@@ -52,7 +52,7 @@ def test_undoing_a_transformation_brings_a_map_back_where_it_is_known():
         torch.testing.assert_close(back, heat[0, 0] * seen)
 
 
-def test_a_generator_without_weights_keeps_the_coarse_photograph_and_its_size():
+def test_a_generator_without_weights_keeps_the_coarse_image_and_its_size():
     generator = Generator(4)
     for parameter in generator.network[-1].parameters():
         torch.nn.init.zeros_(parameter)
@@ -60,7 +60,7 @@ def test_a_generator_without_weights_keeps_the_coarse_photograph_and_its_size():
     torch.testing.assert_close(generator(coarse + torch.randn(2, 3, 13, 13), coarse), coarse)
 
 
-def test_scores_and_maps_of_photographs_of_different_sizes(fitted, good):
+def test_scores_and_maps_of_images_of_different_sizes(fitted, good):
     wide = cv2.resize(good[0], (60, 40))
     result = fitted.predict([good[1], wide])
     assert result.scores.shape == (2,)
@@ -84,7 +84,7 @@ def test_same_seed_same_scores_and_the_global_generator_is_left_alone(fitted, go
     assert not np.array_equal(other.predict(good).scores, expected)
 
 
-def test_training_makes_the_discriminators_surer_of_the_photograph():
+def test_training_makes_the_discriminators_surer_of_the_image():
     stripes = np.zeros((32, 32, 3), np.uint8)
     stripes[::4], stripes[1::4], stripes[:, :16, 0] = 255, 128, 200
     doubts = {}
@@ -123,6 +123,6 @@ def test_predicting_before_fitting_is_refused(good):
         create("tdg", **TINY).predict(good)
 
 
-def test_more_photographs_than_memory_can_hold_are_refused(good):
-    with pytest.raises(ZooError, match=f"at most {MAX_SHOTS} photographs.*got {MAX_SHOTS + 1}"):
+def test_more_images_than_memory_can_hold_are_refused(good):
+    with pytest.raises(ZooError, match=f"at most {MAX_SHOTS} images.*got {MAX_SHOTS + 1}"):
         create("tdg", **TINY).fit(good[:1] * (MAX_SHOTS + 1))

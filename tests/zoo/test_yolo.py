@@ -1,4 +1,4 @@
-"""YOLO detectors: boxes from masks, training offline, scores and maps of the photograph's size."""
+"""YOLO detectors: boxes from masks, training offline, scores and maps of the image's size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from fewshot_ad import zoo
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo import Labelled
+from fewshot_ad.zoo import Labeled
 from fewshot_ad.zoo.yolo import GENERATIONS, boxes_of
 from tests.conftest import make_part, real_part
 
@@ -23,10 +23,10 @@ from tests.conftest import make_part, real_part
 installed = pytest.mark.skipif(importlib.util.find_spec("ultralytics") is None, reason="ultralytics is not installed")
 
 
-def labelled(seed: int, part: Callable[..., np.ndarray] = make_part) -> Labelled:
+def labeled(seed: int, part: Callable[..., np.ndarray] = make_part) -> Labeled:
     """A part with its defect's mask."""
     good, bad = part(seed, 64), part(seed, 64, defect=True)
-    return Labelled(bad, np.abs(good.astype(int) - bad).max(2) > 40)
+    return Labeled(bad, np.abs(good.astype(int) - bad).max(2) > 40)
 
 
 @pytest.fixture
@@ -49,16 +49,16 @@ def test_boxes_of_connected_components() -> None:
     assert boxes_of(np.zeros((8, 8), bool)).shape == (0, 4)
 
 
-def test_cards_state_the_licence() -> None:
+def test_cards_state_the_license() -> None:
     for name in GENERATIONS:
         card = zoo.cards()[name]
-        assert (card.licence, card.supervision, card.needs_masks) == ("AGPL-3.0", "labelled defects", True)
+        assert (card.license, card.supervision, card.needs_masks) == ("AGPL-3.0", "labeled defects", True)
 
 
 @installed
 @pytest.mark.parametrize("name", list(GENERATIONS))
 def test_trains_and_predicts_offline(name: str, offline: None) -> None:
-    good, bad = [real_part(place, 64) for place in range(2)], [labelled(place, real_part) for place in (2, 3)]
+    good, bad = [real_part(place, 64) for place in range(2)], [labeled(place, real_part) for place in (2, 3)]
     asked = [real_part(4, 64), real_part(5, 96)[:, :80]]
     environment, state, read = dict(os.environ), torch.get_rng_state(), cv2.imread
     found = []
@@ -84,9 +84,9 @@ def test_trains_and_predicts_offline(name: str, offline: None) -> None:
 @installed
 def test_learns_where_the_defect_is() -> None:
     method = zoo.create("yolov8", seed=0, image_size=64, epochs=80, batch_size=8)
-    method.fit([make_part(s, 64) for s in range(8)], [labelled(s) for s in range(100, 108)])
-    unseen = labelled(200)
-    found = method.predict([unseen.photograph, make_part(201, 64), make_part(202, 64)])
+    method.fit([make_part(s, 64) for s in range(8)], [labeled(s) for s in range(100, 108)])
+    unseen = labeled(200)
+    found = method.predict([unseen.image, make_part(201, 64), make_part(202, 64)])
     assert found.scores[0] > found.scores[1:].max()
     assert found.maps is not None
     assert found.maps[0][unseen.mask].mean() > found.maps[0][~unseen.mask].mean()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fewshot_ad.errors import WeightsError, ZooError
-from fewshot_ad.zoo import Card, Labelled, Method, cards, create, options
+from fewshot_ad.zoo import Card, Labeled, Method, cards, create, options
 from fewshot_ad.zoo.method import _REGISTRY, baseline
 from tests.conftest import make_part, real_part
 from tests.zoo.tiny import TINY
@@ -34,10 +34,10 @@ def made(name: str, seed: int = 3) -> Method:
         pytest.skip(f"{name}: {error}")
 
 
-def labelled(count: int) -> list[Labelled]:
+def labeled(count: int) -> list[Labeled]:
     """Real parts with a defect, and where it is."""
     pairs = [(real_part(place), real_part(place, defect=True)) for place in range(8, 8 + count)]
-    return [Labelled(bad, (good != bad).any(2), "blot") for good, bad in pairs]
+    return [Labeled(bad, (good != bad).any(2), "blot") for good, bad in pairs]
 
 
 def test_the_products_own_and_the_few_shot_methods_are_there() -> None:
@@ -51,11 +51,11 @@ def test_card_is_complete(name: str) -> None:
     assert card.name == name
     assert name == name.lower()
     assert name.isidentifier()
-    assert all(text.strip() for text in (card.title, card.paper, card.licence, card.weights))
+    assert all(text.strip() for text in (card.title, card.paper, card.license, card.weights))
     assert 2015 <= card.year <= 2026
     assert str(card.year) in card.paper
-    assert card.supervision != "labelled defects" or card.source != "anomalib"
-    assert not card.needs_masks or card.supervision == "labelled defects"
+    assert card.supervision != "labeled defects" or card.source != "anomalib"
+    assert not card.needs_masks or card.supervision == "labeled defects"
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -89,18 +89,18 @@ def test_two_baselines_of_one_name_are_refused() -> None:
 
 @pytest.mark.parametrize("name", [n for n in CARDS if CARDS[n].supervision != "none"])
 def test_nothing_to_learn_from_is_refused(name: str) -> None:
-    detector = CARDS[name].supervision == "labelled defects"
+    detector = CARDS[name].supervision == "labeled defects"
     with pytest.raises(ZooError, match="expected"):
         made(name).fit([make_part(0, size=96)] if detector else [])
 
 
 @pytest.mark.parametrize("name", OWN)
 def test_contract(name: str) -> None:
-    """Fits and predicts real photographs of any size, and the seed reproduces it, whatever it was fitted to before."""
+    """Fits and predicts real images of any size, and the seed reproduces it, whatever it was fitted to before."""
     card = CARDS[name]
     good = [real_part(place, 96) for place in range(3)] + [real_part(3, 112)[:104]]
     asked = [real_part(4, 96, defect=True), real_part(5, 128)[:, :100], real_part(6, 70)]
-    defects = labelled(3) if card.supervision == "labelled defects" else []
+    defects = labeled(3) if card.supervision == "labeled defects" else []
     first, second = made(name), made(name)
     state = torch.random.get_rng_state()
     stages: list[tuple[str, int, int]] = []
@@ -120,7 +120,7 @@ def test_contract(name: str) -> None:
     if predictions.maps is not None and again.maps is not None:
         for heat, other in zip(predictions.maps, again.maps, strict=True):
             np.testing.assert_allclose(heat, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())
-        assert [heat.shape for heat in predictions.maps] == [photograph.shape[:2] for photograph in asked]
+        assert [heat.shape for heat in predictions.maps] == [image.shape[:2] for image in asked]
         assert all(heat.dtype == np.float32 and np.isfinite(heat).all() for heat in predictions.maps)
     if predictions.rejected is not None:
         assert predictions.rejected.shape == (3,)

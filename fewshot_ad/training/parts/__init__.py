@@ -1,8 +1,8 @@
-"""A procedural generator of industrial parts: training photographs that belong to nobody else.
+"""A procedural generator of industrial parts: training images that belong to nobody else.
 
-`render("gear", seed)` is one photograph of one part. Parts of the same category and `variant` are good parts of one
+`render("gear", seed)` is one image of one part. Parts of the same category and `variant` are good parts of one
 product under one camera; another variant is another product: other dimensions, material, lamp, background. Everything
-is drawn by this package from seeded noise and geometry; no photograph is involved.
+is drawn by this package from seeded noise and geometry; no image is involved.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ from fewshot_ad.training.parts import (
     wood_board,
     woven_fabric,
 )
-from fewshot_ad.training.parts.camera import Station, photograph
+from fewshot_ad.training.parts.camera import Station, image
 from fewshot_ad.training.parts.canvas import Canvas, Field
 
 Placement: TypeAlias = Literal["fixed", "loose", "free", "texture"]
@@ -115,11 +115,11 @@ MIN_SIZE = 32
 def render(
     category: str, seed: int, size: int = 224, *, variant: int = 0, placement: Placement | None = None
 ) -> Uint8Array:
-    """One photograph of one good part.
+    """One image of one good part.
 
     Args:
         category: One of `CATEGORIES`.
-        seed: Which part: the same seed gives the same photograph, on every machine up to rounding.
+        seed: Which part: the same seed gives the same image, on every machine up to rounding.
         size: Side in pixels, at least 32.
         variant: Which product of the category.
         placement: How the parts lie; None leaves it to the variant.
@@ -155,7 +155,7 @@ def render(
         rng,
     )
     kind.build(canvas)
-    return photograph(canvas, station, _background(setting, rng, size))
+    return image(canvas, station, _background(setting, rng, size))
 
 
 def _background(setting: np.random.Generator, rng: np.random.Generator, size: int) -> Field:

@@ -11,7 +11,7 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one biscuit."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour, lobes = (
+    color, lobes = (
         materials.pick(style, ((0.72, 0.5, 0.28), (0.5, 0.3, 0.15), (0.8, 0.65, 0.4))),
         int(style.integers(0, 24)),
     )
@@ -23,7 +23,7 @@ def build(canvas: Canvas) -> None:
     )
     outline = canvas.radius - edge if style.random() < 0.7 else shapes.box(x, y, 0.8 * swell, 0.6 * swell, 0.1)
     cover = canvas.cover(outline)
-    materials.baked(canvas, cover, colour)
+    materials.baked(canvas, cover, color)
     canvas.relief(canvas.bevel(outline, 0.15) * np.float32(0.08))
     canvas.tint(1 - np.float32(0.25) * (1 - canvas.bevel(outline, 0.12)))
     count = int(style.integers(6, 14))

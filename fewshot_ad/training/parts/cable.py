@@ -1,4 +1,4 @@
-"""Cut cables: coloured cores in a sheath."""
+"""Cut cables: colored cores in a sheath."""
 
 from __future__ import annotations
 

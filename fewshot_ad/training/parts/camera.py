@@ -1,4 +1,4 @@
-"""From a canvas to a photograph: lamps, shadow, focus, lens and sensor."""
+"""From a canvas to an image: lamps, shadow, focus, lens and sensor."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fewshot_ad.training.parts.canvas import Canvas, Field
 
 @dataclass(frozen=True)
 class Station:
-    """The fixed set-up of a line: what all photographs of a product share.
+    """The fixed set-up of a line: what all images of a product share.
 
     Attributes:
-        lamp: Direction of the main lamp, unit vector (x, y, z), z towards the camera.
+        lamp: Direction of the main lamp, unit vector (x, y, z), z toward the camera.
         ambient: Share of light that comes from everywhere, 0..1.
-        warmth: Colour of the light, factors of RGB.
+        warmth: Color of the light, factors of RGB.
         exposure: Brightness.
         shininess: Exponent of the mirror reflection.
-        grey: Whether the camera has no colour.
-        blur: Focus blur in thousandths of the photograph's side.
+        gray: Whether the camera has no color.
+        blur: Focus blur in thousandths of the image's side.
         noise: Sensor noise at full brightness, of 0..1.
         vignette: Loss of light in the corners, 0..1.
         steadiness: How little lamp, exposure and focus change from part to part: factor of all changes.
@@ -33,7 +33,7 @@ class Station:
     warmth: tuple[float, float, float]
     exposure: float
     shininess: float
-    grey: bool
+    gray: bool
     blur: float
     noise: float
     vignette: float
@@ -50,7 +50,7 @@ class Station:
             warmth=(1 + warm, 1.0, 1 - warm),
             exposure=float(style.uniform(0.85, 1.35)),
             shininess=float(style.uniform(8, 40)),
-            grey=bool(style.random() < 0.3),
+            gray=bool(style.random() < 0.3),
             blur=float(style.uniform(0.8, 3.2)),
             noise=float(style.uniform(0.006, 0.03)),
             vignette=float(style.uniform(0, 0.25)),
@@ -58,8 +58,8 @@ class Station:
         )
 
 
-def photograph(canvas: Canvas, station: Station, background: Field) -> npt.NDArray[np.uint8]:
-    """Light the canvas and take its photograph.
+def image(canvas: Canvas, station: Station, background: Field) -> npt.NDArray[np.uint8]:
+    """Light the canvas and take its image.
 
     Args:
         canvas: What to show.
@@ -116,6 +116,6 @@ def photograph(canvas: Canvas, station: Station, background: Field) -> npt.NDArr
     grain = rng.standard_normal(scene.shape, np.float32) * np.float32(station.noise)
     scene = scene + grain * (np.float32(0.3) + np.float32(0.7) * np.sqrt(np.clip(scene, 0, 1)))
     photo = np.clip(scene * 255 + 0.5, 0, 255).astype(np.uint8)
-    if station.grey:
+    if station.gray:
         photo = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return photo

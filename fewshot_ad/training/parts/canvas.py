@@ -1,4 +1,4 @@
-"""What a category draws on: a height field with colour and gloss, in the part's own coordinates.
+"""What a category draws on: a height field with color and gloss, in the part's own coordinates.
 
 The pose is applied to the coordinates, not to the pixels: shapes are signed distances evaluated at posed coordinates,
 so a turned part is as sharp as an upright one and nothing is resampled.
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Field: TypeAlias = npt.NDArray[np.float32]
-Colour: TypeAlias = Sequence[float] | npt.NDArray[np.floating[Any]]
+Color: TypeAlias = Sequence[float] | npt.NDArray[np.floating[Any]]
 NOISE_SIDE = 256
 
 
@@ -25,15 +25,15 @@ class Canvas:
     Args:
         size: Side in pixels.
         angle: Turn of the part in radians.
-        shift: Place of the part's centre, in half photographs (-1..1).
-        scale: Size of the part against the photograph; 1 lets coordinates -1..1 fill it.
+        shift: Place of the part's center, in half images (-1..1).
+        scale: Size of the part against the image; 1 lets coordinates -1..1 fill it.
         tilt: Foreshortening along x and y, about -0.1..0.1.
         style: What all parts of the product share. Draws from it must not depend on `rng`.
         rng: What differs from part to part.
 
     Attributes:
         x, y: (size, size) float32 part coordinates; the part fills about -1..1.
-        height: Relief in part coordinates, towards the camera.
+        height: Relief in part coordinates, toward the camera.
         albedo: (size, size, 3) reflectance, 0..1 RGB.
         gloss: Strength of the mirror reflection, 0..1.
         mask: Coverage by the part, 0..1.
@@ -65,12 +65,12 @@ class Canvas:
 
     @cached_property
     def radius(self) -> Field:
-        """Distance from the part's centre."""
+        """Distance from the part's center."""
         return np.sqrt(self.x**2 + self.y**2)
 
     @cached_property
     def turn(self) -> Field:
-        """Angle around the part's centre, -pi..pi."""
+        """Angle around the part's center, -pi..pi."""
         return np.arctan2(self.y, self.x)
 
     def cover(self, distance: Field, soft: float = 1.0) -> Field:
@@ -82,9 +82,9 @@ class Canvas:
         t = np.clip(-distance / np.float32(width), 0, 1)
         return t * (2 - t)
 
-    def paint(self, coverage: Field, colour: Colour, gloss: float | Field = 0.1) -> None:
-        """Lay a colour over what is there; the part's outline grows by it."""
-        shade = np.asarray(colour, np.float32)
+    def paint(self, coverage: Field, color: Color, gloss: float | Field = 0.1) -> None:
+        """Lay a color over what is there; the part's outline grows by it."""
+        shade = np.asarray(color, np.float32)
         c = coverage[..., None]
         self.albedo = self.albedo * (1 - c) + shade * c
         self.gloss = self.gloss * (1 - coverage) + np.float32(1) * gloss * coverage
@@ -95,7 +95,7 @@ class Canvas:
         self.height = self.height + amount
 
     def tint(self, factor: Field) -> None:
-        """Multiply the colour."""
+        """Multiply the color."""
         self.albedo = self.albedo * (factor[..., None] if factor.ndim == 2 else factor)
 
     def noise(
@@ -132,7 +132,7 @@ class Canvas:
         return total * np.float32(1.5 / np.sqrt(norm))
 
     def print(self, drawing: npt.NDArray[np.uint8], box: tuple[float, float, float, float]) -> Field:
-        """Coverage by a grey drawing (255 = ink) placed into a box (left, top, right, bottom) of the part."""
+        """Coverage by a gray drawing (255 = ink) placed into a box (left, top, right, bottom) of the part."""
         rows, columns = drawing.shape
         left, top, right, bottom = box
         u = (self.x - np.float32(left)) * np.float32(columns / (right - left)) - np.float32(0.5)

@@ -11,7 +11,7 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one key."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour = materials.pick(style, materials.METALS)
+    color = materials.pick(style, materials.METALS)
     bow = (
         shapes.disc(x, y, style.uniform(0.3, 0.4), -0.5)
         if style.random() < 0.5
@@ -27,7 +27,7 @@ def build(canvas: Canvas) -> None:
     tip = np.float32(0.9) - np.abs(y) * np.float32(0.8)
     blade = np.maximum(np.maximum(np.maximum(-y - cuts, y - np.float32(half)), x - tip), -x - np.float32(0.3))
     outline = np.maximum(np.minimum(bow, blade), -shapes.disc(x, y, 0.09, -0.62))
-    materials.brushed(canvas, canvas.cover(outline), colour, gloss=0.6)
+    materials.brushed(canvas, canvas.cover(outline), color, gloss=0.6)
     canvas.relief(canvas.bevel(outline, 0.03) * np.float32(0.03))
     groove = np.maximum(
         np.abs(y - np.float32(0.04)) - np.float32(0.02), np.abs(x - np.float32(0.25)) - np.float32(0.55)

@@ -11,11 +11,11 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one cap."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour, ribs = materials.pick(style, materials.PLASTICS), int(style.integers(24, 72))
+    color, ribs = materials.pick(style, materials.PLASTICS), int(style.integers(24, 72))
     outer = style.uniform(0.75, 0.9)
     edge = np.float32(outer) + np.float32(0.018) * np.cos(canvas.turn * np.float32(ribs))
     outline = canvas.radius - edge
-    materials.plastic(canvas, canvas.cover(outline), colour, gloss=style.uniform(0.15, 0.5))
+    materials.plastic(canvas, canvas.cover(outline), color, gloss=style.uniform(0.15, 0.5))
     canvas.relief(canvas.bevel(outline, 0.12) * np.float32(0.1))
     rim = canvas.cover(shapes.ring(x, y, outer - 0.12, outer + 0.05), 2)
     canvas.relief(rim * np.cos(canvas.turn * np.float32(ribs)) * np.float32(0.012))

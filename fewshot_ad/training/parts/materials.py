@@ -1,4 +1,4 @@
-"""Surfaces: how a material colours, roughens and shines, laid on a coverage of the canvas."""
+"""Surfaces: how a material colors, roughens and shines, laid on a coverage of the canvas."""
 
 from __future__ import annotations
 
@@ -23,80 +23,80 @@ FIBRES = (*PLASTICS, (0.3, 0.28, 0.24), (0.55, 0.5, 0.42), (0.2, 0.3, 0.4), (0.5
 
 
 def pick(rng: np.random.Generator, palette: tuple[tuple[float, ...], ...]) -> np.ndarray:
-    """A colour of the palette, slightly changed."""
+    """A color of the palette, slightly changed."""
     return np.clip(np.array(palette[rng.integers(len(palette))]) * rng.uniform(0.85, 1.15, 3), 0.02, 0.97)
 
 
-def batch(canvas: Canvas, colour: np.ndarray, amount: float = 0.03) -> np.ndarray:
-    """The colour of one part: batches of a material differ a little."""
-    return np.clip(colour * (1 + amount * canvas.rng.standard_normal()), 0.02, 0.97)
+def batch(canvas: Canvas, color: np.ndarray, amount: float = 0.03) -> np.ndarray:
+    """The color of one part: batches of a material differ a little."""
+    return np.clip(color * (1 + amount * canvas.rng.standard_normal()), 0.02, 0.97)
 
 
-def brushed(canvas: Canvas, cover: Field, colour: np.ndarray, gloss: float = 0.5, across: bool = False) -> None:
+def brushed(canvas: Canvas, cover: Field, color: np.ndarray, gloss: float = 0.5, across: bool = False) -> None:
     """Metal ground or rolled along one direction."""
     stretch = (1.0, 25.0) if across else (25.0, 1.0)
     grain = canvas.noise(0.02, stretch=stretch, octaves=2)
-    canvas.paint(cover, batch(canvas, colour) * (1 + 0.06 * grain[..., None]), gloss)
+    canvas.paint(cover, batch(canvas, color) * (1 + 0.06 * grain[..., None]), gloss)
     canvas.relief(cover * grain * np.float32(0.0006))
 
 
-def turned(canvas: Canvas, cover: Field, colour: np.ndarray, gloss: float = 0.6, pitch: float = 0.03) -> None:
+def turned(canvas: Canvas, cover: Field, color: np.ndarray, gloss: float = 0.6, pitch: float = 0.03) -> None:
     """Metal from a lathe: concentric tool marks."""
     rings = np.sin(canvas.radius * np.float32(2 * np.pi / pitch) + canvas.rng.uniform(0, 6.28))
     grain = canvas.noise(0.015, stretch=(12.0, 1.0), octaves=1, at=(canvas.turn, canvas.radius))
-    canvas.paint(cover, batch(canvas, colour) * (1 + 0.05 * grain[..., None]), gloss)
+    canvas.paint(cover, batch(canvas, color) * (1 + 0.05 * grain[..., None]), gloss)
     canvas.relief(cover * (rings * np.float32(0.0009) + grain * np.float32(0.0004)))
 
 
-def cast(canvas: Canvas, cover: Field, colour: np.ndarray, grain: float = 0.05, gloss: float = 0.15) -> None:
-    """Rough metal from a sand mould."""
+def cast(canvas: Canvas, cover: Field, color: np.ndarray, grain: float = 0.05, gloss: float = 0.15) -> None:
+    """Rough metal from a sand mold."""
     rough = canvas.noise(grain, octaves=3)
-    canvas.paint(cover, batch(canvas, colour, 0.05) * (1 + 0.07 * rough[..., None]), gloss)
+    canvas.paint(cover, batch(canvas, color, 0.05) * (1 + 0.07 * rough[..., None]), gloss)
     canvas.relief(cover * rough * np.float32(0.003))
 
 
-def plastic(canvas: Canvas, cover: Field, colour: np.ndarray, gloss: float = 0.3) -> None:
+def plastic(canvas: Canvas, cover: Field, color: np.ndarray, gloss: float = 0.3) -> None:
     """Moulded plastic: even, with a faint texture."""
     rough = canvas.noise(0.02, octaves=1)
-    canvas.paint(cover, batch(canvas, colour) * (1 + 0.012 * rough[..., None]), gloss)
+    canvas.paint(cover, batch(canvas, color) * (1 + 0.012 * rough[..., None]), gloss)
     canvas.relief(cover * rough * np.float32(0.0005))
 
 
-def rubber(canvas: Canvas, cover: Field, colour: np.ndarray) -> None:
+def rubber(canvas: Canvas, cover: Field, color: np.ndarray) -> None:
     """Dull and slightly mottled."""
     mottle = canvas.noise(0.08, octaves=3)
-    canvas.paint(cover, batch(canvas, colour) * (1 + 0.05 * mottle[..., None]), 0.06)
+    canvas.paint(cover, batch(canvas, color) * (1 + 0.05 * mottle[..., None]), 0.06)
     canvas.relief(cover * mottle * np.float32(0.001))
 
 
-def wood(canvas: Canvas, cover: Field, colour: np.ndarray) -> None:
+def wood(canvas: Canvas, cover: Field, color: np.ndarray) -> None:
     """Growth rings cut lengthwise, and pores."""
     bend = canvas.noise(0.6, stretch=(4.0, 1.0), octaves=2)
     lines = np.sin((canvas.y * np.float32(9) + bend * np.float32(0.9)) * np.float32(2.6) + canvas.rng.uniform(0, 6.28))
     pores = np.maximum(canvas.noise(0.012, stretch=(14.0, 1.0), octaves=1) - 1.2, 0)
     shade = 1 + 0.12 * lines + 0.05 * bend - 0.18 * pores
-    canvas.paint(cover, batch(canvas, colour, 0.06) * shade[..., None], 0.08)
+    canvas.paint(cover, batch(canvas, color, 0.06) * shade[..., None], 0.08)
     canvas.relief(-cover * pores * np.float32(0.003))
 
 
-def paper(canvas: Canvas, cover: Field, colour: np.ndarray) -> None:
-    """Paper or card: fibres."""
-    fibre = canvas.noise(0.02, octaves=2)
-    canvas.paint(cover, batch(canvas, colour, 0.015) * (1 + 0.012 * fibre[..., None]), 0.04)
+def paper(canvas: Canvas, cover: Field, color: np.ndarray) -> None:
+    """Paper or card: fibers."""
+    fiber = canvas.noise(0.02, octaves=2)
+    canvas.paint(cover, batch(canvas, color, 0.015) * (1 + 0.012 * fiber[..., None]), 0.04)
 
 
-def stone(canvas: Canvas, cover: Field, colour: np.ndarray, speckle: float = 0.12) -> None:
+def stone(canvas: Canvas, cover: Field, color: np.ndarray, speckle: float = 0.12) -> None:
     """Ceramic, stone, concrete: speckles of several sizes."""
     mottle = canvas.noise(0.1, octaves=4)
     specks = canvas.noise(0.012, octaves=1)
     shade = 1 + speckle * (0.4 * mottle + 0.6 * np.sign(specks) * np.maximum(np.abs(specks) - 1, 0))
-    canvas.paint(cover, batch(canvas, colour) * shade[..., None], 0.12)
+    canvas.paint(cover, batch(canvas, color) * shade[..., None], 0.12)
     canvas.relief(cover * mottle * np.float32(0.0015))
 
 
-def baked(canvas: Canvas, cover: Field, colour: np.ndarray) -> None:
+def baked(canvas: Canvas, cover: Field, color: np.ndarray) -> None:
     """Dough: bubbles, and darker where it rose."""
     rise = canvas.noise(0.25, octaves=3)
     crumbs = canvas.noise(0.03, octaves=2)
-    canvas.paint(cover, batch(canvas, colour, 0.06) * (1 - 0.08 * rise - 0.06 * crumbs)[..., None], 0.05)
+    canvas.paint(cover, batch(canvas, color, 0.06) * (1 - 0.08 * rise - 0.06 * crumbs)[..., None], 0.05)
     canvas.relief(cover * (rise * np.float32(0.012) + crumbs * np.float32(0.004)))

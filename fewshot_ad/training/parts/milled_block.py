@@ -11,10 +11,10 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one block."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour = materials.pick(style, materials.METALS)
+    color = materials.pick(style, materials.METALS)
     wide, tall = style.uniform(0.7, 0.92), style.uniform(0.45, 0.85)
     outline = shapes.box(x, y, wide, tall, 0.04)
-    materials.brushed(canvas, canvas.cover(outline), colour, across=bool(style.integers(2)))
+    materials.brushed(canvas, canvas.cover(outline), color, across=bool(style.integers(2)))
     canvas.relief(canvas.bevel(outline, 0.04) * np.float32(0.04))
     for _ in range(int(style.integers(1, 4))):
         cx, cy = style.uniform(-0.5, 0.5) * wide, style.uniform(-0.5, 0.5) * tall

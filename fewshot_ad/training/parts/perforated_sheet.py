@@ -11,8 +11,8 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one sheet."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour, pitch = materials.pick(style, materials.METALS), style.uniform(0.14, 0.3)
-    materials.brushed(canvas, np.ones_like(x), colour, gloss=style.uniform(0.2, 0.6))
+    color, pitch = materials.pick(style, materials.METALS), style.uniform(0.14, 0.3)
+    materials.brushed(canvas, np.ones_like(x), color, gloss=style.uniform(0.2, 0.6))
     row, dy = shapes.cells(y, pitch * 0.866)
     _, dx = shapes.cells(x + np.float32(pitch / 2) * np.mod(row, 2), pitch)
     size = pitch * style.uniform(0.25, 0.38)

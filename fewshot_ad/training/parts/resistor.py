@@ -1,4 +1,4 @@
-"""Axial resistors with colour bands."""
+"""Axial resistors with color bands."""
 
 from __future__ import annotations
 

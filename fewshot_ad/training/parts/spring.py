@@ -11,7 +11,7 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one spring."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour, coils = materials.pick(style, materials.STEELS), int(style.integers(7, 16))
+    color, coils = materials.pick(style, materials.STEELS), int(style.integers(7, 16))
     half, wire = style.uniform(0.28, 0.42), style.uniform(0.028, 0.05)
     pitch = 1.6 / coils * (1 + 0.01 * canvas.rng.standard_normal())
     for lean, depth in ((-0.5, 0.5), (0.5, 1.0)):
@@ -23,7 +23,7 @@ def build(canvas: Canvas) -> None:
             np.abs(offset) - np.float32(wire), np.maximum(np.abs(y) - np.float32(half), np.abs(x) - np.float32(0.8))
         )
         cover = canvas.cover(rod)
-        materials.brushed(canvas, cover, colour * depth, gloss=0.6, across=True)
+        materials.brushed(canvas, cover, color * depth, gloss=0.6, across=True)
         canvas.relief(
             cover * np.sqrt(np.maximum(1 - (offset / np.float32(wire * 1.05)) ** 2, 0)) * np.float32(wire * 1.2)
         )

@@ -11,8 +11,8 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one tile."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour = materials.pick(style, (*materials.TREES, *materials.PLASTICS, *materials.STEELS))
-    materials.stone(canvas, np.ones_like(x), colour, speckle=style.uniform(0.05, 0.25))
+    color = materials.pick(style, (*materials.TREES, *materials.PLASTICS, *materials.STEELS))
+    materials.stone(canvas, np.ones_like(x), color, speckle=style.uniform(0.05, 0.25))
     if style.random() < 0.5:
         pitch = style.uniform(0.4, 0.9)
         row, dy = shapes.cells(y, pitch)

@@ -11,12 +11,12 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one brick."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour = materials.pick(style, materials.PLASTICS)
+    color = materials.pick(style, materials.PLASTICS)
     columns, rows = int(style.integers(2, 6)), int(style.integers(1, 4))
     pitch = 1.7 / max(columns, rows)
     wide, tall = columns * pitch / 2, rows * pitch / 2
     outline = shapes.box(x, y, wide, tall, 0.03)
-    materials.plastic(canvas, canvas.cover(outline), colour, gloss=0.45)
+    materials.plastic(canvas, canvas.cover(outline), color, gloss=0.45)
     canvas.relief(canvas.bevel(outline, 0.04) * np.float32(0.05))
     _, dx = shapes.cells(x - np.float32((columns % 2 == 0) * pitch / 2), pitch)
     _, dy = shapes.cells(y - np.float32((rows % 2 == 0) * pitch / 2), pitch)

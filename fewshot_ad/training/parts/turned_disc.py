@@ -11,10 +11,10 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one disc."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour, outer = materials.pick(style, materials.METALS), style.uniform(0.75, 0.92)
+    color, outer = materials.pick(style, materials.METALS), style.uniform(0.75, 0.92)
     outline = shapes.disc(x, y, outer)
     materials.turned(
-        canvas, canvas.cover(outline), colour, gloss=style.uniform(0.4, 0.8), pitch=style.uniform(0.015, 0.05)
+        canvas, canvas.cover(outline), color, gloss=style.uniform(0.4, 0.8), pitch=style.uniform(0.015, 0.05)
     )
     canvas.relief(canvas.bevel(outline, 0.05) * np.float32(0.04))
     for step in sorted(style.uniform(0.25, outer - 0.08, int(style.integers(1, 5)))):

@@ -11,8 +11,8 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one board."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    colour = materials.pick(style, materials.TREES)
-    materials.wood(canvas, np.ones_like(x), colour)
+    color = materials.pick(style, materials.TREES)
+    materials.wood(canvas, np.ones_like(x), color)
     planks = int(style.integers(1, 5))
     if planks > 1:
         _, gap = shapes.cells(y - np.float32((planks % 2) / planks), 2 / planks)

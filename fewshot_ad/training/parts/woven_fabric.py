@@ -18,7 +18,7 @@ def build(canvas: Canvas) -> None:
     j, dy = shapes.cells(y + sway * canvas.noise(0.3, octaves=2), pitch)
     above = np.mod(i + j, twill) < 1
     across = np.cos(dy * np.float32(np.pi / pitch)), np.cos(dx * np.float32(np.pi / pitch))
-    fibre = canvas.noise(0.015, octaves=2)
-    shade = (1 + 0.08 * fibre)[..., None]
+    fiber = canvas.noise(0.015, octaves=2)
+    shade = (1 + 0.08 * fiber)[..., None]
     canvas.paint(np.ones_like(x), np.where(above[..., None], warp, weft) * shade, 0.06)
-    canvas.relief(np.where(above, across[1], across[0]) * np.float32(0.35 * pitch) + fibre * np.float32(0.002))
+    canvas.relief(np.where(above, across[1], across[0]) * np.float32(0.35 * pitch) + fiber * np.float32(0.002))

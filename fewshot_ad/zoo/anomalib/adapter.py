@@ -1,4 +1,4 @@
-"""anomalib's models as baselines: photographs in, scores and maps out, no files and no network."""
+"""anomalib's models as baselines: images in, scores and maps out, no files and no network."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from fewshot_ad.zoo.components.tensors import (
     one_by_one,
     resized,
     seeded,
-    standardise,
+    standardize,
     tensor_bytes,
     to_batch,
 )
-from fewshot_ad.zoo.method import Card, Family, Labelled, Predictions
+from fewshot_ad.zoo.method import Card, Family, Labeled, Predictions
 
 AT_HAND = ("resnet18", "lite0")
 
@@ -46,10 +46,10 @@ class Schedule:
 
     Attributes:
         image_size: Side of its input, in pixels.
-        epochs: Passes over the photographs at most, -1 for no limit.
+        epochs: Passes over the images at most, -1 for no limit.
         steps: Batches at most, -1 for no limit.
-        batch_size: Photographs a batch at most.
-        standardised: Whether the input has ImageNet's mean and deviation taken out; 0..1 otherwise.
+        batch_size: Images a batch at most.
+        standardized: Whether the input has ImageNet's mean and deviation taken out; 0..1 otherwise.
         textures: Generated textured pictures to stand in for a data set the method takes from the internet.
         rate_per: What the numbers of its learning rate's schedule count: anomalib mostly leaves that open.
     """
@@ -58,7 +58,7 @@ class Schedule:
     epochs: int = 1
     steps: int = -1
     batch_size: int = 32
-    standardised: bool = True
+    standardized: bool = True
     textures: int = 0
     rate_per: Literal["epoch", "step"] = "epoch"
 
@@ -71,8 +71,8 @@ class AnomalibMethod:
         build: Makes anomalib's LightningModule, with random weights where it learns. Is given a folder that lives as
             long as the training, with the textures in `textures/`.
         schedule: How it is fitted.
-        seed: Of the weights, the order of the photographs and what training draws.
-        prepare: Called with the module and the (N, 3, side, side) float32 photographs before training.
+        seed: Of the weights, the order of the images and what training draws.
+        prepare: Called with the module and the (N, 3, side, side) float32 images before training.
         finish: The same after training.
 
     Raises:
@@ -99,9 +99,9 @@ class AnomalibMethod:
         self._model: torch.nn.Module | None = None
 
     def fit(
-        self, normal: Sequence[Uint8Array], labelled: Sequence[Labelled] = (), progress: Progress | None = None
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Learn from photographs of good parts; see `Method.fit`."""
+        """Learn from images of good parts; see `Method.fit`."""
         schedule = self._schedule
         images = self._input(resized(normal, schedule.image_size).float() / 255)
         told = _loud(progress) if progress else None
@@ -122,15 +122,15 @@ class AnomalibMethod:
                 if self._finish:
                     self._finish(module, images)
 
-    def predict(self, photographs: Sequence[Uint8Array]) -> Predictions:
-        """Score photographs; see `Method.predict`."""
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
+        """Score images; see `Method.predict`."""
         model = self._fitted()
         with _quiet(), _all_seeded(self._seed):
-            found = one_by_one(photographs, lambda photograph: self._judge(model, photograph))
+            found = one_by_one(images, lambda image: self._judge(model, image))
         if not np.isfinite(found.scores).all():
             raise ZooError(
                 f"{self._name}: expected finite scores, got {found.scores.tolist()[:3]}: anomalib's model of so few "
-                "photographs has no meaning, or its training diverged. Fit it on more photographs."
+                "images has no meaning, or its training diverged. Fit it on more images."
             )
         return found
 
@@ -138,15 +138,15 @@ class AnomalibMethod:
         """Bytes of the model's parameters and buffers."""
         return tensor_bytes(self._fitted())
 
-    def _judge(self, model: torch.nn.Module, photograph: Uint8Array) -> tuple[float, torch.Tensor | None]:
+    def _judge(self, model: torch.nn.Module, image: Uint8Array) -> tuple[float, torch.Tensor | None]:
         size = self._schedule.image_size
-        found = model(self._input(to_batch([photograph], size)))
+        found = model(self._input(to_batch([image], size)))
         heat = found.anomaly_map
         return float(found.pred_score.reshape(-1)[0]), None if heat is None else heat.reshape(heat.shape[-2:])
 
     def _input(self, batch: torch.Tensor) -> torch.Tensor:
         # Contiguous, because anomalib views tensors as if they were.
-        return (standardise(batch) if self._schedule.standardised else batch).contiguous()
+        return (standardize(batch) if self._schedule.standardized else batch).contiguous()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -156,13 +156,13 @@ class AnomalibMethod:
             raise
         except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
             raise ZooError(
-                f"{self._name}: anomalib cannot work with these photographs and settings ({error}). Keep to the "
-                "settings that `options` lists, or give more photographs."
+                f"{self._name}: anomalib cannot work with these images and settings ({error}). Keep to the "
+                "settings that `options` lists, or give more images."
             ) from error
 
     def _fitted(self) -> torch.nn.Module:
         if self._model is None:
-            raise ZooError(f"{self._name} has not been fitted. Call fit(photographs of good parts) first.")
+            raise ZooError(f"{self._name} has not been fitted. Call fit(images of good parts) first.")
         return self._model
 
 
@@ -230,7 +230,7 @@ class _FromImagenet(torch.nn.Module):
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-        return list(self.network(standardise(batch * std + mean, self._mean, self._std)))
+        return list(self.network(standardize(batch * std + mean, self._mean, self._std)))
 
 
 def from_imagenet(backbone: Backbone) -> torch.nn.Module:
@@ -257,7 +257,7 @@ def card(
         paper,
         year,
         family,
-        "good photographs",
+        "good images",
         "anomalib",
         "Apache-2.0",
         maps=maps,

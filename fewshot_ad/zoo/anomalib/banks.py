@@ -1,4 +1,4 @@
-"""anomalib's methods that keep features of good photographs, or their distribution; they take no gradient steps."""
+"""anomalib's methods that keep features of good images, or their distribution; they take no gradient steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewshot_ad.zoo.method import Method, baseline
 
 _WEIGHTS = (
     "resnet18 distilled on generated pictures (or lite0 with ImageNet's weights) in place of the paper's {}, which "
-    "runs with backbone= and weights=FILE. The whole photograph, no centre crop."
+    "runs with backbone= and weights=FILE. The whole image, no center crop."
 )
 
 
@@ -37,16 +37,16 @@ def patchcore(
     weights: str | None = None,
     stages: Sequence[int] = (2, 3),
     coreset_ratio: float = 0.1,
-    neighbours: int = 9,
+    neighbors: int = 9,
     batch_size: int = 32,
 ) -> Method:
-    """PatchCore. Source: Roth et al. 2022, section 4.1: layers 2 and 3; anomalib's coreset and neighbours."""
+    """PatchCore. Source: Roth et al. 2022, section 4.1: layers 2 and 3; anomalib's coreset and neighbors."""
     network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from anomalib.models import Patchcore
 
-        return Patchcore(network, list(stages), True, coreset_ratio, neighbours, **bare())
+        return Patchcore(network, list(stages), True, coreset_ratio, neighbors, **bare())
 
     return AnomalibMethod("anomalib_patchcore", build, Schedule(image_size, batch_size=batch_size), seed)
 
@@ -73,7 +73,7 @@ def mh_patchcore(
     shrinkage: float = 0.07,
     bank_size: int = 1000,
     local_coreset: int = 256,
-    neighbours: int = 9,
+    neighbors: int = 9,
     batch_size: int = 32,
 ) -> Method:
     """MH-PatchCore with anomalib's own numbers: three passes for the projection, the covariance and the bank."""
@@ -82,7 +82,7 @@ def mh_patchcore(
     def build(_: Path) -> Any:
         from anomalib.models.image.mh_patchcore import MHPatchcore
 
-        numbers = (variance_ratio, shrinkage, bank_size, local_coreset, neighbours)
+        numbers = (variance_ratio, shrinkage, bank_size, local_coreset, neighbors)
         return MHPatchcore(network, list(stages), True, *numbers, **bare())
 
     return AnomalibMethod("anomalib_mh_patchcore", build, Schedule(image_size, 3, batch_size=batch_size), seed)
@@ -129,8 +129,8 @@ def padim(
         "Akcay et al. 2022, Anomalib: A Deep Learning Library for Anomaly Detection, ICIP",
         2022,
         "distribution",
-        "lite0 with ImageNet's weights in place of ResNet-18: the shipped resnet18 has no last stage. No centre crop. "
-        "anomalib's score ends at exactly 1, so photographs far from all good ones tie.",
+        "lite0 with ImageNet's weights in place of ResNet-18: the shipped resnet18 has no last stage. No center crop. "
+        "anomalib's score ends at exactly 1, so images far from all good ones tie.",
         maps=False,
         trains=False,
     )
@@ -149,8 +149,8 @@ def dfkde(
 ) -> Method:
     """Deep-feature kernel density estimation with anomalib's numbers.
 
-    anomalib makes no model of fewer photographs than components, and a density needs more photographs than dimensions,
-    so a small support set is reduced to two components fewer than it has photographs.
+    anomalib makes no model of fewer images than components, and a density needs more images than dimensions,
+    so a small support set is reduced to two components fewer than it has images.
     """
     network = timm_name(backbone, weights)
 
@@ -158,7 +158,7 @@ def dfkde(
         from anomalib.models.components.classification import KDEClassifier
 
         if len(images) < 3:
-            raise ZooError(f"anomalib_dfkde: expected at least 3 photographs for a density, got {len(images)}.")
+            raise ZooError(f"anomalib_dfkde: expected at least 3 images for a density, got {len(images)}.")
         count = min(components, len(images) - 2)
         module.model.classifier = KDEClassifier(
             count, module.model.classifier.feature_scaling_method, max_training_points
@@ -197,7 +197,7 @@ def dfm(
     pca_level: float = 0.97,
     batch_size: int = 32,
 ) -> Method:
-    """Deep feature modelling by the feature reconstruction error after PCA, with anomalib's numbers."""
+    """Deep feature modeling by the feature reconstruction error after PCA, with anomalib's numbers."""
     network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:

@@ -21,9 +21,9 @@ def _card(size: str) -> Card:
         2024,
         "teacher-student",
         "Its teacher is distilled here, in teacher_steps steps on generated pictures, from the shipped resnet18: the "
-        "paper's learnt WideResNet-101 on ImageNet in 60,000. teacher=FILE takes one that efficientad_cdo has written "
+        "paper's learned WideResNet-101 on ImageNet in 60,000. teacher=FILE takes one that efficientad_cdo has written "
         f"with size={size}, which is distilled for longer, and teacher_weights=FILE anomalib's. Generated pictures are "
-        "the penalty images instead of ImageNet's. Quantiles from the photographs it learnt from, having no others.",
+        "the penalty images instead of ImageNet's. Quantiles from the images it learned from, having no others.",
     )
 
 
@@ -43,7 +43,7 @@ def _factory(size: str) -> Callable[..., Method]:
         penalty_images: int = 256,
         steps: int = 70_000,
     ) -> Method:
-        """EfficientAD. Source: Batzner et al. 2024, algorithm 1: 70,000 steps of one photograph at 256 pixels.
+        """EfficientAD. Source: Batzner et al. 2024, algorithm 1: 70,000 steps of one image at 256 pixels.
 
         Args:
             seed: Of everything random.
@@ -55,7 +55,7 @@ def _factory(size: str) -> Callable[..., Method]:
             weight_decay: Of Adam.
             pad_maps: Whether the maps, which lack the border, get one of zeros.
             penalty_images: Generated pictures that the student must not follow the teacher on.
-            steps: Photographs it learns from, one at a time.
+            steps: Images it learns from, one at a time.
         """
         if image_size < 256:
             raise ZooError(f"{name}: expected an image_size of at least 256, for its autoencoder, got {image_size}.")
@@ -89,7 +89,7 @@ def _factory(size: str) -> Callable[..., Method]:
 
             module.model.quantiles.update(module.map_norm_quantiles(Shots(images, 1, seed).train_dataloader()))
 
-        schedule = Schedule(image_size, -1, steps, 1, standardised=False, textures=penalty_images, rate_per="step")
+        schedule = Schedule(image_size, -1, steps, 1, standardized=False, textures=penalty_images, rate_per="step")
         return AnomalibMethod(name, build, schedule, seed, finish=finish)
 
     return make

@@ -1,4 +1,4 @@
-"""anomalib's normalising flows."""
+"""anomalib's normalizing flows."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _WEIGHTS = (
 
 
 class _SupportScale(torch.nn.Module):
-    """CFLOW's map with the likelihoods scaled by the largest of the support photographs.
+    """CFLOW's map with the likelihoods scaled by the largest of the support images.
 
-    anomalib scales by the largest of what it is given at once, which alone is the photograph's own: one that is wrong
+    anomalib scales by the largest of what it is given at once, which alone is the image's own: one that is wrong
     all over would look good.
     """
 
@@ -53,9 +53,9 @@ class _SupportScale(torch.nn.Module):
         "Gudovskiy et al. 2022, CFLOW-AD: Real-Time Unsupervised Anomaly Detection with Localization via "
         "Conditional Normalizing Flows, WACV",
         2022,
-        "normalising flow",
+        "normalizing flow",
         _WEIGHTS.format("WideResNet-50 with stages 2 to 4") + " Stages 1 to 3. Likelihoods are "
-        "scaled by the largest of the support photographs, where the authors take the whole test set's.",
+        "scaled by the largest of the support images, where the authors take the whole test set's.",
     )
 )
 def cflow(
@@ -99,7 +99,7 @@ def cflow(
         "CS-Flow",
         "Rudolph et al. 2022, Fully Convolutional Cross-Scale-Flows for Image-based Defect Detection, WACV",
         2022,
-        "normalising flow",
+        "normalizing flow",
         "lite0 with ImageNet's weights in place of EfficientNet-B5: the first 304 of its last stage's 320 channels, "
         "because anomalib's flow is built for the 304 of B5's.",
     )
@@ -120,7 +120,7 @@ def csflow(
     """CS-Flow. Source: Rudolph et al. 2022, section 4: 4 blocks, clamping at 3, 768 pixels, 240 epochs of 16.
 
     Raises:
-        ZooError: The photographs do not halve seven times.
+        ZooError: The images do not halve seven times.
     """
     network = timm_name(backbone, weights)
     if image_size % 128:
@@ -141,7 +141,7 @@ def csflow(
         "Yu et al. 2021, FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows, "
         "arXiv:2111.07677",
         2021,
-        "normalising flow",
+        "normalizing flow",
         _WEIGHTS.format("CaiT, DeiT, ResNet-18 or WideResNet-50 with ImageNet's weights"),
     )
 )
@@ -167,8 +167,8 @@ def fastflow(
         flow_steps: Of each stage's flow.
         conv3x3_only: No 1x1 kernels in between.
         hidden_ratio: Width of the subnets.
-        epochs: Passes over the photographs.
-        batch_size: Photographs a batch.
+        epochs: Passes over the images.
+        batch_size: Images a batch.
     """
     timm_name(backbone, weights)
 
@@ -189,7 +189,7 @@ def fastflow(
         "Tailanian et al. 2024, U-Flow: A U-Shaped Normalizing Flow for Anomaly Detection with Unsupervised "
         "Threshold, Journal of Mathematical Imaging and Vision",
         2024,
-        "normalising flow",
+        "normalizing flow",
         _WEIGHTS.format("two CaiT transformers"),
     )
 )
@@ -227,7 +227,7 @@ def uflow(
         "PatchFlow",
         "Zhang et al. 2026, PatchFlow: Leveraging a Flow-Based Model with Patch Features, arXiv:2602.05238",
         2026,
-        "normalising flow",
+        "normalizing flow",
         "lite0 with ImageNet's weights in place of EfficientNet-B5, which runs with backbone=tf_efficientnet_b5 and "
         "weights=FILE.",
     )

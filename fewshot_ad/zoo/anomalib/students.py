@@ -32,13 +32,13 @@ def cfa(
     weights: str | None = None,
     gamma_c: int = 1,
     gamma_d: int = 1,
-    neighbours: int = 3,
+    neighbors: int = 3,
     hard_negatives: int = 3,
     radius: float = 1e-5,
     epochs: int = 30,
     batch_size: int = 4,
 ) -> Method:
-    """CFA. Source: Lee et al. 2022, section IV: 30 epochs of 4, 3 neighbours and 3 hard negatives, r = 1e-5.
+    """CFA. Source: Lee et al. 2022, section IV: 30 epochs of 4, 3 neighbors and 3 hard negatives, r = 1e-5.
 
     Args:
         seed: Of everything random.
@@ -47,18 +47,18 @@ def cfa(
         weights: File of a backbone's weights, or `random`.
         gamma_c: Compression of the memory bank.
         gamma_d: Compression of the descriptor.
-        neighbours: Centres that attract a patch.
-        hard_negatives: Centres that repel it.
+        neighbors: Centers that attract a patch.
+        hard_negatives: Centers that repel it.
         radius: Of a hypersphere.
-        epochs: Passes over the photographs.
-        batch_size: Photographs a batch.
+        epochs: Passes over the images.
+        batch_size: Images a batch.
     """
     network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from fewshot_ad.zoo.anomalib.runtime.offline import OfflineCfa, OfflineCfaModel
 
-        numbers = (gamma_c, gamma_d, neighbours, hard_negatives, radius)
+        numbers = (gamma_c, gamma_d, neighbors, hard_negatives, radius)
         return OfflineCfa(OfflineCfaModel(network, backbone, *numbers), radius)
 
     return AnomalibMethod("anomalib_cfa", build, Schedule(image_size, epochs, batch_size=batch_size), seed)
@@ -158,8 +158,8 @@ def reverse_distillation(
         backbone: A ResNet: anomalib has decoders of ResNets.
         weights: File of a backbone's weights, or `random`.
         map_mode: `add` or `multiply`: how the stages' maps are joined.
-        epochs: Passes over the photographs.
-        batch_size: Photographs a batch.
+        epochs: Passes over the images.
+        batch_size: Images a batch.
     """
     network = timm_name(backbone, weights)
 

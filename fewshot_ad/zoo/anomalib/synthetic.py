@@ -48,7 +48,7 @@ def draem(
 
         return Draem(folder / "textures", sspcab, sspcab_lambda, tuple(blend), **bare())  # type: ignore[arg-type]
 
-    schedule = Schedule(image_size, epochs, -1, batch_size, standardised=False, textures=textures)
+    schedule = Schedule(image_size, epochs, -1, batch_size, standardized=False, textures=textures)
     return AnomalibMethod("anomalib_draem", build, schedule, seed)
 
 
@@ -91,7 +91,7 @@ def dsr(
             load(latent, latent_weights)
         return module
 
-    schedule = Schedule(image_size, epochs, -1, batch_size, standardised=False)
+    schedule = Schedule(image_size, epochs, -1, batch_size, standardized=False)
     return AnomalibMethod("anomalib_dsr", build, schedule, seed)
 
 
@@ -137,13 +137,13 @@ def glass(
         hidden: Width of the discriminator.
         noise: Standard deviation of the noise on features.
         ascent_steps: Of gradient ascent on that noise.
-        radius_quantile: With svd, of the distances to the centre: the radius that made-up features are kept outside.
+        radius_quantile: With svd, of the distances to the center: the radius that made-up features are kept outside.
         mining: Whether there is gradient ascent at all.
         svd: Features on a hypersphere instead of a manifold: the authors choose by the product.
         lr: Learning rate of the projection; the discriminator's is twice that.
         textures: Generated textures.
-        epochs: Passes over the photographs; anomalib's own results are of 100.
-        batch_size: Photographs a batch.
+        epochs: Passes over the images; anomalib's own results are of 100.
+        batch_size: Images a batch.
     """
     network = timm_name(backbone, weights)
 
@@ -234,7 +234,7 @@ def ganomaly(
     """GANomaly. Source: Akcay et al. 2018, section 4: weights 1, 50 and 1, rate 2e-4, latent of 100; anomalib's epochs.
 
     Raises:
-        ZooError: The photographs do not halve down to four pixels.
+        ZooError: The images do not halve down to four pixels.
     """
     if image_size < 32 or image_size & (image_size - 1):
         raise ZooError(f"anomalib_ganomaly: expected an image_size that is a power of two from 32, got {image_size}.")

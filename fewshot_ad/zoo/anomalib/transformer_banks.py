@@ -1,4 +1,4 @@
-"""anomalib's methods that keep a vision transformer's features of good photographs; they take no gradient steps."""
+"""anomalib's methods that keep a vision transformer's features of good images; they take no gradient steps."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def anomaly_dino(
     image_size: int = 448,
     backbone: str = "vit_small_patch14_dinov2",
     weights: str | None = "random",
-    neighbours: int = 1,
+    neighbors: int = 1,
     masking: bool = False,
     coreset: bool = False,
     coreset_ratio: float = 0.1,
     batch_size: int = 8,
 ) -> Method:
-    """AnomalyDINO. Source: Damm et al. 2025, section 4: 448 pixels, 1 neighbour; without rotated views, as anomalib."""
+    """AnomalyDINO. Source: Damm et al. 2025, section 4: 448 pixels, 1 neighbor; without rotated views, as anomalib."""
     network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from anomalib.models.image.anomaly_dino import AnomalyDINO
 
-        return AnomalyDINO(neighbours, network, masking, coreset, coreset_ratio, **bare())
+        return AnomalyDINO(neighbors, network, masking, coreset, coreset_ratio, **bare())
 
     return AnomalibMethod("anomalib_anomaly_dino", build, Schedule(image_size, batch_size=batch_size), seed)
 
@@ -64,7 +64,7 @@ def rad(
     backbone: str = "vit_base_patch16_dinov3",
     weights: str | None = "random",
     layers: Sequence[int] = (3, 6, 9, 11),
-    photographs: int = 150,
+    images: int = 150,
     position_radius: int = 1,
     max_ratio: float = 0.01,
     batch_size: int = 8,
@@ -76,7 +76,7 @@ def rad(
     def build(_: Path) -> Any:
         from anomalib.models.image.rad import Rad
 
-        return Rad(network, list(layers), True, photographs, True, position_radius, max_ratio, **bare())
+        return Rad(network, list(layers), True, images, True, position_radius, max_ratio, **bare())
 
     return AnomalibMethod("anomalib_rad", build, Schedule(image_size, batch_size=batch_size), seed)
 

@@ -129,8 +129,8 @@ def general_ad(
         noise: Standard deviation of the noise on features.
         top_k: Patches that make the image score.
         lr: Learning rate, which falls to a fifth of it over the epochs.
-        epochs: Passes over the photographs.
-        batch_size: Photographs a batch.
+        epochs: Passes over the images.
+        batch_size: Images a batch.
     """
     network = timm_name(backbone, weights)
     check_side("anomalib_general_ad", image_size, backbone)
@@ -167,7 +167,7 @@ def l2bt(
     epochs: int = 50,
     batch_size: int = 4,
 ) -> Method:
-    """L2BT with anomalib's numbers: 224 pixels, rate 1e-4, 50 epochs. Photographs are resized, not padded."""
+    """L2BT with anomalib's numbers: 224 pixels, rate 1e-4, 50 epochs. Images are resized, not padded."""
     network = timm_name(backbone, weights)
     check_side("anomalib_l2bt", image_size, backbone)
 

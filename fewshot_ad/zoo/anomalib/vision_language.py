@@ -43,9 +43,9 @@ def winclip(
     scales: tuple[int, int] = (2, 3),
     batch_size: int = 4,
 ) -> Method:
-    """WinCLIP+ with every photograph as a reference. Source: Jeong et al. 2023, section 4: windows of 2 and 3 patches.
+    """WinCLIP+ with every image as a reference. Source: Jeong et al. 2023, section 4: windows of 2 and 3 patches.
 
-    Photographs are resized by area or bilinearly, not bicubically. `backbone` is one of open_clip's names.
+    Images are resized by area or bilinearly, not bicubically. `backbone` is one of open_clip's names.
     """
     name = "anomalib_winclip"
     if importlib.util.find_spec("open_clip") is None:
@@ -67,7 +67,7 @@ def winclip(
         model = OfflineWinClipModel(clip, class_name, (scales[0], scales[1]))
         return OfflineWinClip(model, class_name)
 
-    return AnomalibMethod(name, build, Schedule(image_size, batch_size=batch_size, standardised=False), seed)
+    return AnomalibMethod(name, build, Schedule(image_size, batch_size=batch_size, standardized=False), seed)
 
 
 @baseline(
@@ -87,7 +87,7 @@ def winclip(
     )
 )
 def vfm(*, seed: int = 0, image_size: int = 768, weights: str = "random", depth: int = RADIO_BLOCKS) -> Method:
-    """AnomalyVFM with anomalib's 768 pixels. The photographs of good parts change nothing: it is zero-shot."""
+    """AnomalyVFM with anomalib's 768 pixels. The images of good parts change nothing: it is zero-shot."""
     name = "anomalib_vfm"
     _check_file(name, weights)
     if image_size % _RADIO_PATCH:
@@ -106,7 +106,7 @@ def vfm(*, seed: int = 0, image_size: int = 768, weights: str = "random", depth:
             load(model, weights)
         return OfflineAnomalyVfm(model)
 
-    return AnomalibMethod(name, build, Schedule(image_size, standardised=False), seed)
+    return AnomalibMethod(name, build, Schedule(image_size, standardized=False), seed)
 
 
 def _check_file(name: str, weights: str) -> None:

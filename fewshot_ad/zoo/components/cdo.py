@@ -1,4 +1,4 @@
-"""Collaborative discrepancy optimisation (CDO): noise patches, and a loss that tells them from what is good.
+"""Collaborative discrepancy optimization (CDO): noise patches, and a loss that tells them from what is good.
 
 Source: Cao, Xu, Liu & Shen 2023, Collaborative Discrepancy Optimization for Reliable Image Anomaly Localization (IEEE
 TII).
@@ -53,7 +53,7 @@ def cdo_loss(
         gamma: 0 weighs all alike.
         margin: Discrepancy at which a defective position is told apart well enough, in 0..4.
 
-    Source: the margin optimisation and overlap optimisation modules.
+    Source: the margin optimization and overlap optimization modules.
     """
     d = (F.normalize(teacher, dim=1) - F.normalize(student, dim=1)).square().sum(1)
     good, bad = d[~defective], d[defective]

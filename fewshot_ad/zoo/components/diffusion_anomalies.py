@@ -1,4 +1,4 @@
-"""Synthetic anomalies for DiffusionAD: a Perlin noise mask, filled with a strange texture or the shuffled photograph.
+"""Synthetic anomalies for DiffusionAD: a Perlin noise mask, filled with a strange texture or the shuffled image.
 
 Sources: Zhang et al. 2025 (DiffusionAD; ranges as in the authors' public code); Zavrtanik et al. 2021 (DRAEM, Sec. 3.3:
 masks from Perlin noise, blending by a random opacity); Perlin 1985, 2002 (gradient noise and its fade polynomial).
@@ -60,32 +60,32 @@ def perlin_mask(side: int, rng: np.random.Generator) -> BoolArray:
 
 
 def synthetic_anomaly(
-    photograph: Uint8Array, textures: Sequence[Uint8Array], rng: np.random.Generator
+    image: Uint8Array, textures: Sequence[Uint8Array], rng: np.random.Generator
 ) -> tuple[Uint8Array, BoolArray]:
-    """A photograph with an anomaly.
+    """An image with an anomaly.
 
     Args:
-        photograph: (S, S, 3) uint8 RGB of a good part.
-        textures: (S, S, 3) uint8 pictures; half of the anomalies are made of one, the others of the photograph itself,
+        image: (S, S, 3) uint8 RGB of a good part.
+        textures: (S, S, 3) uint8 pictures; half of the anomalies are made of one, the others of the image itself,
             changed and cut into 8 x 8 tiles that change places.
         rng: Decides everything.
 
     Returns:
-        The changed photograph, and its mask (S, S).
+        The changed image, and its mask (S, S).
     """
-    side = photograph.shape[0]
+    side = image.shape[0]
     mask = perlin_mask(side, rng)
     if rng.uniform() < 0.5:
         filling = changed(textures[int(rng.integers(len(textures)))], rng)
     else:
-        filling = _shuffled(changed(photograph, rng), rng)
+        filling = _shuffled(changed(image, rng), rng)
     kept = rng.uniform(*OPACITY)
-    blended = np.rint(kept * photograph + (1 - kept) * filling.astype(np.float32)).astype(np.uint8)
-    return np.where(mask[..., None], blended, photograph), mask
+    blended = np.rint(kept * image + (1 - kept) * filling.astype(np.float32)).astype(np.uint8)
+    return np.where(mask[..., None], blended, image), mask
 
 
 def changed(picture: Uint8Array, rng: np.random.Generator) -> Uint8Array:
-    """A picture (S, S, 3) uint8 after three different random changes of its colours, sharpness or direction."""
+    """A picture (S, S, 3) uint8 after three different random changes of its colors, sharpness or direction."""
     for i in rng.choice(len(_CHANGES), CHANGES, replace=False):
         picture = _CHANGES[i](picture, rng)
     return picture
@@ -149,7 +149,7 @@ def _stretched(picture: Uint8Array, rng: np.random.Generator) -> Uint8Array:
     return _clipped((picture - low) * 255 / np.maximum(high - low, 1))
 
 
-def _equalised(picture: Uint8Array, rng: np.random.Generator) -> Uint8Array:
+def _equalized(picture: Uint8Array, rng: np.random.Generator) -> Uint8Array:
     return np.stack([cv2.equalizeHist(np.ascontiguousarray(picture[..., i])) for i in range(3)], -1)
 
 
@@ -166,6 +166,6 @@ _CHANGES: tuple[Callable[[Uint8Array, np.random.Generator], Uint8Array], ...] = 
     _posterised,
     _inverted,
     _stretched,
-    _equalised,
+    _equalized,
     _rotated,
 )

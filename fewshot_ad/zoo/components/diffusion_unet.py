@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 MULTIPLIERS = (1, 1, 2, 2, 4, 4)
-FIRST_ATTENTIVE = 3  # Level, at stride 8: sides 32, 16 and 8 of a 256-pixel photograph.
+FIRST_ATTENTIVE = 3  # Level, at stride 8: sides 32, 16 and 8 of a 256-pixel image.
 HEADS = 4
 BLOCKS = 2
 COARSEST = 8
@@ -102,10 +102,10 @@ class _Level(nn.Module):
 
 
 class NoiseUNet(nn.Module):
-    """Predicts the noise in a noisy photograph.
+    """Predicts the noise in a noisy image.
 
     Args:
-        side: Of the photographs in pixels, a multiple of 32. Levels go down to a side of 8, six levels at the most.
+        side: Of the images in pixels, a multiple of 32. Levels go down to a side of 8, six levels at the most.
         channels: Of the finest level, a multiple of 4.
     """
 
@@ -136,7 +136,7 @@ class NoiseUNet(nn.Module):
         self.output = nn.Sequential(_norm(now), nn.SiLU(), _zeroed(nn.Conv2d(now, 3, 3, padding=1)))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        """Noisy photographs (N, 3, S, S) and their time steps (N,) -> noise (N, 3, S, S)."""
+        """Noisy images (N, 3, S, S) and their time steps (N,) -> noise (N, 3, S, S)."""
         time = self.time(t)
         x = self.input(x)
         skips = [x]
@@ -158,7 +158,7 @@ def _once(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class SegmentationUNet(nn.Module):
-    """Marks anomalous pixels, given a photograph and its repaired version.
+    """Marks anomalous pixels, given an image and its repaired version.
 
     Args:
         channels: Of the finest of its six levels.
@@ -172,9 +172,9 @@ class SegmentationUNet(nn.Module):
         self.merge = nn.ModuleList([_twice(a + b, b) for a, b in zip(down[-2::-1], up, strict=True)])
         self.output = nn.Conv2d(channels, 1, 3, padding=1)
 
-    def forward(self, photographs: torch.Tensor, repaired: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor, repaired: torch.Tensor) -> torch.Tensor:
         """Two batches (N, 3, S, S) in 0..1, S a multiple of 32 -> logits (N, 1, S, S)."""
-        x, skips = torch.cat([photographs, repaired], 1), []
+        x, skips = torch.cat([images, repaired], 1), []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)
             skips.append(x)

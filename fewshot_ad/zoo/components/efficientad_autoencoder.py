@@ -1,4 +1,4 @@
-"""EfficientAD's autoencoder: it sees the whole photograph, so it notices a part that is missing or out of place.
+"""EfficientAD's autoencoder: it sees the whole image, so it notices a part that is missing or out of place.
 
 Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.3 and the autoencoder's table in the appendix.
 """
@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from fewshot_ad.zoo.components.pdn import BORDER, CHANNELS
-from fewshot_ad.zoo.components.tensors import standardise
+from fewshot_ad.zoo.components.tensors import standardize
 
 
 class Autoencoder(nn.Module):
-    """Photograph -> the teacher's features, through a bottleneck of 64 numbers.
+    """Image -> the teacher's features, through a bottleneck of 64 numbers.
 
     Args:
-        side: Of the photograph, a multiple of 32; the sizes of the paper's table, for 256, are scaled to it.
+        side: Of the image, a multiple of 32; the sizes of the paper's table, for 256, are scaled to it.
         channels: Of the output.
     """
 
@@ -38,7 +38,7 @@ class Autoencoder(nn.Module):
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """(N, 3, side, side) in 0..1 -> (N, C, side / 4 - 8, side / 4 - 8)."""
-        return self.decoder(self.encoder(standardise(batch)))
+        return self.decoder(self.encoder(standardize(batch)))
 
 
 def _enlarge(grid: int) -> nn.Module:

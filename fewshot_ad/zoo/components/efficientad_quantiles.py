@@ -1,4 +1,4 @@
-"""Quantiles of EfficientAD's maps on good photographs it was not trained on: they bring two kinds of map to one scale.
+"""Quantiles of EfficientAD's maps on good images it was not trained on: they bring two kinds of map to one scale.
 
 Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.4.
 """
@@ -15,13 +15,13 @@ import torch
 from fewshot_ad.arrays import Uint8Array
 
 LOWER_QUANTILE, UPPER_QUANTILE = 0.9, 0.995
-# Fewer good photographs than this are too few to set some aside.
+# Fewer good images than this are too few to set some aside.
 ENOUGH_TO_SPLIT = 10
 VIEWS = 2
 
 
 class Quantiles(NamedTuple):
-    """Of one kind of map on good photographs."""
+    """Of one kind of map on good images."""
 
     lower: float
     upper: float
@@ -33,27 +33,27 @@ class Quantiles(NamedTuple):
         lower, upper = np.quantile(values, (LOWER_QUANTILE, UPPER_QUANTILE))
         return cls(float(lower), float(upper))
 
-    def normalised(self, heat: torch.Tensor) -> torch.Tensor:
+    def normalized(self, heat: torch.Tensor) -> torch.Tensor:
         """The lower quantile becomes 0 and the upper one 0.1."""
         return 0.1 * (heat - self.lower) / max(self.upper - self.lower, 1e-12)
 
 
-def held_out(photographs: Uint8Array, rng: np.random.Generator) -> tuple[Uint8Array, Uint8Array]:
-    """Split (n, H, W, 3) good photographs into those to train on and those that set the maps' quantiles.
+def held_out(images: Uint8Array, rng: np.random.Generator) -> tuple[Uint8Array, Uint8Array]:
+    """Split (n, H, W, 3) good images into those to train on and those that set the maps' quantiles.
 
     Of 10 or more, a tenth is set aside, as in the paper. Of fewer, all are trained on, and the quantiles come from two
-    views of each, shifted, turned and lit a little differently: they stand for photographs that were not seen, if
+    views of each, shifted, turned and lit a little differently: they stand for images that were not seen, if
     less well.
     """
-    count = len(photographs)
+    count = len(images)
     if count >= ENOUGH_TO_SPLIT:
         order = rng.permutation(count)
-        return photographs[np.sort(order[count // 10 :])], photographs[np.sort(order[: count // 10])]
-    side = photographs.shape[1]
+        return images[np.sort(order[count // 10 :])], images[np.sort(order[: count // 10])]
+    side = images.shape[1]
     views = []
-    for photograph in np.repeat(photographs, VIEWS, axis=0):
+    for image in np.repeat(images, VIEWS, axis=0):
         matrix = cv2.getRotationMatrix2D((side / 2, side / 2), float(rng.uniform(-2, 2)), 1.0)
         matrix[:, 2] += rng.uniform(-0.02, 0.02, 2) * side
-        moved = cv2.warpAffine(photograph, matrix, (side, side), borderMode=cv2.BORDER_REFLECT_101)
+        moved = cv2.warpAffine(image, matrix, (side, side), borderMode=cv2.BORDER_REFLECT_101)
         views.append(np.clip(np.rint(moved * rng.uniform(0.95, 1.05)), 0, 255).astype(np.uint8))
-    return photographs, np.stack(views)
+    return images, np.stack(views)

@@ -16,15 +16,15 @@ POSITIONS = 64
 class Gaussians:
     """Means and what the inverse covariances are made of.
 
-    With n samples of d dimensions, B the centred samples over sqrt(n - 1) and e the regularisation, the covariance is
+    With n samples of d dimensions, B the centered samples over sqrt(n - 1) and e the regularization, the covariance is
     S = B'B + e I. For n >= d, W = inv(L) with L L' = S, and the squared distance of x is |W x|^2. For n < d, as with a
-    few photographs, L L' = B B' + e I is only n x n, W = inv(L) B, and by the matrix inversion lemma the squared
+    few images, L L' = B B' + e I is only n x n, W = inv(L) B, and by the matrix inversion lemma the squared
     distance is (|x|^2 - |W x|^2) / e: the same figure from n / d of the memory.
 
     Attributes:
         mean: (h * w, d) float32.
         W: (h * w, min(n, d), d) float32.
-        regularisation: e.
+        regularization: e.
         few: Whether n < d.
 
     Source: Woodbury 1950 for the lemma.
@@ -32,7 +32,7 @@ class Gaussians:
 
     mean: torch.Tensor
     W: torch.Tensor
-    regularisation: float
+    regularization: float
     few: bool
 
     @classmethod
@@ -40,7 +40,7 @@ class Gaussians:
         cls,
         features: torch.Tensor,
         shown: torch.Tensor,
-        regularisation: float = 0.01,
+        regularization: float = 0.01,
         progress: Progress | None = None,
     ) -> Gaussians:
         """Estimate them.
@@ -48,7 +48,7 @@ class Gaussians:
         Args:
             features: (n, d, h, w) samples, of any float type.
             shown: (n, h, w) bool: the samples that count at each position, at least one each.
-            regularisation: Added to the diagonal of the covariances, above 0.
+            regularization: Added to the diagonal of the covariances, above 0.
             progress: Called as `progress("covariance", done, h * w)`.
         """
         n, d = features.shape[:2]
@@ -67,18 +67,18 @@ class Gaussians:
             middle = (x * weight).sum(1) / count
             b = (x - middle[:, None]) * weight / (count - 1).clamp_min(1).sqrt()[:, None]
             gram = b @ b.transpose(1, 2) if few else b.transpose(1, 2) @ b
-            factor = torch.linalg.cholesky(gram + regularisation * identity)
+            factor = torch.linalg.cholesky(gram + regularization * identity)
             right = b if few else identity.expand_as(factor)
             mean[at] = middle.float()
             W[at] = torch.linalg.solve_triangular(factor, right, upper=False).float()
             if progress is not None:
                 progress("covariance", min(start + POSITIONS, total), total)
-        return cls(mean, W, regularisation, few)
+        return cls(mean, W, regularization, few)
 
     def distances(self, features: torch.Tensor) -> torch.Tensor:
-        """Mahalanobis distances (h, w) float32 of the features (d, h, w) of one photograph."""
+        """Mahalanobis distances (h, w) float32 of the features (d, h, w) of one image."""
         x = features.flatten(1).T - self.mean
         squared = (self.W @ x[:, :, None]).square().sum((1, 2))
         if self.few:
-            squared = (x.square().sum(1) - squared) / self.regularisation
+            squared = (x.square().sum(1) - squared) / self.regularization
         return squared.clamp_min(0).sqrt().view(features.shape[1:])

@@ -1,6 +1,6 @@
 """PDN, the small teacher of EfficientAD, distilled here from a backbone on generated pictures.
 
-The paper distils from a WideResNet-101 on ImageNet. Neither is at hand offline, and the licence of the weights that
+The paper distills from a WideResNet-101 on ImageNet. Neither is at hand offline, and the license of the weights that
 circulate is not clear; so the target is a backbone that comes with its weights, and the pictures are generated.
 
 Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.1 and the tables of the appendix.
@@ -27,10 +27,10 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.training.augmentation import random_crop
 from fewshot_ad.training.collage import collage
 from fewshot_ad.training.parts import CATEGORIES, render
-from fewshot_ad.zoo.components.tensors import Backbone, seeded, standardise
+from fewshot_ad.zoo.components.tensors import Backbone, seeded, standardize
 
 CHANNELS = 384
-# Without padding the outer outputs are centred 16 pixels, four steps of their grid, inside the border.
+# Without padding the outer outputs are centered 16 pixels, four steps of their grid, inside the border.
 BORDER = 4
 # Of the backbone that is imitated: layer2 and layer3 of a ResNet, as in the paper.
 STAGES = (2, 3)
@@ -41,7 +41,7 @@ TABLES = {
 }
 BATCH = 16
 RATE, WEIGHT_DECAY = 1e-4, 1e-5
-GREY_SHARE = 0.1
+GRAY_SHARE = 0.1
 MAGNIFICATIONS = (1.0, 1.5)
 _KEY = "fewshot_ad_teacher"
 
@@ -73,7 +73,7 @@ class PDN(nn.Module):
 
         Output (i, j) of the first sees the pixels 4 i to 4 i + 32 by 4 j to 4 j + 32. H and W are multiples of 4.
         """
-        features = standardise(batch)
+        features = standardize(batch)
         for n, (layer, padding) in enumerate(zip(self.layers, self.paddings, strict=True)):
             features = F.conv2d(features, layer.weight, layer.bias, padding=padding if padded else 0)
             if n + 1 < len(self.layers):
@@ -106,13 +106,13 @@ class GeneratedPictures:
         """One picture as it is, (1, 3, side, side) float32 in 0..1."""
         return torch.from_numpy(self.pictures[index]).permute(2, 0, 1)[None].float() / 255
 
-    def crops(self, count: int, grey_share: float, rng: np.random.Generator) -> torch.Tensor:
-        """Random crops, a share of them grey: (count, 3, side, side) float32 in 0..1."""
+    def crops(self, count: int, gray_share: float, rng: np.random.Generator) -> torch.Tensor:
+        """Random crops, a share of them gray: (count, 3, side, side) float32 in 0..1."""
         chosen = rng.integers(len(self.pictures), size=count)
         crops = [random_crop(self.pictures[i], self.side, MAGNIFICATIONS, rng) for i in chosen]
         batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-        grey = torch.from_numpy(rng.uniform(size=count) < grey_share).view(-1, 1, 1, 1)
-        return torch.where(grey, batch.mean(1, keepdim=True), batch)
+        gray = torch.from_numpy(rng.uniform(size=count) < gray_share).view(-1, 1, 1, 1)
+        return torch.where(gray, batch.mean(1, keepdim=True), batch)
 
 
 def targets(backbone: Backbone, batch: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ def targets(backbone: Backbone, batch: torch.Tensor) -> torch.Tensor:
     return pooled.reshape(n, height, width, CHANNELS).permute(0, 3, 1, 2)
 
 
-def distil(
+def distill(
     size: str,
     backbone: Backbone,
     pictures: GeneratedPictures,
@@ -167,15 +167,15 @@ def distil(
     losses = []
     with seeded(seed):
         pdn = PDN(size)
-    optimiser = torch.optim.Adam(pdn.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = torch.optim.Adam(pdn.parameters(), RATE, weight_decay=WEIGHT_DECAY)
     for step in range(steps):
-        batch = pictures.crops(BATCH, GREY_SHARE, rng)
+        batch = pictures.crops(BATCH, GRAY_SHARE, rng)
         with torch.no_grad():
             wanted = (targets(backbone, batch) - mean) / deviation
         loss = F.mse_loss(pdn(batch, padded=True), wanted)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
         if progress is not None:
             progress("distilling the teacher", step + 1, steps)

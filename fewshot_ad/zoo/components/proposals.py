@@ -1,4 +1,4 @@
-"""Regions of a photograph that may be something, whatever it is: windows that frame edges, or a region proposal net."""
+"""Regions of an image that may be something, whatever it is: windows that frame edges, or a region proposal net."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 
 Boxes: TypeAlias = torch.Tensor
 
-# Sides of the windows as shares of the input's, their aspects, and how much neighbours overlap (IoU).
+# Sides of the windows as shares of the input's, their aspects, and how much neighbors overlap (IoU).
 SIDES = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 ASPECTS = (0.5, 1.0, 2.0)
 STEP_OVERLAP = 0.65
@@ -37,11 +37,11 @@ def windows(side: int) -> Float32Array:
     return np.array(boxes, np.float32)
 
 
-def edge_scores(photograph: Uint8Array, boxes: Float32Array) -> Float32Array:
+def edge_scores(image: Uint8Array, boxes: Float32Array) -> Float32Array:
     """How much each window frames something: its edges without those of its inner half, over its perimeter.
 
     Args:
-        photograph: (S, S, 3) uint8 RGB.
+        image: (S, S, 3) uint8 RGB.
         boxes: (n, 4) float32.
 
     Returns:
@@ -49,8 +49,8 @@ def edge_scores(photograph: Uint8Array, boxes: Float32Array) -> Float32Array:
 
     Source: Zitnick & Dollár 2014 (Edge Boxes), eq. 3-4, with the magnitude of the gradient for edges and no grouping.
     """
-    grey = cv2.GaussianBlur(cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float32)
-    edges = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    gray = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1).astype(np.float32)
+    edges = cv2.magnitude(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))
     integral = cv2.integral(edges, sdepth=cv2.CV_64F)
     left, top, right, bottom = boxes.astype(np.int64).T
     width, height = right - left, bottom - top
@@ -63,19 +63,19 @@ def edge_scores(photograph: Uint8Array, boxes: Float32Array) -> Float32Array:
     return (framed / (2 * (width + height)) ** PERIMETER_POWER).astype(np.float32)
 
 
-def edge_proposals(photograph: Uint8Array, count: int, overlap: float) -> Boxes:
+def edge_proposals(image: Uint8Array, count: int, overlap: float) -> Boxes:
     """The windows that frame most.
 
     Args:
-        photograph: (S, S, 3) uint8 RGB.
+        image: (S, S, 3) uint8 RGB.
         count: How many at most.
         overlap: Windows that overlap a better one by more than this (IoU) are left out.
 
     Returns:
         (r, 4) float32, best first.
     """
-    boxes = windows(photograph.shape[0])
-    scores = torch.from_numpy(edge_scores(photograph, boxes))
+    boxes = windows(image.shape[0])
+    scores = torch.from_numpy(edge_scores(image, boxes))
     found = torch.from_numpy(boxes)
     return found[nms(found, scores, overlap)[:count]]
 
@@ -101,7 +101,7 @@ class ProposalNet(torch.nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, batch: torch.Tensor, features: torch.Tensor) -> Boxes:
-        """One photograph (1, 3, S, S) and its features (1, C, h, w) -> (r, 4) float32, best first."""
+        """One image (1, 3, S, S) and its features (1, C, h, w) -> (r, 4) float32, best first."""
         images = ImageList(batch, [(batch.shape[2], batch.shape[3])])
         proposals: list[Boxes] = self.network(images, {"0": features})[0]
         return proposals[0]

@@ -1,4 +1,4 @@
-"""What the few-shot baselines share: photographs with their views, patch grids, and the smoothed map of a grid."""
+"""What the few-shot baselines share: images with their views, patch grids, and the smoothed map of a grid."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ def read_views(spec: ViewsSpec) -> tuple[Chain, ...]:
 def shots(
     normal: Sequence[Uint8Array], side: int, chains: Sequence[Chain], progress: Progress | None = None
 ) -> Iterator[tuple[torch.Tensor, Uint8Array]]:
-    """Photographs of good parts, one after the other, each followed by its views.
+    """Images of good parts, one after the other, each followed by its views.
 
     Args:
-        normal: Photographs, (H, W, 3) uint8 RGB each, of any sizes.
+        normal: Images, (H, W, 3) uint8 RGB each, of any sizes.
         side: Both sides they are scaled to, in pixels.
         chains: The views.
         progress: Called as `progress("features", done, total)`, when the caller asks for the next one.
 
     Yields:
-        (V, 3, side, side) float32 in 0..1, and (V, side, side) uint8, 255 where that shows the photograph and not a
+        (V, 3, side, side) float32 in 0..1, and (V, side, side) uint8, 255 where that shows the image and not a
         mirrored border; V = 1 + views.
 
     Raises:
         ZooError: There is none.
     """
     if len(normal) == 0:
-        raise ZooError("expected at least one photograph of a good part, got none.")
+        raise ZooError("expected at least one image of a good part, got none.")
     everything = np.full((side, side), 255, np.uint8)
     for i in range(len(normal)):
         content = np.ascontiguousarray(resized([normal[i]], side)[0].permute(1, 2, 0).numpy())
@@ -69,7 +69,7 @@ def shots(
 
 
 def shown_patches(masks: Uint8Array, grid_hw: Sequence[int]) -> BoolArray:
-    """(V, h, w): the patches of a grid that lie wholly on the photograph; `masks` are those of `shots`."""
+    """(V, h, w): the patches of a grid that lie wholly on the image; `masks` are those of `shots`."""
     return np.stack([inside_patches(mask, grid_hw) for mask in masks])
 
 
@@ -99,5 +99,5 @@ def fitted(model: Fitted | None) -> Fitted:
         ZooError: It has not been called.
     """
     if model is None:
-        raise ZooError("expected a fitted method, got one that has seen no photographs. Call fit first.")
+        raise ZooError("expected a fitted method, got one that has seen no images. Call fit first.")
     return model

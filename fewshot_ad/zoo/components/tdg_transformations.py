@@ -1,4 +1,4 @@
-"""The transformations TDG's discriminators name: mirror images, shifts, quarter turns and grey, and their undoing.
+"""The transformations TDG's discriminators name: mirror images, shifts, quarter turns and gray, and their undoing.
 
 Source: Sheynin, Benaim & Wolf 2021, supplement Sec. 1.
 """
@@ -16,36 +16,36 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Transformation:
-    """A mirror image, then a shift by 15% of the side, then quarter turns, then grey.
+    """A mirror image, then a shift by 15% of the side, then quarter turns, then gray.
 
     Attributes:
         flip: Left and right change places.
         x: 1 = to the left, -1 = to the right, 0 = stays.
         y: 1 = upwards, -1 = downwards, 0 = stays.
         turns: Quarter turns, anticlockwise, 0 to 3.
-        grey: Colours are lost.
+        gray: Colors are lost.
     """
 
     flip: bool = False
     x: int = 0
     y: int = 0
     turns: int = 0
-    grey: bool = False
+    gray: bool = False
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """Square photographs (N, 3, S, S) -> the same shape; what a shift uncovers mirrors what is next to it."""
+        """Square images (N, 3, S, S) -> the same shape; what a shift uncovers mirrors what is next to it."""
         shift = int(SHIFT * batch.shape[-1])
         batch = _shifted(batch.flip(-1) if self.flip else batch, -self.x * shift, -self.y * shift, "reflect")
         batch = torch.rot90(batch, self.turns, (-2, -1))
         return (
-            (batch * batch.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True).expand_as(batch) if self.grey else batch
+            (batch * batch.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True).expand_as(batch) if self.gray else batch
         )
 
     def undo(self, heat: torch.Tensor, shift: int) -> torch.Tensor:
-        """Take a map back to where the photograph was.
+        """Take a map back to where the image was.
 
         Args:
-            heat: (h, h) map of the transformed photograph, with the same centre.
+            heat: (h, h) map of the transformed image, with the same center.
             shift: Pixels it was shifted by.
 
         Returns:
@@ -66,13 +66,13 @@ def _shifted(batch: torch.Tensor, right: int, down: int, mode: str) -> torch.Ten
 
 
 def published_transformations() -> tuple[Transformation, ...]:
-    """The 54 of the supplement, Sec. 1, in its order: the first 4 are the turns, the first 42 keep the colours."""
+    """The 54 of the supplement, Sec. 1, in its order: the first 4 are the turns, the first 42 keep the colors."""
     make, both = Transformation, (False, True)
     return (
         *(make(a, b, c, d) for a in both for b in (0, 1) for c in (0, 1) for d in range(4)),
         *(make(a, b, -1) for a in both for b in (-1, 1, 0)),
         *(make(a, -1, c) for a in both for c in (0, 1)),
-        *(make(a, turns=d, grey=True) for a in both for d in range(4)),
-        *(make(x=b, grey=True) for b in (-1, 1)),
-        *(make(y=c, grey=True) for c in (-1, 1)),
+        *(make(a, turns=d, gray=True) for a in both for d in range(4)),
+        *(make(x=b, gray=True) for b in (-1, 1)),
+        *(make(y=c, gray=True) for c in (-1, 1)),
     )

@@ -1,4 +1,4 @@
-"""What the baselines share: photographs to tensors and maps back, backbones with weights at hand, seeded training."""
+"""What the baselines share: images to tensors and maps back, backbones with weights at hand, seeded training."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from fewshot_ad.zoo.method import Predictions
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def to_batch(photographs: Sequence[Uint8Array], side: int) -> torch.Tensor:
-    """Photographs (H, W, 3) uint8 RGB of any sizes -> (N, 3, side, side) float32 in 0..1, the aspect not kept."""
+def to_batch(images: Sequence[Uint8Array], side: int) -> torch.Tensor:
+    """Images (H, W, 3) uint8 RGB of any sizes -> (N, 3, side, side) float32 in 0..1, the aspect not kept."""
     resized = [
         cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA if min(p.shape[:2]) > side else cv2.INTER_LINEAR)
-        for p in photographs
+        for p in images
     ]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
 
@@ -37,12 +37,12 @@ def resized(normal: Sequence[Uint8Array], side: int) -> torch.Tensor:
         ZooError: It is empty.
     """
     if len(normal) == 0:
-        raise ZooError("expected at least one photograph of a good part, got none.")
+        raise ZooError("expected at least one image of a good part, got none.")
     kept = [(to_batch([normal[i]], side) * 255).round().to(torch.uint8) for i in range(len(normal))]
     return torch.cat(kept)
 
 
-def standardise(
+def standardize(
     batch: torch.Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> torch.Tensor:
     """(N, 3, H, W) in 0..1 less the channels' mean and over their standard deviation, ImageNet's by default."""
@@ -50,12 +50,12 @@ def standardise(
     return (batch - shift) / scale
 
 
-def to_map(heat: torch.Tensor | Float32Array, photograph: Uint8Array, sigma: float = 0.0) -> Float32Array:
-    """A map (h, w) at any scale -> (H, W) float32 in the photograph's size.
+def to_map(heat: torch.Tensor | Float32Array, image: Uint8Array, sigma: float = 0.0) -> Float32Array:
+    """A map (h, w) at any scale -> (H, W) float32 in the image's size.
 
     Args:
         heat: The map.
-        photograph: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         sigma: Of a Gaussian that smooths it before it is enlarged, in its own pixels.
     """
     if isinstance(heat, torch.Tensor):
@@ -63,22 +63,22 @@ def to_map(heat: torch.Tensor | Float32Array, photograph: Uint8Array, sigma: flo
     heat = np.ascontiguousarray(heat, np.float32)
     if sigma > 0:
         heat = cv2.GaussianBlur(heat, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)
-    return cv2.resize(heat, photograph.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(heat, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 def one_by_one(
-    photographs: Sequence[Uint8Array],
+    images: Sequence[Uint8Array],
     judge: Callable[[Uint8Array], tuple[float, torch.Tensor | Float32Array | None]],
     sigma: float = 0.0,
 ) -> Predictions:
-    """Predictions from a function of one photograph that gives its score and its map at any scale, or None."""
+    """Predictions from a function of one image that gives its score and its map at any scale, or None."""
     scores, maps = [], []
     with torch.inference_mode():
-        for photograph in photographs:
-            score, heat = judge(photograph)
+        for image in images:
+            score, heat = judge(image)
             scores.append(score)
             if heat is not None:
-                maps.append(to_map(heat, photograph, sigma))
+                maps.append(to_map(heat, image, sigma))
     return Predictions(np.asarray(scores, np.float32), tuple(maps) if maps or not scores else None)
 
 
@@ -161,4 +161,4 @@ class Backbone(nn.Module):
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """(N, 3, H, W) in 0..1 -> one (N, C, H / stride, W / stride) a stage."""
-        return list(self.network(standardise(batch, self.mean, self.std)))
+        return list(self.network(standardize(batch, self.mean, self.std)))

@@ -1,4 +1,4 @@
-"""anomalib's models under the protocol of the zoo: offline, seeded, maps in the photograph's size."""
+"""anomalib's models under the protocol of the zoo: offline, seeded, maps in the image's size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from fewshot_ad import zoo
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.anomalib.adapter import timm_name
-from fewshot_ad.zoo.components.tensors import Backbone, standardise
+from fewshot_ad.zoo.components.tensors import Backbone, standardize
 from tests.conftest import make_part, real_part
 
 pytest.importorskip("anomalib")
@@ -54,7 +54,7 @@ TINY: dict[str, dict[str, Any]] = {
     "winclip": {"image_size": 96, "backbone": "ViT-S-32-alt"},
     "vfm": {"image_size": 32, "depth": 1},
 }
-# The largest learn from two photographs.
+# The largest learn from two images.
 FROM_TWO = {"draem", "dsr", "uninet", "efficient_ad_s", "efficient_ad_m"}
 # Too large to be fitted twice in a test; efficient_ad_s, the same code with narrower networks, is.
 ONCE = {"efficient_ad_m"}
@@ -140,7 +140,7 @@ def test_anomalib_sees_the_features_of_our_backbone(backbone: str) -> None:
     batch = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     extractor = TimmFeatureExtractor(timm_name(backbone, None), [2, 3])
     expected = Backbone(backbone, (2, 3))(batch)
-    for theirs, ours in zip(extractor(standardise(batch)).values(), expected, strict=True):
+    for theirs, ours in zip(extractor(standardize(batch)).values(), expected, strict=True):
         # Rounding: lite0 wants another mean and deviation than ImageNet's, which are put back in between.
         torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
     assert not any(p.requires_grad for p in extractor.parameters())
@@ -167,7 +167,7 @@ def test_errors_say_what_to_do(good: list[np.ndarray]) -> None:
         zoo.create("anomalib_dfkde", image_size=64).fit(good[:2])
     padim = zoo.create("anomalib_padim", image_size=64)
     padim.fit(good[:1])
-    with pytest.raises(ZooError, match="more photographs"):
+    with pytest.raises(ZooError, match="more images"):
         padim.predict(good)
     with pytest.raises(ZooError, match="epochs"):
         zoo.create("anomalib_stfpm", epochs=0)
@@ -175,12 +175,12 @@ def test_errors_say_what_to_do(good: list[np.ndarray]) -> None:
 
 def test_without_anomalib_the_cards_remain_and_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
-    assert zoo.cards()["anomalib_padim"].licence == "Apache-2.0"
+    assert zoo.cards()["anomalib_padim"].license == "Apache-2.0"
     with pytest.raises(ZooError, match=r"fewshot-ad\[zoo\]"):
         zoo.create("anomalib_padim")
 
 
-def test_cflow_does_not_measure_a_photograph_by_itself() -> None:
+def test_cflow_does_not_measure_a_image_by_itself() -> None:
     from fewshot_ad.zoo.anomalib.flows import _SupportScale
 
     scale = _SupportScale(2)

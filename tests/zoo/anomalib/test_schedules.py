@@ -32,7 +32,7 @@ def good() -> list[np.ndarray]:
 
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The learning rate of each batch that is trained on, of the first optimiser's first parameters."""
+    """The learning rate of each batch that is trained on, of the first optimizer's first parameters."""
     seen: list[float] = []
 
     class Recorder(Callback):

@@ -1,6 +1,6 @@
 """WinCLIP+ and AnomalyVFM: windows as the paper cuts them, weights from a file, and errors that say what to do.
 
-That they fit and predict offline, seeded and in the photographs' sizes is in test_anomalib_methods.py.
+That they fit and predict offline, seeded and in the images' sizes is in test_anomalib_methods.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from fewshot_ad import zoo
 from fewshot_ad.errors import WeightsError, ZooError
-from fewshot_ad.zoo.components.tensors import standardise
+from fewshot_ad.zoo.components.tensors import standardize
 from tests.conftest import make_part
 
 pytest.importorskip("anomalib")
@@ -43,7 +43,7 @@ def clip_file(clip: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def model(clip_file: str) -> Iterator[Any]:
-    """What WinCLIP+ is after its fit to two photographs, in batches of one."""
+    """What WinCLIP+ is after its fit to two images, in batches of one."""
     method = zoo.create("anomalib_winclip", weights=clip_file, class_name="metal disc", batch_size=1, **SMALL)
     method.fit([make_part(0, 96), make_part(1, 96)])
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_weights_come_from_the_file_and_positions_are_resized(model: Any, clip: 
 def test_a_window_sees_its_patches_and_nothing_else(model: Any) -> None:
     image, (twos, threes), _ = model.encode_image(as_batch(make_part(2, 96), make_part(3, 96)))
     assert (twos.shape, threes.shape) == ((2, 4, 256), (2, 1, 256))
-    # The one window of 3 x 3 patches is the whole photograph.
+    # The one window of 3 x 3 patches is the whole image.
     torch.testing.assert_close(threes[:, 0], image, rtol=1e-4, atol=1e-5)
 
     changed = make_part(2, 96).copy()
@@ -123,13 +123,13 @@ def test_scores_are_the_papers(model: Any) -> None:
     assert found.anomaly_map.shape == (1, 96, 96)
 
 
-def test_input_is_standardised_as_clip_wants_it(model: Any) -> None:
+def test_input_is_standardized_as_clip_wants_it(model: Any) -> None:
     batch = as_batch(make_part(6, 96))
-    expected, _ = model.clip.encode_image(standardise(batch, CLIP_MEAN, CLIP_STD))
+    expected, _ = model.clip.encode_image(standardize(batch, CLIP_MEAN, CLIP_STD))
     torch.testing.assert_close(model.encode_image(batch)[0], expected)
 
 
-def test_references_are_all_photographs_and_known_ones_are_at_no_distance(model: Any) -> None:
+def test_references_are_all_images_and_known_ones_are_at_no_distance(model: Any) -> None:
     assert model.k_shot == 2
     assert model.patch_embeddings.shape[:2] == (2, 9)
     _, windows, patches = model.encode_image(as_batch(make_part(1, 96)))
@@ -137,7 +137,7 @@ def test_references_are_all_photographs_and_known_ones_are_at_no_distance(model:
     assert few_shot.abs().max() < 1e-4
 
 
-def test_vfm_takes_weights_from_a_file_and_nothing_from_photographs(tmp_path: Path) -> None:
+def test_vfm_takes_weights_from_a_file_and_nothing_from_images(tmp_path: Path) -> None:
     tiny: dict[str, Any] = {"image_size": 32, "depth": 1}
     asked = [make_part(4, 96, defect=True)]
     first = zoo.create("anomalib_vfm", seed=1, **tiny)

@@ -7,10 +7,10 @@ import torch
 from fewshot_ad.zoo.components.gaussians import Gaussians
 
 
-def by_inverse(samples: np.ndarray, x: np.ndarray, regularisation: float) -> float:
+def by_inverse(samples: np.ndarray, x: np.ndarray, regularization: float) -> float:
     """Mahalanobis distance as in a textbook, samples (n, d) and x (d,)."""
     covariance = np.zeros((len(x), len(x))) if len(samples) == 1 else np.cov(samples, rowvar=False)
-    inverse = np.linalg.inv(covariance + regularisation * np.eye(len(x)))
+    inverse = np.linalg.inv(covariance + regularization * np.eye(len(x)))
     offset = x - samples.mean(0)
     return float(np.sqrt(offset @ inverse @ offset))
 

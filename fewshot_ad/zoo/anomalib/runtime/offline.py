@@ -38,17 +38,17 @@ class OfflineCfaModel(CfaModel):
     """CFA's model around a timm backbone. `family` is the name anomalib knows the channels by."""
 
     def __init__(
-        self, network: str, family: str, gamma_c: int, gamma_d: int, neighbours: int, hard_negatives: int, radius: float
+        self, network: str, family: str, gamma_c: int, gamma_d: int, neighbors: int, hard_negatives: int, radius: float
     ) -> None:
         nn.Module.__init__(self)
         self.gamma_c, self.gamma_d = gamma_c, gamma_d
-        self.num_nearest_neighbors, self.num_hard_negative_features = neighbours, hard_negatives
+        self.num_nearest_neighbors, self.num_hard_negative_features = neighbors, hard_negatives
         self.register_buffer("memory_bank", torch.tensor(0.0))
         self.backbone = family
         self.feature_extractor = TimmFeatureExtractor(network, CFA_LAYERS).eval()
         self.descriptor = Descriptor(gamma_d, family)
         self.radius = torch.ones(1, requires_grad=True) * radius
-        self.anomaly_map_generator = CfaMaps(num_nearest_neighbors=neighbours)
+        self.anomaly_map_generator = CfaMaps(num_nearest_neighbors=neighbors)
 
 
 class OfflineCfa(Cfa):
@@ -61,7 +61,7 @@ class OfflineCfa(Cfa):
 
 
 class Scales(nn.Module):
-    """CS-Flow's features: the last stage at three sizes of the photograph, the first 304 channels of it."""
+    """CS-Flow's features: the last stage at three sizes of the image, the first 304 channels of it."""
 
     def __init__(self, network: str, stage: int, image_size: int) -> None:
         super().__init__()

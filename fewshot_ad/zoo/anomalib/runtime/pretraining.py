@@ -1,4 +1,4 @@
-"""What EfficientAD and DSR need trained beforehand, learnt here from generated pictures instead of downloaded."""
+"""What EfficientAD and DSR need trained beforehand, learned here from generated pictures instead of downloaded."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ def distil_teacher(teacher: nn.Module, steps: int, side: int, seed: int) -> None
         aims = torch.cat([targets(target, pictures[i : i + 1]) for i in range(PICTURES)])
         aims = aims[..., BORDER:-BORDER, BORDER:-BORDER]
     aims = (aims - aims.mean((0, 2, 3), keepdim=True)) / aims.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
-    optimiser = torch.optim.Adam(teacher.parameters(), lr=1e-4, weight_decay=1e-5)
+    optimizer = torch.optim.Adam(teacher.parameters(), lr=1e-4, weight_decay=1e-5)
     rng = np.random.default_rng([seed, 31])
     for _ in range(steps):
         chosen = rng.integers(PICTURES, size=BATCH)
         loss = functional.mse_loss(teacher(pictures[chosen]), aims[chosen])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     teacher.requires_grad_(False)
 
 
@@ -117,16 +117,16 @@ def pretrain_latent(model: DiscreteLatentModel, steps: int, side: int, seed: int
         if isinstance(module, nn.ReLU):
             module.inplace = False
     model.requires_grad_(True)
-    optimiser = torch.optim.Adam(model.parameters(), lr=2e-4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     rng = np.random.default_rng([seed, 37])
     for _ in range(steps):
         seen.clear()
         batch = pictures[rng.integers(PICTURES, size=BATCH)]
         loss = functional.mse_loss(model(batch)["recon_image"], batch)
         loss = loss + sum(_commitment(quantizer, latent) for quantizer, latent in seen)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     for hook in hooks:
         hook.remove()
     model.requires_grad_(False)

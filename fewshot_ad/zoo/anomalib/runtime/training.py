@@ -1,4 +1,4 @@
-"""anomalib's own training of a model, on photographs that are in memory."""
+"""anomalib's own training of a model, on images that are in memory."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class _Watch(Callback):
 class _Rates(Callback):
     """Lets the schedules of the learning rate count what their numbers mean.
 
-    Lightning counts epochs unless told otherwise, and leaves a module that steps its optimisers itself to step its
+    Lightning counts epochs unless told otherwise, and leaves a module that steps its optimizers itself to step its
     schedules, too. anomalib does neither.
     """
 
@@ -106,7 +106,7 @@ def train(
     progress: Progress | None,
     rate_per: Literal["epoch", "step"] = "epoch",
 ) -> None:
-    """Run anomalib's training: its steps, optimisers, schedules and hooks, without validation.
+    """Run anomalib's training: its steps, optimizers, schedules and hooks, without validation.
 
     Args:
         module: One of anomalib's.

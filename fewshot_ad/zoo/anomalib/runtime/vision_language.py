@@ -15,11 +15,11 @@ from anomalib.models.image.winclip.torch_model import TEMPERATURE, WinClipModel
 from torch import nn
 
 from fewshot_ad.zoo.anomalib.adapter import bare
-from fewshot_ad.zoo.components.tensors import standardise
+from fewshot_ad.zoo.components.tensors import standardize
 
 
 class OfflineWinClipModel(WinClipModel):
-    """WinCLIP's model around a CLIP of open_clip, for photographs in 0..1."""
+    """WinCLIP's model around a CLIP of open_clip, for images in 0..1."""
 
     def __init__(self, clip: Any, class_name: str, scales: tuple[int, int]) -> None:
         nn.Module.__init__(self)
@@ -34,9 +34,9 @@ class OfflineWinClipModel(WinClipModel):
         self.setup(class_name)
 
     def encode_image(self, batch: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
-        """(N, 3, side, side) in 0..1 -> embeddings of the photographs (N, D), windows (N, W, D), patches (N, P, C)."""
+        """(N, 3, side, side) in 0..1 -> embeddings of the images (N, D), windows (N, W, D), patches (N, P, C)."""
         visual = self.clip.visual
-        return super().encode_image(standardise(batch, visual.image_mean, visual.image_std))
+        return super().encode_image(standardize(batch, visual.image_mean, visual.image_std))
 
     def _get_window_embeddings(self, feature_map: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
         # anomalib's own is written for transformers that want the sequence first. Those of open_clip since 2.26.1 want
@@ -49,7 +49,7 @@ class OfflineWinClipModel(WinClipModel):
         return (pooled @ visual.proj).reshape(count, windows, -1)
 
     def remember(self, embeddings: list[tuple[list[torch.Tensor], torch.Tensor]]) -> None:
-        """Take embeddings of the windows and patches of good photographs, batch by batch, as the references."""
+        """Take embeddings of the windows and patches of good images, batch by batch, as the references."""
         windows, patches = zip(*embeddings, strict=True)
         self._visual_embeddings = [torch.cat(scale) for scale in zip(*windows, strict=True)]
         self._patch_embeddings = torch.cat(patches)
@@ -57,7 +57,7 @@ class OfflineWinClipModel(WinClipModel):
 
 
 class OfflineWinClip(WinClip):
-    """WinCLIP+: every photograph of the training is a reference, embedded in the batch it comes in."""
+    """WinCLIP+: every image of the training is a reference, embedded in the batch it comes in."""
 
     def __init__(self, model: OfflineWinClipModel, class_name: str) -> None:
         AnomalibModule.__init__(self, **bare())
@@ -101,7 +101,7 @@ class OfflineAnomalyVfmModel(AnomalyVFMModel):
 
 
 class OfflineAnomalyVfm(AnomalyVFM):
-    """AnomalyVFM, which learns nothing from the photographs."""
+    """AnomalyVFM, which learns nothing from the images."""
 
     def __init__(self, model: OfflineAnomalyVfmModel) -> None:
         AnomalibModule.__init__(self, **bare())

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.photographs import PhotographStore, find_categories, readable
+from fewshot_ad.training.images import ImageStore, find_categories, readable
 
 
 def write(folder, count=2, shape=(40, 60)):
@@ -23,7 +23,7 @@ def test_products_in_mvtec_layout_are_found_and_their_test_split_is_left_alone(t
 
 def test_a_plain_folder_is_a_category(tmp_path):
     write(tmp_path / "gears", 4)
-    (tmp_path / "gears" / "notes.txt").write_text("no photograph")
+    (tmp_path / "gears" / "notes.txt").write_text("no image")
     (category,) = find_categories([tmp_path / "gears"])
     assert (category.name, len(category.files)) == ("gears", 4)
 
@@ -50,25 +50,25 @@ def test_two_categories_of_one_name_are_refused(tmp_path):
         find_categories([tmp_path / "a" / "nut", tmp_path / "b" / "nut"])
 
 
-def test_one_broken_photograph_is_left_out(tmp_path):
+def test_one_broken_image_is_left_out(tmp_path):
     write(tmp_path / "nut", 3)
-    (tmp_path / "nut" / "1.png").write_bytes(b"no photograph")
-    kept, failures = readable(find_categories([tmp_path / "nut"]), PhotographStore(32))
+    (tmp_path / "nut" / "1.png").write_bytes(b"no image")
+    kept, failures = readable(find_categories([tmp_path / "nut"]), ImageStore(32))
     assert [p.name for p in kept[0].files] == ["0.png", "2.png"]
     assert "1.png" in failures[0]
 
 
-def test_a_category_of_broken_photographs_is_refused(tmp_path):
+def test_a_category_of_broken_images_is_refused(tmp_path):
     (tmp_path / "nut").mkdir()
-    (tmp_path / "nut" / "0.png").write_bytes(b"no photograph")
-    with pytest.raises(TrainingError, match="none of its 1 photographs"):
-        readable(find_categories([tmp_path / "nut"]), PhotographStore(32))
+    (tmp_path / "nut" / "0.png").write_bytes(b"no image")
+    with pytest.raises(TrainingError, match="none of its 1 images"):
+        readable(find_categories([tmp_path / "nut"]), ImageStore(32))
 
 
 def test_the_store_shrinks_and_stops_keeping_at_its_limit(tmp_path):
     write(tmp_path / "nut", 3, (64, 96))
     files = find_categories([tmp_path / "nut"])[0].files
-    store = PhotographStore(32, cache_bytes=32 * 48 * 3)
+    store = ImageStore(32, cache_bytes=32 * 48 * 3)
     first = store.read(files[0])
     assert first.shape == (32, 48, 3)
     assert store.read(files[0]) is first

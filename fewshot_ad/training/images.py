@@ -1,4 +1,4 @@
-"""Training photographs: folders -> categories -> decoded arrays, kept in memory within a limit."""
+"""Training images: folders -> categories -> decoded arrays, kept in memory within a limit."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ COLLAGES = "collages"
 
 @dataclass(frozen=True)
 class Category:
-    """Good photographs of one kind of part.
+    """Good images of one kind of part.
 
     Attributes:
         name: For the log and the card.
-        files: The photographs.
+        files: The images.
     """
 
     name: str
@@ -38,34 +38,34 @@ class Category:
 
 
 def find_categories(folders: Sequence[str | Path]) -> list[Category]:
-    """Categories of good photographs.
+    """Categories of good images.
 
     Args:
         folders: Each is a product in MVTec layout (`train/good` below it), a folder of such products, or a plain
-            folder of good photographs.
+            folder of good images.
 
     Returns:
         One category a product or plain folder, sorted by name. Nothing is ever taken from a test split.
 
     Raises:
-        TrainingError: A folder does not exist, holds no photograph, or belongs to a test split.
+        TrainingError: A folder does not exist, holds no image, or belongs to a test split.
     """
     found: dict[str, Category] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
-            raise TrainingError(f"expected a folder of good photographs, but {folder} is not one. Check the path.")
+            raise TrainingError(f"expected a folder of good images, but {folder} is not one. Check the path.")
         if HELD_BACK & {part.lower() for part in folder.resolve().parts[-3:]}:
             raise TrainingError(
                 f"{folder} belongs to a test split: training on it would make every measurement on it worthless. "
-                "Give the folder of the good training photographs, for example PRODUCT/train/good."
+                "Give the folder of the good training images, for example PRODUCT/train/good."
             )
         goods = _mvtec_good(folder)
         for good in goods or [folder]:
             files = tuple(sorted(p for p in good.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES))
             if not files:
                 raise TrainingError(
-                    f"{good}: expected photographs ({', '.join(sorted(SUFFIXES))}), found none. Give folders in MVTec "
-                    "layout (PRODUCT/train/good) or plain folders of good photographs, or leave this one out."
+                    f"{good}: expected images ({', '.join(sorted(SUFFIXES))}), found none. Give folders in MVTec "
+                    "layout (PRODUCT/train/good) or plain folders of good images, or leave this one out."
                 )
             name = good.parents[1].name if goods else folder.resolve().name
             if name in found and found[name].files != files:
@@ -84,11 +84,11 @@ def _mvtec_good(folder: Path) -> list[Path]:
     return [good for child in sorted(folder.iterdir()) if (good := child / "train" / "good").is_dir()]
 
 
-class PhotographStore:
-    """Decoded photographs by path, shrunk to a short side and kept in memory as long as there is room.
+class ImageStore:
+    """Decoded images by path, shrunk to a short side and kept in memory as long as there is room.
 
     Args:
-        short_side: Photographs are shrunk until their short side is this many pixels; smaller ones are left alone.
+        short_side: Images are shrunk until their short side is this many pixels; smaller ones are left alone.
         cache_bytes: Upper limit of what is kept; what does not fit is decoded anew each time.
     """
 
@@ -103,29 +103,29 @@ class PhotographStore:
         """(H, W, 3) uint8 RGB.
 
         Raises:
-            ImageError: The file is not a photograph.
+            ImageError: The file is not an image.
         """
         kept = self._kept.get(path)
         if kept is not None:
             return kept
-        photograph = read_image(path)
-        height, width = photograph.shape[:2]
+        image = read_image(path)
+        height, width = image.shape[:2]
         factor = self.short_side / min(height, width)
         if factor < 1:
             size = (max(self.short_side, round(width * factor)), max(self.short_side, round(height * factor)))
-            photograph = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         with self._lock:
-            if self._bytes + photograph.nbytes <= self.cache_bytes:
-                self._kept[path] = photograph
-                self._bytes += photograph.nbytes
-        return photograph
+            if self._bytes + image.nbytes <= self.cache_bytes:
+                self._kept[path] = image
+                self._bytes += image.nbytes
+        return image
 
 
-def readable(categories: Sequence[Category], store: PhotographStore) -> tuple[list[Category], list[str]]:
-    """Read every photograph once: those that can be read, and a message for each that cannot.
+def readable(categories: Sequence[Category], store: ImageStore) -> tuple[list[Category], list[str]]:
+    """Read every image once: those that can be read, and a message for each that cannot.
 
     Raises:
-        TrainingError: A category has no readable photograph left.
+        TrainingError: A category has no readable image left.
     """
     kept, failures = [], []
     for category in categories:
@@ -139,7 +139,7 @@ def readable(categories: Sequence[Category], store: PhotographStore) -> tuple[li
                 log.warning("left out: %s", error)
         if not files:
             raise TrainingError(
-                f"category {category.name!r}: none of its {len(category.files)} photographs can be read "
+                f"category {category.name!r}: none of its {len(category.files)} images can be read "
                 f"(first: {failures[-1]}). Leave it out, or repair the files."
             )
         kept.append(Category(category.name, tuple(files)))
