@@ -52,25 +52,39 @@ def write_artifact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[
     # The hash covers every byte of the file, itself taken as zeros.
     digest = hashlib.sha256(data).hexdigest()
     data = data.replace(_NO_HASH.encode(), digest.encode(), 1)
-    temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        temporary = None
-        _sync_folder(path.parent)
+        write_atomically(path, data)
     except OSError as error:
         raise ArtifactError(
             f"{path}: cannot be written ({error.strerror or error}); {len(data) / 1e6:.1f} MB are needed. Free some "
             "space or choose a folder you may write to. Nothing that was there before is changed."
         ) from error
-    finally:
-        if temporary is not None:
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed.
+
+    Args:
+        path: The file; its folder is made if it does not exist. An older file is replaced only once the new one is
+            whole on disk.
+        data: The content.
+
+    Raises:
+        OSError: It cannot be written; what was there before is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -108,12 +108,8 @@ class Inspection:
             (H, W, 3) uint8 RGB.
         """
         heat = np.clip(self.map_scale.apply(self.anomaly_map), 0, 1)
-        # The map's upper end is a dark red that reads as brown on an image; 225 is its pure red.
-        colors = cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET)
-        colors = cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
         # The weight grows with the square, so ordinary texture stays visible under a faint tint.
-        weight = (opacity * heat * heat)[..., None]
-        picture = np.rint(self.image * (1 - weight) + colors * weight).astype(np.uint8)
+        picture = blend_heat(self.image, heat, opacity * heat * heat)
         line = max(1, round(max(picture.shape[:2]) / 300))
         for region in self.regions:
             x, y, width, height = region.box
@@ -137,3 +133,21 @@ class Inspection:
             ],
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }
+
+
+def blend_heat(image: Uint8Array, heat: Float32Array, weight: Float32Array) -> Uint8Array:
+    """An image with a score map over it, from blue to red.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        heat: (H, W) float32 in 0..1, 1 is red.
+        weight: (H, W) float32 in 0..1, how much of the color is laid over the image.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    # The upper end of the color map is a dark red that reads as brown on an image; 225 is its pure red.
+    colors = cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET)
+    colors = cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
+    weight = weight[..., None]
+    return np.rint(image * (1 - weight) + colors * weight).astype(np.uint8)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.inspection import blend_heat
 
 SIDE = 192
 # Values kept of each map for the common color scale, and maps that give some.
@@ -88,7 +89,4 @@ def _strip(shown: _Shown, low: float, high: float) -> Uint8Array:
         edges, _ = cv2.findContours((shown.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(truth, edges, -1, (255, 0, 255), 2)
     heat = np.clip((shown.heat - low) / max(high - low, 1e-12), 0, 1)
-    colors = cv2.cvtColor(cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
-    weight = (0.6 * heat)[..., None]
-    mixed = np.rint(shown.image * (1 - weight) + colors * weight).astype(np.uint8)
-    return np.ascontiguousarray(np.hstack([shown.image, truth, mixed]))
+    return np.ascontiguousarray(np.hstack([shown.image, truth, blend_heat(shown.image, heat, 0.6 * heat)]))

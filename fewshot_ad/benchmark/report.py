@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import html
 import json
-import os
-import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -16,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, TypeAlias
 
+from fewshot_ad.artifact import write_atomically
 from fewshot_ad.benchmark import averages
 from fewshot_ad.benchmark.averages import Row, figure
 from fewshot_ad.benchmark.published import Published, beside
@@ -53,22 +51,13 @@ def write_report(
     """
     folders = path.parent if overlays_folder is None else overlays_folder
     page = render(records, title, published, [folders] if isinstance(folders, Path) else folders, pictures)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(page.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_atomically(path, page.encode())
     except OSError as error:
         raise BenchmarkError(
             f"{path}: the report cannot be written ({error.strerror or error}); {len(page) / 1e6:.1f} MB are needed. "
             "Free some space or choose a folder you may write to. Nothing that was there before is changed."
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def render(

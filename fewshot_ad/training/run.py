@@ -15,9 +15,10 @@ import torch
 import torch.distributed as dist
 import yaml
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
+from fewshot_ad.artifact import write_atomically
 from fewshot_ad.errors import TrainingError
 
 RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
@@ -220,12 +221,9 @@ class RunFolder:
         for index, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
-        part = self.folder / f"{CHECKPOINT}.part"
         try:
-            save_file(tensors, part, metadata={"step": str(step)})
-            os.replace(part, self.checkpoint)
+            write_atomically(self.checkpoint, save(tensors, metadata={"step": str(step)}))
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
             raise TrainingError(
                 f"{self.checkpoint}: the checkpoint of step {step} cannot be written ({error}). Free some space and "
                 "run the same command again: it goes on from the last complete checkpoint."

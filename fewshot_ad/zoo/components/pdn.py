@@ -9,7 +9,6 @@ Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.1 and the 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import Progress
+from fewshot_ad.artifact import write_atomically
 from fewshot_ad.encoder.pyramid import local_average
 from fewshot_ad.errors import ZooError
 from fewshot_ad.training.augmentation import random_crop
@@ -203,15 +203,10 @@ def save_teacher(path: Path, teacher: PDN, made: Mapping[str, Any]) -> None:
         ZooError: It cannot be written.
     """
     data = save(teacher.state_dict(), {_KEY: json.dumps(dict(made), sort_keys=True)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        write_atomically(path, data)
     except OSError as error:
         raise ZooError(f"{path}: the teacher cannot be written ({error.strerror}). Choose another file.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_teacher(path: Path, wanted: Mapping[str, Any]) -> PDN:
