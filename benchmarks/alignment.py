@@ -107,7 +107,7 @@ def fit(support: list[Path], way: str, encoder: Any) -> tuple[Predict, dict[str,
         )
         return result.score, result.is_anomalous, back
 
-    return predict, {"views": len(inspector.enrollment.views)}
+    return predict, {"views": len(inspector.enrollment.settings.views)}
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def inspected(inspector: Any, query: np.ndarray[Any, Any]) -> dict[str, float]:
         path = Path(name) / "product.fsad"
         inspector.save(path)
         megabytes = path.stat().st_size / 1e6
-    repeats = 20 if inspector.enrollment.image_size > 512 else 60
+    repeats = 20 if inspector.enrollment.settings.image_size > 512 else 60
     figures = timed(lambda: inspector.inspect(query).anomaly_map, repeats)
     return {"inspect_ms": figures["p50"], "p95_ms": figures["p95"], "peak_mb": peak_megabytes(), "file_mb": megabytes}
 

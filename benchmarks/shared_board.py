@@ -74,8 +74,8 @@ def ours(support: list[Path], settings: dict[str, Any], encoder: Any) -> tuple[P
         return result.score, result.is_anomalous, result.anomaly_map
 
     chosen = {
-        "image_size": inspector.enrollment.image_size,
-        "views": [str(v) for v in inspector.enrollment.views],
+        "image_size": inspector.enrollment.settings.image_size,
+        "views": [str(v) for v in inspector.enrollment.settings.views],
         "bank": sum(len(b) for b in inspector.banks),
         "precision": inspector.encoder.spec.precision,
     }

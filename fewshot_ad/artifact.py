@@ -8,8 +8,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +17,15 @@ import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from fewshot_ad.encoder import EncoderSpec
-from fewshot_ad.enrollment.banks import Enrollment
+from fewshot_ad.encoder import Encoder, EncoderSpec
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
+from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ArtifactError, NotEnrolledError
 from fewshot_ad.images import SMOOTHING
-from fewshot_ad.scoring import Model, ScoringConfig
-from fewshot_ad.search.memory_bank import Origin
+from fewshot_ad.product import Enrollment, Product
+from fewshot_ad.search.memory_bank import MemoryBank, Origin
 
 FORMAT_VERSION = 2
 _KEY = "fewshot_ad"
@@ -126,7 +125,8 @@ def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
         )
     version = record.get("format_version")
     if version == 1:
-        record = _from_version_1(record)
+        with _fields_of(path):
+            record = _from_version_1(record)
     elif version != FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: expected format version {FORMAT_VERSION}, got {version}. "
@@ -137,11 +137,25 @@ def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
 
 def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
     """The description of a file written before version 0.2, in today's form."""
-    enrollment, scoring = dict(record["enrolment"]), dict(record["scoring"])
-    enrollment["views"] = [{**view, "kind": "gray"} if view["kind"] == "grey" else view for view in enrollment["views"]]
+    former, scoring = record["enrolment"], dict(record["scoring"])
     scoring["neighbors"] = scoring.pop("neighbours")
-    rest = {name: value for name, value in record.items() if name != "enrolment"}
-    return {**rest, "format_version": FORMAT_VERSION, "enrollment": enrollment, "scoring": scoring}
+    settings = {
+        "views": [{**view, "kind": "gray"} if view["kind"] == "grey" else view for view in former["views"]],
+        "image_size": former["image_size"],
+        "budget": former["budget"],
+        "precision": record["encoder"]["precision"],
+        "scoring": scoring,
+        "seed": former["seed"],
+        # It was not on record which of them were chosen.
+        "auto": [],
+    }
+    kept = {name: former[name] for name in ("support", "notes", "reasons", "created", "versions")}
+    rest = {name: value for name, value in record.items() if name not in ("enrolment", "scoring")}
+    return {
+        **rest,
+        "format_version": FORMAT_VERSION,
+        "enrollment": {"product_name": former["product"], "settings": settings, **kept},
+    }
 
 
 def _record(data: bytes, path: Path) -> dict[str, Any]:
@@ -167,56 +181,25 @@ def _record(data: bytes, path: Path) -> dict[str, Any]:
     return record
 
 
-@dataclass(frozen=True, eq=False)
-class Unpacked:
-    """What an artifact holds, ready to be put together with its encoder.
-
-    Attributes:
-        spec: The encoder it needs.
-        scoring: How distances become a score and a map.
-        level_scale: One divisor a level.
-        threshold: Image scores above it are anomalous.
-        calibration: Where the threshold comes from.
-        enrollment: How the product was enrolled.
-        banks: Vectors and origins, a level.
-        references: Support images at the working scale.
-    """
-
-    spec: EncoderSpec
-    scoring: ScoringConfig
-    level_scale: tuple[float, ...]
-    threshold: float
-    calibration: Calibration
-    enrollment: Enrollment
-    banks: tuple[tuple[npt.NDArray[Any], Origin], ...]
-    references: tuple[Reference, ...]
-
-
-def pack(
-    spec: EncoderSpec,
-    model: Model,
-    calibration: Calibration,
-    enrollment: Enrollment,
-    references: Sequence[Reference] = (),
-) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
     """A product as arrays and a JSON-able description, for `write_artifact`."""
+    model = product.model
     tensors: dict[str, npt.NDArray[Any]] = {}
     for i, bank in enumerate(model.banks):
         tensors[f"bank{i}.vectors"] = bank.vectors.astype(bank.stored_dtype)
         tensors[f"bank{i}.image"] = bank.origin.image
         tensors[f"bank{i}.view"] = bank.origin.view
         tensors[f"bank{i}.xy"] = bank.origin.xy
-    for i, reference in enumerate(references):
+    for i, reference in enumerate(product.references):
         tensors[f"reference{i}"] = reference.png
     return tensors, {
         "encoder": dataclasses.asdict(spec),
         "preprocessing": _preprocessing(spec, model.image_size),
-        "scoring": dataclasses.asdict(model.scoring),
         "level_scale": list(model.level_scale),
         "threshold": model.threshold,
-        "calibration": dataclasses.asdict(calibration),
-        "enrollment": dataclasses.asdict(enrollment),
-        "references": [list(reference.photo_hw) for reference in references],
+        "calibration": dataclasses.asdict(product.calibration),
+        "enrollment": dataclasses.asdict(product.enrollment),
+        "references": [list(reference.photo_hw) for reference in product.references],
     }
 
 
@@ -233,46 +216,87 @@ def _preprocessing(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
     }
 
 
-def unpack(
-    tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], path: str | os.PathLike[str]
-) -> Unpacked:
-    """The inverse of `pack`.
+def encoder_of(record: Mapping[str, Any], path: str | os.PathLike[str]) -> EncoderSpec:
+    """The encoder that a stored product needs.
 
     Raises:
-        ArtifactError: A field or an array is absent or not of the expected form.
+        ArtifactError: Its description is absent or not of the expected form.
     """
-    try:
-        spec = EncoderSpec.from_dict(record["encoder"])
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["enrollment"].items()}
-        fields["views"] = tuple(View(**view) for view in fields["views"])
-        fields["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
-        unpacked = Unpacked(
-            spec=spec,
-            scoring=ScoringConfig(**record["scoring"]),
-            level_scale=tuple(float(v) for v in record["level_scale"]),
-            threshold=float(record["threshold"]),
-            calibration=Calibration.from_dict(record["calibration"]),
-            enrollment=Enrollment(**fields),
-            banks=tuple(
-                (tensors[f"bank{i}.vectors"], Origin(*(tensors[f"bank{i}.{part}"] for part in ("image", "view", "xy"))))
-                for i in range(len(spec.dims))
-            ),
-            references=tuple(
-                Reference(tensors[f"reference{i}"], (int(height), int(width)))
-                for i, (height, width) in enumerate(record.get("references", ()))
-            ),
+    with _fields_of(path):
+        return EncoderSpec.from_dict(record["encoder"])
+
+
+def unpack(
+    tensors: Mapping[str, npt.NDArray[Any]],
+    record: Mapping[str, Any],
+    encoder: Encoder,
+    path: str | os.PathLike[str],
+) -> Product:
+    """The inverse of `pack`.
+
+    Args:
+        tensors: The arrays of the artifact.
+        record: Its description.
+        encoder: The encoder to go on with.
+        path: Of the file, for messages.
+
+    Raises:
+        ArtifactError: A field or an array is absent or not of the expected form, or it is another encoder.
+    """
+    spec = encoder_of(record, path)
+    with _fields_of(path):
+        enrollment = _enrollment(record["enrollment"])
+        stored = tuple(
+            (tensors[f"bank{i}.vectors"], Origin(*(tensors[f"bank{i}.{part}"] for part in ("image", "view", "xy"))))
+            for i in range(len(spec.dims))
         )
+        references = tuple(
+            Reference(tensors[f"reference{i}"], (int(height), int(width)))
+            for i, (height, width) in enumerate(record.get("references", ()))
+        )
+        calibration = Calibration.from_dict(record["calibration"])
+        level_scale = tuple(float(value) for value in record["level_scale"])
+        threshold = float(record["threshold"])
+    _check_preprocessing(record, spec, enrollment.settings.image_size, path)
+    _check_shapes(stored, spec, path)
+    _check_encoder(spec, encoder.spec, path)
+    metric = enrollment.settings.scoring.metric
+    banks = [MemoryBank(vectors, origin, metric, encoder.threads) for vectors, origin in stored]
+    return Product.assemble(encoder, banks, level_scale, calibration, enrollment, references, threshold)
+
+
+@contextlib.contextmanager
+def _fields_of(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"{path}: the description lacks or has an unexpected field ({error}). Enroll again or update."
         ) from error
-    expected = _preprocessing(spec, unpacked.enrollment.image_size)
+
+
+def _enrollment(fields: Mapping[str, Any]) -> Enrollment:
+    typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    typed["settings"] = EnrollmentSettings.from_dict(fields["settings"])
+    typed["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
+    return Enrollment(**typed)
+
+
+def _check_preprocessing(
+    record: Mapping[str, Any], spec: EncoderSpec, image_size: int, path: str | os.PathLike[str]
+) -> None:
+    expected = _preprocessing(spec, image_size)
     if record.get("preprocessing") != expected:
         raise ArtifactError(
             f"{path}: it was enrolled with another preprocessing ({record.get('preprocessing')}) than this version's "
             f"({expected}), so its scores would mean something else. Install that version, or enroll again."
         )
-    for dims, (vectors, origin) in zip(spec.dims, unpacked.banks, strict=True):
+
+
+def _check_shapes(
+    stored: Sequence[tuple[npt.NDArray[Any], Origin]], spec: EncoderSpec, path: str | os.PathLike[str]
+) -> None:
+    for dims, (vectors, origin) in zip(spec.dims, stored, strict=True):
         n = len(vectors)
         shapes = [vectors.shape, origin.image.shape, origin.view.shape, origin.xy.shape]
         if shapes != [(n, dims), (n,), (n,), (n, 2)]:
@@ -280,10 +304,9 @@ def unpack(
                 f"{path}: expected {n} bank vectors of {dims} dimensions for {spec.name}, with their origins, got "
                 f"arrays of {shapes}. Enroll again."
             )
-    return unpacked
 
 
-def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[str]) -> None:
+def _check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[str]) -> None:
     """Whether the encoder at hand is the one an artifact was enrolled with.
 
     Raises:
@@ -309,17 +332,18 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
         record: Its description.
     """
     enrollment, calibration = record["enrollment"], Calibration.from_dict(record["calibration"])
+    settings = enrollment["settings"]
     vectors = [tensors[name] for name in sorted(tensors) if name.endswith(".vectors")]
     threshold = float(record["threshold"])
     by_hand = threshold != calibration.threshold
     return {
-        "product": enrollment["product"],
+        "product": enrollment["product_name"],
         "encoder": record["encoder"],
-        "image_size": enrollment["image_size"],
-        "views": [str(View(**view)) for view in enrollment["views"]],
+        "image_size": settings["image_size"],
+        "views": [str(View(**view)) for view in settings["views"]],
         "reasons": list(enrollment["reasons"]),
         "preprocessing": record["preprocessing"],
-        "scoring": record["scoring"],
+        "scoring": settings["scoring"],
         "bank": {
             "vectors": [len(v) for v in vectors],
             "dimensions": [v.shape[1] for v in vectors],
@@ -338,7 +362,7 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
             "held_out_scores": list(calibration.scores),
             "explanation": calibration.explain(),
         },
-        "seed": enrollment["seed"],
+        "seed": settings["seed"],
         "created": enrollment["created"],
         "versions": enrollment["versions"],
     }

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import cv2
 import imagesize
@@ -18,10 +18,18 @@ import numpy.typing as npt
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.errors import ImageError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | PILImage"
+class PILImage(Protocol):
+    """What is used of a PIL image; PIL itself is not needed."""
+
+    def convert(self, mode: str) -> Any:
+        """The image in another mode."""
+
+    def getexif(self) -> Any:
+        """Its EXIF record."""
+
+
+ImageSource: TypeAlias = str | os.PathLike[str] | npt.NDArray[Any] | PILImage
 ColorOrder: TypeAlias = Literal["rgb", "bgr"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".jp2", ".gif"})

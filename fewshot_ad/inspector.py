@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import threading
@@ -11,22 +10,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fewshot_ad.arrays import Progress
-from fewshot_ad.artifact import check_encoder, describe, pack, read_artifact, unpack, write_artifact
+from fewshot_ad.artifact import describe, encoder_of, pack, read_artifact, unpack, write_artifact
 from fewshot_ad.batch import Reading, read, verdicts
-from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, is_shipped, load_encoder
-from fewshot_ad.encoder.engine import Device, EngineName, Precision, has_bf16
-from fewshot_ad.enrollment.banks import Enrollment
+from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoder, load_encoders
+from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
-from fewshot_ad.enrollment.presets import PresetName, settings
+from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
 from fewshot_ad.enrollment.support import ViewsSpec, read_support
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
-from fewshot_ad.product import Product, add_images, enroll, map_scale, one_pass
+from fewshot_ad.product import Enrollment, Product, add_images, enroll
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
 
@@ -54,7 +51,7 @@ class Inspector:
     @property
     def product(self) -> str:
         """Name of the product."""
-        return self._product.enrollment.product
+        return self._product.enrollment.product_name
 
     @property
     def calibration(self) -> Calibration:
@@ -161,41 +158,32 @@ class Inspector:
             SupportSetError: No usable image, or a setting that makes no sense.
             WeightsError: The encoder cannot be had.
         """
-        chosen = settings(preset, views, image_size, budget, precision)
-        support = read_support(images, color, progress)
-        faster: Encoder | None = None
-        if not isinstance(encoder, Encoder):
-            load = functools.partial(
-                load_encoder,
-                encoder,
-                engine=engine,
-                stages=stages,
-                fusion=fusion,
-                norm_power=norm_power,
-                weights=weights,
-                allow_download=allow_download,
-                threads=threads,
-                device=device,
-            )
-            on_openvino = device == "cpu" and engine in (None, "openvino") and is_shipped(encoder)
-            if chosen.precision == "auto" and on_openvino and has_bf16():
-                faster = load(precision="bf16")
-            encoder = load(precision="f32" if chosen.precision == "auto" else chosen.precision)
-        taken, made = enroll(
-            support,
-            product or _product_name(images),
-            encoder,
-            faster,
-            chosen.views,
-            chosen.image_size,
-            chosen.budget,
-            scoring or ScoringConfig(),
-            seed,
-            progress,
+        settings = enrollment_settings(
+            preset,
+            views=views,
+            image_size=image_size,
+            budget=budget,
+            precision=precision,
+            scoring=scoring,
+            seed=seed,
         )
-        for note in made.enrollment.notes:
-            logger.warning("%s: %s", made.enrollment.product, note)
-        return cls(taken, made)
+        support = read_support(images, color, progress)
+        network, faster = load_encoders(
+            encoder,
+            settings.precision,
+            engine=engine,
+            stages=stages,
+            fusion=fusion,
+            norm_power=norm_power,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+            device=device,
+        )
+        network, enrolled = enroll(support, product or _product_name(images), settings, network, faster, progress)
+        for note in enrolled.enrollment.notes:
+            logger.warning("%s: %s", enrolled.enrollment.product_name, note)
+        return cls(network, enrolled)
 
     def add(
         self,
@@ -221,11 +209,11 @@ class Inspector:
             SupportSetError: No usable new image, or the product was enrolled from a single one.
         """
         with self._adding:
-            made, notes = add_images(self._product, self._encoder, read_support(images, color, progress), progress)
+            extended, notes = add_images(self._product, self._encoder, read_support(images, color, progress), progress)
             with self._setting:
                 # Looked at last: a threshold may have been set by hand meanwhile.
                 by_hand = self._product.threshold_set_by_hand
-                self._product = made.with_threshold(self.threshold) if by_hand else made
+                self._product = extended.with_threshold(self.threshold) if by_hand else extended
         return notes
 
     def warm_up(self, photo_hw: tuple[int, int] | None = None) -> None:
@@ -300,11 +288,7 @@ class Inspector:
 
     def info(self) -> dict[str, Any]:
         """All that is known of the product, as plain JSON types."""
-        return describe(*self._packed()) | {"engine": self._encoder.engine_name}
-
-    def _packed(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        product = self._product
-        return pack(self._encoder.spec, product.model, product.calibration, product.enrollment, product.references)
+        return describe(*pack(self._encoder.spec, self._product)) | {"engine": self._encoder.engine_name}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
@@ -312,7 +296,7 @@ class Inspector:
         Raises:
             ArtifactError: It cannot be written; an older file there is untouched.
         """
-        write_artifact(path, *self._packed())
+        write_artifact(path, *pack(self._encoder.spec, self._product))
 
     @classmethod
     def load(
@@ -343,41 +327,27 @@ class Inspector:
             ArtifactError: It is damaged, of another format, or does not fit the encoder.
             WeightsError: Its encoder cannot be had.
         """
-        product = unpack(*read_artifact(path), path)
-        spec = product.spec
-        if encoder is None:
-            encoder = load_encoder(
-                spec.name,
-                engine=engine,
-                precision=spec.precision,
-                stages=spec.stages,
-                fusion=spec.fusion,
-                norm_power=spec.norm_power,
-                weights=weights,
-                allow_download=allow_download,
-                threads=threads,
-                device=device,
-            )
-        check_encoder(spec, encoder.spec, path)
-        banks = tuple(
-            MemoryBank(vectors, origin, product.scoring.metric, encoder.threads) for vectors, origin in product.banks
+        tensors, record = read_artifact(path)
+        spec = encoder_of(record, path)
+        encoder = encoder or load_encoder(
+            spec.name,
+            engine=engine,
+            precision=spec.precision,
+            stages=spec.stages,
+            fusion=spec.fusion,
+            norm_power=spec.norm_power,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+            device=device,
         )
-        model = Model(
-            product.enrollment.image_size,
-            banks,
-            product.level_scale,
-            product.scoring,
-            product.threshold,
-            map_scale(product.calibration, product.threshold),
-            one_pass(encoder, banks, product.scoring),
-        )
-        return cls(encoder, Product(model, product.calibration, product.enrollment, product.references))
+        return cls(encoder, unpack(tensors, record, encoder, path))
 
     def __repr__(self) -> str:
         return (
             f"Inspector(product={self.product!r}, encoder={self._encoder.spec.name!r}, "
-            f"shots={len(self.enrollment.support)}, image_size={self.enrollment.image_size}, "
-            f"views={len(self.enrollment.views)}, bank={sum(len(b) for b in self.banks)}, "
+            f"shots={len(self.enrollment.support)}, image_size={self.enrollment.settings.image_size}, "
+            f"views={len(self.enrollment.settings.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"
         )
 

@@ -4,23 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.metadata
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from fewshot_ad.arrays import Progress
+from fewshot_ad.arrays import IndexArray, Progress
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.banks import Enrolled, Enrollment, build, extend, library_versions, odd_ones_out
+from fewshot_ad.enrollment import precision
+from fewshot_ad.enrollment.banks import build_banks, extend_banks, odd_ones_out, pick_coresets
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Embedded, Reference, embed_support, kept_references
-from fewshot_ad.enrollment.precision import faster_precision
-from fewshot_ad.enrollment.selection import choose
-from fewshot_ad.enrollment.support import SupportSet, ViewsSpec
+from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.selection import choose_settings
+from fewshot_ad.enrollment.support import SupportSet
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.inspection import MapScale
-from fewshot_ad.scoring import Model, ScoringConfig
+from fewshot_ad.scoring import Model
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.one_pass import OnePass
+
+
+@dataclass(frozen=True)
+class Enrollment:
+    """The record of how a product was enrolled; all of it is stored in the artifact.
+
+    Attributes:
+        product_name: Name of the product.
+        settings: The settings, after the choice of what was left to `auto`.
+        support: Name and pixel hash of each support image.
+        notes: What was noticed about the support set.
+        reasons: Why the settings are what they are, where they were chosen; and what was added later.
+        created: ISO date and time, UTC.
+        versions: Versions of the libraries that computed it.
+    """
+
+    product_name: str
+    settings: EnrollmentSettings
+    support: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+    reasons: tuple[str, ...]
+    created: str
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +52,7 @@ class Product:
     """What belongs together, exchanged as one.
 
     Attributes:
-        model: What the decisions are made with.
+        model: What the decisions are made with; the threshold that holds is here.
         calibration: Where the threshold comes from.
         enrollment: How it was enrolled.
         references: Support images at the working scale.
@@ -39,6 +63,43 @@ class Product:
     enrollment: Enrollment
     references: tuple[Reference, ...]
 
+    @classmethod
+    def assemble(
+        cls,
+        encoder: Encoder,
+        banks: Sequence[MemoryBank],
+        level_scale: tuple[float, ...],
+        calibration: Calibration,
+        enrollment: Enrollment,
+        references: Sequence[Reference],
+        threshold: float | None = None,
+    ) -> Product:
+        """Put a product together: enrolled, extended or loaded.
+
+        Args:
+            encoder: The encoder that the banks were filled with.
+            banks: One memory bank per level.
+            level_scale: One divisor per level that brings the levels' distances to a common scale.
+            calibration: Where the threshold comes from.
+            enrollment: How it was enrolled.
+            references: Support images at the working scale; as many are kept as `embedding.REFERENCE_BYTES` hold.
+            threshold: Another threshold than the calibration's, set by hand.
+        """
+        settings = enrollment.settings
+        threshold = calibration.threshold if threshold is None else threshold
+        # Encoder and banks as one graph, where that can be.
+        one_graph = settings.scoring.image_score == "top_mean" and OnePass.fits(encoder)
+        model = Model(
+            image_size=settings.image_size,
+            banks=tuple(banks),
+            level_scale=level_scale,
+            scoring=settings.scoring,
+            threshold=threshold,
+            map_scale=calibration.map_scale_at(threshold),
+            one_pass=OnePass(encoder, banks) if one_graph else None,
+        )
+        return cls(model, calibration, enrollment, kept_references(references))
+
     @property
     def threshold_set_by_hand(self) -> bool:
         """Whether the threshold is another than the calibration's."""
@@ -46,94 +107,104 @@ class Product:
 
     def with_threshold(self, threshold: float) -> Product:
         """The same with another threshold; the maps' scale moves in proportion."""
-        scale = map_scale(self.calibration, threshold)
+        scale = self.calibration.map_scale_at(threshold)
         return dataclasses.replace(self, model=dataclasses.replace(self.model, threshold=threshold, map_scale=scale))
+
+    def with_reasons(self, *reasons: str) -> Product:
+        """The same with further reasons on record."""
+        enrollment = dataclasses.replace(self.enrollment, reasons=(*self.enrollment.reasons, *reasons))
+        return dataclasses.replace(self, enrollment=enrollment)
 
 
 def enroll(
     support: SupportSet,
-    name: str,
+    product_name: str,
+    settings: EnrollmentSettings,
     encoder: Encoder,
-    faster: Encoder | None,
-    views: ViewsSpec,
-    image_size: int | Literal["auto"],
-    budget: int,
-    scoring: ScoringConfig,
-    seed: int,
+    faster: Encoder | None = None,
     progress: Progress | None = None,
 ) -> tuple[Encoder, Product]:
     """Enroll a product.
 
     Args:
         support: The support set.
-        name: Of the product.
+        product_name: Its name.
+        settings: What was asked for.
         encoder: The encoder.
-        faster: The same in a faster precision, to be taken if it says the same; None for no other.
-        views: See `Inspector.from_support`, as for the arguments that follow.
-        image_size: Likewise.
-        budget: Likewise.
-        scoring: Likewise.
-        seed: Likewise.
-        progress: Likewise.
+        faster: The same in a faster precision, to be used if it says the same; None for no other.
+        progress: Called as `progress(stage, done, total)`.
 
     Returns:
-        The encoder that was taken, and the product.
+        The encoder that the product was enrolled with, and the product.
     """
-    images = support.images
-    choice = choose(images, views, image_size, encoder, scoring, seed, progress)
+    settings, reasons = choose_settings(support.images, settings, encoder, progress)
+    embedded = embed_support(support.images, settings, encoder, progress)
+    picked = pick_coresets(embedded.pools, settings, encoder.threads, progress)
+    product = _product_of(embedded, picked, support, product_name, settings, encoder, progress)
+    product = product.with_reasons(*reasons)
+    if faster is None:
+        return encoder, product
+    return _faster_if_equal(product, encoder, faster, picked, support, progress)
 
-    def made_with(encoder: Encoder, like: Enrolled | None = None) -> tuple[Embedded, Enrolled]:
-        embedded = embed_support(images, choice.views, choice.image_size, encoder, scoring, seed, progress)
-        picked = like.picked if like is not None else None
-        return embedded, build(embedded, scoring, choice.image_size, budget, seed, encoder.threads, progress, picked)
 
-    embedded, enrolled = made_with(encoder)
-    reasons = choice.reasons
-    if faster is not None:
-        exact = enrolled
-        made, reason = faster_precision(
-            images,
-            choice.views,
-            choice.image_size,
-            scoring,
-            encoder,
-            exact,
-            faster,
-            lambda candidate: made_with(candidate, exact),
+def _product_of(
+    embedded: Embedded,
+    picked: Sequence[IndexArray],
+    support: SupportSet,
+    product_name: str,
+    settings: EnrollmentSettings,
+    encoder: Encoder,
+    progress: Progress | None,
+) -> Product:
+    banks, level_scale, calibration = build_banks(embedded, picked, settings, encoder.threads, progress)
+    images, stand_ins = support.images, embedded.stand_ins
+    notes = list(support.notes)
+    if len(stand_ins) < len(images):
+        notes.append(
+            f"{len(stand_ins)} of {len(images)} images, evenly chosen, were held out in turn for the threshold; all "
+            "are in the bank."
         )
-        reasons = (*reasons, reason)
-        if made is not None:
-            encoder, (embedded, enrolled) = faster, made
-    names = [images[stand_in.image].name for stand_in in embedded.stand_ins]
-    held_out: tuple[str, ...] = ()
-    if len(embedded.stand_ins) < len(images):
-        held_out = (
-            f"{len(embedded.stand_ins)} of {len(images)} images, evenly chosen, were held out in turn for the "
-            "threshold; all are in the bank.",
-        )
+    notes += odd_ones_out(calibration.scores, [images[stand_in.image].name for stand_in in stand_ins])
     enrollment = Enrollment(
-        product=name,
-        image_size=choice.image_size,
-        views=choice.views,
-        budget=budget,
-        seed=seed,
+        product_name=product_name,
+        settings=dataclasses.replace(settings, precision=encoder.spec.precision),
         support=tuple((image.name, image.sha256) for image in images),
-        notes=(*support.notes, *held_out, *odd_ones_out(enrolled.calibration.scores, names)),
-        reasons=reasons,
+        notes=tuple(notes),
+        reasons=(),
         created=_now(),
         versions=library_versions(encoder),
     )
-    calibration = enrolled.calibration
-    model = Model(
-        choice.image_size,
-        enrolled.banks,
-        enrolled.level_scale,
-        scoring,
-        calibration.threshold,
-        calibration.map_scale,
-        one_pass(encoder, enrolled.banks, scoring),
+    return Product.assemble(encoder, banks, level_scale, calibration, enrollment, embedded.references)
+
+
+def _faster_if_equal(
+    product: Product,
+    encoder: Encoder,
+    faster: Encoder,
+    picked: Sequence[IndexArray],
+    support: SupportSet,
+    progress: Progress | None,
+) -> tuple[Encoder, Product]:
+    """The same product on a faster encoder, from the same patches, if that is faster and says the same."""
+    enrollment, settings, name = product.enrollment, product.enrollment.settings, faster.spec.precision
+    gain = precision.speedup(encoder, faster, settings.image_size)
+    if gain < precision.MIN_SPEEDUP:
+        return encoder, product.with_reasons(f"precision: f32; {name} is only {gain:.2f} times as fast here.")
+    embedded = embed_support(support.images, settings, faster, progress)
+    candidate = _product_of(embedded, picked, support, enrollment.product_name, settings, faster, progress)
+    expected, other = (
+        precision.severities(support.images, settings, e, p.model, p.calibration)
+        for e, p in ((encoder, product), (faster, candidate))
     )
-    return encoder, Product(model, calibration, enrollment, embedded.references)
+    worst, flips = precision.compare(expected, other)
+    difference = f"scores of {len(other)} support images and views differ by at most {worst:.1%} of the threshold"
+    if flips or worst > precision.SCORE_TOLERANCE:
+        return encoder, product.with_reasons(
+            f"precision: f32; with {name} {difference} ({precision.SCORE_TOLERANCE:.0%} allowed), {flips} decisions "
+            "flip."
+        )
+    reason = f"precision: {name}; {gain:.1f} times as fast as f32, and {difference}."
+    return faster, candidate.with_reasons(*enrollment.reasons, reason)
 
 
 def add_images(
@@ -153,8 +224,9 @@ def add_images(
     Raises:
         SupportSetError: None of them is new, or the product was enrolled from a single one.
     """
-    before, model = product.enrollment, product.model
-    known = {sha256: name for name, sha256 in before.support}
+    model, enrollment = product.model, product.enrollment
+    settings, threads = enrollment.settings, encoder.threads
+    known = {sha256: name for name, sha256 in enrollment.support}
     new = [image for image in support.images if image.sha256 not in known]
     notes = [note for note in support.notes if not note.startswith("only one image")] + [
         f"left out, identical to {known[image.sha256]}: {image.name}"
@@ -163,53 +235,41 @@ def add_images(
     ]
     if not new:
         raise SupportSetError(f"expected a new good image, got none: {'; '.join(notes)}.")
-    embedded = embed_support(
-        new, before.views, before.image_size, encoder, model.scoring, before.seed, progress, alone=False
+    embedded = embed_support(new, settings, encoder, progress, alone=False)
+    banks, calibration = extend_banks(
+        model, product.calibration, embedded, settings, len(enrollment.support), threads, progress
     )
-    enrolled = extend(
-        Enrolled(model.banks, model.level_scale, product.calibration),
-        embedded,
-        model.scoring,
-        before.image_size,
-        before.budget,
-        before.seed,
-        len(before.support),
-        encoder.threads,
-        progress,
-    )
-    calibration = enrolled.calibration
     late = [new[stand_in.image].name for stand_in in embedded.stand_ins]
     notes += odd_ones_out(calibration.scores, late, len(calibration.scores) - len(late))
-    passing = one_pass(encoder, enrolled.banks, model.scoring)
-    if passing is not None and model.one_pass is not None:
+    extended = Product.assemble(
+        encoder,
+        banks,
+        model.level_scale,
+        calibration,
+        dataclasses.replace(
+            enrollment,
+            support=(*enrollment.support, *((image.name, image.sha256) for image in new)),
+            notes=(*enrollment.notes, *notes),
+            reasons=(*enrollment.reasons, f"{_now()}: added {', '.join(image.name for image in new)}."),
+        ),
+        (*product.references, *embedded.references),
+    )
+    if extended.model.one_pass is not None and model.one_pass is not None:
         # So that the next image of the line does not wait for it.
-        passing.compile(model.one_pass.sizes)
-    enrollment = dataclasses.replace(
-        before,
-        support=(*before.support, *((image.name, image.sha256) for image in new)),
-        notes=(*before.notes, *notes),
-        reasons=(*before.reasons, f"{_now()}: added {', '.join(image.name for image in new)}."),
-    )
-    extended = dataclasses.replace(
-        model,
-        banks=enrolled.banks,
-        threshold=calibration.threshold,
-        map_scale=calibration.map_scale,
-        one_pass=passing,
-    )
-    references = kept_references((*product.references, *embedded.references))
-    return Product(extended, calibration, enrollment, references), tuple(notes)
+        extended.model.one_pass.compile(model.one_pass.sizes)
+    return extended, tuple(notes)
 
 
-def one_pass(encoder: Encoder, banks: Sequence[MemoryBank], scoring: ScoringConfig) -> OnePass | None:
-    """Encoder and banks as one graph, where that can be."""
-    return OnePass(encoder, banks) if scoring.image_score == "top_mean" and OnePass.fits(encoder) else None
-
-
-def map_scale(calibration: Calibration, threshold: float) -> MapScale:
-    """The calibrated scale of the maps, moved in proportion where the threshold was set by hand."""
-    good, limit = calibration.map_scale.median_good, calibration.map_scale.threshold
-    return MapScale(good, good + (limit - good) * threshold / calibration.threshold)
+def library_versions(encoder: Encoder) -> dict[str, str]:
+    """Versions of what computes the scores, by package."""
+    packages = ["fewshot-ad", "numpy", "opencv-python-headless", "faiss-cpu", encoder.engine_name]
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "unknown"
+    return versions
 
 
 def _now() -> str:

@@ -84,6 +84,93 @@ class Model:
     one_pass: OnePass | None = None
 
 
+def inspect_image(
+    image: Uint8Array,
+    encoder: Encoder,
+    model: Model,
+    product: str,
+    name: str = "",
+    decode_ms: float = 0.0,
+    prepared: Prepared | None = None,
+) -> Inspection:
+    """Image (H, W, 3) uint8 RGB -> verdict. Every caller's decision is made here.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        encoder: The encoder the banks were filled with.
+        model: The enrolled product.
+        product: Its name, for the record.
+        name: Of the image, for the record.
+        decode_ms: Milliseconds already spent on reading it.
+        prepared: The encoder's input, if it was made ahead.
+    """
+    prepared = prepared or prepare(image, encoder, model)
+    start = encoded = time.perf_counter()
+    geometry = prepared.geometry
+    if model.one_pass is not None:
+        raw = model.one_pass(prepared.pixels)
+        encoded = time.perf_counter()
+        grids = tuple(grid / np.float32(scale) for grid, scale in zip(raw, model.level_scale, strict=True))
+        measured = Measurement(top_mean_score(grids, geometry, model.scoring), grids)
+    else:
+        levels = encoder.encode(prepared.pixels)
+        encoded = time.perf_counter()
+        measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
+    searched = time.perf_counter()
+    draw_map = functools.partial(anomaly_map, measured.grids, geometry, model.scoring.sigma, model.image_size)
+    is_anomalous = measured.score > model.threshold
+    regions: tuple[Region, ...] = ()
+    if is_anomalous:
+        heat = draw_map()
+        regions = find_regions(heat, model.map_scale, geometry.photo_hw)
+        draw_map = functools.partial(_drawn, heat)
+    end = time.perf_counter()
+    return Inspection(
+        product=product,
+        encoder=encoder.spec.name,
+        score=measured.score,
+        threshold=model.threshold,
+        is_anomalous=is_anomalous,
+        severity=measured.score / model.threshold,
+        regions=regions,
+        map_scale=model.map_scale,
+        timings_ms={
+            "decode": decode_ms,
+            "resize": prepared.milliseconds,
+            "encode": (encoded - start) * 1e3,
+            "search": (searched - encoded) * 1e3,
+            "map": (end - searched) * 1e3,
+            "total": decode_ms + prepared.milliseconds + (end - start) * 1e3,
+        },
+        image=image,
+        draw_map=draw_map,
+        name=name,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image made ready for the encoder.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, the encoder's input.
+        geometry: How the image lies in it.
+        milliseconds: What that took.
+    """
+
+    pixels: Uint8Array
+    geometry: Geometry
+    milliseconds: float
+
+
+def prepare(image: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
+    """Image (H, W, 3) uint8 RGB -> the encoder's input."""
+    start = time.perf_counter()
+    geometry = Geometry.fit(image.shape[:2], model.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
+    pixels = geometry.to_input(image)
+    return Prepared(pixels, geometry, (time.perf_counter() - start) * 1e3)
+
+
 @dataclass(frozen=True, eq=False)
 class Measurement:
     """What an image's patches say before any threshold.
@@ -257,93 +344,6 @@ def find_regions(
         box = (left, top_edge, right - left, bottom - top_edge)
         regions.append(Region(box, max(1, round(area * per_x * per_y)), peak, severity))
     return tuple(sorted(regions, key=lambda r: -r.severity)[:MAX_REGIONS])
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """An image made ready for the encoder.
-
-    Attributes:
-        pixels: (h, w, 3) uint8 RGB, the encoder's input.
-        geometry: How the image lies in it.
-        milliseconds: What that took.
-    """
-
-    pixels: Uint8Array
-    geometry: Geometry
-    milliseconds: float
-
-
-def prepare(image: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
-    """Image (H, W, 3) uint8 RGB -> the encoder's input."""
-    start = time.perf_counter()
-    geometry = Geometry.fit(image.shape[:2], model.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
-    pixels = geometry.to_input(image)
-    return Prepared(pixels, geometry, (time.perf_counter() - start) * 1e3)
-
-
-def inspect_image(
-    image: Uint8Array,
-    encoder: Encoder,
-    model: Model,
-    product: str,
-    name: str = "",
-    decode_ms: float = 0.0,
-    prepared: Prepared | None = None,
-) -> Inspection:
-    """Image (H, W, 3) uint8 RGB -> verdict. Every caller's decision is made here.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        encoder: The encoder the banks were filled with.
-        model: The enrolled product.
-        product: Its name, for the record.
-        name: Of the image, for the record.
-        decode_ms: Milliseconds already spent on reading it.
-        prepared: The encoder's input, if it was made ahead.
-    """
-    prepared = prepared or prepare(image, encoder, model)
-    start = encoded = time.perf_counter()
-    geometry = prepared.geometry
-    if model.one_pass is not None:
-        raw = model.one_pass(prepared.pixels)
-        encoded = time.perf_counter()
-        grids = tuple(grid / np.float32(scale) for grid, scale in zip(raw, model.level_scale, strict=True))
-        measured = Measurement(top_mean_score(grids, geometry, model.scoring), grids)
-    else:
-        levels = encoder.encode(prepared.pixels)
-        encoded = time.perf_counter()
-        measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
-    searched = time.perf_counter()
-    draw_map = functools.partial(anomaly_map, measured.grids, geometry, model.scoring.sigma, model.image_size)
-    is_anomalous = measured.score > model.threshold
-    regions: tuple[Region, ...] = ()
-    if is_anomalous:
-        heat = draw_map()
-        regions = find_regions(heat, model.map_scale, geometry.photo_hw)
-        draw_map = functools.partial(_drawn, heat)
-    end = time.perf_counter()
-    return Inspection(
-        product=product,
-        encoder=encoder.spec.name,
-        score=measured.score,
-        threshold=model.threshold,
-        is_anomalous=is_anomalous,
-        severity=measured.score / model.threshold,
-        regions=regions,
-        map_scale=model.map_scale,
-        timings_ms={
-            "decode": decode_ms,
-            "resize": prepared.milliseconds,
-            "encode": (encoded - start) * 1e3,
-            "search": (searched - encoded) * 1e3,
-            "map": (end - searched) * 1e3,
-            "total": decode_ms + prepared.milliseconds + (end - start) * 1e3,
-        },
-        image=image,
-        draw_map=draw_map,
-        name=name,
-    )
 
 
 def _drawn(heat: Float32Array) -> Float32Array:

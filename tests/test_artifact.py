@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from fewshot_ad import Inspector, load_encoder
-from fewshot_ad.artifact import read_artifact, write_artifact
+from fewshot_ad import Inspector, ScoringConfig, load_encoder
+from fewshot_ad.artifact import FORMAT_VERSION, read_artifact, unpack, write_artifact
 from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder
 from fewshot_ad.errors import ArtifactError, NotEnrolledError
 from tests.conftest import make_part
@@ -49,7 +49,7 @@ def test_it_is_a_plain_safetensors_file_with_json_inside(saved: Path) -> None:
     assert tensors["bank0.vectors"].dtype == np.float16
     length = int.from_bytes(saved.read_bytes()[:8], "little")
     record = json.loads(json.loads(saved.read_bytes()[8 : 8 + length])["__metadata__"]["fewshot_ad"])
-    assert record["format_version"] == 1
+    assert record["format_version"] == FORMAT_VERSION == 2
     assert record["encoder"]["name"] == DEFAULT_ENCODER
     assert record["preprocessing"]["color"] == "rgb"
     assert record["enrollment"]["support"][0][0] == "image[0]"
@@ -145,10 +145,51 @@ def test_a_process_killed_while_saving_leaves_the_old_product_whole(saved: Path)
     before = saved.read_bytes()
     script = (
         "import os, sys, numpy as np\n"
-        "from fewshot_ad import artifact as artifact\n"
+        "from fewshot_ad import artifact\n"
         "os.replace = lambda *a: os._exit(9)\n"
         "artifact.write_artifact(sys.argv[1], {'a': np.zeros(1000)}, {})\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(saved)], check=False).returncode == 9
     assert saved.read_bytes() == before
     assert Inspector.load(saved).product == "washer"
+
+
+def test_settings_are_stored_as_they_are(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
+    scoring = ScoringConfig(metric="cosine", top_fraction=0.05, sigma=3.0)
+    inspector = Inspector.from_support(
+        parts, encoder=encoder, views={"rotate": [90.0], "gray": [0.0]}, budget=400, seed=7, scoring=scoring
+    )
+    inspector.save(tmp_path / "p.fsad")
+    settings = Inspector.load(tmp_path / "p.fsad", encoder=encoder).enrollment.settings
+    assert settings == inspector.enrollment.settings
+    assert settings.scoring == scoring
+    assert (settings.budget, settings.seed, settings.auto) == (400, 7, ("image_size",))
+    assert [str(view) for view in settings.views] == ["rotate=90", "gray"]
+
+
+def test_a_threshold_set_by_hand_and_its_maps_scale_are_kept(inspector: Inspector, tmp_path: Path) -> None:
+    inspector.save(tmp_path / "p.fsad")
+    first = Inspector.load(tmp_path / "p.fsad")
+    first.threshold = 1.5 * inspector.threshold
+    first.save(tmp_path / "p.fsad")
+    again = Inspector.load(tmp_path / "p.fsad")
+    assert again.threshold == first.threshold
+    assert again.calibration == inspector.calibration
+    assert again.model.map_scale == first.model.map_scale
+    scale, by_hand = inspector.model.map_scale, again.model.map_scale
+    assert by_hand.median_good == scale.median_good
+    assert by_hand.threshold - by_hand.median_good == pytest.approx(1.5 * (scale.threshold - scale.median_good))
+
+
+@pytest.mark.parametrize("field", ["encoder", "enrollment", "calibration", "level_scale", "threshold"])
+def test_a_missing_field_is_named(field: str, inspector: Inspector, encoder: Encoder, tmp_path: Path) -> None:
+    inspector.save(tmp_path / "p.fsad")
+    tensors, record = read_artifact(tmp_path / "p.fsad")
+    with pytest.raises(ArtifactError, match=f"'{field}'"):
+        unpack(tensors, {name: value for name, value in record.items() if name != field}, encoder, "p.fsad")
+
+
+def test_a_file_of_the_first_format_without_its_fields_is_refused(tmp_path: Path) -> None:
+    write_artifact(tmp_path / "p.fsad", {"a": np.zeros(1)}, {"format_version": 1})
+    with pytest.raises(ArtifactError, match=r"lacks or has an unexpected field \('enrolment'\)"):
+        read_artifact(tmp_path / "p.fsad")

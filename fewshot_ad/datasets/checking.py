@@ -7,16 +7,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fewshot_ad.arrays import Progress
 from fewshot_ad.datasets.card import DatasetCard
 from fewshot_ad.datasets.opening import Dataset, open_dataset
 from fewshot_ad.datasets.sample import Sample, read_mask
 from fewshot_ad.errors import DatasetError, ImageError
 from fewshot_ad.images import read_image
-
-if TYPE_CHECKING:
-    from fewshot_ad.arrays import Progress
 
 
 @dataclass

@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 from urllib.request import urlopen
 
+from fewshot_ad.arrays import Progress
 from fewshot_ad.datasets.card import Archive, registered
 from fewshot_ad.datasets.opening import find_layout
 from fewshot_ad.errors import DatasetError
-
-if TYPE_CHECKING:
-    from fewshot_ad.arrays import Progress
 
 _CHUNK = 1 << 20
 _TIMEOUT_S = 60

@@ -1,163 +1,66 @@
-"""Support set -> memory banks and calibration: everything that happens once a product."""
+"""Embedded support set -> memory banks, and the held-out scores that the threshold rests on."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from fewshot_ad.arrays import IndexArray, Progress
-from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.calibration import Calibration, Method, calibrate
 from fewshot_ad.enrollment.embedding import Embedded, Pool, StandIn, join_pools
-from fewshot_ad.enrollment.support import View
+from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.scoring import Measurement, ScoringConfig, anomaly_map, measure
+from fewshot_ad.scoring import Measurement, Model, ScoringConfig, anomaly_map, measure
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset, jl_projection, nearest_of_others
 
 REPLACEMENT_DIMS = 64
 
 
-@dataclass(frozen=True)
-class Enrollment:
-    """The record of how a product was enrolled; all of it is stored in the artifact.
-
-    Attributes:
-        product: Name of the product.
-        image_size: Working scale in pixels, see `images.Geometry`.
-        views: Views of each support image besides itself.
-        budget: Bank vectors a level, at most.
-        seed: Of everything random.
-        support: Name and pixel hash of each support image.
-        notes: What was noticed about the support set.
-        reasons: Why `auto` chose the views and the size it did.
-        created: ISO date and time, UTC.
-        versions: Versions of the libraries that computed it.
-    """
-
-    product: str
-    image_size: int
-    views: tuple[View, ...]
-    budget: int
-    seed: int
-    support: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-    reasons: tuple[str, ...]
-    created: str
-    versions: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Enrolled:
-    """Memory banks and what was learned about their scores.
-
-    Attributes:
-        banks: One a level.
-        level_scale: One divisor a level.
-        calibration: The thresholds.
-        picked: Which patches of the pools are in the banks, a level.
-    """
-
-    banks: tuple[MemoryBank, ...]
-    level_scale: tuple[float, ...]
-    calibration: Calibration
-    picked: tuple[IndexArray, ...] = ()
-
-
-def extend(
-    enrolled: Enrolled,
-    embedded: Embedded,
-    scoring: ScoringConfig,
-    image_size: int,
-    budget: int,
-    seed: int,
-    known: int,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> Enrolled:
-    """Take further good images into a product without its first ones.
-
-    The bank is thinned together with the new patches, as if it were the pool of the first images, which it covers.
-    Each new image is scored against the bank before it and joins the held-out scores; those of the first ones
-    stay, which is on the safe side for good parts: with more images they could only have become smaller.
+def pick_coresets(
+    pools: Sequence[Pool], settings: EnrollmentSettings, threads: int | None = None, progress: Progress | None = None
+) -> tuple[IndexArray, ...]:
+    """Which patches of each level's pool its memory bank keeps.
 
     Args:
-        enrolled: The product as it is.
-        embedded: The new images.
-        scoring: How distances become a score and a map.
-        image_size: Working scale.
-        budget: Bank vectors a level.
-        seed: Of the coreset's projection.
-        known: Number of images it has been enrolled from.
-        threads: Number of CPU threads of the banks' search.
-        progress: Called as `progress(stage, done, total)`.
+        pools: One pool per level.
+        settings: Budget, and the seed of the coreset's projection.
+        threads: Number of CPU threads of the search.
+        progress: Called as `progress("coreset", done, total)`.
 
-    Raises:
-        SupportSetError: The product was enrolled from a single image, whose views are no measure for further ones.
+    Returns:
+        Indices (k,) int64 per level.
     """
-    calibration = enrolled.calibration
-    if calibration.method != "leave-one-image-out" or len(calibration.map_peaks) != len(calibration.scores):
-        raise SupportSetError(
-            "expected a product enrolled from at least two images by this version, got one whose held-out scores "
-            "say nothing about a further image. Enroll again from all images together."
-        )
-    folds = [measure(s.levels, enrolled.banks, enrolled.level_scale, s.geometry, scoring) for s in embedded.stand_ins]
-    peaks = _peaks(folds, embedded.stand_ins, scoring, image_size)
-    banks = []
-    for bank, pool in zip(enrolled.banks, embedded.pools, strict=True):
-        new = Origin(pool.origin.image + np.int32(known), pool.origin.view, pool.origin.xy)
-        joined = join_pools([Pool(bank.vectors, bank.origin), Pool(pool.vectors, new)])
-        picked = greedy_coreset(joined.vectors, budget, seed, progress, threads)
-        banks.append(MemoryBank(joined.vectors[picked], joined.origin[picked], scoring.metric, threads))
-    scores = [*calibration.scores, *(m.score for m in folds)]
-    median = calibration.map_scale.median_good
-    extended = calibrate(scores, [*calibration.map_peaks, *peaks], median, calibration.method, len(scores))
-    return Enrolled(tuple(banks), enrolled.level_scale, extended)
+    return tuple(greedy_coreset(pool.vectors, settings.budget, settings.seed, progress, threads) for pool in pools)
 
 
-def _peaks(
-    folds: Sequence[Measurement], stand_ins: Sequence[StandIn], scoring: ScoringConfig, image_size: int
-) -> list[float]:
-    return [
-        float(anomaly_map(m.grids, stand_in.geometry, scoring.sigma, image_size).max())
-        for m, stand_in in zip(folds, stand_ins, strict=True)
-    ]
-
-
-def build(
+def build_banks(
     embedded: Embedded,
-    scoring: ScoringConfig,
-    image_size: int,
-    budget: int,
-    seed: int,
+    picked: Sequence[IndexArray],
+    settings: EnrollmentSettings,
     threads: int | None = None,
     progress: Progress | None = None,
-    picked: Sequence[IndexArray] | None = None,
-) -> Enrolled:
-    """Thin the pools to memory banks and calibrate them on held-out images.
+) -> tuple[tuple[MemoryBank, ...], tuple[float, ...], Calibration]:
+    """Fill the memory banks and calibrate them on held-out images.
 
     Args:
         embedded: The embedded support set.
-        scoring: How distances become a score and a map.
-        image_size: Working scale.
-        budget: Bank vectors a level.
-        seed: Of the coreset's projection.
+        picked: Which patches of the pools to keep, indices (k,) int64 per level.
+        settings: How distances become a score and a map, and the working scale.
         threads: Number of CPU threads of the banks' search.
-        progress: Called as `progress(stage, done, total)`.
-        picked: Which patches to take, a level, instead of a coreset's.
+        progress: Called as `progress("hold-out", done, total)`.
+
+    Returns:
+        One memory bank per level; one divisor per level that brings the levels' distances to a common scale; and the
+        calibration.
     """
-    if picked is None:
-        picked = [greedy_coreset(pool.vectors, budget, seed, progress, threads) for pool in embedded.pools]
+    scoring = settings.scoring
     banks = tuple(
         MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric, threads)
         for pool, index in zip(embedded.pools, picked, strict=True)
     )
-    ones = (1.0,) * len(banks)
-    folds = hold_out(embedded, picked, scoring, ones, threads, progress)
-    level_scale = ones
+    level_scale = (1.0,) * len(banks)
+    folds = hold_out(embedded, picked, scoring, level_scale, threads, progress)
     if len(banks) > 1:
         # Levels differ in the size of their distances; a median good patch becomes 1 on each.
         level_scale = tuple(
@@ -165,13 +68,61 @@ def build(
             for at in range(len(banks))
         )
         folds = hold_out(embedded, picked, scoring, level_scale, threads, progress)
-    peaks = _peaks(folds, embedded.stand_ins, scoring, image_size)
+    peaks = _peaks(folds, embedded.stand_ins, settings)
     median = float(np.median(np.concatenate([grid.ravel() for m in folds for grid in m.grids])))
     method: Method = "leave-one-image-out" if embedded.n > 1 else "leave-one-view-out"
     # Views of one image are no further images.
     n = len(folds) if embedded.n > 1 else 1
-    calibration = calibrate([m.score for m in folds], peaks, median, method, n)
-    return Enrolled(banks, level_scale, calibration, tuple(picked))
+    return banks, level_scale, calibrate([m.score for m in folds], peaks, median, method, n)
+
+
+def extend_banks(
+    model: Model,
+    calibration: Calibration,
+    embedded: Embedded,
+    settings: EnrollmentSettings,
+    known: int,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[tuple[MemoryBank, ...], Calibration]:
+    """Take further good images into a product without its first ones.
+
+    Each bank is thinned together with the new patches, as if it were the pool of the first images, which it covers.
+    Each new image is scored against the bank before it and joins the held-out scores; those of the first ones stay,
+    which is on the safe side for good parts: with more images they could only have become smaller.
+
+    Args:
+        model: The product's banks as they are.
+        calibration: Its calibration as it is.
+        embedded: The new images.
+        settings: The product's.
+        known: Number of images it has been enrolled from.
+        threads: Number of CPU threads of the banks' search.
+        progress: Called as `progress("coreset", done, total)`.
+
+    Returns:
+        The memory banks, and the calibration.
+
+    Raises:
+        SupportSetError: The product was enrolled from a single image, whose views are no measure for further ones.
+    """
+    if calibration.method != "leave-one-image-out" or len(calibration.map_peaks) != len(calibration.scores):
+        raise SupportSetError(
+            "expected a product enrolled from at least two images by this version, got one whose held-out scores say "
+            "nothing about a further image. Enroll again from all images together."
+        )
+    scoring = settings.scoring
+    folds = [measure(s.levels, model.banks, model.level_scale, s.geometry, scoring) for s in embedded.stand_ins]
+    banks = []
+    for bank, pool in zip(model.banks, embedded.pools, strict=True):
+        new = Origin(pool.origin.image + np.int32(known), pool.origin.view, pool.origin.xy)
+        joined = join_pools([Pool(bank.vectors, bank.origin), Pool(pool.vectors, new)])
+        index = greedy_coreset(joined.vectors, settings.budget, settings.seed, progress, threads)
+        banks.append(MemoryBank(joined.vectors[index], joined.origin[index], scoring.metric, threads))
+    scores = [*calibration.scores, *(m.score for m in folds)]
+    peaks = [*calibration.map_peaks, *_peaks(folds, embedded.stand_ins, settings)]
+    median = calibration.map_scale.median_good
+    return tuple(banks), calibrate(scores, peaks, median, calibration.method, len(scores))
 
 
 def hold_out(
@@ -252,14 +203,8 @@ def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) 
     return tuple(notes)
 
 
-def library_versions(encoder: Encoder) -> dict[str, str]:
-    """Versions of what computes the scores, by package."""
-    runtime = {"openvino": "openvino", "onnxruntime": "onnxruntime", "torch": "torch"}[encoder.engine_name]
-    packages = ["fewshot-ad", "numpy", "opencv-python-headless", "faiss-cpu", runtime]
-    versions = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "unknown"
-    return versions
+def _peaks(folds: Sequence[Measurement], stand_ins: Sequence[StandIn], settings: EnrollmentSettings) -> list[float]:
+    return [
+        float(anomaly_map(m.grids, stand_in.geometry, settings.scoring.sigma, settings.image_size).max())
+        for m, stand_in in zip(folds, stand_ins, strict=True)
+    ]

@@ -54,6 +54,11 @@ class Calibration:
             f"{self.false_reject_rate:.0%} of good parts rejected, if they come from where these came from."
         )
 
+    def map_scale_at(self, threshold: float) -> MapScale:
+        """The scale of the maps for a threshold of the score; it moves in proportion where that was set by hand."""
+        good, limit = self.map_scale.median_good, self.map_scale.threshold
+        return MapScale(good, good + (limit - good) * threshold / self.threshold)
+
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Calibration:
         """Rebuild from `dataclasses.asdict` after a trip through JSON."""

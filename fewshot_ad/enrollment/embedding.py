@@ -2,36 +2,167 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
+from fewshot_ad.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Progress, Uint8Array
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.support import SupportImage, View
+from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.support import IDENTITY, SupportImage, View
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Geometry, inside_patches
-from fewshot_ad.scoring import ScoringConfig
 from fewshot_ad.search.memory_bank import Origin
-from fewshot_ad.search.nearest import normalize
+from fewshot_ad.search.nearest import Metric, normalize
 
-# Patches held at once. Beyond, each image gives a random share of its views' patches (and of its own only if
-# those alone are too many), which bounds the time of the coreset, and the pool to 80 MB at 152 dimensions.
+# Patches held at once. Beyond, each image gives a random share of its views' patches (and of its own only if those
+# alone are too many), which bounds the time of the coreset, and the pool to 80 MB at 152 dimensions.
 POOL_LIMIT = 131_072
-# Patches of the images that are held out in turn. Of a larger support set an even choice is held out, which bounds
-# the memory to 160 MB at 152 dimensions.
+# Patches of the images that are held out in turn. Of a larger support set an even choice is held out, which bounds the
+# memory to 160 MB at 152 dimensions.
 STAND_IN_LIMIT = 262_144
 MIN_STAND_INS = 8
 # Images travel with the product at the working scale, as PNG, for proofs that need no other image.
 REFERENCE_BYTES = 1_500_000
 
 
+@dataclass(frozen=True)
+class Embedded:
+    """An embedded support set.
+
+    Attributes:
+        pools: One pool per level.
+        stand_ins: What is held out in turn: the images, or an even choice of many; of a single one, its views.
+        n: Number of images.
+        references: The first images, as many as `REFERENCE_BYTES` hold.
+    """
+
+    pools: tuple[Pool, ...]
+    stand_ins: tuple[StandIn, ...]
+    n: int
+    references: tuple[Reference, ...]
+
+
+def embed_support(
+    images: Sequence[SupportImage],
+    settings: EnrollmentSettings,
+    encoder: Encoder,
+    progress: Progress | None = None,
+    alone: bool = True,
+) -> Embedded:
+    """Encode every view of every support image.
+
+    Args:
+        images: The support set.
+        settings: Views, working scale, metric, and the seed of the thinning of very large sets.
+        encoder: The encoder.
+        progress: Called as `progress("views", done, total)`.
+        alone: Whether there are no further images; the views of a single one then stand in for them.
+    """
+    share = max(1, POOL_LIMIT // len(images))
+    collected: list[list[Pool]] = [[] for _ in encoder.spec.dims]
+    stand_ins: list[StandIn] = []
+    references: list[Reference] = []
+    held_out: set[int] = set()
+    total = len(images) * (len(settings.views) + 1)
+    for i, support_image in enumerate(images):
+        image = scale_image(support_image.pixels, settings.image_size, encoder.spec.multiple)
+        if len(references) == i:  # none was too large yet
+            references = list(kept_references((*references, Reference.make(image))))
+        own: list[list[Pool]] = [[] for _ in encoder.spec.dims]
+        for v, view in enumerate((None, *settings.views)):
+            patches = embed_image(image, encoder, view)
+            held_out = held_out or _even_choice(len(images), patches.count)
+            # Of a single image, views that show all of it stand in for further images.
+            if (v == 0 and i in held_out) or (alone and len(images) == 1 and patches.whole):
+                stand_ins.append(StandIn(patches.levels, image.geometry, i, v))
+            for at, pools in enumerate(own):
+                pools.append(_pool(patches, at, settings.scoring.metric, i, v))
+            if progress is not None:
+                progress("views", i * (len(settings.views) + 1) + v + 1, total)
+        for pools, target in zip(own, collected, strict=True):
+            target.append(_at_most(join_pools(pools), share, [settings.seed, i]))
+    return Embedded(tuple(join_pools(pools) for pools in collected), tuple(stand_ins), len(images), tuple(references))
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledImage:
+    """An image at the working scale.
+
+    Attributes:
+        content: (h, w, 3) uint8 RGB.
+        geometry: How it lies in the encoder's input.
+    """
+
+    content: Uint8Array
+    geometry: Geometry
+
+
+def scale_image(image: Uint8Array, image_size: int, multiple: int) -> ScaledImage:
+    """An image (H, W, 3) uint8 RGB at the working scale; see `Geometry.fit` for the arguments."""
+    geometry = Geometry.fit(image.shape[:2], image_size, multiple)  # type: ignore[arg-type]
+    return ScaledImage(geometry.scale(image), geometry)
+
+
+@dataclass(frozen=True, eq=False)
+class PatchEmbeddings:
+    """Patch embeddings of an image or of a view of it.
+
+    Attributes:
+        levels: (h, w, d) float32 per level.
+        geometry: Of the image.
+        mask: (H, W) uint8 of the encoder's input: 255 where it shows the image and not a mirrored border.
+        back: (2, 3) affine matrix from (x, y) of the view to the scaled image's.
+        whole: Whether it is the image, or a view that shows all of it.
+    """
+
+    levels: tuple[Float32Array, ...]
+    geometry: Geometry
+    mask: Uint8Array
+    back: Float64Array
+    whole: bool
+
+    @property
+    def count(self) -> int:
+        """Number of patches of all levels."""
+        return sum(level.shape[0] * level.shape[1] for level in self.levels)
+
+    def inside(self, at: int) -> BoolArray:
+        """Which patches of a level count, (h * w,) bool.
+
+        The image's own edge patches count as the inspection will see them; a view's must be whole.
+        """
+        return inside_patches(self.mask, self.levels[at].shape[:2], partly=self.whole).ravel()
+
+    def centers(self, at: int) -> Int32Array:
+        """Patch centers of a level, (h * w, 2) int32, (x, y) in pixels of the image."""
+        height, width = self.levels[at].shape[:2]
+        input_hw = self.geometry.input_hw
+        stride_y, stride_x = input_hw[0] / height, input_hw[1] / width
+        y, x = np.mgrid[0:height, 0:width]
+        view_xy = np.stack(
+            [(x.ravel() + 0.5) * stride_x - 0.5, (y.ravel() + 0.5) * stride_y - 0.5, np.ones(height * width)]
+        )
+        input_xy = (self.back @ view_xy).T
+        image_xy = (input_xy + 0.5) * self.geometry.scale_xy() - 0.5
+        return np.rint(image_xy).astype(np.int32)
+
+
+def embed_image(image: ScaledImage, encoder: Encoder, view: View | None = None) -> PatchEmbeddings:
+    """Encode an image, or a view of it: wherever enrollment looks at an image, it does so here."""
+    content, mask, back, whole = image.content, np.full(image.content.shape[:2], 255, np.uint8), IDENTITY, True
+    if view is not None:
+        content, mask, back = view.apply(content, mask)
+        whole = view.shows_all
+    levels = encoder.encode(image.geometry.pad(content))
+    return PatchEmbeddings(levels, image.geometry, image.geometry.content_mask(mask), back, whole)
+
+
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Patch embeddings of all views of a support set, a level.
+    """Patch embeddings of all views of a support set, of one level.
 
     Attributes:
         vectors: (n, d) float32, `normalize`d and rounded to what the artifact stores.
@@ -42,12 +173,34 @@ class Pool:
     origin: Origin
 
 
+def _pool(patches: PatchEmbeddings, at: int, metric: Metric, image: int, view: int) -> Pool:
+    keep, level = patches.inside(at), patches.levels[at]
+    vectors = normalize(level.reshape(-1, level.shape[2])[keep], metric)
+    zeros = np.zeros(len(vectors), np.int32)
+    return Pool(vectors, Origin(zeros + np.int32(image), zeros + np.int32(view), patches.centers(at)[keep]))
+
+
+def join_pools(pools: Sequence[Pool]) -> Pool:
+    """Concatenate."""
+    return Pool(np.concatenate([p.vectors for p in pools]), Origin.join([p.origin for p in pools]))
+
+
+def _at_most(pool: Pool, count: int, seed: Sequence[int]) -> Pool:
+    """At most so many patches of a pool, the image's own before those of its views, otherwise at random."""
+    if len(pool.vectors) <= count:
+        return pool
+    # A stable sort by "is a view" after shuffling puts the image's own patches first.
+    shuffled = np.random.default_rng(seed).permutation(len(pool.vectors))
+    kept = shuffled[np.argsort(pool.origin.view[shuffled] > 0, kind="stable")][:count]
+    return Pool(pool.vectors[kept], pool.origin[kept])
+
+
 @dataclass(frozen=True, eq=False)
 class StandIn:
-    """A good picture that is held out to stand for the next one of the line.
+    """A good image, or a view of one, that is held out to stand for the next image of the line.
 
     Attributes:
-        levels: Its embeddings, (h, w, d) float32 a level.
+        levels: Its embeddings, (h, w, d) float32 per level.
         geometry: Of its image.
         image: Index of its image.
         view: Index of the view; 0 is the image itself.
@@ -59,21 +212,9 @@ class StandIn:
     view: int
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """An embedded support set.
-
-    Attributes:
-        pools: One pool a level.
-        stand_ins: What is held out in turn: the images, or an even choice of many; of a single one, its views.
-        n: Number of images.
-        references: The first images, as many as `REFERENCE_BYTES` hold.
-    """
-
-    pools: tuple[Pool, ...]
-    stand_ins: tuple[StandIn, ...]
-    n: int
-    references: tuple[Reference, ...]
+def _even_choice(n_images: int, patches_per_image: int) -> set[int]:
+    count = min(n_images, max(MIN_STAND_INS, STAND_IN_LIMIT // patches_per_image))
+    return {round(at) for at in np.linspace(0, n_images - 1, count)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +230,10 @@ class Reference:
     photo_hw: tuple[int, int]
 
     @classmethod
-    def make(cls, content: Uint8Array, photo_hw: tuple[int, int]) -> Reference:
-        """From the scaled image (h, w, 3) uint8 RGB."""
-        return cls(cv2.imencode(".png", cv2.cvtColor(content, cv2.COLOR_RGB2BGR))[1].ravel(), photo_hw)
+    def make(cls, image: ScaledImage) -> Reference:
+        """From the scaled image."""
+        encoded = cv2.imencode(".png", cv2.cvtColor(image.content, cv2.COLOR_RGB2BGR))[1]
+        return cls(encoded.ravel(), image.geometry.photo_hw)
 
     @property
     def content(self) -> Uint8Array:
@@ -112,112 +254,3 @@ def kept_references(references: Sequence[Reference]) -> tuple[Reference, ...]:
             break
         kept.append(reference)
     return tuple(kept)
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A support image or a view of it, at the working scale.
-
-    Attributes:
-        content: (h, w, 3) uint8 RGB.
-        shown: (h, w) uint8, 255 where it shows the image and not a mirrored border.
-        back: (2, 3) affine matrix from its (x, y) to the scaled image's.
-        whole: Whether it is the image, or a view that shows all of it.
-    """
-
-    content: Uint8Array
-    shown: Uint8Array
-    back: npt.NDArray[np.float64]
-    whole: bool
-
-
-def pictures_of(content: Uint8Array, views: Sequence[View]) -> Iterator[Picture]:
-    """A scaled image (h, w, 3) uint8 itself, then its views."""
-    everything = np.full(content.shape[:2], 255, np.uint8)
-    yield Picture(content, everything, np.eye(2, 3), True)
-    for view in views:
-        yield Picture(*view.apply(content, everything), view.shows_all)
-
-
-def embed_support(
-    images: Sequence[SupportImage],
-    views: Sequence[View],
-    image_size: int,
-    encoder: Encoder,
-    scoring: ScoringConfig,
-    seed: int,
-    progress: Progress | None = None,
-    alone: bool = True,
-) -> Embedded:
-    """Encode every view of every support image.
-
-    Args:
-        images: The support set.
-        views: Views besides the images themselves.
-        image_size: Working scale.
-        encoder: The encoder.
-        scoring: Gives the metric.
-        seed: Of the thinning of very large sets.
-        progress: Called as `progress("views", done, total)`.
-        alone: Whether there are no further images; the views of a single one then stand in for them.
-    """
-    share = max(1, POOL_LIMIT // len(images))
-    collected: list[list[Pool]] = [[] for _ in encoder.spec.dims]
-    stand_ins: list[StandIn] = []
-    references: list[Reference] = []
-    held_out: set[int] = set()
-    total = len(images) * (len(views) + 1)
-    for i, image in enumerate(images):
-        pixels = image.pixels
-        geometry = Geometry.fit(pixels.shape[:2], image_size, encoder.spec.multiple)  # type: ignore[arg-type]
-        content = geometry.scale(pixels)
-        if len(references) == i:  # none was too large yet
-            references = list(kept_references((*references, Reference.make(content, geometry.photo_hw))))
-        own: list[list[Pool]] = [[] for _ in encoder.spec.dims]
-        for v, picture in enumerate(pictures_of(content, views)):
-            mask = geometry.content_mask(picture.shown)
-            levels = encoder.encode(geometry.pad(picture.content))
-            patches = sum(level.shape[0] * level.shape[1] for level in levels)
-            if not held_out:
-                count = min(len(images), max(MIN_STAND_INS, STAND_IN_LIMIT // patches))
-                held_out = {round(at) for at in np.linspace(0, len(images) - 1, count)}
-            # Of a single image, views that show all of it stand in for further images.
-            if (v == 0 and i in held_out) or (alone and len(images) == 1 and picture.whole):
-                stand_ins.append(StandIn(levels, geometry, i, v))
-            for pools, level in zip(own, levels, strict=True):
-                # The image's own edge patches count as the inspection will see them; a view's must be whole.
-                keep = inside_patches(mask, level.shape[:2], partly=picture.whole).ravel()
-                vectors = normalize(level.reshape(-1, level.shape[2])[keep], scoring.metric)
-                xy = _patch_centers(level.shape[:2], geometry, picture.back)[keep]
-                number = np.full(len(vectors), 0, np.int32)
-                pools.append(Pool(vectors, Origin(number + i, number + v, xy)))
-            if progress is not None:
-                progress("views", i * (len(views) + 1) + v + 1, total)
-        for pools, target in zip(own, collected, strict=True):
-            joined = join_pools(pools)
-            if len(joined.vectors) > share:
-                # A stable sort by "is a view" after shuffling puts the image's own patches first.
-                shuffled = np.random.default_rng([seed, i]).permutation(len(joined.vectors))
-                kept = shuffled[np.argsort(joined.origin.view[shuffled] > 0, kind="stable")][:share]
-                joined = Pool(joined.vectors[kept], joined.origin[kept])
-            target.append(joined)
-    return Embedded(tuple(join_pools(pools) for pools in collected), tuple(stand_ins), len(images), tuple(references))
-
-
-def join_pools(pools: list[Pool]) -> Pool:
-    """Concatenate."""
-    return Pool(np.concatenate([p.vectors for p in pools]), Origin.join([p.origin for p in pools]))
-
-
-def _patch_centers(
-    grid_hw: tuple[int, ...], geometry: Geometry, back: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int32]:
-    height, width = grid_hw[:2]
-    stride_y, stride_x = geometry.input_hw[0] / height, geometry.input_hw[1] / width
-    y, x = np.mgrid[0:height, 0:width]
-    view_xy = np.stack(
-        [(x.ravel() + 0.5) * stride_x - 0.5, (y.ravel() + 0.5) * stride_y - 0.5, np.ones(height * width)]
-    )
-    input_xy = (back @ view_xy).T
-    photo_xy = (input_xy + 0.5) * geometry.scale_xy() - 0.5
-    return np.rint(photo_xy).astype(np.int32)

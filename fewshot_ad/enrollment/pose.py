@@ -18,6 +18,8 @@ import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
+from fewshot_ad.enrollment.embedding import ScaledImage, embed_image
+from fewshot_ad.images import Geometry
 
 # Side of the small copy for the pixels, working scale for the features.
 SIDE, FEATURE_SIZE = 128, 256
@@ -32,6 +34,30 @@ COMPONENTS = 8
 MIN_CORRELATION_PIXELS, MIN_CORRELATION_FEATURES = 0.7, 0.5
 MIN_MARGIN = 0.1
 TURNED = 15
+
+
+def turned_parts(images: Sequence[Uint8Array], encoder: Encoder) -> tuple[int, int]:
+    """Of how many images the part lies at another angle than on the first.
+
+    A turn counts if the image, turned back, agrees with the first, and clearly better than upright or upside down.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each, of one product.
+        encoder: The encoder.
+
+    Returns:
+        The number of turned parts by the way of looking (pixels or features) that found more, and the number of
+        images that were compared with the first.
+    """
+    first = unroll_pixels(images[0])
+    by_pixels = _turned([pose(unroll_pixels(p), first) for p in images[1:]], MIN_CORRELATION_PIXELS)
+    unroll = FeatureUnroller(encoder, images[0])
+    by_features = _turned([pose(unroll(p), unroll.reference) for p in images[1:]], MIN_CORRELATION_FEATURES)
+    return max(by_pixels, by_features), len(images) - 1
+
+
+def _turned(poses: Sequence[Pose], correlation: float) -> int:
+    return sum(p.correlation >= correlation and p.margin >= MIN_MARGIN for p in poses)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,8 +162,10 @@ class FeatureUnroller:
         multiple = self._encoder.spec.multiple
         # Stretched by less than a patch instead of mirrored: the border must be the image's own.
         scale = FEATURE_SIZE / (height * width) ** 0.5
-        size = [max(1, round(side * scale / multiple)) * multiple for side in (width, height)]
-        return self._encoder.encode(cv2.resize(image, size, interpolation=cv2.INTER_AREA))[0]
+        across, down = (max(1, round(side * scale / multiple)) * multiple for side in (width, height))
+        content = cv2.resize(image, (across, down), interpolation=cv2.INTER_AREA)
+        stretched = ScaledImage(content, Geometry((height, width), (down, across), (down, across)))
+        return embed_image(stretched, self._encoder).levels[0]
 
 
 def _border(picture: Float32Array, width: int) -> Float32Array:
@@ -160,27 +188,3 @@ def _unrolled(planes: Float32Array, x: float, y: float) -> Unrolled:
         rings.append((polar - polar.mean(axis=0)) * np.sqrt(np.arange(1, RADII + 1, dtype=np.float32)))
     joined = np.concatenate(rings, axis=1).astype(np.float32)
     return Unrolled(x, y, joined / np.float32(max(float(np.linalg.norm(joined)), 1e-6)))
-
-
-def turned_parts(images: Sequence[Uint8Array], encoder: Encoder) -> tuple[int, int]:
-    """Of how many images the part lies at another angle than on the first.
-
-    A turn counts if the image, turned back, agrees with the first, and clearly better than upright or upside down.
-
-    Args:
-        images: (H, W, 3) uint8 RGB each, of one product.
-        encoder: The encoder.
-
-    Returns:
-        The number of turned parts by the way of looking (pixels or features) that found more, and the number of
-        images that were compared with the first.
-    """
-    first = unroll_pixels(images[0])
-    by_pixels = _turned([pose(unroll_pixels(p), first) for p in images[1:]], MIN_CORRELATION_PIXELS)
-    unroll = FeatureUnroller(encoder, images[0])
-    by_features = _turned([pose(unroll(p), unroll.reference) for p in images[1:]], MIN_CORRELATION_FEATURES)
-    return max(by_pixels, by_features), len(images) - 1
-
-
-def _turned(poses: Sequence[Pose], correlation: float) -> int:
-    return sum(p.correlation >= correlation and p.margin >= MIN_MARGIN for p in poses)

@@ -1,28 +1,65 @@
-"""Presets: settings that go together, from fast to accurate."""
+"""Settings of an enrollment: presets that go together, and what the caller puts before them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from fewshot_ad.encoder.engine import Precision
-from fewshot_ad.enrollment.support import ViewsSpec
+from fewshot_ad.enrollment.support import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError
+from fewshot_ad.scoring import ScoringConfig
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
+# What `auto` starts from, and stays with where the support set does not call for more.
+BASE_VIEWS = parse_views("hflip,vflip,rotate=180")
+BASE_SIZE = 256
 PresetName: TypeAlias = Literal["fast", "balanced", "accurate"]
+Choosable: TypeAlias = Literal["views", "image_size"]
+
+
+@dataclass(frozen=True)
+class EnrollmentSettings:
+    """How a product is enrolled; stored with it as it is.
+
+    Attributes:
+        views: Views of each support image besides the image itself.
+        image_size: Working scale in pixels, see `images.Geometry`.
+        budget: Vectors per memory bank, at most.
+        precision: Of the network; `auto` until the faster one has been compared.
+        scoring: How distances become a score and a map.
+        seed: Of everything random.
+        auto: Which of the settings above are chosen from the support set; until then they are what the choice starts
+            from.
+    """
+
+    views: tuple[View, ...] = BASE_VIEWS
+    image_size: int = BASE_SIZE
+    budget: int = 2000
+    precision: Precision | Literal["auto"] = "f32"
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    seed: int = 0
+    auto: tuple[Choosable, ...] = ()
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> EnrollmentSettings:
+        """Rebuild from `dataclasses.asdict` after a trip through JSON."""
+        views = tuple(View(**view) for view in fields["views"])
+        return cls(
+            **{**fields, "views": views, "scoring": ScoringConfig(**fields["scoring"]), "auto": tuple(fields["auto"])}
+        )
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Settings of `Inspector.from_support`; what the caller gives goes before them.
+    """Settings of `Inspector.from_support` that go together; what the caller gives comes before them.
 
     Attributes:
-        views: Augmentations of the support images.
+        views: Views of the support images, see `support.parse_views`, or `"auto"`.
         image_size: Working scale in pixels, or `"auto"`.
-        budget: Bank vectors a level.
+        budget: Vectors per memory bank.
         precision: Of the network.
     """
 
@@ -32,7 +69,7 @@ class Preset:
     precision: Precision | Literal["auto"]
 
 
-# Figures: benchmarks/presets.py, in RESULTS.md.
+# Figures: benchmarks/presets.py.
 PRESETS: dict[PresetName, Preset] = {
     "fast": Preset("hflip,vflip,rotate=180", 256, 1000, "auto"),
     "balanced": Preset("auto", "auto", 2000, "f32"),
@@ -41,36 +78,48 @@ PRESETS: dict[PresetName, Preset] = {
 }
 
 
-def settings(
-    name: PresetName,
+def enrollment_settings(
+    preset: PresetName = "balanced",
+    *,
     views: ViewsSpec | None = None,
     image_size: int | Literal["auto"] | None = None,
     budget: int | None = None,
     precision: Precision | Literal["auto"] | None = None,
-) -> Preset:
-    """A preset by name, with what the caller gives put before it.
+    scoring: ScoringConfig | None = None,
+    seed: int = 0,
+) -> EnrollmentSettings:
+    """The settings of a preset, with what the caller gives put before them; None takes the preset's.
 
     Raises:
-        SupportSetError: There is none of that name, or a setting makes no sense.
+        SupportSetError: There is no preset of that name, or a setting makes no sense.
     """
-    if name not in PRESETS:
-        raise SupportSetError(f"expected preset among {tuple(PRESETS)}, got {name!r}.")
-    preset = PRESETS[name]
-    image_size = preset.image_size if image_size is None else image_size
+    if preset not in PRESETS:
+        raise SupportSetError(f"expected preset among {tuple(PRESETS)}, got {preset!r}.")
+    defaults = PRESETS[preset]
+    views = defaults.views if views is None else views
+    size = _checked_size(defaults.image_size if image_size is None else image_size)
+    budget = defaults.budget if budget is None else budget
+    if budget < 1:
+        raise SupportSetError(
+            f"expected a budget of at least 1 bank vector, got {budget}. The preset {preset} has {defaults.budget}."
+        )
+    auto: dict[Choosable, bool] = {"views": isinstance(views, str) and views == "auto", "image_size": size == "auto"}
+    return EnrollmentSettings(
+        views=BASE_VIEWS if auto["views"] else parse_views(views),
+        image_size=BASE_SIZE if size == "auto" else size,
+        budget=budget,
+        precision=defaults.precision if precision is None else precision,
+        scoring=scoring or ScoringConfig(),
+        seed=seed,
+        auto=tuple(name for name, chosen in auto.items() if chosen),
+    )
+
+
+def _checked_size(image_size: int | Literal["auto"]) -> int | Literal["auto"]:
     if isinstance(image_size, np.integer):
         image_size = int(image_size)
     if image_size != "auto" and not (isinstance(image_size, int) and MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE):
         raise SupportSetError(
             f"expected image_size='auto' or a whole number in {MIN_IMAGE_SIZE}..{MAX_IMAGE_SIZE}, got {image_size!r}."
         )
-    budget = preset.budget if budget is None else budget
-    if budget < 1:
-        raise SupportSetError(
-            f"expected a budget of at least 1 bank vector, got {budget}. The preset {name} has {preset.budget}."
-        )
-    return Preset(
-        preset.views if views is None else views,
-        image_size,
-        budget,
-        preset.precision if precision is None else precision,
-    )
+    return image_size

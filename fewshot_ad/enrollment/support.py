@@ -11,14 +11,12 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
+from fewshot_ad.arrays import Float32Array, Float64Array, Progress, Uint8Array
 from fewshot_ad.errors import ImageError, SupportSetError
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
 
-ViewsSpec: TypeAlias = "str | Sequence[str] | Mapping[str, Sequence[float]]"
-Matrix: TypeAlias = npt.NDArray[np.float64]
+ViewsSpec: TypeAlias = str | Sequence[str] | Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class View:
         """Whether it shows the whole image, mirrored or recolored, with no border mirrored in."""
         return self.kind in ("gray", "hflip", "vflip", "brightness", "contrast")
 
-    def apply(self, image: Uint8Array, mask: Uint8Array) -> tuple[Uint8Array, Uint8Array, Matrix]:
+    def apply(self, image: Uint8Array, mask: Uint8Array) -> tuple[Uint8Array, Uint8Array, Float64Array]:
         """Make the view.
 
         Args:
@@ -55,7 +53,7 @@ class View:
         return f"{self.kind}={self.value:g}" if VIEW_KINDS[self.kind].strengths != (0.0,) else self.kind
 
 
-Applied: TypeAlias = "tuple[Uint8Array, Uint8Array, Matrix]"
+Applied: TypeAlias = tuple[Uint8Array, Uint8Array, Float64Array]
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class ViewKind:
 IDENTITY = np.array([[1, 0, 0], [0, 1, 0]], np.float64)
 
 
-def _warp(image: Uint8Array, mask: Uint8Array, forward: Matrix) -> Applied:
+def _warp(image: Uint8Array, mask: Uint8Array, forward: Float64Array) -> Applied:
     size = image.shape[1::-1]
     # Mirroring gives the network plausible surroundings; the mask keeps mirrored patches out of the bank.
     view = cv2.warpAffine(image, forward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)

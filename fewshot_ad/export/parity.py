@@ -77,7 +77,7 @@ def proof_images(
             f"expected images of {photo_hw[1]} x {photo_hw[0]} pixels, got shape {wrong[0]}. A graph is for one "
             "size; give photo_hw (command line: --size WIDTHxHEIGHT)."
         )
-    return _variants(images, inspector.enrollment.views)
+    return _variants(images, inspector.enrollment.settings.views)
 
 
 def _variants(images: Sequence[Uint8Array], views: Sequence[View]) -> Iterator[Uint8Array]:

@@ -12,7 +12,7 @@ from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder import DEFAULT_ENCODER
 from fewshot_ad.encoder.engine import Precision
 from fewshot_ad.encoder.weights import encoder_file
-from fewshot_ad.enrollment.presets import PresetName, settings
+from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
 from fewshot_ad.enrollment.support import ViewsSpec
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.inspector import Inspector
@@ -97,7 +97,7 @@ def fewshot_ad(
         threads: Number of CPU threads; None takes all.
     """
     try:
-        settings(preset, views, image_size, budget, precision)
+        enrollment_settings(preset, views=views, image_size=image_size, budget=budget, precision=precision)
     except SupportSetError as error:
         raise ZooError(f"fewshot_ad: {error}") from error
     enrollment = {

@@ -4,16 +4,25 @@ import numpy as np
 import pytest
 
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.banks import build, hold_out, odd_ones_out
-from fewshot_ad.enrollment.embedding import embed_support
+from fewshot_ad.enrollment.banks import build_banks, hold_out, odd_ones_out, pick_coresets
+from fewshot_ad.enrollment.embedding import Embedded, embed_support
+from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import parse_views, read_support
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.scoring import ScoringConfig, measure
 from fewshot_ad.search.memory_bank import MemoryBank, greedy_coreset, nearest_of_others
 
 
-def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 128):
-    return embed_support(read_support(parts).images, parse_views(views), size, encoder, ScoringConfig(), seed=0)
+def settings(views: str = "hflip", budget: int = 1000, seed: int = 0) -> EnrollmentSettings:
+    return EnrollmentSettings(parse_views(views), 128, budget, seed=seed)
+
+
+def embedded(parts: list[np.ndarray], views: str, encoder: Encoder) -> Embedded:
+    return embed_support(read_support(parts).images, settings(views), encoder)
+
+
+def built(support: Embedded, settings: EnrollmentSettings):
+    return build_banks(support, pick_coresets(support.pools, settings), settings)
 
 
 def test_held_out_scores_are_those_of_an_exact_bank_of_the_others(parts: list[np.ndarray], encoder: Encoder) -> None:
@@ -43,18 +52,19 @@ def test_held_out_scores_of_a_coreset_stay_close_to_exact(parts: list[np.ndarray
 
 def test_one_image_is_calibrated_on_its_views(parts: list[np.ndarray], encoder: Encoder) -> None:
     support = embedded(parts[:1], "hflip,vflip", encoder)
-    enrolled = build(support, ScoringConfig(), 128, 1000, 0)
-    assert enrolled.calibration.method == "leave-one-view-out"
-    assert enrolled.calibration.n == 1
-    assert len(enrolled.calibration.scores) == 3
+    _, _, calibration = built(support, settings("hflip,vflip"))
+    assert calibration.method == "leave-one-view-out"
+    assert calibration.n == 1
+    assert len(calibration.scores) == 3
     with pytest.raises(SupportSetError, match="Give a second good"):
-        build(embedded(parts[:1], "none", encoder), ScoringConfig(), 128, 1000, 0)
+        built(embedded(parts[:1], "none", encoder), settings("none"))
 
 
 def test_identical_seeds_give_identical_banks(parts: list[np.ndarray], encoder: Encoder) -> None:
-    first, second = (build(embedded(parts, "hflip", encoder), ScoringConfig(), 128, 300, 5) for _ in range(2))
-    np.testing.assert_array_equal(first.banks[0].vectors, second.banks[0].vectors)
-    assert first.calibration == second.calibration
+    first, second = (built(embedded(parts, "hflip", encoder), settings(budget=300, seed=5)) for _ in range(2))
+    np.testing.assert_array_equal(first[0][0].vectors, second[0][0].vectors)
+    assert len(first[0][0]) == 300
+    assert first[1:] == second[1:]
 
 
 def test_odd_one_out_is_named() -> None:
@@ -73,8 +83,8 @@ def test_of_many_images_an_even_choice_is_held_out(
     monkeypatch.setattr("fewshot_ad.enrollment.embedding.STAND_IN_LIMIT", 3 * 16 * 16)
     support = embedded(parts, "hflip", encoder)
     assert [s.image for s in support.stand_ins] == [0, 2, 4]
-    enrolled = build(support, ScoringConfig(), 128, 500, 0)
-    assert enrolled.calibration.n == len(enrolled.calibration.scores) == 3
+    _, _, calibration = built(support, settings(budget=500))
+    assert calibration.n == len(calibration.scores) == 3
 
 
 def test_replacements_are_the_nearest_of_another_group() -> None:

@@ -3,14 +3,24 @@ from __future__ import annotations
 import numpy as np
 
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.embedding import POOL_LIMIT, embed_support
-from fewshot_ad.enrollment.support import parse_views, read_support
+from fewshot_ad.enrollment.embedding import POOL_LIMIT, Embedded, embed_image, embed_support, scale_image
+from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.support import View, parse_views, read_support
 from fewshot_ad.images import Geometry
-from fewshot_ad.scoring import ScoringConfig
 
 
-def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 128):
-    return embed_support(read_support(parts).images, parse_views(views), size, encoder, ScoringConfig(), seed=0)
+def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 128) -> Embedded:
+    return embed_support(read_support(parts).images, EnrollmentSettings(parse_views(views), size), encoder)
+
+
+def test_a_view_is_embedded_as_the_picture_it_shows(parts: list[np.ndarray], encoder: Encoder) -> None:
+    mirrored = embed_image(scale_image(parts[0], 128, 16), encoder, View("hflip"))
+    itself = embed_image(scale_image(np.ascontiguousarray(parts[0][:, ::-1]), 128, 16), encoder)
+    for a, b in zip(mirrored.levels, itself.levels, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+    assert mirrored.whole
+    assert mirrored.inside(0).all()
+    np.testing.assert_array_equal(mirrored.centers(0)[0], [124, 4])
 
 
 def test_every_patch_knows_where_it_comes_from(parts: list[np.ndarray], encoder: Encoder) -> None:
@@ -32,7 +42,7 @@ def test_two_hundred_images_stay_within_the_pool(encoder: Encoder, parts: list[n
     rng = np.random.default_rng(0)
     many = [np.roll(parts[i % 5], rng.integers(-3, 4, 2), axis=(0, 1)) for i in range(200)]
     many = [np.clip(m.astype(int) + rng.integers(-3, 4, m.shape), 0, 255).astype(np.uint8) for m in many]
-    support = embed_support(read_support(many).images, parse_views("hflip,vflip"), 256, encoder, ScoringConfig(), 0)
+    support = embedded(many, "hflip,vflip", encoder, 256)
     assert len(support.pools[0].vectors) <= POOL_LIMIT
     assert set(support.pools[0].origin.image) == set(range(200))
 

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from fewshot_ad import Inspector
-from fewshot_ad.enrollment.presets import PRESETS, settings
+from fewshot_ad.enrollment.presets import PRESETS, enrollment_settings
 from fewshot_ad.errors import SupportSetError
 
 
 def test_presets_set_what_is_not_given(parts: list[np.ndarray]) -> None:
     fast = Inspector.from_support(parts, preset="fast")
-    assert fast.enrollment.image_size == PRESETS["fast"].image_size
-    assert fast.enrollment.budget == PRESETS["fast"].budget
-    assert len(fast.enrollment.views) == 3
+    assert fast.enrollment.settings.image_size == PRESETS["fast"].image_size
+    assert fast.enrollment.settings.budget == PRESETS["fast"].budget
+    assert len(fast.enrollment.settings.views) == 3
     given = Inspector.from_support(parts, preset="accurate", image_size=128, views="hflip")
-    assert (given.enrollment.image_size, len(given.enrollment.views)) == (128, 1)
-    assert given.enrollment.budget == PRESETS["accurate"].budget
+    assert (given.enrollment.settings.image_size, len(given.enrollment.settings.views)) == (128, 1)
+    assert given.enrollment.settings.budget == PRESETS["accurate"].budget
 
 
 def test_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(SupportSetError, match="balanced"):
-        settings("turbo")  # type: ignore[arg-type]
+        enrollment_settings("turbo")  # type: ignore[arg-type]

