@@ -275,18 +275,23 @@ def read_support(
         raise SupportSetError(f"expected 2 to 8 good images, got no usable one: {reason}. Give good images.")
     if progress is not None:
         progress("read", len(sources), len(sources))
-    notes.extend(_near_duplicates(thumbnails, [image.name for image in kept]))
+    notes += _notes_on_content([image.name for image in kept], thumbnails, dark)
+    return SupportSet(tuple(kept), tuple(notes))
+
+
+def _notes_on_content(names: Sequence[str], thumbnails: Sequence[Float32Array], dark: Sequence[str]) -> list[str]:
+    notes = _near_duplicates(thumbnails, names)
     if dark:
         notes.append(
             f"almost black: {', '.join(dark)}. 12-bit data in 16-bit files must be multiplied by 16 first; otherwise "
             "raise the exposure."
         )
-    if len(kept) == 1:
+    if len(names) == 1:
         notes.append(
             "only one image: how much good parts differ cannot be seen from it, so the threshold rests on its "
             "views. Give at least 2, better 4 to 8."
         )
-    return SupportSet(tuple(kept), tuple(notes))
+    return notes
 
 
 def _thumbnail(pixels: Uint8Array) -> Float32Array:
