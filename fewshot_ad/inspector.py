@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class Inspector:
     """Says of each image of a product whether it is good, how sure that is, and where it is not.
 
-    Made by `Inspector.from_support` or `Inspector.load`.
+    Get one from `Inspector.from_support` or `Inspector.load`.
 
     Example:
         >>> inspector = Inspector.from_support("good/")             # doctest: +SKIP
@@ -92,7 +92,7 @@ class Inspector:
 
     @property
     def banks(self) -> tuple[MemoryBank, ...]:
-        """The memory banks, one a level."""
+        """The memory banks, one per level."""
         return self._product.model.banks
 
     @property
@@ -131,13 +131,13 @@ class Inspector:
             images: A folder, a glob, or images as paths, PIL images or arrays (see `images.read_image`).
             product: Name; the folder's name by default.
             encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
-                case the arguments from `engine` on are not looked at.
+                case the arguments from `engine` on are ignored.
             preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,
                 see `presets.PRESETS`.
             views: `"auto"` chooses from the support set alone; `"none"`; or a choice as in `support.parse_views`.
             image_size: Working scale: each image is scaled to about this many pixels squared, its aspect kept.
                 `"auto"` chooses from the support set alone.
-            budget: Bank vectors a level, at most.
+            budget: Vectors per memory bank, at most.
             seed: Of everything random.
             progress: Called as `progress(stage, done, total)`.
             color: Channel order of arrays with color.
@@ -145,7 +145,7 @@ class Inspector:
             engine: See `encoder.load_encoder`, as for the arguments that follow.
             precision: `f32`, the same scores on every processor; `bf16`, faster where the processor has it, and refused
                 elsewhere; or `auto`, the faster of the two if the scores of the support set and its views stay the
-                same to `precision.TOLERANCE`. What was chosen is stored.
+                same to `precision.SCORE_TOLERANCE`. The choice is stored.
             stages: Stages of the backbone.
             fusion: `concat` or `separate`.
             norm_power: 0..1, see `encoder.EncoderSpec`.
@@ -261,7 +261,7 @@ class Inspector:
                 its place and go on.
 
         Yields:
-            An `Inspection` an image, or its `ImageError`.
+            One `Inspection` per image, or its `ImageError`.
         """
         yield from verdicts(
             images,
@@ -314,8 +314,8 @@ class Inspector:
 
         Args:
             path: The `.fsad` file.
-            encoder: An encoder already loaded, to share it between products; the arguments that follow are then not
-                looked at.
+            encoder: An encoder already loaded, to share it between products; the arguments that follow are then
+                ignored.
             engine: Engine to run on; any gives the same scores.
             weights: Local weights, if the product was enrolled with a timm model.
             allow_download: Let timm fetch such weights from the internet.

@@ -67,8 +67,8 @@ class Model:
 
     Attributes:
         image_size: Working scale, see `Geometry.fit`.
-        banks: One memory bank a level.
-        level_scale: One divisor a level that brings the levels' distances to a common scale.
+        banks: One memory bank per level.
+        level_scale: One divisor per level that brings the levels' distances to a common scale.
         scoring: How distances become a score and a map.
         threshold: Image scores above it are anomalous.
         map_scale: Fixed scale of the maps.
@@ -177,7 +177,7 @@ class Measurement:
 
     Attributes:
         score: Image score.
-        grids: One (h, w) float32 array of patch distances a level, on the common scale.
+        grids: One (h, w) float32 array of patch distances per level, on the common scale.
     """
 
     score: float
@@ -194,9 +194,9 @@ def measure(
     """Patch distances and image score.
 
     Args:
-        levels: One (h, w, d) float32 array of patch embeddings a level.
-        banks: One memory bank a level.
-        level_scale: One divisor a level.
+        levels: One (h, w, d) float32 array of patch embeddings per level.
+        banks: One memory bank per level.
+        level_scale: One divisor per level.
         geometry: Of the image; patches that show nothing of it do not count.
         scoring: How.
     """
@@ -216,7 +216,7 @@ def measure(
 
 
 def top_mean_score(grids: Sequence[Float32Array], geometry: Geometry, scoring: ScoringConfig) -> float:
-    """Image score of patch distances, one (h, w) float32 array a level: the largest of the levels' `top_mean`."""
+    """Image score of patch distances, one (h, w) float32 array per level: the largest of the levels' `top_mean`."""
     score = 0.0
     for grid in grids:
         weights = patch_weights(geometry, grid.shape, scoring.edge_weight)
@@ -321,7 +321,7 @@ def find_regions(
     Args:
         heat: (h, w) float32 map at the working scale.
         map_scale: The product's fixed scale.
-        photo_hw: Height and width of the image, in whose pixels the regions are told.
+        photo_hw: Height and width of the image, in whose pixels the regions are given.
         peak_share: For that case: from which share of the peak's height on.
 
     Returns:

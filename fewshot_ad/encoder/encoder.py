@@ -27,8 +27,8 @@ class EncoderSpec:
         stages: The stages that are used.
         strides: Their strides in pixels.
         channels: Their channels.
-        fusion: `concat` brings the stages to the finest grid and joins them into one level; `separate` keeps a level
-            a stage, each with its own memory bank and distance map.
+        fusion: `concat` brings the stages to the finest grid and joins them into one level; `separate` keeps one
+            level per stage, each with its own memory bank and distance map.
         precision: Precision of the network.
         norm_power: Each stage's feature vector is divided by its length to this power, 0..1. 0 leaves it alone; 1
             makes it a direction. In between, faint texture counts nearly as much as strong contrast, and a change of
@@ -56,7 +56,7 @@ class EncoderSpec:
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """Dimensions of a patch embedding, a level."""
+        """Dimensions of a patch embedding, per level."""
         return (sum(self.channels),) if self.fusion == "concat" else self.channels
 
     @classmethod
@@ -87,7 +87,7 @@ class Encoder:
             image: (H, W, 3) uint8 RGB, H and W multiples of `spec.multiple`.
 
         Returns:
-            One array (h, w, d) float32 a level: a single level with `concat`, one a stage with `separate`.
+            One array (h, w, d) float32 per level: a single level with `concat`, one per stage with `separate`.
         """
         maps = self._engine.run(np.ascontiguousarray(image))
         if self._engine.makes_levels:

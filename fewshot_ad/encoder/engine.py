@@ -37,7 +37,7 @@ class Levels:
 
     Attributes:
         norm_power: Each stage's feature vectors are divided by their length to this power.
-        scaled: Which stages that is done to, one flag a stage.
+        scaled: Which stages that is done to, one flag per stage.
         joined: Whether all stages are brought to the finest grid and joined into one level.
     """
 
@@ -62,7 +62,7 @@ class Engine(Protocol):
             image: (H, W, 3) uint8 RGB, C-contiguous, H and W multiples of the encoder's stride.
 
         Returns:
-            One array (h, w, C) float32 a stage or level, owned by the caller.
+            One array (h, w, C) float32 per stage or level, owned by the caller.
         """
 
 
@@ -71,7 +71,7 @@ class OpenVINOEngine:
 
     Args:
         path: ONNX file.
-        outputs: Names of the outputs that are wanted; the rest of the graph is cut away.
+        outputs: Names of the outputs to compute; the rest of the graph is cut away.
         precision: `f32` (default; the same scores on every processor) or `bf16` (faster where the processor has it).
         threads: Number of CPU threads; None leaves it to OpenVINO.
         levels: How the stages become levels; None gives the stage features as they are.
@@ -107,7 +107,7 @@ class OpenVINOEngine:
         self._requests = Requests(self.graph, self.config)
 
     def graph(self) -> Any:
-        """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> one output (N, h, w, C) a stage or level."""
+        """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> one output (N, h, w, C) per stage or level."""
         model = self._ov.Core().read_model(self._path)
         outputs = [model.output(name).node.input_value(0) for name in self._outputs]
         if self._levels is not None:
@@ -175,21 +175,21 @@ class Requests:
 
 
 def _make_levels(stages: list[Any], levels: Levels) -> list[Any]:
-    """The graph's outputs (N, h, w, C) a stage -> a level; the same arithmetic as `Encoder.encode`'s."""
+    """The graph's outputs, (N, h, w, C) per stage -> per level; the same arithmetic as `Encoder.encode`."""
     from openvino import opset13 as ops
 
     axis = ops.constant(np.array([3]))
-    made = []
+    maps = []
     for stage, scaled in zip(stages, levels.scaled, strict=True):
         if scaled and levels.norm_power > 0:
             squared = ops.reduce_sum(ops.multiply(stage, stage), axis, True)
             floor = ops.constant(np.float32(1e-12))
             length = ops.power(ops.maximum(squared, floor), ops.constant(np.float32(-levels.norm_power / 2)))
             stage = ops.multiply(stage, length)
-        made.append(stage)
-    if not levels.joined or len(made) == 1:
-        return made
-    finest = ops.slice(ops.shape_of(made[0]), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
+        maps.append(stage)
+    if not levels.joined or len(maps) == 1:
+        return maps
+    finest = ops.slice(ops.shape_of(maps[0]), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
     # Channels first: the only layout OpenVINO's CPU kernels enlarge.
     to_first, to_last = (ops.constant(np.array(order)) for order in ([0, 3, 1, 2], [0, 2, 3, 1]))
     enlarged = [
@@ -204,9 +204,9 @@ def _make_levels(stages: list[Any], levels: Levels) -> list[Any]:
             ),
             to_last,
         )
-        for stage in made[1:]
+        for stage in maps[1:]
     ]
-    return [ops.concat([made[0], *enlarged], 3)]
+    return [ops.concat([maps[0], *enlarged], 3)]
 
 
 def no_gpu(reason: str) -> None:
@@ -260,7 +260,7 @@ class TorchEngine:
     """torch on the CPU or a GPU (extra `torch`).
 
     Args:
-        pyramid: The network, with the stages that are wanted.
+        pyramid: The network, with the stages to compute.
         precision: `f32` or `bf16`.
         threads: Number of CPU threads, for the whole process (torch has no other way); None leaves it alone.
         device: `cpu` or `cuda`.

@@ -142,21 +142,21 @@ def hold_out(
 
     Args:
         embedded: The embedded support set.
-        picked: The coreset's indices, a level.
+        picked: The coreset's indices, (k,) int64 per level.
         scoring: How distances become a score.
-        level_scale: One divisor a level.
+        level_scale: One divisor per level.
         threads: Number of CPU threads of the search.
         progress: Called as `progress("hold-out", done, total)`.
 
     Returns:
-        One measurement a stand-in.
+        One measurement per stand-in.
 
     Raises:
         SupportSetError: There is nothing to hold out against.
     """
     if len(embedded.stand_ins) < 2:
         raise SupportSetError(
-            "expected at least two pictures to calibrate on, got one image without views. Give a second good "
+            "expected at least two images to calibrate on, got one image without views. Give a second good "
             "image, or leave views='auto'."
         )
     several = embedded.n > 1
@@ -186,7 +186,7 @@ def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) 
     typically within a quarter of each other.
 
     Args:
-        scores: Held-out scores, one an image.
+        scores: Held-out scores, one per image.
         names: The names of those from `first` on.
         first: From where on they are looked at; the ones before are known already.
     """

@@ -58,7 +58,7 @@ Applied: TypeAlias = tuple[Uint8Array, Uint8Array, Float64Array]
 
 @dataclass(frozen=True)
 class ViewKind:
-    """A kind of view: what it does, the strengths it has unless told otherwise, and their valid range."""
+    """A kind of view: what it does, the strengths it has by default, and their valid range."""
 
     apply: Callable[[Uint8Array, Uint8Array, float], Applied]
     strengths: tuple[float, ...]
@@ -182,13 +182,13 @@ class SupportImage:
     Attributes:
         name: File name, or `image[i]`.
         sha256: Hash of its pixels.
-        kept: (H, W, 3) uint8 RGB; None for a file of a large support set, which is read again each time.
+        loaded: (H, W, 3) uint8 RGB; None for a file of a large support set, which is read again each time.
         source: Where it is read from again.
     """
 
     name: str
     sha256: str
-    kept: Uint8Array | None
+    loaded: Uint8Array | None
     source: Path | None = None
 
     @property
@@ -198,8 +198,8 @@ class SupportImage:
         Raises:
             SupportSetError: The file is not what it was when the support set was read.
         """
-        if self.kept is not None:
-            return self.kept
+        if self.loaded is not None:
+            return self.loaded
         try:
             pixels = read_image(self.source)  # type: ignore[arg-type]
         except ImageError as error:
@@ -243,9 +243,9 @@ def read_support(
         sources = expand_sources(images)
     except ImageError as error:
         raise SupportSetError(f"no support set: {error}") from error
-    kept: list[SupportImage] = []
+    images_read: list[SupportImage] = []
     notes: list[str] = []
-    seen: dict[str, str] = {}
+    name_of: dict[str, str] = {}
     thumbnails: list[Float32Array] = []
     dark: list[str] = []
     failures = kept_bytes = 0
@@ -260,23 +260,25 @@ def read_support(
             notes.append(f"left out, unreadable: {error}")
             continue
         sha256 = _hash(pixels)
-        if sha256 in seen:
-            notes.append(f"left out, identical to {seen[sha256]}: {name}")
+        if sha256 in name_of:
+            notes.append(f"left out, identical to {name_of[sha256]}: {name}")
             continue
-        seen[sha256] = name
+        name_of[sha256] = name
         path = Path(source) if isinstance(source, (str, os.PathLike)) else None
         kept_bytes += pixels.nbytes if path is not None else 0
-        kept.append(SupportImage(name, sha256, None if path is not None and kept_bytes > KEPT_BYTES else pixels, path))
+        images_read.append(
+            SupportImage(name, sha256, None if path is not None and kept_bytes > KEPT_BYTES else pixels, path)
+        )
         thumbnails.append(_thumbnail(pixels))
         if int(pixels.max()) < 32:
             dark.append(name)
-    if not kept:
+    if not images_read:
         reason = f"{failures} image(s) could not be read: {'; '.join(notes)}" if failures else "none was given"
         raise SupportSetError(f"expected 2 to 8 good images, got no usable one: {reason}. Give good images.")
     if progress is not None:
         progress("read", len(sources), len(sources))
-    notes += _notes_on_content([image.name for image in kept], thumbnails, dark)
-    return SupportSet(tuple(kept), tuple(notes))
+    notes += _notes_on_content([image.name for image in images_read], thumbnails, dark)
+    return SupportSet(tuple(images_read), tuple(notes))
 
 
 def _notes_on_content(names: Sequence[str], thumbnails: Sequence[Float32Array], dark: Sequence[str]) -> list[str]:

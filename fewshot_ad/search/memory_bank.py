@@ -111,7 +111,7 @@ def nearest_of_others(embeddings: Float32Array, picked: IndexArray, groups: Int3
     """
     squared = np.einsum("ij,ij->i", embeddings, embeddings)
     smallest = np.full(len(picked), np.inf, np.float32)
-    found = np.zeros(len(picked), np.int64)
+    nearest = np.zeros(len(picked), np.int64)
     for group in np.unique(groups):
         members, others = np.flatnonzero(groups == group), np.flatnonzero(groups[picked] != group)
         queries = -2 * embeddings[picked[others]]
@@ -124,8 +124,8 @@ def nearest_of_others(embeddings: Float32Array, picked: IndexArray, groups: Int3
             value = tile[np.arange(len(tile)), at]
             better = value < smallest[others]
             smallest[others[better]] = value[better]
-            found[others[better]] = rows[at[better]]
-    return found
+            nearest[others[better]] = rows[at[better]]
+    return nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ class MemoryBank:
     """Patch embeddings of good parts with their origins, searched exactly.
 
     `search` is FAISS, for any number of neighbors and their indices. `nearest`, the inspect path, needs one distance
-    a patch and nothing else: a matrix product and a minimum, which OpenVINO does in half the time, on the encoder's
+    per patch and nothing else: a matrix product and a minimum, which OpenVINO does in half the time, on the encoder's
     own threads (FAISS's spin for a while after each call and take the processor from the encoder).
 
     Args:

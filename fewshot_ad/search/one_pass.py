@@ -19,13 +19,13 @@ from fewshot_ad.search.nearest import nearest_graph, searches_in_bf16
 class OnePass:
     """What `Encoder.encode` and `MemoryBank.nearest` do one after the other, without going back and forth.
 
-    Two compiled models in turn hand each other the processor, which costs nearly a millisecond an inspection
+    Two compiled models in turn hand each other the processor, which costs nearly a millisecond per inspection
     (`benchmarks/levers.py`). The scores are the same up to rounding: to 1e-3 of the distances in
     float32; in bfloat16 to 2^-9 of the embeddings' lengths, see `nearest.nearest_graph`.
 
     Args:
         encoder: An encoder on OpenVINO, see `OnePass.fits`.
-        banks: One memory bank a level.
+        banks: One memory bank per level.
     """
 
     def __init__(self, encoder: Encoder, banks: Sequence[MemoryBank]) -> None:
@@ -56,7 +56,7 @@ class OnePass:
         return encoder.spec.precision == "f32" or searches_in_bf16()
 
     def graph(self) -> Any:
-        """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> (h, w) float32 distances a level; N is 1."""
+        """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> (h, w) float32 distances per level; N is 1."""
         encoder = self._engine.graph()
         grids = []
         for at, bank in enumerate(self._banks):
@@ -74,6 +74,6 @@ class OnePass:
             image: (H, W, 3) uint8 RGB, H and W multiples of the encoder's.
 
         Returns:
-            One array (h, w) float32 a level, in the bank's metric.
+            One array (h, w) float32 per level, in the bank's metric.
         """
         return tuple(self._requests.infer(image[None]))

@@ -109,7 +109,7 @@ def test_a_large_support_set_is_read_again_instead_of_kept(part_folder: Path, mo
     monkeypatch.setattr("fewshot_ad.enrollment.support.KEPT_BYTES", 2 * 128 * 128 * 3)
     calls: list[tuple[str, int, int]] = []
     streamed = read_support(part_folder, progress=lambda *call: calls.append(call)).images
-    assert [image.kept is None for image in streamed] == [False, False, True, True, True]
+    assert [image.loaded is None for image in streamed] == [False, False, True, True, True]
     for a, b in zip(kept, streamed, strict=True):
         np.testing.assert_array_equal(a.pixels, b.pixels)
     assert calls[-1] == ("read", 5, 5)
