@@ -39,7 +39,10 @@ LAYERS = (
     ("cli/", "the shell commands"),
     ("benchmark/", "plans, jobs, records, reports"),
     ("zoo/", "other methods, one file each"),
-    ("export/   training/   latency.py   demo.py   doctor.py", "what is done with a product, and how encoders are trained"),
+    (
+        "export/   training/   latency.py   demo.py   doctor.py",
+        "what is done with a product; how encoders are trained",
+    ),
     ("inspector.py", "the facade: Inspector"),
     ("product.py   artifact.py", "what is known of one part, and its .fsad file"),
     ("enrollment/   batch.py", "from good images to a product; many images in order"),
