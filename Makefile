@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -15,6 +15,10 @@ $(VENV)/.demo: $(BIN)/python pyproject.toml
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml
 	$(PIP) install -e '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml
+	$(PIP) install -e '.[docs]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
@@ -32,6 +36,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs  ## build the documentation into site/, to be read from the file system
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/.bench  ## the tables that the README quotes
 	$(BIN)/python benchmarks/latency.py
 	$(BIN)/python benchmarks/peers_latency.py
@@ -45,4 +52,4 @@ bench: $(VENV)/.bench  ## the tables that the README quotes
 	$(BIN)/python benchmarks/install_size.py torch
 
 clean:
-	rm -rf $(VENV) demo_output
+	rm -rf $(VENV) demo_output site

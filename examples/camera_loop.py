@@ -5,6 +5,7 @@ python examples/camera_loop.py bracket.fsad line.avi --output rejects/
 """
 
 import argparse
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,8 +46,8 @@ def main() -> None:
         parser.error("--every must be at least 1")
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
-    for number, result in enumerate(inspector.inspect_batch(frames(args.source, args.every), color="bgr")):
-        number *= args.every
+    results = inspector.inspect_batch(frames(args.source, args.every), color="bgr")
+    for number, result in zip(itertools.count(step=args.every), results, strict=False):
         verdict = "ANOMALOUS" if result.is_anomalous else "good"
         print(f"frame {number}: {verdict}, severity {result.severity:.2f}, {result.timings_ms['total']:.1f} ms")
         if result.is_anomalous and args.output:

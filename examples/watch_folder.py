@@ -8,20 +8,26 @@ import shutil
 import time
 from pathlib import Path
 
-from fewshot_ad import Inspector
-from fewshot_ad.errors import ImageError
-from fewshot_ad.images import SUFFIXES
+from fewshot_ad import ImageError, Inspector, list_images
 
 
-def settled(path: Path, seen: dict[Path, tuple[int, int]]) -> bool:
+def waiting(folder: Path) -> list[Path]:
+    """The images in a folder, in the order of their names; none if it is empty."""
+    try:
+        return list_images(folder)
+    except ImageError:
+        return []
+
+
+def settled(path: Path, looks: dict[Path, tuple[int, int]]) -> bool:
     """Whether a file has stopped growing: a camera may still be writing it. An empty one is given ten looks."""
     size = path.stat().st_size
-    known, looks = seen.get(path, (-1, 0))
-    seen[path] = (size, looks + 1)
-    return size == known and (size > 0 or looks > 10)
+    last_size, count = looks.get(path, (-1, 0))
+    looks[path] = (size, count + 1)
+    return size == last_size and (size > 0 or count > 10)
 
 
-def put(path: Path, folder: Path) -> None:
+def move(path: Path, folder: Path) -> None:
     """Move a file into a folder under a name that is free there: cameras start counting anew."""
     target = folder / path.name
     number = 1
@@ -39,29 +45,31 @@ def main() -> None:
     parser.add_argument("--interval", type=float, default=0.2, help="seconds between looks")
     parser.add_argument("--idle", type=float, help="stop after this many seconds without a new image")
     args = parser.parse_args()
+    if not args.incoming.is_dir():
+        parser.error(f"expected a folder at {args.incoming}, there is none")
 
     inspector = Inspector.load(args.artifact)
     folders = {name: args.output / name for name in ("good", "reject", "unreadable")}
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
-    seen: dict[Path, tuple[int, int]] = {}
+    looks: dict[Path, tuple[int, int]] = {}
     last = time.monotonic()
     while args.idle is None or time.monotonic() - last < args.idle:
-        for path in sorted(p for p in args.incoming.iterdir() if p.suffix.lower() in SUFFIXES):
+        for path in waiting(args.incoming):
             try:
-                if not settled(path, seen):
+                if not settled(path, looks):
                     continue
                 try:
                     result = inspector.inspect(path)
-                    where = "reject" if result.is_anomalous else "good"
-                    print(f"{path.name}: {where}, severity {result.severity:.2f}", flush=True)
+                    verdict = "reject" if result.is_anomalous else "good"
+                    print(f"{path.name}: {verdict}, severity {result.severity:.2f}", flush=True)
                 except ImageError as error:
-                    where = "unreadable"
+                    verdict = "unreadable"
                     print(error, flush=True)
-                put(path, folders[where])
-                del seen[path]
+                move(path, folders[verdict])
+                del looks[path]
                 last = time.monotonic()
-            except OSError as error:  # still open elsewhere, or taken away: look again next time
+            except OSError as error:  # still open elsewhere, or gone: look again next time
                 print(f"{path.name}: {error}", flush=True)
         time.sleep(args.interval)
 

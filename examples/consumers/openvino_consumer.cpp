@@ -2,7 +2,7 @@
 // product.onnx (--target onnx-single).
 //
 //   g++ -std=c++17 openvino_consumer.cpp -I$OPENVINO/include -L$OPENVINO/libs -l:libopenvino.so.VERSION -o consumer
-//   ./consumer exported/product.xml photograph.rgb      (raw bytes: height x width x 3, RGB)
+//   ./consumer exported/product.xml image.rgb      (raw bytes: height x width x 3, RGB)
 #include <algorithm>
 #include <cstdint>
 #include <fstream>
@@ -14,7 +14,7 @@
 
 int main(int argc, char** argv) {
     if (argc != 3) {
-        std::cerr << "usage: consumer product.xml photograph.rgb\n";
+        std::cerr << "usage: consumer product.xml image.rgb\n";
         return 2;
     }
     try {
@@ -25,13 +25,13 @@ int main(int argc, char** argv) {
         const ov::Shape shape = compiled.input().get_shape();
 
         std::ifstream file(argv[2], std::ios::binary);
-        std::vector<uint8_t> photograph((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-        if (photograph.size() != ov::shape_size(shape)) {
-            std::cerr << "expected " << ov::shape_size(shape) << " bytes, got " << photograph.size() << "\n";
+        std::vector<uint8_t> image((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+        if (image.size() != ov::shape_size(shape)) {
+            std::cerr << "expected " << ov::shape_size(shape) << " bytes, got " << image.size() << "\n";
             return 2;
         }
         auto request = compiled.create_infer_request();
-        request.set_input_tensor(ov::Tensor(ov::element::u8, shape, photograph.data()));
+        request.set_input_tensor(ov::Tensor(ov::element::u8, shape, image.data()));
         request.infer();
 
         const float score = *request.get_tensor("score").data<float>();
