@@ -91,7 +91,7 @@ def _runner(name: RunnerName, workers: int, limit: float | None, ray_options: di
 
 
 def _follow(states: Iterator[Done], as_json: bool) -> int:
-    """Show a run as it goes; the number of jobs that failed, now or before."""
+    """Show how a run goes on, to its end; returns how many jobs failed, now or before."""
     failures = 0
     with progress_bar(as_json) as progress:
         for state in states:
@@ -172,9 +172,9 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
     from fewshot_ad.benchmark import record as ledger
     from fewshot_ad.benchmark.plan_file import read_plan
 
-    missing = next((path for path in files if not path.is_file()), None)
-    if missing is not None:
-        raise BenchmarkError(f"expected a record file at {missing}, found none. `benchmark run` writes them.")
+    for path in files:
+        if not path.is_file():
+            raise BenchmarkError(f"expected a record file at {path}, found none. `benchmark run` writes them.")
     records = [record for path in files for record in ledger.read(path)]
     if plan is not None:
         keys = read_plan(plan).keys()

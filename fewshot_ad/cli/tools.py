@@ -1,4 +1,4 @@
-"""Shell commands around a product: export, bench, doctor, demo."""
+"""The shell commands around a product: export, bench, doctor, demo."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def bench(
 
         def show_minute(figures: dict[str, float]) -> None:
             if not as_json:
-                say(f"  a minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
+                say(f"  last minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
 
         report = measure(inspector, _read(images) if images else own_images(inspector), minutes * 60, show_minute)
     if as_json:

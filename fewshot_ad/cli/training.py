@@ -269,10 +269,10 @@ def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: lis
 
 
 def _recipe_file(name: str) -> Path:
-    shipped = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
-    path = shipped.get(name, Path(name))
+    recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    path = recipes.get(name, Path(name))
     if not path.is_file():
-        raise TrainingError(f"expected a recipe file or one of {', '.join(shipped)}, got {name!r}.")
+        raise TrainingError(f"expected a recipe file or one of {', '.join(recipes)}, got {name!r}.")
     return path
 
 
