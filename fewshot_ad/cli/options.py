@@ -57,6 +57,7 @@ def whole_number(text: str, option: str) -> int:
 
 def load_product(
     artifact: Path,
+    *,
     engine: Engine | None = None,
     weights: Path | None = None,
     allow_download: bool = False,

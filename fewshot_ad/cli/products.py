@@ -205,7 +205,9 @@ def inspect(
     """Inspect images: one verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
     counts = Counter[str]()
     with reported_errors(as_json):
-        inspector = load_product(artifact, engine, weights, allow_download, threads, device)
+        inspector = load_product(
+            artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads, device=device
+        )
         if threshold is not None:
             inspector.threshold = threshold
         paths, failures = _image_paths(images)

@@ -99,7 +99,9 @@ def bench(
         from fewshot_ad.latency import bench as measure
         from fewshot_ad.latency import own_images
 
-        inspector = load_product(artifact, engine, weights, allow_download, threads)
+        inspector = load_product(
+            artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads
+        )
 
         def show_minute(figures: dict[str, float]) -> None:
             if not as_json:

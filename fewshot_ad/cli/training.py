@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -299,4 +298,3 @@ def _report_encoder(output: Path, card: WeightsCard, as_json: bool) -> None:
     else:
         say(f"encoder: {path}")
         say(f"use it: fewshot-ad enroll GOOD -o part.fsad --encoder {path}")
-    sys.stdout.flush()
