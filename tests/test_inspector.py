@@ -11,6 +11,7 @@ from PIL import Image
 
 from fewshot_ad import Inspection, Inspector, ScoringConfig, load_encoder
 from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder
+from fewshot_ad.encoder.engine import has_bf16
 from fewshot_ad.errors import ImageError, SupportSetError
 from tests.conftest import make_part
 
@@ -121,9 +122,11 @@ def test_images_of_another_size_are_inspected_at_the_same_scale(inspector: Inspe
 
 
 def test_order_of_the_support_set_does_not_decide(parts: list[np.ndarray], encoder: Encoder) -> None:
-    options = {"encoder": encoder, "views": "hflip", "image_size": 128, "budget": 100_000}
+    options = {"encoder": encoder, "views": "hflip", "image_size": 128, "budget": 400}
     forth = Inspector.from_support(parts, **options)
     back = Inspector.from_support(parts[::-1], **options)
+    # 5 images with a view each have 2,560 patches: the coreset chooses among them.
+    assert len(forth.banks[0]) == len(back.banks[0]) == 400
     probe = make_part(50)
     assert forth.inspect(probe).score == pytest.approx(back.inspect(probe).score, rel=1e-4)
     assert forth.threshold == pytest.approx(back.threshold, rel=1e-4)
@@ -240,6 +243,7 @@ def test_real_bottles(bottle: Path, encoder: Encoder, tmp_path: Path) -> None:
     assert hits / len(bad) > 0.9
 
 
+@pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
 def test_bf16_is_an_option(parts: list[np.ndarray], broken_part: np.ndarray) -> None:
     inspector = Inspector.from_support(parts, encoder=load_encoder(precision="bf16"), views="hflip", image_size=128)
     assert inspector.info()["encoder"]["precision"] == "bf16"
@@ -282,9 +286,17 @@ def test_a_threshold_set_by_hand_survives_an_addition(parts: list[np.ndarray], e
 
 def test_warm_up_compiles_for_the_size_to_come(parts: list[np.ndarray], encoder: Encoder) -> None:
     inspector = Inspector.from_support(parts[:2], encoder=encoder, views="hflip", image_size=128)
+    network = inspector.model.one_pass
+    assert network is not None
+    assert network.sizes == ()
     inspector.warm_up()
+    assert len(network.sizes) == 1
+    inspector.inspect(parts[0])
+    assert len(network.sizes) == 1
     inspector.warm_up((64, 200))
+    assert len(network.sizes) == 2
     assert inspector.inspect(np.zeros((64, 200, 3), np.uint8)).anomaly_map.shape == (64, 200)
+    assert len(network.sizes) == 2
 
 
 def test_threads_change_no_score(parts: list[np.ndarray], broken_part: np.ndarray) -> None:

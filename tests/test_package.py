@@ -79,6 +79,9 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_public_names_exist_and_no_others() -> None:
+    names = {"Calibration", "Inspection", "Inspector", "Region", "ScoringConfig", "load_encoder"}
+    assert set(fewshot_ad.__all__) == {*names, "__version__"}
+    assert set(fewshot_ad._HOMES) == names
     for name in fewshot_ad.__all__:
         assert getattr(fewshot_ad, name) is not None
     with pytest.raises(AttributeError):

@@ -1,4 +1,4 @@
-"""The shell commands: thin, each calls one function of the package."""
+"""The shell commands: each parses its options, calls the package and prints; one module for each group of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_ad.cli.benchmark import benchmark_app
-from fewshot_ad.cli.datasets import datasets_app
-from fewshot_ad.cli.products import commands as product_commands
-from fewshot_ad.cli.tools import commands as tool_commands
-from fewshot_ad.cli.training import commands as training_commands
-from fewshot_ad.cli.zoo import commands as zoo_commands
+from fewshot_ad.cli import benchmark, datasets, products, tools, training, zoo
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="""Visual inspection from a few good images, on a CPU, offline.
 
-Image 2 to 8 good parts, then:
+Take images of 2 to 8 good parts, then:
 
   fewshot-ad enroll good/ -o bracket.fsad
 
@@ -35,8 +30,8 @@ Exit codes: 0 all good, 1 an anomaly was found, 2 an error.""",
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from fewshot_ad import __version__
 
         print(f"fewshot-ad {__version__}")
@@ -52,12 +47,10 @@ def options(
     """Options of the program itself; its help is the application's."""
 
 
-app.add_typer(product_commands)
-app.add_typer(tool_commands)
-app.add_typer(training_commands)
-app.add_typer(zoo_commands)
-app.add_typer(datasets_app, name="datasets")
-app.add_typer(benchmark_app, name="benchmark")
+for _group in (products, tools, training, zoo):
+    app.add_typer(_group.commands)
+app.add_typer(datasets.commands, name="datasets")
+app.add_typer(benchmark.commands, name="benchmark")
 
 
 def main() -> None:
@@ -66,6 +59,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    # The commands print an enrollment's notes themselves.
+    # The commands print the notes of an enrollment themselves.
     logging.basicConfig(level=logging.DEBUG if os.environ.get("FEWSHOT_AD_DEBUG") else logging.CRITICAL)
     app()

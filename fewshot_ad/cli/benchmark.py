@@ -1,11 +1,11 @@
-"""Shell commands around benchmarks: run a plan, report what is on record, fix support lists."""
+"""The shell commands of benchmarks: run a plan, report what is on record, write support lists."""
 
 from __future__ import annotations
 
 import dataclasses
-from enum import Enum
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -14,52 +14,47 @@ from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_
 from fewshot_ad.errors import BenchmarkError
 
 if TYPE_CHECKING:
+    from fewshot_ad.benchmark.record import Record
     from fewshot_ad.benchmark.run import Done, Runner
 
-benchmark_app = typer.Typer(
+RunnerName: TypeAlias = Literal["in-process", "processes", "ray"]
+
+# A backslash before each bracket that opens a word: it would be a tag of rich's markup, and not be shown.
+commands = typer.Typer(
     no_args_is_help=True,
-    help="""Measure methods of the zoo under one protocol (extra 'zoo').
+    help=r"""Measure methods of the zoo under one protocol (extra 'zoo').
 
 A plan in YAML says which methods, datasets, shots, draws and settings:
 
-  methods: {ours: {baseline: fewshot_ad}, patchcore: {options: {image_size: 256}}}
-
-  datasets: {mvtec: {root: /data/mvtec, categories: [bottle, cable]}}
-
+  methods:
+    ours: {baseline: fewshot_ad}
+    patchcore: {options: {image_size: 256}}
+  datasets:
+    mvtec: {root: /data/mvtec, categories: \[bottle, cable]}
   shots: [1, 2, 4, 8, full]
-
   draws: 3
-
-  settings: [few-shot, unified, {noisy: {noise: 0.1}}, {continual: {replay: 2}}]
-
-  protocol: {test_limit: 60, pixel_side: 256}""",
+  settings: \[few-shot, unified, {noisy: {noise: 0.1}}, {continual: {replay: 2}}]
+  protocol: {test_limit: 60, pixel_side: 256}
+""",
 )
 
 
-class RunnerOption(str, Enum):
-    """Runners by name."""
-
-    in_process = "in-process"
-    processes = "processes"
-    ray = "ray"
-
-
-@benchmark_app.command("run")
+@commands.command("run")
 def run(
     plan: Annotated[Path, typer.Argument(help="The plan, a YAML file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The record, one line of JSON a job; added to.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The record, one line of JSON per job; it is added to.")],
     runner: Annotated[
-        RunnerOption,
+        RunnerName,
         typer.Option(help="in-process: one job after the other; processes: each in its own; ray: on a Ray cluster."),
-    ] = RunnerOption.processes,
+    ] = "processes",
     workers: Annotated[int, typer.Option(min=1, help="Jobs at a time, for processes.")] = 1,
-    limit: Annotated[float | None, typer.Option(help="Seconds a job may take, for processes.")] = None,
+    limit: Annotated[float | None, typer.Option(help="Most seconds per job, for processes. Default: no limit.")] = None,
     ray_address: Annotated[
         str | None, typer.Option(help="An existing Ray cluster: auto, or ray://host:10001. Default: a local one.")
     ] = None,
-    cpus: Annotated[int, typer.Option(min=1, help="Processors a job, for ray.")] = 1,
-    memory: Annotated[int | None, typer.Option(help="Memory a job in megabytes, for ray.")] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="Graphics processors a job, for ray.")] = 0.0,
+    cpus: Annotated[int, typer.Option(min=1, help="Processors per job, for ray.")] = 1,
+    memory: Annotated[int | None, typer.Option(help="Memory per job in megabytes, for ray.")] = None,
+    gpus: Annotated[float, typer.Option(min=0, help="Graphics processors per job, for ray.")] = 0.0,
     retries: Annotated[int, typer.Option(min=0, help="Tries after a worker is lost, for ray.")] = 3,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what is on record as failed.")
@@ -72,37 +67,42 @@ def run(
         from fewshot_ad.benchmark.plan_file import read_plan
         from fewshot_ad.benchmark.run import pending, run_plan
 
-        made = read_plan(plan)
+        benchmark_plan = read_plan(plan)
         if dry_run:
-            for job in pending(made, out, retry_failed):
+            for job in pending(benchmark_plan, out, retry_failed):
                 print_json({"job": str(job)}) if as_json else say(str(job))
             return
-        with progress_bar(as_json) as progress:
-            state = None
-            on_ray = {"address": ray_address, "cpus": cpus, "memory_mb": memory, "gpus": gpus, "retries": retries}
-            chosen = _runner(runner, workers, limit, on_ray)
-            for state in run_plan(made, out, chosen, retry_failed):
-                if progress is not None:
-                    progress("jobs", state.jobs, state.total)
-                _tell(state, as_json)
-    if state is not None and state.failures:
-        raise typer.Exit(EXIT_ERROR)
-    raise typer.Exit(EXIT_GOOD)
+        ray_options = {"address": ray_address, "cpus": cpus, "memory_mb": memory, "gpus": gpus, "retries": retries}
+        states = run_plan(benchmark_plan, out, _runner(runner, workers, limit, ray_options), retry_failed)
+        failures = _follow(states, as_json)
+    raise typer.Exit(EXIT_ERROR if failures else EXIT_GOOD)
 
 
-def _runner(name: RunnerOption, workers: int, limit: float | None, ray_options: dict[str, Any]) -> Runner:
+def _runner(name: RunnerName, workers: int, limit: float | None, ray_options: dict[str, Any]) -> Runner:
     from fewshot_ad.benchmark.run import in_process, processes
 
-    if limit is not None and name != RunnerOption.processes:
-        raise BenchmarkError(f"expected --limit with --runner processes only, got {name.value}: it cannot stop a job.")
-    if name == RunnerOption.ray:
+    if limit is not None and name != "processes":
+        raise BenchmarkError(f"expected --limit with --runner processes only, got {name}: it cannot stop a job.")
+    if name == "ray":
         from fewshot_ad.benchmark.ray_runner import on_ray
 
         return on_ray(**ray_options)
-    return in_process if name == RunnerOption.in_process else processes(workers, limit)
+    return in_process if name == "in-process" else processes(workers, limit)
 
 
-def _tell(state: Done, as_json: bool) -> None:
+def _follow(states: Iterator[Done], as_json: bool) -> int:
+    """Show how a run goes on, to its end; returns how many jobs failed, now or before."""
+    failures = 0
+    with progress_bar(as_json) as progress:
+        for state in states:
+            failures = state.failures
+            if progress is not None:
+                progress("jobs", state.jobs, state.total)
+            _print_state(state, as_json)
+    return failures
+
+
+def _print_state(state: Done, as_json: bool) -> None:
     if as_json:
         records = [dataclasses.asdict(record) for record in state.records]
         print_json({"jobs": state.jobs, "total": state.total, "failures": state.failures, "records": records})
@@ -110,50 +110,41 @@ def _tell(state: Done, as_json: bool) -> None:
         say(f"{state.jobs} of {state.total} jobs are on record, {state.failures} of them failed")
     else:
         for record in state.records:
-            shown = record.reason
-            if record.status == "done":
-                names = ("image_auroc", "pixel_auroc", "au_pro")
-                shown = ", ".join(f"{n} {record.figures[n]:.3f}" for n in names if n in record.figures)
-                shown += f", fit {record.fit_s:.1f} s, {record.ms:.1f} ms"
-            say(f"{state.jobs}/{state.total} {record.status}  {state.last} {record.category}: {shown}")
+            outcome = _figures(record) if record.status == "done" else record.reason
+            say(f"{state.jobs}/{state.total} {record.status}  {state.last} {record.category}: {outcome}")
 
 
-@benchmark_app.command("report")
+def _figures(record: Record) -> str:
+    names = [name for name in ("image_auroc", "pixel_auroc", "au_pro") if name in record.figures]
+    figures = ", ".join(f"{name} {record.figures[name]:.3f}" for name in names)
+    return f"{figures}, fit {record.fit_s:.1f} s, {record.ms:.1f} ms"
+
+
+@commands.command("report")
 def report(
     record: Annotated[list[Path], typer.Argument(help="Record files.")],
-    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a CSV table.")] = None,
     by_category: Annotated[
-        bool, typer.Option("--by-category", help="In the CSV table, lines of each category after the averages.")
+        bool, typer.Option("--by-category", help="In the CSV table, add rows for each category after the averages.")
     ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown tables. Default: print them.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write LaTeX tables.")] = None,
-    title: Annotated[str, typer.Option(help="Of the page.")] = "Benchmark",
-    plan: Annotated[Path | None, typer.Option(help="Only what this plan asks for. Default: all that is there.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page.")] = "Benchmark",
+    plan: Annotated[
+        Path | None, typer.Option(help="Report only what this plan asks for. Default: all that is on record.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Tables of what is on record: a page, CSV, Markdown, LaTeX."""
+    """Write or print tables of what is on record: a page, CSV, Markdown, LaTeX."""
     with reported_errors(as_json):
-        from fewshot_ad.benchmark import record as ledger
         from fewshot_ad.benchmark import tables
-        from fewshot_ad.benchmark.plan_file import read_plan
         from fewshot_ad.benchmark.published import published
         from fewshot_ad.benchmark.report import write_report
 
         if by_category and csv is None:
             raise BenchmarkError("expected --by-category with --csv FILE, got it alone: it is for that table.")
-        missing = [str(path) for path in record if not path.is_file()]
-        if missing:
-            raise BenchmarkError(f"expected a record file at {missing[0]}, found none. `benchmark run` writes them.")
-        records = [one for path in record for one in ledger.read(path)]
-        if plan is not None:
-            keys = read_plan(plan).keys()
-            records = [one for one in records if one.key in keys]
-        if not records:
-            raise BenchmarkError(
-                f"expected records in {record[0]}, found none that count. `benchmark run` writes them."
-            )
-        ledger.comparable(records)
+        records = _records(record, plan)
         if html is not None:
             folders = [path.parent for path in record]
             write_report(records, html, title=title, published=published(), overlays_folder=folders)
@@ -163,13 +154,35 @@ def report(
             _write(markdown, tables.markdown(records, published=published()))
         if latex is not None:
             _write(latex, tables.latex(records))
-        written = [str(path) for path in (html, csv, markdown, latex) if path is not None]
+    files = [str(path) for path in (html, csv, markdown, latex) if path is not None]
     if as_json:
-        print_json({"records": len(records), "written": written})
-    elif written:
-        say(f"{len(records)} records -> {', '.join(written)}")
+        print_json({"records": len(records), "written": files})
+    elif files:
+        say(f"{len(records)} records -> {', '.join(files)}")
     else:
         say(tables.markdown(records, published=published()))
+
+
+def _records(files: list[Path], plan: Path | None) -> list[Record]:
+    """What is on record, or what of it a plan asks for.
+
+    Raises:
+        BenchmarkError: A file is missing, nothing is left, or the records were not measured alike.
+    """
+    from fewshot_ad.benchmark import record as ledger
+    from fewshot_ad.benchmark.plan_file import read_plan
+
+    for path in files:
+        if not path.is_file():
+            raise BenchmarkError(f"expected a record file at {path}, found none. `benchmark run` writes them.")
+    records = [record for path in files for record in ledger.read(path)]
+    if plan is not None:
+        keys = read_plan(plan).keys()
+        records = [record for record in records if record.key in keys]
+    if not records:
+        raise BenchmarkError(f"expected records in {files[0]}, found none that count. `benchmark run` writes them.")
+    ledger.comparable(records)
+    return records
 
 
 def _write(path: Path, text: str) -> None:
@@ -180,28 +193,28 @@ def _write(path: Path, text: str) -> None:
         raise BenchmarkError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
 
 
-@benchmark_app.command("lists")
+@commands.command("lists")
 def lists(
     layout: Annotated[str, typer.Argument(help="Layout of the dataset, see `fewshot-ad datasets`.")],
     root: Annotated[Path, typer.Argument(help="Folder of the local copy.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The text file to write.")],
-    draws: Annotated[int, typer.Option(min=1, help="Support draws.")] = 3,
-    shots: Annotated[int, typer.Option(min=1, help="File names a draw; K shots are the first K of them.")] = 8,
+    draws: Annotated[int, typer.Option(min=1, help="Number of support draws.")] = 3,
+    shots: Annotated[int, typer.Option(min=1, help="File names per draw; K shots are the first K of them.")] = 8,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the support lists that a dataset's file names give, to fix them or to change them by hand."""
+    """Write the support lists that follow from a dataset's file names, to fix them or to change them by hand."""
     with reported_errors(as_json):
         from fewshot_ad.benchmark.material import good_names
         from fewshot_ad.benchmark.support import chosen
 
-        names = good_names(layout, root)
+        categories = good_names(layout, root)
         lines = [
-            "\t".join([category, str(draw), *chosen(there, category, min(shots, len(there)), draw, None)])
-            for category, there in names.items()
+            "\t".join([category, str(draw), *chosen(names, category, min(shots, len(names)), draw, None)])
+            for category, names in categories.items()
             for draw in range(draws)
         ]
         _write(out, "\n".join(["# category, draw, file names", *lines]) + "\n")
     if as_json:
-        print_json({"file": str(out), "categories": sorted(names), "draws": draws})
+        print_json({"file": str(out), "categories": sorted(categories), "draws": draws})
     else:
-        say(f"{len(names)} categories, {draws} draws -> {out}")
+        say(f"{len(categories)} categories, {draws} draws -> {out}")

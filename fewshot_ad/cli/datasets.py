@@ -1,8 +1,9 @@
-"""The shell commands around datasets: list the readers, show one, check a local copy, fetch one."""
+"""The shell commands of datasets: list the readers, show one, check a local copy, fetch one."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     from fewshot_ad.datasets import CheckReport, DatasetCard
 
 EXIT_INCOMPLETE = 1
-SHOWN = 20
+MAX_LINES = 20
 
-datasets_app = typer.Typer(invoke_without_command=True, help="Public inspection datasets: list, show, check, get.")
+commands = typer.Typer(invoke_without_command=True, help="Public inspection datasets: list, show, check, get.")
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the dataset, see `fewshot-ad datasets`.")]
 
 
-@datasets_app.callback()
+@commands.callback()
 def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the datasets that can be read: categories, images, archive in GB, masks, license, layout of a copy."""
     if context.invoked_subcommand is not None:
@@ -42,14 +43,18 @@ def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
     if as_json:
         for card in cards:
             print_json(_as_dict(card))
-        return
+    else:
+        _print_cards(cards)
+
+
+def _print_cards(cards: Iterable[DatasetCard]) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Column, Table
 
     numbers = [Column(heading, justify="right") for heading in ("categories", "images", "GB")]
     license = Column("license\nlayout of a copy", overflow="fold")
-    shown = Table("name\ntitle", *numbers, "masks", license, box=None, pad_edge=False)
+    listing = Table("name\ntitle", *numbers, "masks", license, box=None, pad_edge=False)
     for card in cards:
         number = str(len(card.categories)) if card.categories else "own"
         images = "" if card.images is None else f"{card.images:,}"
@@ -57,11 +62,11 @@ def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
         # The first path of the layout tells it from the others; `show` prints all of it.
         layout = card.layout.splitlines()[0].partition(" (")[0]
         names, terms = f"[bold]{card.name}[/bold]\n{escape(card.title)}", escape(f"{card.license}\n{layout}")
-        shown.add_row(names, number, images, size, card.masks, terms)
-    Console().print(shown)
+        listing.add_row(names, number, images, size, card.masks, terms)
+    Console().print(listing)
 
 
-@datasets_app.command()
+@commands.command()
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show a dataset's card: license, publisher, published counts, and the layout a copy must have."""
     with reported_errors(as_json):
@@ -86,19 +91,19 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     for category in card.categories:
         counts = card.counts.get(category)
         cells = counts._asdict().items() if counts else ()
-        told = ", ".join(f"{cell.replace('_', ' ')} {'?' if n is None else n}" for cell, n in cells if n != 0)
-        say(f"  {category}{': ' if told else ''}{told}")
+        texts = [f"{cell.replace('_', ' ')} {'?' if n is None else n}" for cell, n in cells if n != 0]
+        say(f"  {category}{': ' if texts else ''}{', '.join(texts)}")
     if not card.categories:
         say("  your own")
 
 
-@datasets_app.command()
+@commands.command()
 def check(
     name: NameArgument,
     root: Annotated[Path, typer.Argument(help="Folder of the local copy.")],
     category: Annotated[str | None, typer.Option(help="Check only this category.")] = None,
     no_decode: Annotated[
-        bool, typer.Option("--no-decode", help="Only see that the files are there; decode none of them.")
+        bool, typer.Option("--no-decode", help="Check only that the files exist; decode none of them.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -114,16 +119,16 @@ def check(
     raise typer.Exit(EXIT_GOOD if report.complete else EXIT_INCOMPLETE)
 
 
-@datasets_app.command()
+@commands.command()
 def get(
     name: NameArgument,
-    root: Annotated[Path, typer.Argument(help="Folder to make.")],
+    root: Annotated[Path, typer.Argument(help="Folder to write; it may exist if it is empty.")],
     accept_license: Annotated[
         bool, typer.Option("--accept-license", help="You have read the dataset's license and accept it.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fetch a dataset from its publisher, if you accept its license; the network is asked by this command alone."""
+    """Fetch a dataset from its publisher, if you accept its license; no other command of datasets uses the network."""
     with reported_errors(as_json):
         from fewshot_ad.datasets import download
         from fewshot_ad.datasets.card import registered
@@ -169,9 +174,9 @@ def _say_report(report: CheckReport) -> None:
     ):
         if lines:
             say(f"{heading} ({len(lines)}):")
-        for line in lines[:SHOWN]:
+        for line in lines[:MAX_LINES]:
             say(f"  {line}")
-        if len(lines) > SHOWN:
-            say(f"  and {len(lines) - SHOWN} more; --json lists all")
+        if len(lines) > MAX_LINES:
+            say(f"  and {len(lines) - MAX_LINES} more; --json lists all")
     total = sum(n for cells in report.counts.values() for n in cells.values())
     say(f"{report.name}: {total} images, {'complete' if report.complete else 'NOT complete'}")

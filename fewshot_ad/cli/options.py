@@ -1,94 +1,54 @@
-"""Options that several shell commands share."""
+"""Options that several shell commands share, and what they mean to the package."""
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
     from fewshot_ad.inspector import Inspector
 
+# The package's own aliases (`EngineName`, `Metric`, ...) stand beside numpy, OpenCV and OpenVINO, and `--help` must not
+# wait for those to load. A type checker compares these with them where they are passed on; a test, choice by choice.
+Engine: TypeAlias = Literal["openvino", "onnxruntime", "torch"]
+Precision: TypeAlias = Literal["f32", "bf16", "auto"]
+PresetName: TypeAlias = Literal["fast", "balanced", "accurate"]
+Device: TypeAlias = Literal["cpu", "cuda"]
+Target: TypeAlias = Literal["onnx-single", "openvino", "onnx"]
+Fusion: TypeAlias = Literal["concat", "separate"]
+Metric: TypeAlias = Literal["l2", "cosine"]
+ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 
-class EngineOption(str, Enum):
-    """Engines by name."""
-
-    openvino = "openvino"
-    onnxruntime = "onnxruntime"
-    torch = "torch"
-
-
-class PrecisionOption(str, Enum):
-    """Precisions by name."""
-
-    f32 = "f32"
-    bf16 = "bf16"
-    auto = "auto"
-
-
-class PresetOption(str, Enum):
-    """Presets by name."""
-
-    fast = "fast"
-    balanced = "balanced"
-    accurate = "accurate"
-
-
-class DeviceOption(str, Enum):
-    """Devices by name."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class TargetOption(str, Enum):
-    """Forms of an export by name."""
-
-    onnx_single = "onnx-single"
-    openvino = "openvino"
-    onnx = "onnx"
-
-
-class FusionOption(str, Enum):
-    """Ways to join the stages."""
-
-    concat = "concat"
-    separate = "separate"
-
-
-class MetricOption(str, Enum):
-    """Distances by name."""
-
-    l2 = "l2"
-    cosine = "cosine"
-
-
-class ImageScoreOption(str, Enum):
-    """Image scores by name."""
-
-    top_mean = "top_mean"
-    reweighted = "reweighted"
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object a line.")]
-EngineChoice = Annotated[EngineOption | None, typer.Option(help="What runs the encoder. Default: openvino.")]
-WeightsChoice = Annotated[
+ArtifactArgument = Annotated[Path, typer.Argument(help="The product's .fsad file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
+EngineOption = Annotated[Engine | None, typer.Option(help="What runs the encoder. Default: openvino.")]
+WeightsOption = Annotated[
     Path | None, typer.Option(help="Weights of a timm model: .safetensors, or a .pth state dict.")
 ]
-ThreadsChoice = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all.")]
-DeviceChoice = Annotated[
-    DeviceOption,
-    typer.Option(help="cuda: an NVIDIA GPU, by ONNX Runtime or torch; the CPU stands in if there is none."),
-]
-DownloadChoice = Annotated[
+DownloadOption = Annotated[
     bool, typer.Option("--allow-download", help="Let timm fetch a model's weights from the internet.")
+]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all.")]
+DeviceOption = Annotated[
+    Device, typer.Option(help="cuda: an NVIDIA GPU, by ONNX Runtime or torch; the CPU stands in if there is none.")
+]
+TrainingDeviceOption = Annotated[
+    Device | None, typer.Option("--device", help="Where to train. Default: a GPU if there is one.")
 ]
 
 
 def whole_number(text: str, option: str) -> int:
-    """An option's text as a number."""
+    """The value of an option as a number.
+
+    Args:
+        text: What the user typed.
+        option: Name of the option, for the message.
+
+    Raises:
+        typer.BadParameter: The text is no whole number.
+    """
     try:
         return int(text)
     except ValueError:
@@ -97,20 +57,16 @@ def whole_number(text: str, option: str) -> int:
 
 def load_product(
     artifact: Path,
-    engine: EngineOption | None,
-    weights: Path | None,
-    allow_download: bool,
-    threads: int | None,
-    device: DeviceOption = DeviceOption.cpu,
+    *,
+    engine: Engine | None = None,
+    weights: Path | None = None,
+    allow_download: bool = False,
+    threads: int | None = None,
+    device: Device = "cpu",
 ) -> Inspector:
-    """A product with the options of the command line."""
+    """Load a product with the options of the command line; see `Inspector.load`."""
     from fewshot_ad.inspector import Inspector
 
     return Inspector.load(
-        artifact,
-        engine=engine.value if engine else None,  # type: ignore[arg-type]
-        weights=weights,
-        allow_download=allow_download,
-        threads=threads,
-        device=device.value,  # type: ignore[arg-type]
+        artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads, device=device
     )

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fewshot_ad.cli.options import (
-    DeviceChoice,
+    ArtifactArgument,
     DeviceOption,
-    DownloadChoice,
-    EngineChoice,
-    FusionOption,
-    ImageScoreOption,
+    DownloadOption,
+    EngineOption,
+    Fusion,
+    ImageScore,
     JsonOption,
-    MetricOption,
-    PrecisionOption,
-    PresetOption,
-    ThreadsChoice,
-    WeightsChoice,
+    Metric,
+    Precision,
+    PresetName,
+    ThreadsOption,
+    WeightsOption,
     load_product,
     whole_number,
 )
@@ -32,12 +33,16 @@ from fewshot_ad.cli.terminal import (
     progress_bar,
     report_failure,
     reported_errors,
-    row,
     say,
-    table,
-    verdict,
+    verdict_line,
+    verdict_row,
+    verdict_table,
     write_overlay,
 )
+
+if TYPE_CHECKING:
+    from fewshot_ad.inspection import Inspection
+    from fewshot_ad.scoring import ScoringConfig
 
 commands = typer.Typer()
 
@@ -46,18 +51,23 @@ commands = typer.Typer()
 def enroll(
     good: Annotated[list[str], typer.Argument(help="Good images: a folder, files, or a quoted glob.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The product's file, for example bracket.fsad.")],
-    product: Annotated[str | None, typer.Option(help="Name of the product. Default: the output's name.")] = None,
+    product_name: Annotated[
+        str | None, typer.Option("--product", help="Name of the product. Default: the output's name.")
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="A shipped encoder, or a timm model such as resnet18 (extra 'torch').")
     ] = "lite0_parts",
     preset: Annotated[
-        PresetOption,
-        typer.Option(help="Settings that go together: views, image size, budget and precision; each can be given."),
-    ] = PresetOption.balanced,
+        PresetName,
+        typer.Option(
+            help="Settings that go together: views, image size, budget and precision; options of these names come "
+            "before it."
+        ),
+    ] = "balanced",
     views: Annotated[
         str | None,
         typer.Option(
-            help="Augmentations of the good images: auto, none, all, or names with optional strengths: "
+            help="Views of the good images, enrolled beside them: auto, none, all, or names with optional strengths: "
             "gray, hflip, vflip, translate, rotate=90/180/270, brightness=0.8/1.2, contrast. Default: the preset's."
         ),
     ] = None,
@@ -69,69 +79,61 @@ def enroll(
         ),
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(min=1, help="Size of the memory bank, in vectors a level. Default: the preset's.")
+        int | None, typer.Option(min=1, help="Size of each memory bank, in vectors. Default: the preset's.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    metric: Annotated[MetricOption | None, typer.Option(help="Distance of patch embeddings.")] = None,
-    image_score: Annotated[ImageScoreOption | None, typer.Option(help="How patch distances become a score.")] = None,
+    metric: Annotated[Metric | None, typer.Option(help="Distance of patch embeddings. Default: l2.")] = None,
+    image_score: Annotated[
+        ImageScore | None, typer.Option(help="How patch distances become a score. Default: top_mean.")
+    ] = None,
     top_fraction: Annotated[
         float | None, typer.Option(help="Share of the patches that top_mean averages. Default: 0.02.")
     ] = None,
     sigma: Annotated[
-        float | None, typer.Option(help="Smoothing of the map, in pixels at a scale of 256. Default: 4.")
+        float | None, typer.Option(help="Smoothing of the score map, in pixels at a scale of 256. Default: 4.")
     ] = None,
     stages: Annotated[
         str | None,
         typer.Option(help="Stages of the backbone to use, for example 2,3. Default: the encoder's own."),
     ] = None,
-    fusion: Annotated[FusionOption, typer.Option(help="Join the stages, or search each on its own.")] = (
-        FusionOption.concat
-    ),
-    engine: EngineChoice = None,
+    fusion: Annotated[Fusion, typer.Option(help="Join the stages, or search each on its own.")] = "concat",
+    engine: EngineOption = None,
     precision: Annotated[
-        PrecisionOption | None,
+        Precision | None,
         typer.Option(
             help="f32: the same scores on every processor; bf16: faster where the processor has it, refused elsewhere; "
             "auto: bf16 where it is faster and the scores stay the same. Default: the preset's."
         ),
     ] = None,
-    weights: WeightsChoice = None,
-    allow_download: DownloadChoice = False,
-    threads: ThreadsChoice = None,
-    device: DeviceChoice = DeviceOption.cpu,
+    weights: WeightsOption = None,
+    allow_download: DownloadOption = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
     """Enroll a product from 2 to 8 good images; a few seconds, nothing is trained."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         from fewshot_ad.inspector import Inspector
-        from fewshot_ad.scoring import ScoringConfig
 
-        scoring = {
-            "metric": metric.value if metric else None,
-            "image_score": image_score.value if image_score else None,
-            "top_fraction": top_fraction,
-            "sigma": sigma,
-        }
-        chosen = {name: value for name, value in scoring.items() if value is not None}
         inspector = Inspector.from_support(
-            good[0] if len(good) == 1 else good,
-            product=product or output.stem,
+            good,
+            product=product_name or output.stem,
             encoder=encoder,
-            preset=preset.value,  # type: ignore[arg-type]
+            preset=preset,
             views=views,
-            image_size=image_size if image_size in (None, "auto") else whole_number(image_size, "--image-size"),  # type: ignore[arg-type]
+            image_size=_image_size(image_size),
             budget=budget,
             seed=seed,
             progress=progress,
-            scoring=ScoringConfig(**chosen),  # type: ignore[arg-type]
-            engine=engine.value if engine else None,  # type: ignore[arg-type]
-            precision=precision.value if precision else None,  # type: ignore[arg-type]
-            stages=[whole_number(s, "--stages") for s in stages.split(",")] if stages else None,
-            fusion=fusion.value,  # type: ignore[arg-type]
+            scoring=_scoring(metric=metric, image_score=image_score, top_fraction=top_fraction, sigma=sigma),
+            engine=engine,
+            precision=precision,
+            stages=[whole_number(stage, "--stages") for stage in stages.split(",")] if stages else None,
+            fusion=fusion,
             weights=weights,
             allow_download=allow_download,
             threads=threads,
-            device=device.value,  # type: ignore[arg-type]
+            device=device,
         )
         inspector.save(output)
     if as_json:
@@ -145,19 +147,33 @@ def enroll(
     say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
 
 
+def _image_size(text: str | None) -> int | Literal["auto"] | None:
+    if text is None:
+        return None
+    return "auto" if text == "auto" else whole_number(text, "--image-size")
+
+
+def _scoring(**options: str | float | None) -> ScoringConfig:
+    """The scoring with the defaults of `ScoringConfig` where an option was left out."""
+    from fewshot_ad.scoring import ScoringConfig
+
+    settings: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    return ScoringConfig(**settings)
+
+
 @commands.command()
 def add(
     artifact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
     good: Annotated[list[str], typer.Argument(help="Further good images: a folder, files, or a quoted glob.")],
-    weights: WeightsChoice = None,
-    allow_download: DownloadChoice = False,
-    threads: ThreadsChoice = None,
+    weights: WeightsOption = None,
+    allow_download: DownloadOption = False,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take further good images into a product; its views, scale and other settings stay."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
-        inspector = load_product(artifact, None, weights, allow_download, threads)
-        notes = inspector.add(good[0] if len(good) == 1 else good, progress=progress)
+        inspector = load_product(artifact, weights=weights, allow_download=allow_download, threads=threads)
+        notes = inspector.add(good, progress=progress)
         inspector.save(artifact)
     if as_json:
         print_json({"artifact": str(artifact), **inspector.info()})
@@ -170,7 +186,7 @@ def add(
 
 @commands.command()
 def inspect(
-    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    artifact: ArtifactArgument,
     images: Annotated[list[str], typer.Argument(help="Images: folders, files, or quoted globs.")],
     heatmaps: Annotated[
         Path | None, typer.Option(help="Write an overlay of each image into this folder, as PNG.")
@@ -179,63 +195,71 @@ def inspect(
     threshold: Annotated[
         float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
     ] = None,
-    engine: EngineChoice = None,
-    weights: WeightsChoice = None,
-    allow_download: DownloadChoice = False,
-    threads: ThreadsChoice = None,
-    device: DeviceChoice = DeviceOption.cpu,
+    engine: EngineOption = None,
+    weights: WeightsOption = None,
+    allow_download: DownloadOption = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Inspect images: a verdict line each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
-    good = anomalous = 0
-    failures: list[str] = []
+    """Inspect images: one verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
+    counts = Counter[str]()
     with reported_errors(as_json):
-        from fewshot_ad.errors import ImageError
-        from fewshot_ad.images import expand_sources
-
-        inspector = load_product(artifact, engine, weights, allow_download, threads, device)
+        inspector = load_product(
+            artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads, device=device
+        )
         if threshold is not None:
             inspector.threshold = threshold
-        sources = []
-        for image in images:
-            try:
-                sources.extend(expand_sources(image))
-            except ImageError as error:
-                failures.append(str(error))
-        paths = [Path(str(source)) for source in sources]
-        overlays = overlay_names(paths)
+        paths, failures = _image_paths(images)
         for failure in failures:
+            counts["unreadable"] += 1
             report_failure(failure, as_json)
-        with table(csv_file) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
-            for i, result in enumerate(inspector.inspect_batch(paths, errors="return")):
+        overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
+        with verdict_table(csv_file) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
+            results = inspector.inspect_batch(paths, errors="return")
+            for done, (path, overlay, result) in enumerate(zip(paths, overlays, results, strict=True), start=1):
                 if progress is not None:
-                    progress("inspect", i + 1, len(paths))
-                if isinstance(result, ImageError):
-                    failures.append(str(result))
-                    report_failure(str(result), as_json, str(paths[i]))
-                    write_row({"file": str(paths[i]), "verdict": "ERROR", "error": str(result)})
+                    progress("inspect", done, len(paths))
+                if isinstance(result, Exception):
+                    counts["unreadable"] += 1
+                    report_failure(str(result), as_json, str(path))
+                    write_row({"file": str(path), "verdict": "ERROR", "error": str(result)})
                     continue
-                good += not result.is_anomalous
-                anomalous += result.is_anomalous
-                overlay = heatmaps / overlays[i] if heatmaps is not None else None
+                counts["anomalous" if result.is_anomalous else "good"] += 1
                 if overlay is not None:
                     write_overlay(overlay, result)
-                write_row(row(paths[i], result))
-                if as_json:
-                    extra = {"overlay": str(overlay)} if overlay else {}
-                    print_json({"file": str(paths[i]), **result.as_dict(), **extra})
-                else:
-                    say(verdict(paths[i], result))
+                write_row(verdict_row(path, result))
+                _print_verdict(path, result, overlay, as_json)
     if not as_json:
-        summary = f"{good} good, {anomalous} anomalous, {len(failures)} not readable"
+        summary = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
         say(summary + (f"; overlays in {heatmaps}" if heatmaps else ""))
-    raise typer.Exit(EXIT_ERROR if failures else EXIT_ANOMALY if anomalous else EXIT_GOOD)
+    raise typer.Exit(EXIT_ERROR if counts["unreadable"] else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
+
+
+def _image_paths(images: list[str]) -> tuple[list[Path], list[str]]:
+    """The files that the arguments name, and one message for each argument that names none."""
+    from fewshot_ad.errors import ImageError
+    from fewshot_ad.images import expand_sources
+
+    paths: list[Path] = []
+    failures: list[str] = []
+    for image in images:
+        try:
+            paths += [Path(str(source)) for source in expand_sources(image)]
+        except ImageError as error:
+            failures.append(str(error))
+    return paths, failures
+
+
+def _print_verdict(path: Path, result: Inspection, overlay: Path | None, as_json: bool) -> None:
+    if as_json:
+        print_json({"file": str(path), **result.as_dict(), **({"overlay": str(overlay)} if overlay else {})})
+    else:
+        say(verdict_line(path, result))
 
 
 @commands.command()
-def info(
-    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file.")], as_json: JsonOption = False
-) -> None:
+def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
     """Show what a product was enrolled from, with which settings, and where its threshold comes from."""
     with reported_errors(as_json):
         from fewshot_ad.artifact import describe, read_artifact

@@ -1,4 +1,4 @@
-"""What the shell commands show and write: verdict lines, JSON, tables, overlays, progress."""
+"""What the shell commands show and write: verdict lines, JSON, tables, overlays, progress, errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ _bar_console: Any = None
 
 
 def report_failure(message: str, as_json: bool, file: str | None = None) -> None:
-    """Say what went wrong: on stderr, or as a JSON object."""
+    """Report what went wrong: as text on stderr, or as a JSON object on stdout.
+
+    Args:
+        message: The reason, and what to do about it.
+        as_json: Whether the command was asked for JSON.
+        file: The file that it concerns, for the JSON object.
+    """
     if as_json:
         print_json({"file": file, "error": message} if file else {"error": message})
     else:
@@ -35,12 +41,12 @@ def report_failure(message: str, as_json: bool, file: str | None = None) -> None
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One object, one line, ASCII only: any terminal and any pipe takes it."""
+    """Print an object on one line, in ASCII: any terminal and any pipe takes it."""
     print(json.dumps(value), flush=True)
 
 
 def say(text: str) -> None:
-    """A line of text, above the progress bar if one is shown."""
+    """Print a line of text, above the progress bar if one is shown."""
     if _bar_console is not None:
         _bar_console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
@@ -49,7 +55,14 @@ def say(text: str) -> None:
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Progress | None]:
-    """A progress bar on stderr, shown only on a terminal and erased at the end."""
+    """Show a progress bar on stderr, on a terminal only, and erase it at the end.
+
+    Args:
+        quiet: Show none.
+
+    Yields:
+        The callback that moves the bar; None where none is shown.
+    """
     global _bar_console
     if quiet or not sys.stderr.isatty():
         yield None
@@ -76,8 +89,8 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
             _bar_console = None
 
 
-def row(path: Path, result: Inspection) -> dict[str, Any]:
-    """A line of the table."""
+def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
+    """A row of the table of verdicts, by the names in `COLUMNS`; x to height are the box of the worst region."""
     cells: dict[str, Any] = {
         "file": str(path),
         "verdict": "ANOMALOUS" if result.is_anomalous else "GOOD",
@@ -91,8 +104,8 @@ def row(path: Path, result: Inspection) -> dict[str, Any]:
     return cells
 
 
-def verdict(path: Path, result: Inspection) -> str:
-    """A line for the engineer."""
+def verdict_line(path: Path, result: Inspection) -> str:
+    """A verdict as one line of text: good or anomalous, how far, which file, where, and the time it took."""
     word = "ANOMALOUS" if result.is_anomalous else "good     "
     where = ""
     if result.regions:
@@ -103,8 +116,18 @@ def verdict(path: Path, result: Inspection) -> str:
 
 
 @contextmanager
-def table(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A CSV file open for rows of `COLUMNS`; without a path, rows go nowhere."""
+def verdict_table(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Open a CSV file for rows of `COLUMNS`.
+
+    Args:
+        path: The file; None for no table.
+
+    Yields:
+        The function that writes one row; without a file it does nothing.
+
+    Raises:
+        FewshotADError: The file cannot be written.
+    """
     if path is None:
         yield lambda cells: None
         return
@@ -132,7 +155,10 @@ def _unwritable(path: Path, error: OSError) -> FewshotADError:
 
 
 def overlay_names(paths: list[Path]) -> list[str]:
-    """A file name an overlay: the stem, led by parent folders where two images share one."""
+    """File names for the overlays of images, in their order.
+
+    Each is the stem of the image; where two images share one, all are led by the names of their folders.
+    """
     names = [path.stem for path in paths]
     depth = 1
     while len(set(names)) < len(set(paths)) and depth < 32:
@@ -145,7 +171,11 @@ def overlay_names(paths: list[Path]) -> list[str]:
 
 
 def write_overlay(path: Path, result: Inspection) -> None:
-    """Write an inspection's overlay as PNG."""
+    """Write the overlay of an inspection as PNG.
+
+    Raises:
+        FewshotADError: The file cannot be written.
+    """
     from fewshot_ad.demo import write_png
 
     try:
@@ -157,7 +187,15 @@ def write_overlay(path: Path, result: Inspection) -> None:
 
 @contextmanager
 def reported_errors(as_json: bool) -> Iterator[None]:
-    """Turn whatever goes wrong into one message and exit code 2: 1 must never mean anything but an anomaly."""
+    """Turn whatever goes wrong into one message and exit code 2: code 1 must mean an anomaly and nothing else.
+
+    Args:
+        as_json: Whether the command was asked for JSON.
+
+    Raises:
+        typer.Exit: Something went wrong, and is reported.
+        typer.BadParameter: As it came; typer itself reports it, with the command's usage.
+    """
     try:
         yield
     except (typer.Exit, typer.BadParameter):

@@ -1,40 +1,44 @@
-"""Shell commands around a product: export, bench, doctor, demo."""
+"""The shell commands around a product: export, bench, doctor, demo."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fewshot_ad.cli.options import (
-    DownloadChoice,
-    EngineChoice,
+    ArtifactArgument,
+    DownloadOption,
+    EngineOption,
     JsonOption,
-    TargetOption,
-    ThreadsChoice,
-    WeightsChoice,
+    Target,
+    ThreadsOption,
+    WeightsOption,
     load_product,
     whole_number,
 )
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
+
+if TYPE_CHECKING:
+    from fewshot_ad.arrays import Uint8Array
 
 commands = typer.Typer()
 
 
 @commands.command()
 def export(
-    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
+    artifact: ArtifactArgument,
     folder: Annotated[Path, typer.Argument(help="Where to write.")],
     target: Annotated[
-        TargetOption,
+        Target,
         typer.Option(
             help="onnx-single: one file for any ONNX Runtime, image in, score and map out; openvino: the same as "
             "OpenVINO IR; onnx: encoder and memory banks apart."
         ),
-    ] = TargetOption.onnx_single,
+    ] = "onnx-single",
     size: Annotated[
         str | None,
         typer.Option(help="WIDTHxHEIGHT of the images to come, in pixels. Default: the support set's."),
@@ -47,18 +51,13 @@ def export(
     """Write a product for other runtimes, with proof that it says the same there (extra 'onnx')."""
     with reported_errors(as_json):
         from fewshot_ad.export import export as write
-        from fewshot_ad.images import expand_sources, read_image
-        from fewshot_ad.inspector import Inspector
 
-        inspector = Inspector.load(artifact)
-        pictures = [read_image(source) for source in expand_sources(images)] if images else None
-        photo_hw = None
+        inspector = load_product(artifact)
+        proof = _read(images) if images else None
+        image_hw = proof[0].shape[:2] if proof else None
         if size is not None:
-            width, _, height = size.partition("x")
-            photo_hw = (whole_number(height, "--size"), whole_number(width, "--size"))
-        elif pictures:
-            photo_hw = pictures[0].shape[:2]
-        report = write(inspector, folder, target.value, photo_hw=photo_hw, images=pictures)  # type: ignore[arg-type]
+            image_hw = _height_and_width(size)
+        report = write(inspector, folder, target, photo_hw=image_hw, images=proof)
         files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
     if as_json:
         print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
@@ -70,46 +69,58 @@ def export(
     say(f"exported {inspector.product} -> {folder}: {', '.join(files)}")
 
 
+def _read(images: str) -> list[Uint8Array]:
+    """The images of a folder, file or glob, (H, W, 3) uint8 RGB each."""
+    from fewshot_ad.images import expand_sources, read_image
+
+    return [read_image(source) for source in expand_sources(images)]
+
+
+def _height_and_width(size: str) -> tuple[int, int]:
+    width, _, height = size.partition("x")
+    return whole_number(height, "--size"), whole_number(width, "--size")
+
+
 @commands.command()
 def bench(
-    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file.")],
-    minutes: Annotated[float, typer.Option(min=0, help="How long; 0 makes 200 inspections.")] = 0.0,
+    artifact: ArtifactArgument,
+    minutes: Annotated[float, typer.Option(min=0, help="How long to measure; 0 makes 200 inspections.")] = 0.0,
     images: Annotated[
         str | None, typer.Option(help="Images to inspect. Default: the support images inside the product.")
     ] = None,
-    engine: EngineChoice = None,
-    weights: WeightsChoice = None,
-    allow_download: DownloadChoice = False,
-    threads: ThreadsChoice = None,
+    engine: EngineOption = None,
+    weights: WeightsOption = None,
+    allow_download: DownloadOption = False,
+    threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure inspections on this machine: p50, p95, p99 in milliseconds, by stage, and minute by minute."""
     with reported_errors(as_json):
-        from fewshot_ad.images import expand_sources, read_image
         from fewshot_ad.latency import bench as measure
         from fewshot_ad.latency import own_images
 
-        inspector = load_product(artifact, engine, weights, allow_download, threads)
-        pictures = [read_image(source) for source in expand_sources(images)] if images else own_images(inspector)
+        inspector = load_product(
+            artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads
+        )
 
-        def window(figures: dict[str, float]) -> None:
+        def show_minute(figures: dict[str, float]) -> None:
             if not as_json:
-                say(f"  a minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
+                say(f"  last minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
 
-        report = measure(inspector, pictures, minutes * 60, window)
+        report = measure(inspector, _read(images) if images else own_images(inspector), minutes * 60, show_minute)
     if as_json:
         print_json(report)
         return
     height, width, _ = report["photograph"]
     say(f"{report['inspections']} inspections of {width} x {height} pixels, decoded, each with a full-size map:")
     say(f"p50 {report['p50']} ms, p95 {report['p95']}, p99 {report['p99']}, largest {report['max']}")
-    say(f"{report['per_second']} a second; the first took {report['first']} ms (it compiles the network)")
+    say(f"{report['per_second']} per second; the first took {report['first']} ms (it compiles the network)")
     say("medians by stage: " + ", ".join(f"{stage} {ms}" for stage, ms in report["stages"].items()))
 
 
 @commands.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Check this installation: versions, engines, threads, weights, and a timing; writes nothing."""
+    """Check this installation without writing anything: versions, engines, threads, weights, and a timing."""
     with reported_errors(as_json):
         from fewshot_ad.doctor import examine
 
@@ -131,7 +142,7 @@ def demo(
         typer.Option(help="A product in MVTec layout (train/good, test/good, test/<defect>) to use instead."),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Good images to enroll from.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Enroll and inspect real images end to end; they ship with scikit-image (extra 'demo')."""

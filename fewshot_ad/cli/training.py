@@ -1,20 +1,24 @@
-"""The shell commands around encoders: list them, train one, distill one, look at the generated parts."""
+"""The shell commands around encoders: list them, train one, distill one, write generated parts."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_ad.cli.options import JsonOption, TrainingDeviceOption
 from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say
 from fewshot_ad.errors import TrainingError
 
+if TYPE_CHECKING:
+    from fewshot_ad.encoder.weights import WeightsCard
+
 commands = typer.Typer()
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object a line.")]
+RECIPES = Path(__file__).parents[1] / "training" / "recipes"
+
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the run: recipe, log, checkpoint, and the encoder at the end.")
 ]
@@ -24,10 +28,10 @@ NameOption = Annotated[
 LicenseOption = Annotated[
     str, typer.Option(help="License of the result (SPDX), for its card; mind the licenses of data and initialization.")
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda. Default: a GPU if there is one.")]
-RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away a run that is in the output folder.")]
+RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away the run in the output folder, if any.")]
 RecipeOption = Annotated[
-    str | None, typer.Option(help="A YAML file with fields of the recipe, or the name of one that comes along.")
+    str | None,
+    typer.Option(help="A YAML file with fields of the recipe, or the name of a shipped one: parts, published."),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="A field of the recipe as name=value (YAML), once for each field.")
@@ -41,7 +45,7 @@ FoldersArgument = Annotated[
 ]
 ParityOption = Annotated[
     Path | None,
-    typer.Option(help="A folder of good images of one part, to prove that the exported encoder says the same."),
+    typer.Option(help="A folder of good images of one part, to prove that the exported encoder gives the same scores."),
 ]
 
 
@@ -49,25 +53,9 @@ ParityOption = Annotated[
 def encoders(as_json: JsonOption = False) -> None:
     """List the encoders that ship: size, license, what they were trained on, accuracy and speed."""
     with reported_errors(as_json):
-        from fewshot_ad.encoder import DEFAULT_ENCODER
-        from fewshot_ad.encoder.weights import shipped_encoders, weights_folder
+        from fewshot_ad.encoder.weights import shipped_encoders
 
-        rows = []
-        for card in shipped_encoders().values():
-            rows.append(
-                {
-                    "name": card.name,
-                    "default": card.name == DEFAULT_ENCODER,
-                    "backbone": card.backbone,
-                    "megabytes": round((weights_folder() / card.file).stat().st_size / 1e6, 1),
-                    "license": card.license,
-                    "image_auroc": (card.measured or {}).get("image_auroc"),
-                    "au_pro": (card.measured or {}).get("au_pro"),
-                    "encoder_ms": (card.measured or {}).get("encoder_ms"),
-                    "training_data": card.training_data,
-                    "recipe": card.recipe,
-                }
-            )
+        rows = [_encoder_row(card) for card in shipped_encoders().values()]
     if as_json:
         for row in rows:
             print_json(row)
@@ -75,13 +63,32 @@ def encoders(as_json: JsonOption = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table("MB", "AUROC", "AU-PRO", "ms", "encoder", "license", box=None)
+    listing = Table("MB", "AUROC", "AU-PRO", "ms", "encoder", "license", box=None)
     for row in rows:
         figures = (row["megabytes"], row["image_auroc"], row["au_pro"], row["encoder_ms"])
         name = f"{row['name']}{' (default)' if row['default'] else ''}"
-        shown.add_row(*("" if figure is None else str(figure) for figure in figures), name, str(row["license"]))
-    Console().print(shown)
+        listing.add_row(*("" if figure is None else str(figure) for figure in figures), name, str(row["license"]))
+    Console().print(listing)
     say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4, 256 px; ms: encoder alone.")
+
+
+def _encoder_row(card: WeightsCard) -> dict[str, Any]:
+    from fewshot_ad.encoder import DEFAULT_ENCODER
+    from fewshot_ad.encoder.weights import weights_folder
+
+    figures = card.measured or {}
+    return {
+        "name": card.name,
+        "default": card.name == DEFAULT_ENCODER,
+        "backbone": card.backbone,
+        "megabytes": round((weights_folder() / card.file).stat().st_size / 1e6, 1),
+        "license": card.license,
+        "image_auroc": figures.get("image_auroc"),
+        "au_pro": figures.get("au_pro"),
+        "encoder_ms": figures.get("encoder_ms"),
+        "training_data": card.training_data,
+        "recipe": card.recipe,
+    }
 
 
 @commands.command()
@@ -93,7 +100,7 @@ def train(
     changes: SetOption = None,
     license: LicenseOption = "unknown",
     parity: ParityOption = None,
-    device: DeviceOption = None,
+    device: TrainingDeviceOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,43 +114,48 @@ def train(
         from fewshot_ad.training.recipe import TrainingRecipe
         from fewshot_ad.training.siamese import train as run
 
-        plan = _recipe(TrainingRecipe, recipe, folders, changes)
+        settings = _recipe(TrainingRecipe, recipe, folders, changes)
         with progress_bar(as_json) as progress:
-            trained = run(plan, output, device=device, restart=restart, progress=progress)
-        if trained is None:
-            return  # another process of torchrun publishes
+            trained = run(settings, output, device=device, restart=restart, progress=progress)
+        if trained is None:  # another process of torchrun publishes
+            return
         card = publish(
             trained.encoder,
             output,
             name or output.resolve().name,
-            recipe=plan,
+            recipe=settings,
             data=trained.data,
-            initialization=_initialization(plan.backbone, plan.init, plan.init_license),
+            initialization=_initialization(settings.backbone, settings.init, settings.init_license),
             license=license,
             source="fewshot-ad train",
-            images=_images(parity),
+            images=_proof_images(parity),
         )
-    _say_where(output, card, as_json)
+    _report_encoder(output, card, as_json)
 
 
 @commands.command()
 def distill(
     folders: FoldersArgument = None,
     output: OutputOption = Path("backbone"),
-    student: Annotated[str, typer.Option(help="timm model to be taught: resnet18, convnext_atto, ...")] = "resnet18",
+    student: Annotated[
+        str, typer.Option(help="timm model that learns, for example resnet18 or convnext_atto.")
+    ] = "resnet18",
     teacher: Annotated[
-        list[str] | None, typer.Option(help="timm model that teaches; may be given several times.")
+        list[str] | None, typer.Option(help="timm model that teaches; may be repeated. Default: the recipe's.")
     ] = None,
     teacher_weights: Annotated[
         list[str] | None,
-        typer.Option(help="A file for each teacher, or 'bundled' for tf_efficientnet_lite0's, which comes along."),
+        typer.Option(
+            help="One file for each teacher, or 'bundled' for the weights of tf_efficientnet_lite0, which ship. "
+            "Default: bundled."
+        ),
     ] = None,
     name: NameOption = None,
     recipe: RecipeOption = None,
     changes: SetOption = None,
     license: LicenseOption = "unknown",
     parity: ParityOption = None,
-    device: DeviceOption = None,
+    device: TrainingDeviceOption = None,
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -156,58 +168,63 @@ def distill(
         from fewshot_ad.training.distillation import distill as run
         from fewshot_ad.training.publish import publish
 
-        more = [f"student={student}"]
+        networks = [f"student={student}"]
         if teacher:
-            more += [f"teachers={teacher}", f"teacher_weights={teacher_weights or ['bundled'] * len(teacher)}"]
-        plan = _recipe(DistillationRecipe, recipe, folders, [*more, *(changes or [])])
+            networks += [f"teachers={teacher}", f"teacher_weights={teacher_weights or ['bundled'] * len(teacher)}"]
+        settings = _recipe(DistillationRecipe, recipe, folders, [*networks, *(changes or [])])
         with progress_bar(as_json) as progress:
-            weights = run(plan, output, device=device, restart=restart, progress=progress)
+            weights = run(settings, output, device=device, restart=restart, progress=progress)
         if weights is None:
             return
         card = publish(
-            load_pyramid(plan.student, weights, three_stages(plan.student)),
+            load_pyramid(settings.student, weights, three_stages(settings.student)),
             output,
             name or output.resolve().name,
-            recipe=plan,
-            data=described(plan),
-            initialization="random weights" if plan.student_weights is None else "weights from a file",
+            recipe=settings,
+            data=described(settings),
+            initialization="random weights" if settings.student_weights is None else "weights from a file",
             license=license,
-            source=f"fewshot-ad distill, teachers {', '.join(plan.teachers)}",
-            images=_images(parity),
+            source=f"fewshot-ad distill, teachers {', '.join(settings.teachers)}",
+            images=_proof_images(parity),
         )
-    _say_where(output, card, as_json)
+    _report_encoder(output, card, as_json)
 
 
 @commands.command()
 def parts(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images.")],
-    category: Annotated[list[str] | None, typer.Option(help="Categories. Default: all.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Images a product.")] = 8,
-    size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 224,
-    variant: Annotated[int, typer.Option(min=0, help="Which product of each category.")] = 0,
+    category: Annotated[list[str] | None, typer.Option(help="A category; may be repeated. Default: all.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images per product.")] = 8,
+    size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 224,
+    variant: Annotated[int, typer.Option(min=0, help="Number of the product in each category.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Write generated good parts in MVTec layout, to look at or to train on."""
     with reported_errors(as_json):
-        import cv2
+        from fewshot_ad.training.parts import CATEGORIES
 
-        from fewshot_ad.training.parts import CATEGORIES, render
-
-        names = category or list(CATEGORIES)
+        categories = category or list(CATEGORIES)
         with progress_bar(as_json) as progress:
-            for done, name in enumerate(names, start=1):
-                folder = output / f"{name}_{variant}" / "train" / "good"
-                for seed in range(count):
-                    image = render(name, seed, size, variant=variant)
-                    folder.mkdir(parents=True, exist_ok=True)
-                    if not cv2.imwrite(str(folder / f"{seed:03d}.png"), image[..., ::-1]):
-                        raise TrainingError(f"{folder}: cannot be written. Choose another folder, or free some space.")
+            for done, name in enumerate(categories, start=1):
+                _write_parts(output / f"{name}_{variant}" / "train" / "good", name, count, size, variant)
                 if progress is not None:
-                    progress("parts", done, len(names))
+                    progress("parts", done, len(categories))
     if as_json:
-        print_json({"folder": str(output), "categories": names, "images": count * len(names)})
+        print_json({"folder": str(output), "categories": categories, "images": count * len(categories)})
     else:
-        say(f"{count * len(names)} images of {len(names)} products in {output}")
+        say(f"{count * len(categories)} images of {len(categories)} products in {output}")
+
+
+def _write_parts(folder: Path, category: str, count: int, size: int, variant: int) -> None:
+    import cv2
+
+    from fewshot_ad.training.parts import render
+
+    for seed in range(count):
+        image = render(category, seed, size, variant=variant)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(folder / f"{seed:03d}.png"), image[..., ::-1]):
+            raise TrainingError(f"{folder}: cannot be written. Choose another folder, or free some space.")
 
 
 def _need_torch() -> None:
@@ -222,24 +239,40 @@ def _need_torch() -> None:
 
 
 def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: list[str] | None) -> Any:
+    """The recipe of a run: from a file if one is named, then the folders, then the changes of `--set`.
+
+    Args:
+        kind: Class of the recipe, a dataclass.
+        name: File, or name of a shipped recipe; None for the defaults of the class.
+        folders: Training data in place of the recipe's.
+        changes: `field=value`, the value in YAML.
+
+    Raises:
+        TrainingError: There is no such recipe, or a change does not fit it.
+    """
     import yaml
 
     from fewshot_ad.training.run import read_recipe, recipe_from
 
-    known = {path.stem: path for path in sorted((Path(__file__).parents[1] / "training" / "recipes").glob("*.yaml"))}
-    if name is not None and name not in known and not Path(name).is_file():
-        raise TrainingError(f"expected a recipe file or one of {', '.join(known)}, got {name!r}.")
-    fields = dataclasses.asdict(read_recipe(known.get(name, Path(name)), kind)) if name is not None else {}
+    fields = dataclasses.asdict(read_recipe(_recipe_file(name), kind)) if name is not None else {}
     if folders:
         fields["folders"] = folders
         fields.pop("licenses", None)
+    names = [field.name for field in dataclasses.fields(kind)]
     for change in changes or []:
-        key, found, value = change.partition("=")
-        if not found or key not in {f.name for f in dataclasses.fields(kind)}:
-            names = ", ".join(f.name for f in dataclasses.fields(kind))
-            raise TrainingError(f"expected --set name=value with a name among {names}, got {change!r}.")
-        fields[key] = yaml.safe_load(value)
+        field, equals, value = change.partition("=")
+        if not equals or field not in names:
+            raise TrainingError(f"expected --set name=value with a name among {', '.join(names)}, got {change!r}.")
+        fields[field] = yaml.safe_load(value)
     return recipe_from(fields, kind)
+
+
+def _recipe_file(name: str) -> Path:
+    recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+    path = recipes.get(name, Path(name))
+    if not path.is_file():
+        raise TrainingError(f"expected a recipe file or one of {', '.join(recipes)}, got {name!r}.")
+    return path
 
 
 def _initialization(backbone: str, init: str, license: str) -> str:
@@ -250,7 +283,7 @@ def _initialization(backbone: str, init: str, license: str) -> str:
     return f"{Path(init).name} ({license or 'license not stated'})"
 
 
-def _images(folder: Path | None) -> list[Path]:
+def _proof_images(folder: Path | None) -> list[Path]:
     if folder is None:
         return []
     from fewshot_ad.training.images import find_categories
@@ -258,11 +291,10 @@ def _images(folder: Path | None) -> list[Path]:
     return list(find_categories([folder])[0].files)
 
 
-def _say_where(output: Path, card: Any, as_json: bool) -> None:
+def _report_encoder(output: Path, card: WeightsCard, as_json: bool) -> None:
     path = output / f"{card.name}.json"
     if as_json:
         print_json({"encoder": str(path), "sha256": card.sha256, "stages": list(card.default_stages)})
     else:
         say(f"encoder: {path}")
         say(f"use it: fewshot-ad enroll GOOD -o part.fsad --encoder {path}")
-    sys.stdout.flush()

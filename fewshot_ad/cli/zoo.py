@@ -1,4 +1,4 @@
-"""The shell command around the baselines: list their cards, or show one with its hyper-parameters."""
+"""The shell command of the baselines: list their cards, or show one with its hyper-parameters."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUIRED = "(required)"
 
 @commands.command()
 def zoo(
-    name: Annotated[str | None, typer.Argument(help="A baseline, to see its whole card and hyper-parameters.")] = None,
+    name: Annotated[str | None, typer.Argument(help="A baseline, to show its whole card and hyper-parameters.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the baselines to compare with, or show one with its hyper-parameters (extra 'zoo')."""
@@ -34,12 +34,12 @@ def zoo(
         except ImportError as error:
             raise ZooError(f"the baselines need more libraries ({error}): pip install 'fewshot-ad[zoo]'.") from error
         if name is None:
-            _list(list(cards().values()), as_json)
+            _print_cards(list(cards().values()), as_json)
         else:
-            _show(options(name), cards()[name], as_json)
+            _print_card(options(name), cards()[name], as_json)
 
 
-def _list(cards: list[Card], as_json: bool) -> None:
+def _print_cards(cards: list[Card], as_json: bool) -> None:
     if as_json:
         for card in cards:
             print_json(_as_dict(card))
@@ -47,13 +47,15 @@ def _list(cards: list[Card], as_json: bool) -> None:
     rows: list[tuple[str, ...]] = [HEADINGS]
     for card in cards:
         texts = (card.name, card.title, str(card.year), card.family, card.supervision, card.task, card.source)
-        rows.append((*texts, card.license, *("yes" if v else "" for v in (card.needs_masks, card.needs_internet))))
+        rows.append(
+            (*texts, card.license, *("yes" if needed else "" for needed in (card.needs_masks, card.needs_internet)))
+        )
     # Ten columns are more than a narrow terminal holds: it wraps the lines, where a table of rich would drop text.
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     for row in rows:
         say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     say("task: classification gives a score, localization a map as well, detection boxes; masks: needs masks to fit;")
-    say("internet: its published form needs weights that are not at hand offline. One of them with its paper and")
+    say("internet: its published form needs weights that must be downloaded. A baseline's paper and")
     say("hyper-parameters: fewshot-ad zoo NAME")
 
 
@@ -61,16 +63,16 @@ def _as_dict(card: Card) -> dict[str, Any]:
     return {**dataclasses.asdict(card), "task": card.task}
 
 
-def _show(settings: dict[str, Any], card: Card, as_json: bool) -> None:
-    settings = {key: REQUIRED if value is inspect.Parameter.empty else value for key, value in settings.items()}
+def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
+    options = {key: REQUIRED if value is inspect.Parameter.empty else value for key, value in options.items()}
     if as_json:
-        print_json({**_as_dict(card), "options": settings})
+        print_json({**_as_dict(card), "options": options})
         return
     for name, value in _as_dict(card).items():
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
         heading = f"{name.replace('_', ' '):<16}"
         say(textwrap.fill(text, 110, initial_indent=heading, subsequent_indent=" " * len(heading)))
-    say("hyper-parameters and their defaults" if settings else "no hyper-parameters")
-    width = max((len(key) for key in settings), default=0)
-    for key, value in settings.items():
+    say("hyper-parameters and their defaults" if options else "no hyper-parameters")
+    width = max((len(key) for key in options), default=0)
+    for key, value in options.items():
         say(f"  {key:<{width}}  {value if value == REQUIRED else repr(value)}")

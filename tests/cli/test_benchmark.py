@@ -18,14 +18,14 @@ from fewshot_ad.cli import app
 runner = CliRunner()
 
 
-def write_plan(folder: Path, root: Path, methods: object, **more: object) -> Path:
+def write_plan(folder: Path, root: Path, methods: object, **settings: object) -> Path:
     content = {
         "methods": methods,
         "datasets": {"tiny": {"layout": "mvtec", "root": str(root)}},
         "shots": [2],
         "draws": 2,
         "protocol": {"pixel_side": 32, "bootstrap": 50},
-        **more,
+        **settings,
     }
     file = folder / "plan.yaml"
     file.write_text(yaml.safe_dump(content))
@@ -36,31 +36,31 @@ def test_run_and_report(dataset: Path, mean_baseline: str, tmp_path: Path) -> No
     plan = write_plan(tmp_path, dataset, {"mean": {}, "bad": {"baseline": "mean", "options": {"fail": True}}})
     out = tmp_path / "records.jsonl"
     command = ["benchmark", "run", str(plan), "--out", str(out), "--runner", "in-process"]
-    listed = runner.invoke(app, [*command, "--dry-run"])
-    assert len(listed.stdout.splitlines()) == 8
+    dry_run = runner.invoke(app, [*command, "--dry-run"])
+    assert len(dry_run.stdout.splitlines()) == 8
     assert not out.exists()
-    done = runner.invoke(app, command)
+    first = runner.invoke(app, command)
     # A failed job is an error of the run, though all others are done.
-    assert done.exit_code == 2
-    assert "0 of 8 jobs are on record" in done.stdout
-    assert "failed  bad tiny/washer few-shot K=2 draw 0 washer: ZooError: told to fail" in done.stdout
+    assert first.exit_code == 2
+    assert "0 of 8 jobs are on record" in first.stdout
+    assert "failed  bad tiny/washer few-shot K=2 draw 0 washer: ZooError: told to fail" in first.stdout
     assert len(ledger.read(out)) == 8
     again = runner.invoke(app, [*command, "--json"])
     assert json.loads(again.stdout)["jobs"] == 8
     page, table, latex = tmp_path / "page.html", tmp_path / "table.csv", tmp_path / "table.tex"
-    made = runner.invoke(
+    report = runner.invoke(
         app, ["benchmark", "report", str(out), "--html", str(page), "--csv", str(table), "--latex", str(latex)]
     )
-    assert made.exit_code == 0, made.output
+    assert report.exit_code == 0, report.output
     assert page.read_text().lower().startswith("<!doctype html>")
     assert "told to fail" in page.read_text()
     assert "mean" in table.read_text()
     assert "tabular" in latex.read_text()
     assert "washer" not in table.read_text()
-    made = runner.invoke(app, ["benchmark", "report", str(out), "--csv", str(table), "--by-category"])
+    runner.invoke(app, ["benchmark", "report", str(out), "--csv", str(table), "--by-category"])
     assert ",tiny,washer,mean,image_auroc," in table.read_text()
-    printed = runner.invoke(app, ["benchmark", "report", str(out)])
-    assert "| mean |" in printed.stdout.replace("**", "")
+    tables = runner.invoke(app, ["benchmark", "report", str(out)])
+    assert "| mean |" in tables.stdout.replace("**", "")
 
 
 def test_a_killed_run_goes_on_where_it_was(dataset: Path, tmp_path: Path) -> None:
@@ -75,17 +75,17 @@ def test_a_killed_run_goes_on_where_it_was(dataset: Path, tmp_path: Path) -> Non
     process.wait()
     first = ledger.read(out)
     assert 1 <= len(first) < 6
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
-    assert f"{len(first)} of 6 jobs are on record" in finished.stdout
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 0, second.stderr
+    assert f"{len(first)} of 6 jobs are on record" in second.stdout
     lines = out.read_text().splitlines()
     assert len(lines) == len({json.loads(line)["key"] for line in lines}) == 6
 
 
 def test_lists(dataset: Path, tmp_path: Path) -> None:
     file = tmp_path / "lists.txt"
-    made = runner.invoke(app, ["benchmark", "lists", "mvtec", str(dataset), "-o", str(file), "--shots", "3"])
-    assert made.exit_code == 0, made.output
+    result = runner.invoke(app, ["benchmark", "lists", "mvtec", str(dataset), "-o", str(file), "--shots", "3"])
+    assert result.exit_code == 0, result.output
     rows = [line.split("\t") for line in file.read_text().splitlines()[1:]]
     assert [(row[0], row[1], len(row)) for row in rows] == [
         (category, str(draw), 5) for category in ("washer", "zinc") for draw in range(3)
@@ -101,6 +101,6 @@ def test_lists(dataset: Path, tmp_path: Path) -> None:
     ],
 )
 def test_errors_say_what_to_do(arguments: list[str], message: str) -> None:
-    failed = runner.invoke(app, arguments)
-    assert failed.exit_code == 2
-    assert message in failed.stderr
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr

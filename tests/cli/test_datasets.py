@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from fewshot_ad.cli.datasets import datasets_app
+from fewshot_ad.cli.datasets import commands
 from fewshot_ad.datasets import dataset_cards
 from tests.datasets.layouts import LAYOUTS
 
@@ -14,7 +14,7 @@ runner = CliRunner()
 
 
 def run(*args: object) -> tuple[int, str, str]:
-    result = runner.invoke(datasets_app, [str(a) for a in args], env={"COLUMNS": "200"})
+    result = runner.invoke(commands, [str(a) for a in args], env={"COLUMNS": "200"})
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
 
@@ -24,7 +24,7 @@ def test_the_list_has_every_dataset() -> None:
     assert code == 0
     assert all(name in out for name in dataset_cards())
     for width in ("200", "100"):
-        lines = runner.invoke(datasets_app, [], env={"COLUMNS": width}).stdout.splitlines()
+        lines = runner.invoke(commands, [], env={"COLUMNS": width}).stdout.splitlines()
         assert max(map(len, lines)) <= int(width)
         row, below = next((row, below) for row, below in pairwise(lines) if row.split()[:1] == ["mvtec"])
         assert row.split() == ["mvtec", "15", "5,354", "5.3", "pixel", "CC-BY-NC-SA-4.0"]

@@ -153,16 +153,6 @@ def test_doctor_finds_this_installation_well() -> None:
     assert report["smoke_test"]["inspect_ms"]["total"] > 0
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["enroll"], ["add"], ["inspect"], ["info"], ["export"], ["bench"], ["doctor"], ["demo"]]
-)
-def test_help_teaches(command: list[str]) -> None:
-    code, out, _ = run(*command, "--help")
-    assert code == 0
-    assert "Usage" in out
-    assert len(out.split()) > 20
-
-
 def test_add_bench_and_export(artifact: Path, tmp_path: Path, broken_part: np.ndarray) -> None:
     path = tmp_path / "further.png"
     cv2.imwrite(str(path), make_part(70)[..., ::-1])

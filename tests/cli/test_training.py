@@ -24,9 +24,9 @@ def test_encoders_lists_what_ships_with_its_figures():
     rows = {row["name"]: row for row in map(json.loads, result.stdout.splitlines())}
     assert sum(row["default"] for row in rows.values()) == 1
     assert all(row["license"] and row["megabytes"] < 25 and row["training_data"] for row in rows.values())
-    shown = run(app, ["encoders"], env={"COLUMNS": "200"})
-    assert shown.exit_code == 0
-    assert all(name in shown.stdout for name in rows)
+    listing = run(app, ["encoders"], env={"COLUMNS": "200"})
+    assert listing.exit_code == 0
+    assert all(name in listing.stdout for name in rows)
 
 
 def test_parts_writes_products_in_mvtec_layout(tmp_path):
@@ -39,13 +39,13 @@ def test_train_makes_an_encoder_that_enrolls(tmp_path):
     run(app, ["parts", "-o", str(tmp_path / "data"), "--category", "gear", "--count", "6", "--size", "64"])
     good = str(tmp_path / "data" / "gear_0" / "train" / "good")
     arguments = ["train", str(tmp_path / "data"), "-o", str(tmp_path / "mine"), "--recipe", "parts", *FAST]
-    trained = run(app, [*arguments, "--set=epochs=1", "--license", "Apache-2.0", "--parity", good, "--json"])
-    assert trained.exit_code == 0, trained.output
-    card = last(trained)["encoder"]
-    enrolled = run(
+    result = run(app, [*arguments, "--set=epochs=1", "--license", "Apache-2.0", "--parity", good, "--json"])
+    assert result.exit_code == 0, result.output
+    card = last(result)["encoder"]
+    result = run(
         app, ["enroll", good, "-o", str(tmp_path / "gear.fsad"), "--encoder", card, "--views", "none", "--json"]
     )
-    assert enrolled.exit_code == 0, enrolled.output
+    assert result.exit_code == 0, result.output
     assert run(app, ["inspect", str(tmp_path / "gear.fsad"), good, "--json"]).exit_code in (0, 1)
 
 

@@ -11,9 +11,9 @@ run = CliRunner().invoke
 
 
 def test_zoo_lists_every_baseline():
-    shown = run(app, ["zoo"])
-    assert shown.exit_code == 0, shown.output
-    lines = {line.split()[0]: line for line in shown.stdout.splitlines() if line.strip()}
+    result = run(app, ["zoo"])
+    assert result.exit_code == 0, result.output
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line.strip()}
     for name, card in cards().items():
         assert all(cell in lines[name] for cell in (card.title, str(card.year), card.family, card.license))
 
@@ -23,14 +23,14 @@ def test_zoo_lists_whole_cards_as_json():
     assert [row["name"] for row in rows] == list(cards())
     assert all(row["paper"] and row["weights"] and isinstance(row["maps"], bool) for row in rows)
     tasks = {row["name"]: row["task"] for row in rows}
-    named = ("patchcore", "anomalib_dfkde", "yolov8")
-    assert [tasks[name] for name in named] == ["localization", "classification", "detection"]
+    names = ("patchcore", "anomalib_dfkde", "yolov8")
+    assert [tasks[name] for name in names] == ["localization", "classification", "detection"]
 
 
 def test_zoo_shows_one_with_its_hyper_parameters():
-    shown = run(app, ["zoo", "tdg"])
-    assert shown.exit_code == 0, shown.output
-    text = " ".join(shown.stdout.split())
+    result = run(app, ["zoo", "tdg"])
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
     card = cards()["tdg"]
     assert all(" ".join(str(part).split()) in text for part in (card.title, card.paper, card.weights, "Apache-2.0"))
     assert "transformations 54" in text
