@@ -35,6 +35,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: $(VENV)/.docs  ## build the documentation into site/, to be read from the file system
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

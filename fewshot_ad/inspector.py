@@ -101,7 +101,7 @@ class Inspector:
         return self._encoder
 
     @classmethod
-    def from_support(
+    def from_support(  # noqa: PLR0913 - keywords of the facade, each with a default
         cls,
         images: ImageSource | Iterable[ImageSource],
         *,
