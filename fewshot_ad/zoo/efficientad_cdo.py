@@ -138,7 +138,7 @@ class EfficientAdCdo:
         with seeded(self.seed):
             # The second half of the student's channels imitates the autoencoder.
             student, autoencoder = PDN(self.size, 2 * CHANNELS), Autoencoder(self.image_size)
-            networks = _Networks(Teacher.standardized(pdn, train), student, autoencoder)
+            networks = _Networks(_Teacher.standardized(pdn, train), student, autoencoder)
             self._train(networks, train, pictures, rng, progress)
         with torch.no_grad():
             maps = [networks.maps(unit_tensor(held[i : i + 1])) for i in range(len(held))]
@@ -221,7 +221,7 @@ class EfficientAdCdo:
 
 
 @dataclass(frozen=True, eq=False)
-class Teacher:
+class _Teacher:
     """A PDN whose features are standardized, per channel, over the good images.
 
     Attributes:
@@ -235,7 +235,7 @@ class Teacher:
     deviation: torch.Tensor
 
     @classmethod
-    def standardized(cls, pdn: PDN, images: Uint8Array) -> Teacher:
+    def standardized(cls, pdn: PDN, images: Uint8Array) -> _Teacher:
         """With the statistics of images (n, side, side, 3) uint8 RGB."""
         with torch.no_grad():
             outputs = [pdn(unit_tensor(images[i : i + 1])) for i in range(len(images))]
@@ -252,7 +252,7 @@ class Teacher:
 class _Networks:
     """The teacher, and the student and the autoencoder that imitate it."""
 
-    teacher: Teacher
+    teacher: _Teacher
     student: PDN
     autoencoder: Autoencoder
 
