@@ -1,4 +1,4 @@
-"""The baseline zoo: one file a method, one protocol, one registry (extra `zoo`)."""
+"""The baseline zoo: one file per method, one protocol, one registry (extra `zoo`)."""
 
 import importlib
 import pkgutil

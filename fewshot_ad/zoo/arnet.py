@@ -1,7 +1,7 @@
-"""ARNet: restore an image from which attributes were erased; what cannot be restored is not good.
+"""ARNet: restore an image from which attributes were erased; what it cannot restore is anomalous.
 
-Color is taken away and the image is turned by quarter turns; a U-Net gives both back. It can only do so by
-knowing what good parts look like.
+Color is removed and the image is turned by quarter turns; a U-Net restores both. It can only do so by knowing what
+good parts look like.
 
 Source: Huang, Ye, Cao, Li, Zhang & Lu 2022 (Attribute Restoration Framework for Anomaly Detection, IEEE TMM;
 arXiv:1911.10676).
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,22 +19,126 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
+from fewshot_ad.zoo.components.training import train_epochs
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 
-# The rate is halved after each tenth of the epochs.
+# The learning rate is halved after each tenth of the epochs.
 RATE, HALVINGS = 0.1, 10
 BATCH = 32
+
+
+@baseline(
+    Card(
+        name="arnet",
+        title="ARNet",
+        paper="Huang, Ye, Cao, Li, Zhang & Lu 2022, Attribute Restoration Framework for Anomaly Detection, IEEE TMM "
+        "(arXiv:1911.10676)",
+        year=2022,
+        family="restoration",
+        needs_internet=False,
+        trains=True,
+        weights="None: trained from scratch, as in the paper. The paper has no maps of single pixels; here the error "
+        "at each pixel is smoothed.",
+    )
+)
+@dataclass(kw_only=True, eq=False)
+class ArNet:
+    """ARNet.
+
+    Attributes:
+        seed: Seed of everything random.
+        image_size: Side of the network's input in pixels, a multiple of 16, at least 32.
+        epochs: Passes over the images, each under every erasure: 500 in all with four of them.
+        erasing: `gray+rotation`, `gray` or `rotation`. Rotation teaches nothing if parts lie in any direction.
+        width: Channels of the network at full size.
+        sigma: Standard deviation of the map's smoothing, in pixels of `image_size`.
+
+    Raises:
+        ZooError: A setting makes no sense.
+    """
+
+    seed: int = 0
+    image_size: int = 256
+    epochs: int = 125
+    erasing: str = "gray+rotation"
+    width: int = 64
+    sigma: float = 4.0
+    _restoration: _Restoration | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32 or self.image_size % 16:
+            raise ZooError(f"arnet: expected image_size as a multiple of 16 from 32 on, got {self.image_size}.")
+        if self.erasing not in ERASURES:
+            raise ZooError(f"arnet: expected erasing among {sorted(ERASURES)}, got {self.erasing!r}.")
+        if self.epochs < 1 or self.width < 1 or self.sigma < 0:
+            raise ZooError(
+                f"arnet: expected epochs and width of at least 1 and sigma of at least 0, got {self.epochs}, "
+                f"{self.width} and {self.sigma}."
+            )
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
+    ) -> None:
+        """Train the restoration, and record its usual error on good images; see `Method.fit`."""
+        images = resized(normal, self.image_size)
+        erasures = ERASURES[self.erasing]
+        with seeded(self.seed) as generator:
+            network = UNet(1 if erasures[0].gray else 3, self.width)
+            optimizer = torch.optim.SGD(network.parameters(), RATE)
+            milestones = [max(1, self.epochs * n // HALVINGS) for n in range(1, HALVINGS)]
+
+            def batches() -> Sequence[torch.Tensor]:
+                """Every image under every erasure, in random order."""
+                return torch.randperm(len(images) * len(erasures), generator=generator).split(BATCH)
+
+            def loss(batch: torch.Tensor) -> torch.Tensor:
+                whole = _signed(images[batch // len(erasures)].float() / 255)
+                erased = [erasures[int(n) % len(erasures)](whole[i : i + 1]) for i, n in enumerate(batch)]
+                return F.mse_loss(network(torch.cat(erased)), whole)
+
+            schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.5)
+            train_epochs(loss, batches, self.epochs, [optimizer], schedules=[schedule], progress=progress)
+        network.requires_grad_(False).eval()
+        errors = [_errors(network, erasures, image[None].float() / 255).mean((1, 2)) for image in images]
+        self._restoration = _Restoration(network, torch.stack(errors).mean(0).clamp_min(1e-12))
+
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
+        """Score = error of the restoration, as a multiple of the usual error, averaged over the erasures.
+
+        See `Method.predict`.
+        """
+        restoration = require_fitted(self._restoration, "arnet")
+
+        def judge(image: Uint8Array) -> tuple[float, torch.Tensor]:
+            errors = _errors(restoration.network, ERASURES[self.erasing], to_batch([image], self.image_size))
+            heat = (errors / restoration.usual_errors.view(-1, 1, 1)).mean(0)
+            return float(np.float32(heat.mean())), heat
+
+        return one_by_one(images, judge, self.sigma)
+
+    def model_bytes(self) -> int:
+        """The network and the usual errors."""
+        restoration = require_fitted(self._restoration, "arnet")
+        return tensor_bytes(restoration.network, restoration.usual_errors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Restoration:
+    """The trained network, and its mean error on good images, per erasure (erasures,)."""
+
+    network: UNet
+    usual_errors: torch.Tensor
 
 
 class Erasure(NamedTuple):
     """A way to erase attributes.
 
     Attributes:
-        gray: Whether color goes.
-        quarter_turns: Anticlockwise, 0..3; orientation goes if several of them are in use.
+        gray: Whether color is removed.
+        quarter_turns: Anticlockwise, 0..3; orientation is lost if several of them are in use.
     """
 
     gray: bool
@@ -59,8 +163,8 @@ class UNet(nn.Module):
     """Encoder and decoder of four steps with a skip connection at each.
 
     Args:
-        channels: Of the input.
-        width: Channels at full size; 2, 4, 8 and 8 times as many further in.
+        channels: Channels of the input.
+        width: Channels at full size; 2, 4, 8 and 8 times as many at the coarser steps.
     """
 
     def __init__(self, channels: int, width: int = 64) -> None:
@@ -100,120 +204,12 @@ def _signed(batch: torch.Tensor) -> torch.Tensor:
     return 2 * batch - 1
 
 
-@dataclass(eq=False)
-class ArNet:
-    """The method; see `arnet` for the settings."""
+def _errors(network: UNet, erasures: Sequence[Erasure], whole: torch.Tensor) -> torch.Tensor:
+    """(1, 3, S, S) in 0..1 -> the error at each pixel after each erasure, (erasures, S, S).
 
-    seed: int
-    image_size: int
-    epochs: int
-    erasing: str
-    width: int
-    sigma: float
-
-    def fit(
-        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
-    ) -> None:
-        """Train the restoration, and note how large its error is on good images; see `Method.fit`."""
-        images = resized(normal, self.image_size)
-        erasures = ERASURES[self.erasing]
-        with seeded(self.seed) as generator:
-            self._network = UNet(1 if erasures[0].gray else 3, self.width)
-            optimizer = torch.optim.SGD(self._network.parameters(), RATE)
-            milestones = [max(1, self.epochs * n // HALVINGS) for n in range(1, HALVINGS)]
-            schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, 0.5)
-            for epoch in range(self.epochs):
-                # Every image under every erasure, in random order.
-                order = torch.randperm(len(images) * len(erasures), generator=generator)
-                for chosen in order.split(BATCH):
-                    whole = _signed(images[chosen // len(erasures)].float() / 255)
-                    erased = [erasures[int(n) % len(erasures)](whole[i : i + 1]) for i, n in enumerate(chosen)]
-                    loss = F.mse_loss(self._network(torch.cat(erased)), whole)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                schedule.step()
-                if progress is not None:
-                    progress("training", epoch + 1, self.epochs)
-        self._network.requires_grad_(False).eval()
-        errors = [self._errors(p[None].float() / 255).mean((1, 2)) for p in images]
-        self._usual = torch.stack(errors).mean(0).clamp_min(1e-12)
-
-    def _errors(self, whole: torch.Tensor) -> torch.Tensor:
-        """(1, 3, S, S) in 0..1 -> the error at each pixel after each erasure, (erasures, S, S).
-
-        The mean absolute error of the colors: the paper trains with the squared error and tests with the absolute one.
-        """
-        whole = _signed(whole)
-        with torch.no_grad():
-            restored = self._network(torch.cat([erase(whole) for erase in ERASURES[self.erasing]]))
-        return (restored - whole).abs().mean(1)
-
-    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
-        """Score = error of the restoration, as a multiple of the usual one, averaged over the erasures.
-
-        See `Method.predict`.
-        """
-        return one_by_one(images, self._judge, self.sigma)
-
-    def _judge(self, image: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
-        errors = self._errors(to_batch([image], self.image_size)) / self._usual.view(-1, 1, 1)
-        heat = errors.mean(0)
-        return float(np.float32(heat.mean())), heat
-
-    def model_bytes(self) -> int:
-        """See `Method.model_bytes`."""
-        return tensor_bytes(self._network, self._usual)
-
-
-@baseline(
-    Card(
-        name="arnet",
-        title="ARNet",
-        paper="Huang, Ye, Cao, Li, Zhang & Lu 2022, Attribute Restoration Framework for Anomaly Detection, IEEE TMM "
-        "(arXiv:1911.10676)",
-        year=2022,
-        family="restoration",
-        supervision="good images",
-        source="fewshot_ad",
-        license="Apache-2.0",
-        maps=True,
-        needs_masks=False,
-        needs_internet=False,
-        trains=True,
-        weights="None: trained from scratch, as in the paper. The paper has no maps of single pixels; here the error "
-        "at each pixel is smoothed.",
-    )
-)
-def arnet(
-    *,
-    seed: int,
-    image_size: int = 256,
-    epochs: int = 125,
-    erasing: str = "gray+rotation",
-    width: int = 64,
-    sigma: float = 4.0,
-) -> ArNet:
-    """ARNet.
-
-    Args:
-        seed: Of everything random.
-        image_size: Side the network sees, a multiple of 16, at least 32.
-        epochs: Passes over the images, each under every erasure: 500 in all with four of them.
-        erasing: `gray+rotation`, `gray` or `rotation`. Rotation teaches nothing where parts lie in any direction.
-        width: Channels of the network at full size.
-        sigma: Smoothing of the map, in pixels of `image_size`.
-
-    Raises:
-        ZooError: A setting makes no sense.
+    The mean absolute error of the colors: the paper trains with the squared error and tests with the absolute one.
     """
-    if image_size < 32 or image_size % 16:
-        raise ZooError(f"arnet: expected image_size as a multiple of 16 from 32 on, got {image_size}.")
-    if erasing not in ERASURES:
-        raise ZooError(f"arnet: expected erasing among {sorted(ERASURES)}, got {erasing!r}.")
-    if epochs < 1 or width < 1 or sigma < 0:
-        raise ZooError(
-            f"arnet: expected epochs and width of at least 1 and sigma of at least 0, got {epochs}, {width} and "
-            f"{sigma}."
-        )
-    return ArNet(seed, image_size, epochs, erasing, width, sigma)
+    whole = _signed(whole)
+    with torch.no_grad():
+        restored = network(torch.cat([erase(whole) for erase in erasures]))
+    return (restored - whole).abs().mean(1)

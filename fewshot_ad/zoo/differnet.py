@@ -1,7 +1,7 @@
 """DifferNet: a normalizing flow over the pooled features of the whole image at three scales.
 
-What the flow finds unlikely is suspicious. It says so of the image as a whole; where the fault lies is read from
-the gradient of the likelihood with respect to the pixels.
+An image that the flow finds unlikely is anomalous. The likelihood is of the image as a whole; the map is the gradient
+of the likelihood with respect to the pixels.
 
 Source: Rudolph, Wandt & Rosenhahn 2021, Same Same But DifferNet (WACV).
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -22,18 +22,174 @@ from torch.nn import functional as F  # noqa: N812
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
+from fewshot_ad.zoo.components.training import train_epochs
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 
 SCALES = 3
 CLAMP = 3.0
 META_EPOCHS, SUB_EPOCHS = 24, 8
 RATE, BETAS, EPSILON, WEIGHT_DECAY = 2e-4, (0.8, 0.8), 1e-4, 1e-5
 TRAINING_TRANSFORMS = 4
-# Images a step, each under all its training transformations.
+# Images per step, each under all its training transformations.
 BATCH = 24
 CHUNK = 8
 # Smoothing of the gradient, in pixels of the largest scale.
 SIGMA = 3.0
+
+
+@baseline(
+    Card(
+        name="differnet",
+        title="DifferNet",
+        paper="Rudolph, Wandt & Rosenhahn 2021, Same Same But DifferNet: Semi-Supervised Defect Detection with "
+        "Normalizing Flows, WACV",
+        year=2021,
+        family="normalizing flow",
+        needs_internet=True,
+        trains=True,
+        weights="layer3 of resnet18 (distilled by this package), 256 channels as the last stage of AlexNet, which the "
+        "paper uses with ImageNet's weights.",
+    )
+)
+@dataclass(kw_only=True, eq=False)
+class DifferNet:
+    """DifferNet with the published hyper-parameters.
+
+    Attributes:
+        seed: Seed of everything random.
+        image_size: Side of the largest of the three scales, in pixels, at least 64.
+        epochs: Passes over the images, each under four new transformations.
+        transforms: Transformations under which an image is judged.
+        rotation: Largest angle of a transformation, in degrees either way, 0..180.
+        light: Largest change of contrast and of brightness, as a share in [0, 1).
+        blocks: Number of coupling blocks.
+        hidden: Width of their hidden layers.
+        backbone: See `tensors.Backbone`; its stage at stride 16 is used.
+        weights: See `tensors.Backbone`.
+
+    Raises:
+        ZooError: A setting makes no sense.
+    """
+
+    seed: int = 0
+    image_size: int = 448
+    epochs: int = META_EPOCHS * SUB_EPOCHS
+    transforms: int = 64
+    rotation: float = 180.0
+    light: float = 0.15
+    blocks: int = 8
+    hidden: int = 2048
+    backbone: str = "resnet18"
+    weights: str | None = None
+    _density: _Density | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.image_size < 64:
+            raise ZooError(f"differnet: expected image_size of at least 64, got {self.image_size}.")
+        if min(self.epochs, self.transforms, self.blocks, self.hidden) < 1:
+            raise ZooError(
+                f"differnet: expected epochs, transforms, blocks and hidden of at least 1, got {self.epochs}, "
+                f"{self.transforms}, {self.blocks} and {self.hidden}."
+            )
+        if not (0 <= self.rotation <= 180 and 0 <= self.light < 1):
+            raise ZooError(
+                f"differnet: expected rotation in 0..180 degrees and light in [0, 1), got {self.rotation} and "
+                f"{self.light}."
+            )
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
+    ) -> None:
+        """Maximize the likelihood of the good images' features; see `Method.fit`."""
+        images = resized(normal, self.image_size)
+        with seeded(self.seed) as generator:
+            backbone = Backbone(self.backbone, (3,), self.weights)
+            flow = Flow(SCALES * backbone.channels[0], self.hidden, self.blocks, generator)
+            # Every image is judged under the same transformations, as if it came alone.
+            density = _Density(backbone, flow, self._draw(self.transforms, generator))
+            optimizer = torch.optim.Adam(flow.parameters(), RATE, BETAS, EPSILON, weight_decay=WEIGHT_DECAY)
+
+            def batches() -> Sequence[torch.Tensor]:
+                return torch.randperm(len(images), generator=generator).split(BATCH)
+
+            def loss(batch: torch.Tensor) -> torch.Tensor:
+                """Under several new transformations of each image."""
+                copies = images[batch].repeat_interleave(TRAINING_TRANSFORMS, 0)
+                features = density.transformed_features(copies, self._draw(len(copies), generator))
+                return surprise(*flow(features)).mean()
+
+            train_epochs(loss, batches, self.epochs, [optimizer], progress=progress)
+        flow.requires_grad_(False).eval()
+        self._density = density
+
+    def _draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Random settings of `transformed`, (count, 3)."""
+        reach = torch.tensor([math.radians(self.rotation), self.light, self.light])
+        return (2 * torch.rand(count, 3, generator=generator) - 1) * reach + torch.tensor([0.0, 1.0, 1.0])
+
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
+        """Score = mean negative log-likelihood of the latent variables over the transformations.
+
+        See `Method.predict`. Source: equation 6; section 3.4 for the maps.
+        """
+        density = require_fitted(self._density, "differnet")
+        return one_by_one(images, lambda image: density.judge(image, self.image_size))
+
+    def model_bytes(self) -> int:
+        """The backbone, the flow and the transformations."""
+        density = require_fitted(self._density, "differnet")
+        return tensor_bytes(density.backbone, density.flow, density.settings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Density:
+    """The likelihood of an image: a flow over the features of a backbone.
+
+    Attributes:
+        backbone: Frozen, with one stage.
+        flow: Density of the features.
+        settings: (transforms, 3), the transformations of an inspection; see `transformed`.
+    """
+
+    backbone: Backbone
+    flow: Flow
+    settings: torch.Tensor
+
+    def judge(self, image: Uint8Array, side: int) -> tuple[float, Float32Array]:
+        """Score and map (side, side) float32 of one image (H, W, 3) uint8 RGB."""
+        squares, heat = 0.0, np.zeros((side, side), np.float32)
+        # The map is a gradient, which inference mode does not record.
+        with torch.inference_mode(False), torch.enable_grad():
+            upright = to_batch([image], side)
+            for settings in self.settings.split(CHUNK):
+                # Differentiated with respect to the image before it is turned, so the gradient is upright.
+                copies = upright.repeat(len(settings), 1, 1, 1).requires_grad_()
+                latent, log_determinant = self.flow(self.features(transformed(copies, settings)))
+                (gradient,) = torch.autograd.grad(surprise(latent, log_determinant).sum(), copies)
+                squares += float(latent.detach().square().mean(1).sum())
+                for channels in gradient.permute(0, 2, 3, 1).numpy():
+                    heat += np.abs(cv2.GaussianBlur(channels, (0, 0), SIGMA)).sum(2)
+        return squares / (2 * len(self.settings)), heat / np.float32(len(self.settings))
+
+    def transformed_features(self, images: torch.Tensor, settings: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) uint8 and settings (N, 3) -> features (N, 3 C) of the transformed images."""
+        with torch.no_grad():
+            parts = [
+                self.features(transformed(chunk.float() / 255, chunk_settings))
+                for chunk, chunk_settings in zip(images.split(CHUNK), settings.split(CHUNK), strict=True)
+            ]
+        return torch.cat(parts)
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """(N, 3, S, S) -> (N, 3 C): pooled over the image at full, half and quarter size. Source: section 3.1."""
+        pooled = []
+        for scale in range(SCALES):
+            side = batch.shape[-1] // 2**scale
+            smaller = batch
+            if scale > 0:
+                smaller = F.interpolate(batch, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+            pooled.append(self.backbone(smaller)[0].mean((2, 3)))
+        return torch.cat(pooled, 1)
 
 
 def soft_clamp(h: torch.Tensor) -> torch.Tensor:
@@ -42,10 +198,10 @@ def soft_clamp(h: torch.Tensor) -> torch.Tensor:
 
 
 class Coupling(nn.Module):
-    """A permutation of the channels, then each half scaled and shifted by what the other half says.
+    """A permutation of the channels, then each half scaled and shifted by a network of the other half.
 
     Args:
-        channels: Of the features.
+        channels: Number of features.
         hidden: Width of the three hidden layers of the inner networks.
         generator: Draws the permutation.
 
@@ -71,7 +227,7 @@ class Coupling(nn.Module):
         return torch.cat([first, second], 1), scale_first.sum(1) + scale_second.sum(1)
 
     def inverse(self, latent: torch.Tensor) -> torch.Tensor:
-        """(N, C) -> what `forward` made it from."""
+        """Latent (N, C) -> the features (N, C) from which `forward` computes it."""
         first, second = latent.split(self.halves, 1)
         scale, shift = self.from_second(second).chunk(2, 1)
         first = (first - shift) * (-soft_clamp(scale)).exp()
@@ -105,7 +261,7 @@ class Flow(nn.Module):
 
 
 def surprise(latent: torch.Tensor, log_determinant: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of the features a channel, without its constant: (N, C) and (N,) -> (N,).
+    """Negative log-likelihood of the features, per channel and without its constant: (N, C) and (N,) -> (N,).
 
     Source: equation 5.
     """
@@ -113,11 +269,11 @@ def surprise(latent: torch.Tensor, log_determinant: torch.Tensor) -> torch.Tenso
 
 
 def transformed(batch: torch.Tensor, settings: torch.Tensor) -> torch.Tensor:
-    """Turned and relit images.
+    """Turn images and change their contrast and brightness.
 
     Args:
         batch: (N, 3, H, W) in 0..1, H = W.
-        settings: (N, 3): angle in radians, factor of contrast, factor of brightness. What is turned in is black.
+        settings: (N, 3): angle in radians, factor of contrast, factor of brightness. Pixels from outside are black.
 
     Returns:
         The same shape; differentiable, and so not clipped to 0..1.
@@ -129,158 +285,3 @@ def transformed(batch: torch.Tensor, settings: torch.Tensor) -> torch.Tensor:
     turned = F.grid_sample(batch, grid, align_corners=False)
     mean = turned.mean((1, 2, 3), keepdim=True)
     return (mean + contrast.view(-1, 1, 1, 1) * (turned - mean)) * brightness.view(-1, 1, 1, 1)
-
-
-@dataclass(eq=False)
-class DifferNet:
-    """The method; see `differnet` for the settings."""
-
-    seed: int
-    image_size: int
-    epochs: int
-    transforms: int
-    rotation: float
-    light: float
-    blocks: int
-    hidden: int
-    backbone: str
-    weights: str | None
-
-    def fit(
-        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
-    ) -> None:
-        """Maximize the likelihood of the good images' features; see `Method.fit`."""
-        images = resized(normal, self.image_size)
-        with seeded(self.seed) as generator:
-            self._backbone = Backbone(self.backbone, (3,), self.weights)
-            self._flow = Flow(SCALES * self._backbone.channels[0], self.hidden, self.blocks, generator)
-            # Every image is judged under the same transformations, as if it came alone.
-            self._settings = self._draw(self.transforms, generator)
-            optimizer = torch.optim.Adam(self._flow.parameters(), RATE, BETAS, EPSILON, weight_decay=WEIGHT_DECAY)
-            for epoch in range(self.epochs):
-                for chosen in torch.randperm(len(images), generator=generator).split(BATCH):
-                    features = self._training_features(images[chosen], generator)
-                    loss = surprise(*self._flow(features)).mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                if progress is not None:
-                    progress("training", epoch + 1, self.epochs)
-        self._flow.requires_grad_(False).eval()
-
-    def _draw(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Settings of `transformed` at random, (count, 3)."""
-        reach = torch.tensor([math.radians(self.rotation), self.light, self.light])
-        return (2 * torch.rand(count, 3, generator=generator) - 1) * reach + torch.tensor([0.0, 1.0, 1.0])
-
-    def _training_features(self, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """(N, 3, H, W) uint8 -> features of each under several new transformations."""
-        copies = images.repeat_interleave(TRAINING_TRANSFORMS, 0)
-        settings = self._draw(len(copies), generator)
-        with torch.no_grad():
-            parts = [
-                self._features(transformed(c.float() / 255, s))
-                for c, s in zip(copies.split(CHUNK), settings.split(CHUNK), strict=True)
-            ]
-        return torch.cat(parts)
-
-    def _features(self, batch: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) -> (N, 3 C): pooled over the picture at full, half and quarter size. Source: section 3.1."""
-        pooled = []
-        for scale in range(SCALES):
-            side = self.image_size // 2**scale
-            smaller = batch
-            if scale > 0:
-                smaller = F.interpolate(batch, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
-            pooled.append(self._backbone(smaller)[0].mean((2, 3)))
-        return torch.cat(pooled, 1)
-
-    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
-        """Score = mean negative log-likelihood of the latent variables over the transformations.
-
-        See `Method.predict`. Source: equation 6; section 3.4 for the maps.
-        """
-        return one_by_one(images, self._judge)
-
-    def _judge(self, image: Uint8Array) -> tuple[float, torch.Tensor | Float32Array | None]:
-        squares = 0.0
-        heat = np.zeros((self.image_size, self.image_size), np.float32)
-        # The map is a gradient, which inference mode does not record.
-        with torch.inference_mode(False), torch.enable_grad():
-            upright = to_batch([image], self.image_size)
-            for settings in self._settings.split(CHUNK):
-                # Differentiated before it is turned: the gradient lies upright.
-                copies = upright.repeat(len(settings), 1, 1, 1).requires_grad_()
-                latent, log_determinant = self._flow(self._features(transformed(copies, settings)))
-                (gradient,) = torch.autograd.grad(surprise(latent, log_determinant).sum(), copies)
-                squares += float(latent.detach().square().mean(1).sum())
-                for one in gradient.permute(0, 2, 3, 1).numpy():
-                    heat += np.abs(cv2.GaussianBlur(one, (0, 0), SIGMA)).sum(2)
-        return squares / (2 * self.transforms), heat / self.transforms
-
-    def model_bytes(self) -> int:
-        """See `Method.model_bytes`."""
-        return tensor_bytes(self._backbone, self._flow, self._settings)
-
-
-@baseline(
-    Card(
-        name="differnet",
-        title="DifferNet",
-        paper="Rudolph, Wandt & Rosenhahn 2021, Same Same But DifferNet: Semi-Supervised Defect Detection with "
-        "Normalizing Flows, WACV",
-        year=2021,
-        family="normalizing flow",
-        supervision="good images",
-        source="fewshot_ad",
-        license="Apache-2.0",
-        maps=True,
-        needs_masks=False,
-        needs_internet=True,
-        trains=True,
-        weights="layer3 of resnet18 (distilled by this package), 256 channels as the last stage of AlexNet, which the "
-        "paper uses with ImageNet's weights.",
-    )
-)
-def differnet(
-    *,
-    seed: int,
-    image_size: int = 448,
-    epochs: int = META_EPOCHS * SUB_EPOCHS,
-    transforms: int = 64,
-    rotation: float = 180.0,
-    light: float = 0.15,
-    blocks: int = 8,
-    hidden: int = 2048,
-    backbone: str = "resnet18",
-    weights: str | None = None,
-) -> DifferNet:
-    """DifferNet.
-
-    Args:
-        seed: Of everything random.
-        image_size: Side of the largest of the three scales.
-        epochs: Passes over the images, each under four new transformations.
-        transforms: Transformations an image is judged under.
-        rotation: Largest angle of a transformation, in degrees either way.
-        light: Largest change of contrast and of brightness, as a share.
-        blocks: Coupling blocks.
-        hidden: Width of the hidden layers in them.
-        backbone: See `Backbone`; its stage at stride 16 is used.
-        weights: Of the backbone.
-
-    Raises:
-        ZooError: A setting makes no sense.
-    """
-    if image_size < 64:
-        raise ZooError(f"differnet: expected image_size of at least 64, got {image_size}.")
-    if min(epochs, transforms, blocks, hidden) < 1:
-        raise ZooError(
-            f"differnet: expected epochs, transforms, blocks and hidden of at least 1, got {epochs}, {transforms}, "
-            f"{blocks} and {hidden}."
-        )
-    if not (0 <= rotation <= 180 and 0 <= light < 1):
-        raise ZooError(
-            f"differnet: expected rotation in 0..180 degrees and light in [0, 1), got {rotation} and {light}."
-        )
-    return DifferNet(seed, image_size, epochs, transforms, rotation, light, blocks, hidden, backbone, weights)

@@ -1,4 +1,4 @@
-"""DiffusionAD: repair an image by one denoising step of a diffusion model, then mark what was repaired.
+"""DiffusionAD: repair an image by one denoising step of a diffusion model, then mark the repaired pixels.
 
 Source: Zhang, Wang, Zeng, Wu & Jiang 2025 (arXiv 2303.08730: one-step denoising, norm guidance, the noise loss of Eq. 9
 that only good samples take part in); Ho, Jain & Abbeel 2020 (DDPM, Eq. 4: the forward process; linear noise schedule);
@@ -8,6 +8,7 @@ Lin et al. 2017 (focal loss). Settings that the paper leaves open are those of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.training.collage import collage
 from fewshot_ad.zoo.components.diffusion_anomalies import synthetic_anomaly
 from fewshot_ad.zoo.components.diffusion_unet import HEADS, NoiseUNet, SegmentationUNet
-from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
+from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch, unit_tensor
+from fewshot_ad.zoo.components.training import train_steps
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 
 TIMES = 1000
 BETAS = (1e-4, 0.02)
@@ -30,6 +32,145 @@ COSINE_HALF_PERIOD = 10
 TOP_PIXELS = 50
 TEXTURES = 64
 SIDE_STEP = 32
+
+
+@baseline(
+    Card(
+        name="diffusionad",
+        title="DiffusionAD",
+        paper="Zhang, Wang, Zeng, Wu & Jiang 2025, DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly "
+        "Detection, IEEE TPAMI (arXiv 2303.08730)",
+        year=2025,
+        family="diffusion",
+        needs_internet=False,
+        trains=True,
+        weights="None: trained from scratch, as published. The textures of synthetic anomalies are generated collages "
+        "instead of the DTD images, and anomalies may lie anywhere, as no foreground is segmented.",
+    )
+)
+@dataclass(kw_only=True, eq=False)
+class DiffusionAD:
+    """DiffusionAD with the published hyper-parameters.
+
+    Attributes:
+        seed: Seed of everything random.
+        image_size: Side of the images in pixels, a multiple of 32.
+        channels: Channels of the noise-predicting U-Net at its finest level, a multiple of 8; the segmentation U-Net
+            has half as many.
+        epochs: Passes over the good images, of at least one batch each.
+        steps: Gradient steps instead of epochs.
+        batch: Images per step, at least 2, drawn with replacement.
+        learning_rate: Learning rate of the noise-predicting U-Net.
+        segmentation_learning_rate: Highest learning rate of the segmentation U-Net.
+        guidance: Weight of the guidance.
+        small_time: Time step of the little noise at an inspection, 0..999.
+        large_time: Time step of the much noise, above `small_time`.
+
+    Raises:
+        ZooError: A size, a number of channels or steps, or the times make no sense.
+    """
+
+    seed: int = 0
+    image_size: int = 256
+    channels: int = 128
+    epochs: int = 3000
+    steps: int | None = None
+    batch: int = 16
+    learning_rate: float = 1e-4
+    segmentation_learning_rate: float = 1e-5
+    guidance: float = 1.0
+    small_time: int = 200
+    large_time: int = 400
+    _networks: tuple[Repair, SegmentationUNet] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.image_size < SIDE_STEP or self.image_size % SIDE_STEP:
+            raise ZooError(f"diffusionad: expected image_size a multiple of {SIDE_STEP}, got {self.image_size}.")
+        if self.channels < 2 * HEADS or self.channels % (2 * HEADS):
+            raise ZooError(f"diffusionad: expected channels a multiple of {2 * HEADS}, got {self.channels}.")
+        if self.batch < 2 or self.epochs < 1 or (self.steps is not None and self.steps < 1):
+            raise ZooError(
+                "diffusionad: expected a batch of 2 or more and 1 or more epochs and steps, got "
+                f"batch={self.batch}, epochs={self.epochs}, steps={self.steps}."
+            )
+        if not 0 <= self.small_time < self.large_time < TIMES:
+            raise ZooError(
+                f"diffusionad: expected 0 <= small_time < large_time < {TIMES}, got {self.small_time} and "
+                f"{self.large_time}."
+            )
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
+    ) -> None:
+        """Train both networks together; see `Method.fit`."""
+        good = list(resized(normal, self.image_size).permute(0, 2, 3, 1).numpy())
+        rng = np.random.default_rng(self.seed)
+        steps = self.epochs * max(1, len(good) // self.batch) if self.steps is None else self.steps
+        count = min(TEXTURES, steps * self.batch)
+        textures = [collage(good, int(rng.integers(2**31)), self.image_size) for _ in range(count)]
+        with seeded(self.seed):
+            repair = Repair(NoiseUNet(self.image_size, self.channels), self.guidance)
+            segmentation = SegmentationUNet(self.channels // 2)
+            optimizers = [
+                torch.optim.Adam(repair.parameters(), self.learning_rate),
+                torch.optim.Adam(segmentation.parameters(), self.segmentation_learning_rate),
+            ]
+            # The authors step it on every iteration: the rate oscillates between its highest value and 0.
+            cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[1], COSINE_HALF_PERIOD)
+
+            def loss() -> torch.Tensor:
+                return _loss(repair, segmentation, *self._samples(good, textures, rng))
+
+            train_steps(loss, steps, optimizers, schedules=[cosine], progress=progress, stage="train")
+        self._networks = (repair.eval(), segmentation.eval())
+
+    def _samples(
+        self, good: Sequence[Uint8Array], textures: Sequence[Uint8Array], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images (B, 3, S, S) in 0..1, half of them with an anomaly, and their masks (B, 1, S, S)."""
+        images, masks = [], []
+        for _ in range(self.batch):
+            image = good[int(rng.integers(len(good)))]
+            mask = np.zeros(image.shape[:2], bool)
+            if rng.uniform() < 0.5:
+                image, mask = synthetic_anomaly(image, textures, rng)
+            images.append(image)
+            masks.append(mask)
+        return unit_tensor(np.stack(images)), torch.from_numpy(np.stack(masks))[:, None].float()
+
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
+        """Image scores and maps in 0..1; see `Method.predict`."""
+        repair, segmentation = require_fitted(self._networks, "diffusionad")
+        times = tuple(torch.tensor([t]) for t in (self.small_time, self.large_time))
+
+        def judge(image: Uint8Array) -> tuple[float, torch.Tensor]:
+            batch = to_batch([image], self.image_size)
+            # The same noise for every image: its score must not depend on the images before it.
+            generator = torch.Generator().manual_seed(self.seed)
+            noises = tuple(torch.randn(batch.shape, generator=generator) for _ in times)
+            heat = torch.sigmoid(segmentation(batch, repair(batch, times, noises)[0]))[0, 0]
+            return float(heat.flatten().topk(TOP_PIXELS).values.mean()), heat
+
+        return one_by_one(images, judge)
+
+    def model_bytes(self) -> int:
+        """Both networks."""
+        return tensor_bytes(*require_fitted(self._networks, "diffusionad"))
+
+
+def _loss(repair: Repair, segmentation: SegmentationUNet, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """The noise loss of the good images, and the losses of the segmentation of all."""
+    number = len(images)
+    times = (
+        torch.randint(0, SMALLEST_LARGE_TIME, (number,)),
+        torch.randint(SMALLEST_LARGE_TIME, TIMES, (number,)),
+    )
+    noises = (torch.randn_like(images), torch.randn_like(images))
+    repaired, noise_loss = repair(images, times, noises)
+    normal = (masks.amax((1, 2, 3)) == 0).float()
+    noise_loss = (noise_loss * normal).sum() / normal.sum().clamp(min=1)
+    logits = segmentation(images, repaired)
+    return noise_loss + FOCAL_WEIGHT * focal_loss(logits, masks) + F.smooth_l1_loss(torch.sigmoid(logits), masks)
 
 
 def alpha_bars() -> torch.Tensor:
@@ -43,7 +184,7 @@ def add_noise(clean: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor)
 
 
 def remove_noise(noisy: torch.Tensor, noise: torch.Tensor, alpha_bar: torch.Tensor) -> torch.Tensor:
-    """Its inverse: the image in one step, if the noise is known."""
+    """The inverse of `add_noise`: the clean images in one step, if the noise is known."""
     return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
 
 
@@ -54,10 +195,10 @@ def guided_noise(
 
     Args:
         noisy: (N, 3, S, S) images with little noise.
-        noise: What the network takes for their noise.
+        noise: The noise that the network predicts for them.
         guide: The images repaired from much noise: without the anomaly, but without fine detail.
         alpha_bar: (N, 1, 1, 1) of the little noise.
-        weight: Of the guidance; 0 leaves the noise as it is.
+        weight: Weight of the guidance; 0 leaves the noise as it is.
     """
     return noise - weight * (1 - alpha_bar).sqrt() * (add_noise(guide, noise, alpha_bar) - noisy)
 
@@ -84,204 +225,16 @@ class Repair(nn.Module):
 
         Args:
             images: (N, 3, S, S) in 0..1.
-            times: A small and a large time step for each, (N,) int.
-            noises: The standard normal noise, (N, 3, S, S), to add at either.
+            times: A small and a large time step per image, (N,) int each.
+            noises: The standard normal noise to add at either, (N, 3, S, S) each.
 
         Returns:
-            The repaired images (N, 3, S, S) in -1..1, and the noise loss of each, (N,).
+            The repaired images (N, 3, S, S) in -1..1, and the noise loss per image, (N,).
         """
         bars = [self.alpha_bars[t].view(-1, 1, 1, 1) for t in times]
         noisy = [add_noise(images, noise, bar) for noise, bar in zip(noises, bars, strict=True)]
-        found = [self.network(x, t) for x, t in zip(noisy, times, strict=True)]
-        loss = sum(((a - b) ** 2).mean((1, 2, 3)) for a, b in zip(found, noises, strict=True))
-        guide = remove_noise(noisy[1], found[1], bars[1]).clamp(-1, 1)
-        corrected = guided_noise(noisy[0], found[0], guide, bars[0], self.guidance)
+        predicted = [self.network(x, t) for x, t in zip(noisy, times, strict=True)]
+        loss = sum(((a - b) ** 2).mean((1, 2, 3)) for a, b in zip(predicted, noises, strict=True))
+        guide = remove_noise(noisy[1], predicted[1], bars[1]).clamp(-1, 1)
+        corrected = guided_noise(noisy[0], predicted[0], guide, bars[0], self.guidance)
         return remove_noise(noisy[0], corrected, bars[0]).clamp(-1, 1), loss
-
-
-class DiffusionAD:
-    """The method; see `diffusionad` for its hyper-parameters."""
-
-    def __init__(
-        self,
-        *,
-        image_size: int,
-        channels: int,
-        epochs: int,
-        steps: int | None,
-        batch: int,
-        learning_rate: float,
-        segmentation_learning_rate: float,
-        guidance: float,
-        small_time: int,
-        large_time: int,
-        seed: int,
-    ) -> None:
-        self.image_size, self.channels, self.batch = image_size, channels, batch
-        self.epochs, self.steps = epochs, steps
-        self.learning_rate, self.segmentation_learning_rate = learning_rate, segmentation_learning_rate
-        self.guidance, self.small_time, self.large_time, self.seed = guidance, small_time, large_time, seed
-        self._repair: Repair | None = None
-        self._segmentation: SegmentationUNet | None = None
-
-    def fit(
-        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
-    ) -> None:
-        """Train both networks together; see `Method.fit`."""
-        good = list(resized(normal, self.image_size).permute(0, 2, 3, 1).numpy())
-        rng = np.random.default_rng(self.seed)
-        steps = self.epochs * max(1, len(good) // self.batch) if self.steps is None else self.steps
-        count = min(TEXTURES, steps * self.batch)
-        textures = [collage(good, int(rng.integers(2**31)), self.image_size) for _ in range(count)]
-        with seeded(self.seed):
-            repair = Repair(NoiseUNet(self.image_size, self.channels), self.guidance)
-            segmentation = SegmentationUNet(self.channels // 2)
-            optimizers = [
-                torch.optim.Adam(repair.parameters(), self.learning_rate),
-                torch.optim.Adam(segmentation.parameters(), self.segmentation_learning_rate),
-            ]
-            # The authors step it every iteration: the rate swings between its start and nothing.
-            swing = torch.optim.lr_scheduler.CosineAnnealingLR(optimizers[1], COSINE_HALF_PERIOD)
-            for step in range(steps):
-                images, masks = self._samples(good, textures, rng)
-                loss = self._loss(repair, segmentation, images, masks)
-                for optimizer in optimizers:
-                    optimizer.zero_grad()
-                loss.backward()
-                for optimizer in optimizers:
-                    optimizer.step()
-                swing.step()
-                if progress is not None:
-                    progress("train", step + 1, steps)
-        self._repair, self._segmentation = repair.eval(), segmentation.eval()
-
-    def _samples(
-        self, good: Sequence[Uint8Array], textures: Sequence[Uint8Array], rng: np.random.Generator
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images (B, 3, S, S) in 0..1, half of them made anomalous, and their masks (B, 1, S, S)."""
-        images, masks = [], []
-        for _ in range(self.batch):
-            image = good[int(rng.integers(len(good)))]
-            mask = np.zeros(image.shape[:2], bool)
-            if rng.uniform() < 0.5:
-                image, mask = synthetic_anomaly(image, textures, rng)
-            images.append(image)
-            masks.append(mask)
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-        return batch, torch.from_numpy(np.stack(masks))[:, None].float()
-
-    @staticmethod
-    def _loss(
-        repair: Repair, segmentation: SegmentationUNet, images: torch.Tensor, masks: torch.Tensor
-    ) -> torch.Tensor:
-        number = len(images)
-        times = (
-            torch.randint(0, SMALLEST_LARGE_TIME, (number,)),
-            torch.randint(SMALLEST_LARGE_TIME, TIMES, (number,)),
-        )
-        noises = (torch.randn_like(images), torch.randn_like(images))
-        repaired, noise_loss = repair(images, times, noises)
-        normal = (masks.amax((1, 2, 3)) == 0).float()
-        noise_loss = (noise_loss * normal).sum() / normal.sum().clamp(min=1)
-        logits = segmentation(images, repaired)
-        return noise_loss + FOCAL_WEIGHT * focal_loss(logits, masks) + F.smooth_l1_loss(torch.sigmoid(logits), masks)
-
-    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
-        """Image scores and maps in 0..1; see `Method.predict`."""
-        if self._repair is None or self._segmentation is None:
-            raise ZooError("diffusionad: expected `fit` before `predict`.")
-        repair, segmentation = self._repair, self._segmentation
-        times = tuple(torch.tensor([t]) for t in (self.small_time, self.large_time))
-
-        def judge(image: Uint8Array) -> tuple[float, torch.Tensor]:
-            batch = to_batch([image], self.image_size)
-            # The same noise for every image: its score must not depend on what came before.
-            generator = torch.Generator().manual_seed(self.seed)
-            noises = tuple(torch.randn(batch.shape, generator=generator) for _ in times)
-            heat = torch.sigmoid(segmentation(batch, repair(batch, times, noises)[0]))[0, 0]
-            return float(heat.flatten().topk(TOP_PIXELS).values.mean()), heat
-
-        return one_by_one(images, judge)
-
-    def model_bytes(self) -> int:
-        """Both networks."""
-        return tensor_bytes(*(network for network in (self._repair, self._segmentation) if network is not None))
-
-
-@baseline(
-    Card(
-        name="diffusionad",
-        title="DiffusionAD",
-        paper="Zhang, Wang, Zeng, Wu & Jiang 2025, DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly "
-        "Detection, IEEE TPAMI (arXiv 2303.08730)",
-        year=2025,
-        family="diffusion",
-        supervision="good images",
-        source="fewshot_ad",
-        license="Apache-2.0",
-        maps=True,
-        needs_masks=False,
-        needs_internet=False,
-        trains=True,
-        weights="None: trained from scratch, as published. The textures of synthetic anomalies are generated collages "
-        "instead of the DTD images, and anomalies may lie anywhere, as no foreground is segmented.",
-    )
-)
-def diffusionad(
-    *,
-    seed: int = 0,
-    image_size: int = 256,
-    channels: int = 128,
-    epochs: int = 3000,
-    steps: int | None = None,
-    batch: int = 16,
-    learning_rate: float = 1e-4,
-    segmentation_learning_rate: float = 1e-5,
-    guidance: float = 1.0,
-    small_time: int = 200,
-    large_time: int = 400,
-) -> DiffusionAD:
-    """DiffusionAD with the published hyper-parameters.
-
-    Args:
-        seed: Of everything random.
-        image_size: Side of the images in pixels, a multiple of 32.
-        channels: Of the noise-predicting U-Net at its finest level, a multiple of 8; half as many of the segmentation.
-        epochs: Times the good images go by, a batch at the least each.
-        steps: Gradient steps instead of epochs.
-        batch: Images a step, at least 2, drawn with replacement.
-        learning_rate: Of the noise-predicting U-Net.
-        segmentation_learning_rate: Of the segmentation U-Net, at its highest.
-        guidance: Weight of the guidance.
-        small_time: Time step of the little noise at an inspection, 0 to 999.
-        large_time: Time step of the much noise, above it.
-
-    Raises:
-        ZooError: A size, a number of channels or steps, or the times make no sense.
-    """
-    if image_size < SIDE_STEP or image_size % SIDE_STEP:
-        raise ZooError(f"diffusionad: expected image_size a multiple of {SIDE_STEP}, got {image_size}.")
-    if channels < 2 * HEADS or channels % (2 * HEADS):
-        raise ZooError(f"diffusionad: expected channels a multiple of {2 * HEADS}, got {channels}.")
-    if batch < 2 or epochs < 1 or (steps is not None and steps < 1):
-        raise ZooError(
-            "diffusionad: expected a batch of 2 or more and 1 or more epochs and steps, got "
-            f"batch={batch}, epochs={epochs}, steps={steps}."
-        )
-    if not 0 <= small_time < large_time < TIMES:
-        raise ZooError(
-            f"diffusionad: expected 0 <= small_time < large_time < {TIMES}, got {small_time} and {large_time}."
-        )
-    return DiffusionAD(
-        image_size=image_size,
-        channels=channels,
-        epochs=epochs,
-        steps=steps,
-        batch=batch,
-        learning_rate=learning_rate,
-        segmentation_learning_rate=segmentation_learning_rate,
-        guidance=guidance,
-        small_time=small_time,
-        large_time=large_time,
-        seed=seed,
-    )

@@ -1,4 +1,4 @@
-"""What a baseline is: two calls, a card, and a registry by decorator."""
+"""The contract of a baseline: two calls, a card, and a registry by decorator."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Task: TypeAlias = Literal["classification", "localization", "detection"]
 
 @dataclass(frozen=True, eq=False)
 class Labeled:
-    """An image of a defective part, for the methods that learn from such.
+    """An image of a defective part, for the methods that learn from defects.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -46,12 +46,12 @@ class Labeled:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a method says of some images.
+    """Scores of a batch of images, with maps and decisions where the method gives them.
 
     Attributes:
         scores: (n,) float32 image scores, higher = worse; comparable within one fitted method only.
-        maps: One (H, W) float32 anomaly map an image, in its own size; None of a method that gives none.
-        rejected: (n,) bool decisions at the method's own threshold; None of a method that has none.
+        maps: One (H, W) float32 anomaly map per image, in the image's own size; None if the method gives no maps.
+        rejected: (n,) bool decisions at the method's own threshold; None if the method has no threshold.
     """
 
     scores: Float32Array
@@ -60,7 +60,7 @@ class Predictions:
 
 
 class Method(Protocol):
-    """A baseline. Its factory has set the seed and all hyper-parameters; nothing of it survives a second `fit`."""
+    """A baseline, created with its seed and hyper-parameters; a second `fit` replaces all that the first learned."""
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
@@ -70,38 +70,64 @@ class Method(Protocol):
         Args:
             normal: Images of good parts, (H, W, 3) uint8 RGB each, of any sizes. May be read from disk item by
                 item, so go through it as seldom as possible and hold resized copies.
-            labeled: Images of defective parts; looked at only where the card says `labeled defects`.
-            progress: Called as `progress(stage, done, total)`.
+            labeled: Images of defective parts; used only if the card says `labeled defects`.
+            progress: Called as `progress(stage, done, total)`; `done` rises to `total` before the next stage begins.
 
         Raises:
-            ZooError: The method cannot work with what it was given.
+            ZooError: The method cannot learn from these images.
         """
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
-        """Score images, (H, W, 3) uint8 RGB each, of any sizes; each as if it came alone."""
+        """Score images, (H, W, 3) uint8 RGB each, of any sizes; each as if it came alone.
+
+        Raises:
+            ZooError: `fit` has not been called, see `require_fitted`.
+        """
 
     def model_bytes(self) -> int:
-        """Size of what an inspection needs: weights, statistics, memory bank; in bytes."""
+        """Size in bytes of what an inspection needs: weights, statistics, memory bank.
+
+        Raises:
+            ZooError: `fit` has not been called, see `require_fitted`.
+        """
 
 
-@dataclass(frozen=True)
+State = TypeVar("State")
+
+
+def require_fitted(state: State | None, name: str) -> State:
+    """The state that `fit` leaves behind.
+
+    Args:
+        state: None before `fit`.
+        name: Name of the baseline, for the message.
+
+    Raises:
+        ZooError: `fit` has not been called.
+    """
+    if state is None:
+        raise ZooError(f"{name}: expected a fitted method, got one that has learned from no images; fit it first.")
+    return state
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
-    """What to know of a baseline before running it.
+    """The facts about a baseline that a user needs before running it.
 
     Attributes:
-        name: The name users give: lower case, words joined by `_`.
-        title: As the paper spells it.
+        name: Key of the registry: lower case, words joined by `_`.
+        title: Name of the method as the paper spells it.
         paper: Authors, year, title, and venue or arXiv number.
-        year: Of the paper.
-        family: How it works.
-        supervision: What it learns from.
-        source: Whose implementation runs.
+        year: Year of the paper.
+        family: Working principle.
+        supervision: Images that it learns from.
+        source: Package whose implementation runs.
         license: SPDX identifier of that implementation.
         maps: Whether it gives anomaly maps.
         needs_masks: Whether `fit` needs masks of defects.
-        needs_internet: Whether its published form loads weights that are not at hand offline.
+        needs_internet: Whether its published form loads weights that are not available offline.
         trains: Whether `fit` takes gradient steps.
-        weights: What it runs on here, and how that differs from the paper.
+        weights: Weights that it runs on here, and how they differ from the paper's.
     """
 
     name: str
@@ -109,32 +135,39 @@ class Card:
     paper: str
     year: int
     family: Family
-    supervision: Supervision
-    source: Source
-    license: str
-    maps: bool
-    needs_masks: bool
+    supervision: Supervision = "good images"
+    source: Source = "fewshot_ad"
+    license: str = "Apache-2.0"
+    maps: bool = True
+    needs_masks: bool = False
     needs_internet: bool
     trains: bool
     weights: str
 
     @property
     def task(self) -> Task:
-        """What its answer is: boxes of defects; a score and where it comes from; or a score alone."""
+        """Kind of answer: boxes of defects (detection), a score with a map (localization), or a score alone."""
         if self.family == "detector":
             return "detection"
         return "localization" if self.maps else "classification"
 
 
 Factory = Callable[..., Method]
-Decorated = TypeVar("Decorated", bound=Factory)
+Registered = TypeVar("Registered", bound=Factory)
 _REGISTRY: dict[str, tuple[Card, Factory]] = {}
 
 
-def baseline(card: Card) -> Callable[[Decorated], Decorated]:
-    """Register a factory: keyword arguments only, `seed` among them, the published hyper-parameters as defaults."""
+def baseline(card: Card) -> Callable[[Registered], Registered]:
+    """Register a method under the name on its card.
 
-    def register(factory: Decorated) -> Decorated:
+    Goes on a `@dataclass(kw_only=True)` whose fields are the hyper-parameters, with the published values as defaults,
+    and `seed: int = 0`; or on a function with such keyword arguments that returns a `Method`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def register(factory: Registered) -> Registered:
         if card.name in _REGISTRY:
             raise ValueError(f"two baselines are called {card.name!r}.")
         _REGISTRY[card.name] = (card, factory)
@@ -149,13 +182,13 @@ def cards() -> dict[str, Card]:
 
 
 def options(name: str) -> dict[str, Any]:
-    """The hyper-parameters of a baseline and their defaults, `seed` left out.
+    """The hyper-parameters of a baseline and their defaults, without `seed`.
 
     Raises:
-        ZooError: There is none of that name.
+        ZooError: No baseline has that name.
     """
     parameters = inspect.signature(_factory(name)).parameters
-    return {key: p.default for key, p in parameters.items() if key != "seed"}
+    return {key: parameter.default for key, parameter in parameters.items() if key != "seed"}
 
 
 def create(name: str, *, seed: int = 0, **settings: Any) -> Method:
@@ -163,11 +196,11 @@ def create(name: str, *, seed: int = 0, **settings: Any) -> Method:
 
     Args:
         name: A name in `cards()`.
-        seed: Of everything random.
-        settings: Hyper-parameters other than the published ones, see `options`.
+        seed: Seed of everything random.
+        settings: Hyper-parameters that differ from the published ones, see `options`.
 
     Raises:
-        ZooError: There is none of that name, it has no such hyper-parameter, or a library or file it needs is missing.
+        ZooError: No baseline has that name, it has no such hyper-parameter, or a library or file it needs is missing.
     """
     factory = _factory(name)
     unknown = sorted(set(settings) - set(options(name)))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.registration import DEFAULT_MODE, Mode
 from fewshot_ad.encoder.siamese import Architecture, SiameseEncoder, load_siamese, three_stages
@@ -15,12 +16,12 @@ from fewshot_ad.encoder.weights import WeightsCard, verified_tensors
 from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.gaussians import Gaussians
-from fewshot_ad.zoo.components.shots import Chain, fitted, joined, shots, shown_patches, smoothed
+from fewshot_ad.zoo.components.shots import Chain, embed_shots, joined
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 
 _SHIFTS = [(side * x, side * y) for side in (0.1, 0.2) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
-# 21 views, so 22 pictures of each image: the published support augmentation.
+# 21 views of each image besides itself: the published support augmentation.
 SUPPORT_VIEWS: tuple[Chain, ...] = (
     *((View("rotate", 11.25 * i),) for i in (-4, -3, -2, -1, 1, 2, 3, 4)),
     *((View("translate_x", x), View("translate_y", y)) for x, y in _SHIFTS),
@@ -28,55 +29,93 @@ SUPPORT_VIEWS: tuple[Chain, ...] = (
     (View("gray"),),
     *((View("rotate", degrees),) for degrees in (90.0, 180.0, 270.0)),
 )
-# The statistics take about 120 MB an image at 224 pixels; the paper goes up to 8.
+# The statistics take about 120 MB per image at 224 pixels; the paper goes up to 8.
 MAX_SHOTS = 16
 
 
+@baseline(
+    Card(
+        name="regad",
+        title="RegAD",
+        paper="Huang, Guan, Jiang, Zhang, Spratling, Wang 2022, Registration based Few-Shot Anomaly Detection, ECCV",
+        year=2022,
+        family="registration",
+        needs_internet=True,
+        trains=False,
+        weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, instead of ImageNet's ResNet18 "
+        "trained further by registering images of other products. No trained transformers ship, because they "
+        "lost against none: as it comes, each is the identity, which leaves Gaussians on the published views. "
+        "weights=CARD.json loads an encoder of one's own (`fewshot-ad train`) with its transformers. Patches that a "
+        "view mirrors in from outside the image are left out.",
+    )
+)
+@dataclass(kw_only=True, eq=False)
 class RegAD:
-    """See `regad` for the arguments.
+    """RegAD.
+
+    Attributes:
+        seed: Seed of weights that are random; those of untrained transformers change nothing.
+        backbone: See `tensors.Backbone`; its stages at strides 4, 8 and 16 are used.
+        weights: The card (`.json`) of a trained encoder, beside its tensors: `backbone` and `registration` are then its
+            own. Otherwise see `tensors.Backbone`.
+        registration: Transformations that the transformers may do, see `encoder.registration.PARTS`.
+        image_size: Both sides of the input, in pixels; a multiple of 16, at least 32.
+        regularization: Added to the diagonal of the covariances, above 0.
+        sigma: Standard deviation of the map's smoothing, in pixels of the input.
+
+    Raises:
+        ZooError: A setting makes no sense.
+        WeightsError: The weights are missing or do not fit.
 
     Source: Huang et al. 2022: transformers after the first three stages and their inverse, section 3.1; Gaussians of
     the augmented support set and Mahalanobis distance, section 3, after PaDiM's eq. 1-2; the views, the authors' code.
     """
 
-    def __init__(self, encoder: SiameseEncoder, image_size: int, regularization: float, sigma: float) -> None:
-        self._encoder = encoder
-        self._side = image_size
-        self._regularization = regularization
-        self._sigma = sigma
-        self._gaussians: Gaussians | None = None
+    seed: int = 0
+    backbone: str = "resnet18"
+    weights: str | None = None
+    registration: Mode = DEFAULT_MODE
+    image_size: int = 224
+    regularization: float = 0.01
+    sigma: float = 4.0
+    _encoder: SiameseEncoder = field(init=False, repr=False)
+    _gaussians: Gaussians | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32 or self.image_size % 16:
+            raise ZooError(f"regad: expected an image_size that is a multiple of 16 from 32 on, got {self.image_size}.")
+        if self.regularization <= 0:
+            raise ZooError(f"regad: expected a regularization above 0, got {self.regularization}.")
+        with seeded(self.seed):
+            self._encoder = _load(self.backbone, self.weights, self.registration)
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
-        """Estimate the Gaussians from the images and their views."""
+        """Estimate the Gaussians from the images and their views; see `Method.fit`."""
         if len(normal) > MAX_SHOTS:
             raise ZooError(
-                f"regad: expected at most {MAX_SHOTS} images, of which it keeps {len(SUPPORT_VIEWS) + 1} pictures "
+                f"regad: expected at most {MAX_SHOTS} images, of which it keeps {len(SUPPORT_VIEWS) + 1} views "
                 f"each, got {len(normal)}. Give fewer; it is a method for 2 to 8."
             )
-        features, shown = [], []
-        for batch, masks in shots(normal, self._side, SUPPORT_VIEWS, progress):
-            # Half precision: these lie in memory for all pictures at once.
-            features.append(self._embed(batch).half())
-            shown.append(torch.from_numpy(shown_patches(masks, features[-1].shape[2:])))
-        self._gaussians = Gaussians.fit(torch.cat(features), torch.cat(shown), self._regularization, progress)
+
+        def embed(batch: torch.Tensor) -> torch.Tensor:
+            # Half precision: these lie in memory for all views at once.
+            return self._embed(batch).half()
+
+        features, shown = embed_shots(normal, self.image_size, SUPPORT_VIEWS, embed, progress)
+        self._gaussians = Gaussians.fit(features, shown, self.regularization, progress)
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
-        """Maps of Mahalanobis distances; the score is the map's maximum."""
-        gaussians = fitted(self._gaussians)
-
-        def judge(image: Uint8Array) -> tuple[float, Float32Array]:
-            grid = gaussians.distances(self._embed(to_batch([image], self._side))[0])
-            heat = smoothed(grid.numpy(), self._side, self._sigma)
-            return float(heat.max()), heat
-
-        return one_by_one(images, judge)
+        """Maps of Mahalanobis distances; the score is the map's maximum. See `Method.predict`."""
+        gaussians, side = require_fitted(self._gaussians, "regad"), self.image_size
+        return one_by_one(
+            images, lambda image: gaussians.judge(self._embed(to_batch([image], side))[0], side, self.sigma)
+        )
 
     def model_bytes(self) -> int:
         """The stages with their transformers and the Gaussians."""
-        gaussians = fitted(self._gaussians)
-        encoder = self._encoder
+        gaussians, encoder = require_fitted(self._gaussians, "regad"), self._encoder
         transformers = [] if encoder.registration is None else [encoder.registration]
         return tensor_bytes(encoder.pyramid, *transformers, gaussians.mean, gaussians.W)
 
@@ -98,55 +137,3 @@ def _load(backbone: str, weights: str | None, registration: Mode) -> SiameseEnco
         pyramid.load_weights(Backbone(backbone, stages, weights).network.state_dict())
         encoder = SiameseEncoder(Architecture(name, registration), pyramid)
     return encoder.requires_grad_(False).eval()
-
-
-@baseline(
-    Card(
-        name="regad",
-        title="RegAD",
-        paper="Huang, Guan, Jiang, Zhang, Spratling, Wang 2022, Registration based Few-Shot Anomaly Detection, ECCV",
-        year=2022,
-        family="registration",
-        supervision="good images",
-        source="fewshot_ad",
-        license="Apache-2.0",
-        maps=True,
-        needs_masks=False,
-        needs_internet=True,
-        trains=False,
-        weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, instead of ImageNet's ResNet18 "
-        "trained further by registering images of other products. No trained transformers ship, because they "
-        "lost against none: as it comes, each is the identity, which leaves Gaussians on the published views. "
-        "weights=CARD.json loads an encoder of one's own (`fewshot-ad train`) with its transformers. Patches that a "
-        "view mirrors in from outside the image are left out.",
-    )
-)
-def regad(
-    *,
-    seed: int = 0,
-    backbone: str = "resnet18",
-    weights: str | None = None,
-    registration: Mode = DEFAULT_MODE,
-    image_size: int = 224,
-    regularization: float = 0.01,
-    sigma: float = 4.0,
-) -> RegAD:
-    """RegAD.
-
-    Args:
-        seed: Of the weights that are random: those of untrained transformers do nothing.
-        backbone: See `tensors.Backbone`; its stages at strides 4, 8 and 16 are used.
-        weights: The card (`.json`) of a trained encoder, beside its tensors: `backbone` and `registration` are then its
-            own. Otherwise see `tensors.Backbone`.
-        registration: What the transformers may do, see `encoder.registration.PARTS`.
-        image_size: Both sides of the input, in pixels; a multiple of 16.
-        regularization: Added to the diagonal of the covariances.
-        sigma: Standard deviation of the map's smoothing, in pixels of the input.
-    """
-    if image_size < 32 or image_size % 16:
-        raise ZooError(f"regad: expected an image_size that is a multiple of 16 from 32 on, got {image_size}.")
-    if regularization <= 0:
-        raise ZooError(f"regad: expected a regularization above 0, got {regularization}.")
-    with seeded(seed):
-        encoder = _load(backbone, weights, registration)
-    return RegAD(encoder, image_size, regularization, sigma)

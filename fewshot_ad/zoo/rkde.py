@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -14,15 +14,143 @@ from torchvision.ops import roi_align  # type: ignore[import-untyped]
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.proposals import ProposalNet, edge_proposals
-from fewshot_ad.zoo.components.shots import fitted, joined, shots
+from fewshot_ad.zoo.components.shots import joined, shots
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 
 Proposals: TypeAlias = Literal["edges", "rpn"]
-# Cells a region is sampled on before they are averaged.
+# Side of the grid of samples in a region; their average is its feature.
 CELLS = 7
-# Distances in memory at once, of 8 bytes each.
+# Distances of 8 bytes that are in memory at once.
 PAIRS = 4_000_000
+
+
+@baseline(
+    Card(
+        name="rkde",
+        title="R-KDE",
+        paper="Adey, Akçay, Bordewich, Breckon 2021, Region Based Anomaly Detection with Real-Time Training and "
+        "Analysis, ICMLA",
+        year=2021,
+        family="distribution",
+        needs_internet=True,
+        trains=False,
+        weights="The paper's Faster R-CNN, trained on Visual Genome, is not at hand. Regions are windows that frame "
+        "edges (after Edge Boxes), or with proposals='rpn' those of torchvision's proposal network with random "
+        "weights; features are ResNet18's, distilled from EfficientNet-Lite, averaged in each region.",
+    )
+)
+@dataclass(kw_only=True, eq=False)
+class RKDE:
+    """R-KDE.
+
+    A region's anomaly is minus the logarithm of its density. A probability of it by a logistic function has the same
+    order, but is 1 in float32 for all that is far from good.
+
+    Attributes:
+        seed: Seed of the proposal net's weights and of the choice of training regions.
+        backbone: See `tensors.Backbone`.
+        weights: See `tensors.Backbone`.
+        stages: See `tensors.Backbone`.
+        image_size: Both sides of the input, in pixels.
+        proposals: `edges` or `rpn`, see `components/proposals.py`.
+        regions: Regions of an image, at most.
+        overlap: Regions that overlap a better one by more than this (IoU) are left out; in (0, 1].
+        components: Number of principal components, or, below 1, the share of the variance that they explain.
+        max_points: Training regions, at least 2; a random choice of at most this many is kept.
+
+    Raises:
+        ZooError: A setting makes no sense.
+        WeightsError: The backbone's weights are missing or do not fit.
+
+    Source: Adey et al. 2021: regions, features, principal components, density.
+    """
+
+    seed: int = 0
+    backbone: str = "resnet18"
+    weights: str | None = None
+    stages: Sequence[int] = (2, 3)
+    image_size: int = 256
+    proposals: Proposals = "edges"
+    regions: int = 100
+    overlap: float = 0.3
+    components: float = 16
+    max_points: int = 40_000
+    _network: Backbone = field(init=False, repr=False)
+    _proposal_net: ProposalNet | None = field(init=False, repr=False)
+    _density: RegionDensity | None = field(default=None, init=False, repr=False)
+    _background: float = field(default=0.0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.proposals not in get_args(Proposals):
+            raise ZooError(f"rkde: expected proposals among {get_args(Proposals)}, got {self.proposals!r}.")
+        if self.regions < 1 or self.max_points < 2 or self.components <= 0 or not 0 < self.overlap <= 1:
+            raise ZooError(
+                "rkde: expected regions >= 1, max_points >= 2, components > 0 and overlap above 0 and at most 1, got "
+                f"{self.regions}, {self.max_points}, {self.components} and {self.overlap}."
+            )
+        with seeded(self.seed):
+            self._network = Backbone(self.backbone, self.stages, self.weights)
+            self._proposal_net = None
+            if self.proposals == "rpn":
+                self._proposal_net = ProposalNet(sum(self._network.channels), self.regions, self.overlap)
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
+    ) -> None:
+        """Estimate the density of the images' regions; see `Method.fit`."""
+        batches = (batch for batch, _ in shots(normal, self.image_size, (), progress))
+        features = torch.cat([self._describe(batch)[1] for batch in batches])
+        if len(features) < 2:
+            raise ZooError(
+                f"rkde: expected at least 2 regions in the good images, got {len(features)}. Raise regions or overlap."
+            )
+        if len(features) > self.max_points:
+            order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self.seed))
+            features = features[order[: self.max_points].sort().values]
+        self._density = RegionDensity.fit(features, self.components)
+        self._background = float(self._density.surprise(features).min())
+
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
+        """Score = the most anomalous region; each pixel of the map has the most anomalous region that covers it.
+
+        See `Method.predict`.
+        """
+        density = require_fitted(self._density, "rkde")
+
+        def judge(image: Uint8Array) -> tuple[float, Float32Array]:
+            boxes, features = self._describe(to_batch([image], self.image_size))
+            heat = np.full((self.image_size, self.image_size), self._background, np.float32)
+            if len(boxes) == 0:
+                return self._background, heat
+            surprise = density.surprise(features)
+            for i in surprise.argsort().tolist():
+                left, top = (int(v) for v in boxes[i, :2])
+                right, bottom = (math.ceil(float(v)) for v in boxes[i, 2:])
+                # In ascending order, so the larger value stays where regions overlap.
+                heat[top:bottom, left:right] = float(surprise[i])
+            return float(surprise.max()), heat
+
+        return one_by_one(images, judge)
+
+    def model_bytes(self) -> int:
+        """The backbone, the proposal net if there is one, and the density."""
+        density = require_fitted(self._density, "rkde")
+        networks = [self._network] if self._proposal_net is None else [self._network, self._proposal_net]
+        return tensor_bytes(*networks, density.mean, density.components, density.points)
+
+    def _describe(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One image (1, 3, S, S) in 0..1 -> its regions (r, 4) in pixels and their features (r, d)."""
+        with torch.no_grad():
+            features = joined(self._network(batch))
+            if self._proposal_net is None:
+                pixels = np.ascontiguousarray((batch[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+                boxes = edge_proposals(pixels, self.regions, self.overlap)
+            else:
+                boxes = self._proposal_net(batch, features)
+            scale = features.shape[2] / self.image_size
+            cells = roi_align(features, [boxes], CELLS, scale, sampling_ratio=2, aligned=True)
+            return boxes, cells.mean((2, 3))
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +161,7 @@ class RegionDensity:
         mean: (d,) float64 of the features.
         components: (d, k) float64, the first principal directions, divided so that the kernel is a unit Gaussian.
         points: (n, k) float64, the training features under them.
-        log_norm: What the kernel sum's logarithm is shifted by.
+        log_norm: Normalization, subtracted from the logarithm of the kernel sum.
     """
 
     mean: torch.Tensor
@@ -43,7 +171,11 @@ class RegionDensity:
 
     @classmethod
     def fit(cls, features: torch.Tensor, components: float) -> RegionDensity:
-        """From features (n, d), n > 1; `components` is their number, or below 1 the share of variance they explain.
+        """Estimate the density.
+
+        Args:
+            features: (n, d), n > 1.
+            components: Number of principal components, or, below 1, the share of the variance that they explain.
 
         Source: Scott 1992, section 6.3, for the bandwidth n^(-1 / (k + 4)).
         """
@@ -67,153 +199,8 @@ class RegionDensity:
     def surprise(self, features: torch.Tensor) -> torch.Tensor:
         """Minus the logarithm of the density at features (m, d): (m,) float32."""
         queries = (features.double() - self.mean) @ self.components
-        found = []
+        surprises = []
         for part in queries.split(max(1, PAIRS // len(self.points))):
             squared = torch.cdist(part, self.points, compute_mode="donot_use_mm_for_euclid_dist").square()
-            found.append(self.log_norm - torch.logsumexp(-squared / 2, dim=1))
-        return torch.cat(found).float()
-
-
-class RKDE:
-    """See `rkde` for the arguments.
-
-    A region's anomaly is minus the logarithm of its density. A probability of it by a logistic function has the same
-    order, but is 1 in float32 for all that is far from good.
-
-    Source: Adey et al. 2021: regions, features, principal components, density.
-    """
-
-    def __init__(
-        self,
-        seed: int,
-        backbone: Backbone,
-        image_size: int,
-        net: ProposalNet | None,
-        regions: int,
-        overlap: float,
-        components: float,
-        max_points: int,
-    ) -> None:
-        self._seed = seed
-        self._backbone = backbone
-        self._side = image_size
-        self._net = net
-        self._regions = regions
-        self._overlap = overlap
-        self._components = components
-        self._max_points = max_points
-        self._density: RegionDensity | None = None
-        self._background = 0.0
-
-    def fit(
-        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
-    ) -> None:
-        """Estimate the density of the images' regions."""
-        features = torch.cat([self._describe(batch)[1] for batch, _ in shots(normal, self._side, (), progress)])
-        if len(features) < 2:
-            raise ZooError(
-                f"rkde: expected at least 2 regions in the good images, got {len(features)}. Raise regions or overlap."
-            )
-        if len(features) > self._max_points:
-            order = torch.randperm(len(features), generator=torch.Generator().manual_seed(self._seed))
-            features = features[order[: self._max_points].sort().values]
-        self._density = RegionDensity.fit(features, self._components)
-        self._background = float(self._density.surprise(features).min())
-
-    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
-        """Scores: the most anomalous region. Maps: at each pixel the most anomalous region it is in."""
-        density = fitted(self._density)
-
-        def judge(image: Uint8Array) -> tuple[float, Float32Array]:
-            boxes, features = self._describe(to_batch([image], self._side))
-            heat = np.full((self._side, self._side), self._background, np.float32)
-            if len(boxes) == 0:
-                return self._background, heat
-            surprise = density.surprise(features)
-            for at in surprise.argsort().tolist():
-                left, top = (int(v) for v in boxes[at, :2])
-                right, bottom = (math.ceil(float(v)) for v in boxes[at, 2:])
-                # Ascending, so that the larger one stays where regions overlap.
-                heat[top:bottom, left:right] = float(surprise[at])
-            return float(surprise.max()), heat
-
-        return one_by_one(images, judge)
-
-    def model_bytes(self) -> int:
-        """The backbone, the proposal net if there is one, and the density."""
-        density = fitted(self._density)
-        nets = [self._backbone] if self._net is None else [self._backbone, self._net]
-        return tensor_bytes(*nets, density.mean, density.components, density.points)
-
-    def _describe(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One image (1, 3, S, S) in 0..1 -> its regions (r, 4) in pixels and their features (r, d)."""
-        with torch.no_grad():
-            features = joined(self._backbone(batch))
-            if self._net is None:
-                pixels = np.ascontiguousarray((batch[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
-                boxes = edge_proposals(pixels, self._regions, self._overlap)
-            else:
-                boxes = self._net(batch, features)
-            scale = features.shape[2] / self._side
-            cells = roi_align(features, [boxes], CELLS, scale, sampling_ratio=2, aligned=True)
-            return boxes, cells.mean((2, 3))
-
-
-@baseline(
-    Card(
-        name="rkde",
-        title="R-KDE",
-        paper="Adey, Akçay, Bordewich, Breckon 2021, Region Based Anomaly Detection with Real-Time Training and "
-        "Analysis, ICMLA",
-        year=2021,
-        family="distribution",
-        supervision="good images",
-        source="fewshot_ad",
-        license="Apache-2.0",
-        maps=True,
-        needs_masks=False,
-        needs_internet=True,
-        trains=False,
-        weights="The paper's Faster R-CNN, trained on Visual Genome, is not at hand. Regions are windows that frame "
-        "edges (after Edge Boxes), or with proposals='rpn' those of torchvision's proposal network with random "
-        "weights; features are ResNet18's, distilled from EfficientNet-Lite, averaged in each region.",
-    )
-)
-def rkde(
-    *,
-    seed: int = 0,
-    backbone: str = "resnet18",
-    weights: str | None = None,
-    stages: Sequence[int] = (2, 3),
-    image_size: int = 256,
-    proposals: Proposals = "edges",
-    regions: int = 100,
-    overlap: float = 0.3,
-    components: float = 16,
-    max_points: int = 40_000,
-) -> RKDE:
-    """R-KDE.
-
-    Args:
-        seed: Of the proposal net's weights and of the choice of training regions.
-        backbone: See `tensors.Backbone`.
-        weights: See `tensors.Backbone`.
-        stages: See `tensors.Backbone`.
-        image_size: Both sides of the input, in pixels.
-        proposals: `edges` or `rpn`, see `proposals`.
-        regions: Regions of an image, at most.
-        overlap: Regions that overlap a better one by more than this (IoU) are left out.
-        components: Number of principal components, or, below 1, the share of the variance they explain.
-        max_points: Training regions, at most; a random choice of more.
-    """
-    if proposals not in get_args(Proposals):
-        raise ZooError(f"rkde: expected proposals among {get_args(Proposals)}, got {proposals!r}.")
-    if regions < 1 or max_points < 2 or components <= 0 or not 0 < overlap <= 1:
-        raise ZooError(
-            "rkde: expected regions >= 1, max_points >= 2, components > 0 and overlap above 0 and at most 1, got "
-            f"{regions}, {max_points}, {components} and {overlap}."
-        )
-    with seeded(seed):
-        network = Backbone(backbone, stages, weights)
-        net = ProposalNet(sum(network.channels), regions, overlap) if proposals == "rpn" else None
-    return RKDE(seed, network, image_size, net, regions, overlap, components, max_points)
+            surprises.append(self.log_norm - torch.logsumexp(-squared / 2, dim=1))
+        return torch.cat(surprises).float()

@@ -1,4 +1,4 @@
-"""Supervised detectors of the YOLO family through ultralytics: what labeled defects are worth."""
+"""Supervised detectors of the YOLO family through ultralytics: they learn from labeled defects."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -23,119 +24,102 @@ from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import read_state_dict
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.components.tensors import resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Factory, Labeled, Method, Predictions, baseline
+from fewshot_ad.zoo.components.training import shuffled_batches, train_steps
+from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 
-# Of each generation: the paper, its year, the sizes ultralytics has, and the smallest.
-GENERATIONS: dict[str, tuple[str, int, tuple[str, ...], str]] = {
-    "yolov3": (
-        "Redmon & Farhadi 2018, YOLOv3: An Incremental Improvement, arXiv:1804.02767",
-        2018,
-        ("-tiny", ""),
-        "-tiny",
-    ),
-    "yolov5": ("Jocher 2020, YOLOv5 by Ultralytics, doi:10.5281/zenodo.3908559", 2020, tuple("nsmlx"), "n"),
-    "yolov6": (
-        "Li et al. 2022, YOLOv6: A Single-Stage Object Detection Framework, arXiv:2209.02976",
-        2022,
-        tuple("nsmlx"),
-        "n",
-    ),
-    "yolov8": ("Jocher et al. 2023, Ultralytics YOLOv8, software", 2023, tuple("nsmlx"), "n"),
-    "yolov9": ("Wang et al. 2024, YOLOv9: Learning What You Want to Learn, ECCV", 2024, tuple("tsmce"), "t"),
-    "yolov10": (
-        "Wang et al. 2024, YOLOv10: Real-Time End-to-End Object Detection, NeurIPS",
-        2024,
-        tuple("nsmblx"),
-        "n",
-    ),
-}
+WARMUP_STEPS = 100
+LOWEST_RATE = 0.01  # As a share of the highest learning rate.
+WEIGHT_DECAY = 5e-4
+LARGEST_GRADIENT = 10.0
 
 
+@dataclass(kw_only=True, eq=False)
 class Yolo:
-    """One detector with one class, `defect`.
+    """A detector with one class, `defect`; each generation is a subclass that names itself and its sizes.
 
-    Args:
-        name: A generation.
-        size: Of it, as ultralytics spells it.
-        image_size: Side of the square input, a multiple of 32.
+    Attributes:
+        name: Name of the generation.
+        sizes: Its sizes, as ultralytics spells them.
+        seed: Seed of the weights, the order of the images and the mirroring.
+        size: One of `sizes`.
+        image_size: Side of the square input in pixels, a multiple of 32.
         weights: File of the network's state dict; None trains from random weights.
         epochs: Passes over the images.
-        batch_size: Images a batch at most.
-        lr: Of AdamW at its highest.
-        boxes: Smallest connected component of a mask that becomes a box, in pixels of the image; confidence below
-            which a found box does not count; overlap (IoU) from which two found boxes are one.
-        seed: Of the weights, the order and the augmentation.
+        batch_size: Images per batch, at most.
+        lr: Highest learning rate of AdamW.
+        min_area: Smallest connected component of a mask that becomes a box, in pixels of the image.
+        confidence: Boxes below this confidence, in 0..1, do not count.
+        iou: Overlap (IoU), in 0..1, from which two boxes are one.
 
     Raises:
         ZooError: ultralytics is not installed, or a setting makes no sense.
     """
 
-    def __init__(
-        self,
-        name: str,
-        size: str,
-        image_size: int,
-        weights: str | None,
-        epochs: int,
-        batch_size: int,
-        lr: float,
-        boxes: tuple[int, float, float],
-        seed: int,
-    ) -> None:
+    name: ClassVar[str]
+    sizes: ClassVar[tuple[str, ...]]
+
+    seed: int = 0
+    size: str
+    image_size: int = 640
+    weights: str | None = None
+    epochs: int = 300
+    batch_size: int = 16
+    lr: float = 1e-3
+    min_area: int = 4
+    confidence: float = 0.001
+    iou: float = 0.7
+    _network: Any = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
         if importlib.util.find_spec("ultralytics") is None:
-            raise ZooError(f"{name} runs ultralytics, which is not installed: pip install 'fewshot-ad[yolo]'.")
-        if size not in GENERATIONS[name][2]:
-            raise ZooError(f"{name}: expected a size among {list(GENERATIONS[name][2])}, got {size!r}.")
-        if image_size < 32 or image_size % 32 or min(epochs, batch_size) < 1:
+            raise ZooError(f"{self.name} runs ultralytics, which is not installed: pip install 'fewshot-ad[yolo]'.")
+        if self.size not in self.sizes:
+            raise ZooError(f"{self.name}: expected a size among {list(self.sizes)}, got {self.size!r}.")
+        if self.image_size < 32 or self.image_size % 32 or min(self.epochs, self.batch_size) < 1:
             raise ZooError(
-                f"{name}: expected an image_size that 32 divides and epochs and batch_size of at least 1, got "
-                f"{image_size}, {epochs} and {batch_size}."
+                f"{self.name}: expected an image_size that 32 divides and epochs and batch_size of at least 1, got "
+                f"{self.image_size}, {self.epochs} and {self.batch_size}."
             )
-        self._name, self._config, self._size, self._weights = name, f"{name}{size}.yaml", image_size, weights
-        self._epochs, self._batch, self._lr, self._seed = epochs, batch_size, lr, seed
-        self._min_area, self._confidence, self._iou = boxes
-        self._network: Any = None
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Learn boxes of defects; good images are background. See `Method.fit`."""
-        boxes = [boxes_of(item.mask, self._min_area) for item in labeled]
+        boxes = [boxes_of(item.mask, self.min_area) for item in labeled]
         if not any(len(b) for b in boxes):
             raise ZooError(
-                f"{self._name}: expected labeled images with masks of defects of at least {self._min_area} "
+                f"{self.name}: expected labeled images with masks of defects of at least {self.min_area} "
                 f"pixels, got {len(labeled)} images with none. A detector cannot learn from good parts alone."
             )
-        everything = [item.image for item in labeled] + [normal[i] for i in range(len(normal))]
-        images = resized(everything, self._size)
+        images = resized([*(item.image for item in labeled), *(normal[i] for i in range(len(normal)))], self.image_size)
         boxes += [np.zeros((0, 4), np.float32)] * len(normal)
-        with seeded(self._seed) as generator:
-            network = self._built()
+        with seeded(self.seed) as generator:
+            network = self._build()
             self._train(network, images, boxes, generator, progress)
         self._network = network.eval().requires_grad_(False)
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
-        """The highest confidence of a box, 0 without one; a map of the boxes filled with theirs."""
-        if self._network is None:
-            raise ZooError(f"{self._name} has not been fitted. Call fit(images, labeled) first.")
-        found = [self._detect(image) for image in images]
-        scores = [float(heat.max()) for heat in found]
-        return Predictions(np.asarray(scores, np.float32), tuple(found))
+        """Score = highest confidence of a box, 0 without one; the map holds the boxes, filled with their confidence.
+
+        See `Method.predict`.
+        """
+        network = require_fitted(self._network, self.name)
+        maps = tuple(self._detect(network, image) for image in images)
+        return Predictions(np.asarray([float(heat.max()) for heat in maps], np.float32), maps)
 
     def model_bytes(self) -> int:
-        """Bytes of the network."""
-        if self._network is None:
-            raise ZooError(f"{self._name} has not been fitted. Call fit(images, labeled) first.")
-        return tensor_bytes(self._network)
+        """The network."""
+        return tensor_bytes(require_fitted(self._network, self.name))
 
-    def _built(self) -> Any:
+    def _build(self) -> Any:
+        """The network of ultralytics, with the weights of the file if there is one."""
         with _quiet_import():
             tasks = importlib.import_module("ultralytics.nn.tasks")
             get_cfg = importlib.import_module("ultralytics.cfg").get_cfg
-            network = tasks.DetectionModel(self._config, ch=3, nc=1, verbose=False)
+            network = tasks.DetectionModel(f"{self.name}{self.size}.yaml", ch=3, nc=1, verbose=False)
             network.args = get_cfg()
-        if self._weights is not None:
-            _load(network, self._weights)
+        if self.weights is not None:
+            _load(network, self.weights)
         return network
 
     def _train(
@@ -146,39 +130,121 @@ class Yolo:
         generator: torch.Generator,
         progress: Progress | None,
     ) -> None:
-        count = math.ceil(len(images) / self._batch)
-        total, warmup = self._epochs * count, min(100, self._epochs * count // 10)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=self._lr, weight_decay=5e-4)
-        network.train()
-        done = 0
-        for _ in range(self._epochs):
-            for chosen in torch.randperm(len(images), generator=generator).split(self._batch):
-                rate = (done + 1) / (warmup + 1) if done < warmup else 0.5 * (1 + math.cos(math.pi * done / total))
-                for group in optimizer.param_groups:
-                    group["lr"] = self._lr * max(rate, 0.01)
-                loss, _ = network.loss(_targets(images, boxes, chosen.tolist(), generator))
-                optimizer.zero_grad()
-                loss.sum().backward()
-                nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-                optimizer.step()
-                done += 1
-                if progress:
-                    progress("training", done, total)
+        """AdamW with a linear warm-up and a cosine to a hundredth of the highest rate."""
+        steps = self.epochs * math.ceil(len(images) / self.batch_size)
+        warmup = min(WARMUP_STEPS, steps // 10)
+        batches = shuffled_batches(len(images), self.batch_size, generator)
 
-    def _detect(self, image: Uint8Array) -> Float32Array:
+        def rate(step: int) -> float:
+            share = (step + 1) / (warmup + 1) if step < warmup else 0.5 * (1 + math.cos(math.pi * step / steps))
+            return max(share, LOWEST_RATE)
+
+        def clip(*_: Any) -> None:
+            nn.utils.clip_grad_norm_(network.parameters(), LARGEST_GRADIENT)
+
+        def loss() -> torch.Tensor:
+            values, _ = network.loss(_targets(images, boxes, next(batches).tolist(), generator))
+            return values.sum()
+
+        optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=WEIGHT_DECAY)
+        optimizer.register_step_pre_hook(clip)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        network.train()
+        train_steps(loss, steps, [optimizer], schedules=[schedule], progress=progress)
+
+    def _detect(self, network: Any, image: Uint8Array) -> Float32Array:
+        """The map (H, W) of one image."""
         suppress = importlib.import_module("ultralytics.utils.nms").non_max_suppression
         with torch.inference_mode():
-            output = self._network(to_batch([image], self._size))
-            single = bool(getattr(self._network, "end2end", False))
-            found = suppress(output, self._confidence, self._iou, end2end=single, max_time_img=60.0)[0]
+            output = network(to_batch([image], self.image_size))
+            single = bool(getattr(network, "end2end", False))
+            boxes = suppress(output, self.confidence, self.iou, end2end=single, max_time_img=60.0)[0]
         height, width = image.shape[:2]
         heat = np.zeros((height, width), np.float32)
-        scale = np.array([width, height, width, height], np.float32) / self._size
-        for *corners, confidence in found[:, :5].numpy():
+        scale = np.array([width, height, width, height], np.float32) / self.image_size
+        for *corners, confidence in boxes[:, :5].numpy():
             left, top, right, bottom = np.round(np.asarray(corners) * scale).astype(int)
             box = heat[max(top, 0) : max(bottom, top + 1), max(left, 0) : max(right, left + 1)]
             np.maximum(box, np.float32(confidence), out=box)
         return heat
+
+
+def _card(name: str, paper: str, year: int) -> Card:
+    return Card(
+        name=name,
+        title=name.replace("yolov", "YOLOv"),
+        paper=paper,
+        year=year,
+        family="detector",
+        supervision="labeled defects",
+        source="ultralytics",
+        license="AGPL-3.0",
+        needs_masks=True,
+        needs_internet=True,
+        trains=True,
+        weights="Random weights; weights=FILE takes a state dict trained on COCO. The network and the loss are "
+        "ultralytics', the training loop is this package's: AdamW, mirrored copies, no mosaic.",
+    )
+
+
+@baseline(_card("yolov3", "Redmon & Farhadi 2018, YOLOv3: An Incremental Improvement, arXiv:1804.02767", 2018))
+@dataclass(kw_only=True, eq=False)
+class YoloV3(Yolo):
+    """YOLOv3."""
+
+    name: ClassVar[str] = "yolov3"
+    sizes: ClassVar[tuple[str, ...]] = ("-tiny", "")
+    size: str = "-tiny"
+
+
+@baseline(_card("yolov5", "Jocher 2020, YOLOv5 by Ultralytics, doi:10.5281/zenodo.3908559", 2020))
+@dataclass(kw_only=True, eq=False)
+class YoloV5(Yolo):
+    """YOLOv5."""
+
+    name: ClassVar[str] = "yolov5"
+    sizes: ClassVar[tuple[str, ...]] = tuple("nsmlx")
+    size: str = "n"
+
+
+@baseline(_card("yolov6", "Li et al. 2022, YOLOv6: A Single-Stage Object Detection Framework, arXiv:2209.02976", 2022))
+@dataclass(kw_only=True, eq=False)
+class YoloV6(Yolo):
+    """YOLOv6."""
+
+    name: ClassVar[str] = "yolov6"
+    sizes: ClassVar[tuple[str, ...]] = tuple("nsmlx")
+    size: str = "n"
+
+
+@baseline(_card("yolov8", "Jocher et al. 2023, Ultralytics YOLOv8, software", 2023))
+@dataclass(kw_only=True, eq=False)
+class YoloV8(Yolo):
+    """YOLOv8."""
+
+    name: ClassVar[str] = "yolov8"
+    sizes: ClassVar[tuple[str, ...]] = tuple("nsmlx")
+    size: str = "n"
+
+
+@baseline(_card("yolov9", "Wang et al. 2024, YOLOv9: Learning What You Want to Learn, ECCV", 2024))
+@dataclass(kw_only=True, eq=False)
+class YoloV9(Yolo):
+    """YOLOv9."""
+
+    name: ClassVar[str] = "yolov9"
+    sizes: ClassVar[tuple[str, ...]] = tuple("tsmce")
+    size: str = "t"
+
+
+@baseline(_card("yolov10", "Wang et al. 2024, YOLOv10: Real-Time End-to-End Object Detection, NeurIPS", 2024))
+@dataclass(kw_only=True, eq=False)
+class YoloV10(Yolo):
+    """YOLOv10."""
+
+    name: ClassVar[str] = "yolov10"
+    sizes: ClassVar[tuple[str, ...]] = tuple("nsmblx")
+    size: str = "n"
 
 
 def boxes_of(mask: BoolArray, min_area: int = 1) -> Float32Array:
@@ -192,18 +258,18 @@ def boxes_of(mask: BoolArray, min_area: int = 1) -> Float32Array:
         (n, 4) float32: center x, center y, width, height as shares of the mask's size.
     """
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    kept = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= min_area].astype(np.float32)
+    large = stats[1:][stats[1:, cv2.CC_STAT_AREA] >= min_area].astype(np.float32)
     height, width = mask.shape
-    left, top, wide, high = kept[:, :4].T
+    left, top, wide, high = large[:, :4].T
     return np.stack([(left + wide / 2) / width, (top + high / 2) / height, wide / width, high / height], 1)
 
 
 def _targets(
-    images: torch.Tensor, boxes: list[Float32Array], chosen: list[int], generator: torch.Generator
+    images: torch.Tensor, boxes: list[Float32Array], indices: list[int], generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """A batch as ultralytics' loss reads it, half of it mirrored along either axis."""
+    """A batch in the form of ultralytics' loss, half of it mirrored along either axis."""
     batch, rows, owners = [], [], []
-    for place, index in enumerate(chosen):
+    for place, index in enumerate(indices):
         image, own = images[index].float() / 255, torch.from_numpy(boxes[index].copy())
         mirrored = torch.rand(2, generator=generator) < 0.5
         for axis in (0, 1):
@@ -222,29 +288,29 @@ def _targets(
 
 
 def _load(network: nn.Module, weights: str) -> None:
-    state, wanted = read_state_dict(Path(weights)), network.state_dict()
-    fitting = {k: v for k, v in state.items() if k in wanted and wanted[k].shape == v.shape}
-    # The layers that name the class differ between data sets; no more than those may.
-    if len(fitting) < 0.9 * len(wanted):
-        raise WeightsError(f"{weights} is of another network: {len(fitting)} of {len(wanted)} tensors fit.")
-    network.load_state_dict(fitting, strict=False)
+    state, expected = read_state_dict(Path(weights)), network.state_dict()
+    matches = {k: v for k, v in state.items() if k in expected and expected[k].shape == v.shape}
+    # The layers that name the class differ between data sets; only those may be absent.
+    if len(matches) < 0.9 * len(expected):
+        raise WeightsError(f"{weights} is of another network: {len(matches)} of {len(expected)} tensors fit.")
+    network.load_state_dict(matches, strict=False)
 
 
 @functools.cache
 def _settings() -> tempfile.TemporaryDirectory[str]:
-    """Where ultralytics writes its settings when it is imported; the folder goes with the process."""
+    """Folder where ultralytics writes its settings when it is imported; it is deleted with the process."""
     return tempfile.TemporaryDirectory(prefix="ultralytics-", ignore_cleanup_errors=True)
 
 
 @contextlib.contextmanager
 def _quiet_import() -> Iterator[None]:
-    """Import and build offline, without a word, and with others' settings as they were."""
-    wanted = {"YOLO_OFFLINE": "True", "YOLO_AUTOINSTALL": "False", "YOLO_VERBOSE": "False"}
-    wanted["YOLO_CONFIG_DIR"] = _settings().name
+    """Import and build offline and without output, and restore the settings that ultralytics changes."""
+    variables = {"YOLO_OFFLINE": "True", "YOLO_AUTOINSTALL": "False", "YOLO_VERBOSE": "False"}
+    variables["YOLO_CONFIG_DIR"] = _settings().name
     before, threads = dict(os.environ), cv2.getNumThreads()
     printing = np.get_printoptions()
     functions, save = (cv2.imread, cv2.imwrite, cv2.imshow), torch.save
-    os.environ.update(wanted)
+    os.environ.update(variables)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             yield
@@ -256,43 +322,3 @@ def _quiet_import() -> Iterator[None]:
         torch.set_printoptions(profile="default")
         cv2.imread, cv2.imwrite, cv2.imshow = functions
         torch.save = save
-
-
-def _factory(name: str) -> Factory:
-    def make(
-        *,
-        seed: int = 0,
-        size: str = GENERATIONS[name][3],
-        image_size: int = 640,
-        weights: str | None = None,
-        epochs: int = 300,
-        batch_size: int = 16,
-        lr: float = 1e-3,
-        min_area: int = 4,
-        confidence: float = 0.001,
-        iou: float = 0.7,
-    ) -> Method:
-        return Yolo(name, size, image_size, weights, epochs, batch_size, lr, (min_area, confidence, iou), seed)
-
-    return make
-
-
-for _name, (_paper, _year, *_) in GENERATIONS.items():
-    baseline(
-        Card(
-            _name,
-            _name.replace("yolov", "YOLOv"),
-            _paper,
-            _year,
-            "detector",
-            "labeled defects",
-            "ultralytics",
-            "AGPL-3.0",
-            maps=True,
-            needs_masks=True,
-            needs_internet=True,
-            trains=True,
-            weights="Random weights; weights=FILE takes a state dict trained on COCO. The network and the loss are "
-            "ultralytics', the training loop is this package's: AdamW, mirrored copies, no mosaic.",
-        )
-    )(_factory(_name))

@@ -35,15 +35,15 @@ def test_graying_loses_color_and_keeps_its_mean():
     gray = Erasure(True, 0)(batch)
     assert gray.shape == (2, 1, 8, 8)
     assert torch.allclose(gray[:, 0], (batch[:, 0] + batch[:, 1] + batch[:, 2]) / 3)
-    # Two colors of equal mean cannot be told apart any more.
+    # Two colors of equal mean are equal afterwards.
     assert torch.equal(gray, Erasure(True, 0)(batch.flip(1))) or torch.allclose(gray, Erasure(True, 0)(batch.flip(1)))
 
 
 def test_turning_loses_orientation_and_nothing_else():
     batch = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    for turns, numpy_says in enumerate(np.rot90(batch.numpy(), k, (2, 3)) for k in range(4)):
+    for turns, expected in enumerate(np.rot90(batch.numpy(), k, (2, 3)) for k in range(4)):
         turned = Erasure(False, turns)(batch)
-        np.testing.assert_array_equal(turned, numpy_says)
+        np.testing.assert_array_equal(turned, expected)
         assert torch.equal(Erasure(False, (4 - turns) % 4)(turned), batch)
     assert len(ERASURES["gray+rotation"]) == 4
     assert len(ERASURES["rotation"]) == 4
@@ -69,12 +69,12 @@ def test_the_network_restores_three_channels_in_the_same_size(channels: int):
 @pytest.mark.parametrize("erasing", sorted(ERASURES))
 def test_scores_and_maps_are_finite_and_in_the_images_sizes(erasing: str):
     method = fitted(erasing=erasing)
-    found = method.predict([make_part(7, 80), make_part(8, 120)[:100]])
-    assert np.isfinite(found.scores).all()
-    assert (found.scores > 0).all()
-    assert [m.shape for m in found.maps] == [(80, 80), (100, 120)]
-    assert all(np.isfinite(m).all() for m in found.maps)
-    assert method.model_bytes() > 4 * sum(p.numel() for p in method._network.parameters())
+    predictions = method.predict([make_part(7, 80), make_part(8, 120)[:100]])
+    assert np.isfinite(predictions.scores).all()
+    assert (predictions.scores > 0).all()
+    assert [m.shape for m in predictions.maps] == [(80, 80), (100, 120)]
+    assert all(np.isfinite(m).all() for m in predictions.maps)
+    assert method.model_bytes() > 4 * sum(p.numel() for p in method._restoration.network.parameters())
 
 
 def test_the_score_is_the_absolute_error_relative_to_the_training_errors():
@@ -84,25 +84,25 @@ def test_the_score_is_the_absolute_error_relative_to_the_training_errors():
 
     def errors(part: np.ndarray) -> np.ndarray:
         whole = part.astype(np.float32) / 127.5 - 1
-        found = []
+        values = []
         for turns in range(4):
             gray = np.rot90(whole.mean(2), turns).copy()
             with torch.no_grad():
-                restored = method._network(torch.from_numpy(gray)[None, None])[0].permute(1, 2, 0).numpy()
-            found.append(np.abs(restored - whole).mean(2))
-        return np.stack(found)
+                restored = method._restoration.network(torch.from_numpy(gray)[None, None])[0].permute(1, 2, 0).numpy()
+            values.append(np.abs(restored - whole).mean(2))
+        return np.stack(values)
 
     usual = np.mean([errors(p).mean((1, 2)) for p in parts], axis=0)
     new = make_part(9, 64, defect=True)
     expected = (errors(new) / usual[:, None, None]).mean(0)
-    found = method.predict([new])
-    assert found.scores[0] == pytest.approx(expected.mean(), rel=1e-3)
-    np.testing.assert_allclose(found.maps[0], expected, rtol=2e-3, atol=1e-3)
+    predictions = method.predict([new])
+    assert predictions.scores[0] == pytest.approx(expected.mean(), rel=1e-3)
+    np.testing.assert_allclose(predictions.maps[0], expected, rtol=2e-3, atol=1e-3)
     # Of the images it was trained on, the mean score is 1.
     assert method.predict(parts).scores.mean() == pytest.approx(1.0, rel=1e-3)
 
 
-def test_the_seed_decides_and_a_image_is_judged_as_if_it_came_alone():
+def test_the_seed_decides_and_each_image_is_judged_as_if_it_came_alone():
     images = [make_part(7, 96), make_part(8, 96)]
     state = torch.random.get_rng_state()
     one, two, other = (fitted(seed=s).predict(images) for s in (3, 3, 4))
@@ -118,9 +118,9 @@ def test_after_some_training_a_wrong_color_is_seen_where_it_is():
     part = make_part(20, 96)
     painted = part.copy()
     cv2.circle(painted, (70, 48), 8, (30, 20, 240), -1)
-    clean, found = (method.predict([p]) for p in (part, painted))
-    assert found.scores[0] > clean.scores[0]
-    difference = found.maps[0] - clean.maps[0]
+    clean, defective = (method.predict([p]) for p in (part, painted))
+    assert defective.scores[0] > clean.scores[0]
+    difference = defective.maps[0] - clean.maps[0]
     row, column = np.unravel_index(difference.argmax(), difference.shape)
     assert np.hypot(row - 48, column - 70) < 12
 

@@ -34,7 +34,7 @@ def a_flow(blocks: int) -> Flow:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         flow = Flow(7, 16, blocks, torch.Generator().manual_seed(1)).double()
-    # Far from the identity: freshly made networks say little.
+    # Far from the identity: networks with their first weights say little.
     with torch.no_grad():
         for p in flow.parameters():
             p *= 1.5
@@ -59,10 +59,10 @@ def test_a_coupling_block_can_be_undone(features: torch.Tensor):
 def test_the_determinant_is_the_one_of_the_jacobian(blocks: int, features: torch.Tensor):
     flow = a_flow(blocks)
     _, log_determinant = flow(features)
-    for one, said in zip(features, log_determinant, strict=True):
+    for one, value in zip(features, log_determinant, strict=True):
         jacobian = torch.autograd.functional.jacobian(lambda x: flow(x[None])[0][0], one)
-        assert said.item() == pytest.approx(float(torch.linalg.slogdet(jacobian).logabsdet), abs=1e-9)
-        assert abs(said.item()) > 1e-3
+        assert value.item() == pytest.approx(float(torch.linalg.slogdet(jacobian).logabsdet), abs=1e-9)
+        assert abs(value.item()) > 1e-3
 
 
 def test_permutations_come_from_the_generator():
@@ -100,17 +100,17 @@ def test_transformations_turn_and_relight():
 
 def test_scores_and_maps_are_finite_and_in_the_images_sizes():
     method = fitted()
-    found = method.predict([make_part(7, 80), make_part(8, 120)[:100]])
-    assert np.isfinite(found.scores).all()
-    assert (found.scores > 0).all()
-    assert [m.shape for m in found.maps] == [(80, 80), (100, 120)]
-    for heat in found.maps:
+    predictions = method.predict([make_part(7, 80), make_part(8, 120)[:100]])
+    assert np.isfinite(predictions.scores).all()
+    assert (predictions.scores > 0).all()
+    assert [m.shape for m in predictions.maps] == [(80, 80), (100, 120)]
+    for heat in predictions.maps:
         assert np.isfinite(heat).all()
         assert heat.max() > heat.min() >= 0
     assert method.model_bytes() > 1_000_000
 
 
-def test_the_seed_decides_and_a_image_is_judged_as_if_it_came_alone():
+def test_the_seed_decides_and_each_image_is_judged_as_if_it_came_alone():
     images = [make_part(7, 96), make_part(8, 96)]
     state = torch.random.get_rng_state()
     one, two, other = (fitted(seed=s).predict(images) for s in (3, 3, 4))
@@ -129,15 +129,15 @@ def test_after_some_training_good_parts_are_likely_and_broken_ones_are_not():
     # Less surprising than to a flow that has learned next to nothing, which leaves the features as they come.
     with torch.no_grad():
         batch = torch.from_numpy(np.stack([make_part(s, 64) for s in (0, 1)])).permute(0, 3, 1, 2).float() / 255
-        features = method._features(batch)
-        learned = surprise(*method._flow(features)).mean()
+        features = method._density.features(batch)
+        learned = surprise(*method._density.flow(features)).mean()
     assert learned < (features.square().mean(1) / 2).mean()
 
 
 def test_progress_counts_epochs():
-    seen: list[tuple[str, int, int]] = []
-    create("differnet", **{**TINY, "epochs": 3}).fit([make_part(0, 64)], progress=lambda *a: seen.append(a))
-    assert seen == [("training", n, 3) for n in (1, 2, 3)]
+    calls: list[tuple[str, int, int]] = []
+    create("differnet", **{**TINY, "epochs": 3}).fit([make_part(0, 64)], progress=lambda *a: calls.append(a))
+    assert calls == [("training", n, 3) for n in (1, 2, 3)]
 
 
 def test_the_defaults_are_the_published_ones():

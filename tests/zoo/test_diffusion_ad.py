@@ -106,9 +106,9 @@ def test_a_synthetic_anomaly_changes_the_image_inside_its_mask_only():
 
 def test_changes_of_texture_differ_by_seed():
     part = make_part(0, size=50)
-    pictures = [changed(part, np.random.default_rng(seed)) for seed in range(40)]
-    assert {(p.shape, p.dtype) for p in pictures} == {((50, 50, 3), np.dtype(np.uint8))}
-    assert len({p.tobytes() for p in pictures}) == 40
+    textures = [changed(part, np.random.default_rng(seed)) for seed in range(40)]
+    assert {(p.shape, p.dtype) for p in textures} == {((50, 50, 3), np.dtype(np.uint8))}
+    assert len({p.tobytes() for p in textures}) == 40
 
 
 @pytest.mark.parametrize("side", [32, 64, 96])
@@ -181,8 +181,3 @@ def test_an_epoch_is_a_batch_where_there_are_few_images(good):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ZooError, match="expected"):
         create("diffusionad", **TINY | wrong)
-
-
-def test_predicting_before_fitting_is_refused(good):
-    with pytest.raises(ZooError, match="fit"):
-        create("diffusionad", **TINY).predict(good)

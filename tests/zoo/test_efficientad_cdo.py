@@ -87,11 +87,11 @@ def fitted(teacher_file: Path, **settings):
 
 def test_scores_and_maps_are_finite_and_in_the_images_sizes(method):
     images = [make_part(7, 80), make_part(8, 120)[:100]]
-    found = method.predict(images)
-    assert found.scores.shape == (2,)
-    assert np.isfinite(found.scores).all()
-    assert [m.shape for m in found.maps] == [(80, 80), (100, 120)]
-    assert all(np.isfinite(m).all() for m in found.maps)
+    predictions = method.predict(images)
+    assert predictions.scores.shape == (2,)
+    assert np.isfinite(predictions.scores).all()
+    assert [m.shape for m in predictions.maps] == [(80, 80), (100, 120)]
+    assert all(np.isfinite(m).all() for m in predictions.maps)
     # PDN-S: 128 * 49 + 256 * 2049 + 256 * 2305 + C * 4097 numbers; teacher C = 384, student 768.
     pdns = 2 * (128 * 49 + 256 * 2049 + 256 * 2305) + (384 + 768) * 4097
     assert method.model_bytes() > 4 * pdns
@@ -112,23 +112,24 @@ def test_a_student_that_trained_longer_agrees_more_with_its_teacher_on_good_part
     short, long = method, fitted(teacher_file, seed=3, steps=12)
     batch = torch.from_numpy(make_part(1, 64)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
-        before, after = (float(m._maps(batch)[0].mean()) for m in (short, long))
+        before, after = (float(m._discrepancies.networks.maps(batch)[0].mean()) for m in (short, long))
     assert after < before
 
 
 def test_alpha_one_is_the_students_map_alone_and_alpha_zero_the_autoencoders(method, monkeypatch: pytest.MonkeyPatch):
-    part = make_part(7, 64)
-    found = {}
+    part, discrepancies = make_part(7, 64), method._discrepancies
+    by_alpha = {}
     for alpha in (1.0, 0.25, 0.0):
         monkeypatch.setattr(method, "alpha", alpha)
-        found[alpha] = method.predict([part])
+        by_alpha[alpha] = method.predict([part])
     with torch.no_grad():
-        raw = method._maps(torch.from_numpy(part).permute(2, 0, 1)[None].float() / 255)
-    for alpha, heat, q in ((1.0, raw[0], method._of_student), (0.0, raw[1], method._of_autoencoder)):
+        raw = discrepancies.networks.maps(torch.from_numpy(part).permute(2, 0, 1)[None].float() / 255)
+    ranges = (discrepancies.student_range, discrepancies.autoencoder_range)
+    for alpha, heat, q in zip((1.0, 0.0), raw, ranges, strict=True):
         expected = 0.1 * (float(heat.max()) - q.lower) / (q.upper - q.lower)
-        assert found[alpha].scores[0] == pytest.approx(expected, rel=1e-4)
-    mixed = 0.25 * found[1.0].maps[0] + 0.75 * found[0.0].maps[0]
-    np.testing.assert_allclose(found[0.25].maps[0], mixed, atol=1e-5)
+        assert by_alpha[alpha].scores[0] == pytest.approx(expected, rel=1e-4)
+    mixed = 0.25 * by_alpha[1.0].maps[0] + 0.75 * by_alpha[0.0].maps[0]
+    np.testing.assert_allclose(by_alpha[0.25].maps[0], mixed, atol=1e-5)
 
 
 def test_quantiles_go_to_0_and_to_a_tenth():
@@ -143,14 +144,14 @@ def test_quantiles_go_to_0_and_to_a_tenth():
 def test_a_tenth_of_ten_or_more_is_held_out_and_views_stand_in_for_fewer():
     rng = np.random.default_rng(0)
     many = np.stack([np.full((8, 8, 3), n, np.uint8) for n in range(20)])
-    train, kept = held_out(many, rng)
-    assert len(kept) == 2
-    assert sorted([*train[:, 0, 0, 0], *kept[:, 0, 0, 0]]) == list(range(20))
+    train, held = held_out(many, rng)
+    assert len(held) == 2
+    assert sorted([*train[:, 0, 0, 0], *held[:, 0, 0, 0]]) == list(range(20))
     few = np.stack([make_part(n, 64) for n in range(3)])
-    train, kept = held_out(few, rng)
+    train, held = held_out(few, rng)
     np.testing.assert_array_equal(train, few)
-    assert kept.shape == (6, 64, 64, 3)
-    for n, view in enumerate(kept):
+    assert held.shape == (6, 64, 64, 3)
+    for n, view in enumerate(held):
         assert not np.array_equal(view, few[n // 2])
 
 
@@ -197,10 +198,10 @@ def test_cdo_loss_of_equal_features_and_of_no_defect_is_finite():
 def test_noise_patches_change_only_what_the_mask_says():
     part = make_part(0, 96)
     for seed in range(5):
-        spoilt, mask = noise_patches(part, np.random.default_rng(seed))
+        noisy, mask = noise_patches(part, np.random.default_rng(seed))
         assert 0 < mask.mean() < 0.2
-        np.testing.assert_array_equal(spoilt[~mask], part[~mask])
-        assert np.abs(spoilt[mask].astype(int) - part[mask]).mean() > 20
+        np.testing.assert_array_equal(noisy[~mask], part[~mask])
+        assert np.abs(noisy[mask].astype(int) - part[mask]).mean() > 20
 
 
 @pytest.mark.parametrize("size", ["S", "M"])

@@ -15,18 +15,18 @@ SETTINGS = {"image_size": 128, "views": "hflip,vflip", "threads": 1}
 def test_says_what_the_inspector_says(parts: list[np.ndarray], broken_part: np.ndarray, encoder: Encoder) -> None:
     method = create("fewshot_ad", seed=5, **SETTINGS)
     method.fit(parts)
-    asked = [make_part(50), broken_part, make_part(51, size=160)[:, :140]]
-    predictions = method.predict(asked)
+    images = [make_part(50), broken_part, make_part(51, size=160)[:, :140]]
+    predictions = method.predict(images)
     inspector = Inspector.from_support(parts, encoder=encoder, seed=5, views="hflip,vflip", image_size=128)
-    inspections = [inspector.inspect(image) for image in asked]
+    inspections = [inspector.inspect(image) for image in images]
     np.testing.assert_allclose(predictions.scores, [i.score for i in inspections], rtol=1e-3)
     assert predictions.rejected is not None
     assert predictions.rejected.tolist() == [i.is_anomalous for i in inspections]
     assert predictions.rejected[1]
     assert predictions.scores[1] > 1.5 * predictions.scores[0]
     assert predictions.maps is not None
-    for got, inspection in zip(predictions.maps, inspections, strict=True):
-        np.testing.assert_allclose(got, inspection.anomaly_map, rtol=1e-2, atol=1e-3)
+    for heat, inspection in zip(predictions.maps, inspections, strict=True):
+        np.testing.assert_allclose(heat, inspection.anomaly_map, rtol=1e-2, atol=1e-3)
     y, x = np.unravel_index(int(predictions.maps[1].argmax()), (128, 128))
     assert np.hypot(y - 64, x - 96) < 16
 

@@ -36,30 +36,30 @@ def test_map_is_the_mahalanobis_distance(good: list[np.ndarray], dims: int) -> N
     method = create("padim", seed=4, image_size=SIDE, dims=dims, sigma=0)
     method.fit(good)
     predictions = method.predict([image])
-    chosen = method._dims  # type: ignore[attr-defined]
+    dims_of_seed = method._kept_dims  # type: ignore[attr-defined]
     with torch.no_grad():
-        features = joined(Backbone("resnet18")(to_batch([*good, image], SIDE)))[:, chosen]
-    samples, asked = features[:5].double().numpy(), features[5].double().numpy()
+        features = joined(Backbone("resnet18")(to_batch([*good, image], SIDE)))[:, dims_of_seed]
+    samples, query = features[:5].double().numpy(), features[5].double().numpy()
     side = SIDE // 4
-    wanted = np.zeros((side, side), np.float32)
+    expected = np.zeros((side, side), np.float32)
     for y in range(side):
         for x in range(side):
             inverse = np.linalg.inv(np.cov(samples[:, :, y, x], rowvar=False) + 0.01 * np.eye(dims))
-            offset = asked[:, y, x] - samples[:, :, y, x].mean(0)
-            wanted[y, x] = np.sqrt(offset @ inverse @ offset)
-    heat = cv2.resize(wanted, (SIDE, SIDE))
+            offset = query[:, y, x] - samples[:, :, y, x].mean(0)
+            expected[y, x] = np.sqrt(offset @ inverse @ offset)
+    heat = cv2.resize(expected, (SIDE, SIDE))
     assert predictions.maps is not None
     np.testing.assert_allclose(predictions.maps[0], heat, rtol=5e-3, atol=1e-2)
     assert predictions.scores[0] == pytest.approx(heat.max(), rel=1e-3)
 
 
 def test_dimensions_are_chosen_by_the_seed_and_as_many_as_published() -> None:
-    first, second, other = (create("padim", seed=seed)._dims for seed in (1, 1, 2))  # type: ignore[attr-defined]
+    first, second, other = (create("padim", seed=seed)._kept_dims for seed in (1, 1, 2))  # type: ignore[attr-defined]
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
     assert len(first) == len(set(first.tolist())) == 100
     wide = create("padim", backbone="wide_resnet50_2", weights="random")
-    assert len(wide._dims) == 550  # type: ignore[attr-defined]
+    assert len(wide._kept_dims) == 550  # type: ignore[attr-defined]
 
 
 def test_one_image_is_enough(good: list[np.ndarray]) -> None:

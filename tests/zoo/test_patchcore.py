@@ -94,8 +94,3 @@ def test_wrong_settings_are_refused(wrong: dict) -> None:
 def test_a_backbone_without_weights_is_refused() -> None:
     with pytest.raises(WeightsError, match="no weights are at hand"):
         create("patchcore", backbone="resnet34")
-
-
-def test_predict_before_fit_is_refused() -> None:
-    with pytest.raises(ZooError, match="Call fit first"):
-        create("patchcore").predict([make_part(0)])

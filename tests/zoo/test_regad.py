@@ -37,10 +37,10 @@ def test_defect_scores_above_good_and_is_found(good: list[np.ndarray], backbone:
     assert np.hypot(y - SIDE / 2, x - 0.75 * SIDE) < 12
 
 
-def test_every_image_gives_22_different_pictures(good: list[np.ndarray]) -> None:
-    ((pictures, masks),) = shots(good[:1], SIDE, SUPPORT_VIEWS)
-    assert pictures.shape == (22, 3, SIDE, SIDE)
-    distances = torch.cdist(pictures.flatten(1), pictures.flatten(1)) + torch.eye(22) * 1e9
+def test_every_image_gives_22_different_views(good: list[np.ndarray]) -> None:
+    ((views, masks),) = shots(good[:1], SIDE, SUPPORT_VIEWS)
+    assert views.shape == (22, 3, SIDE, SIDE)
+    distances = torch.cdist(views.flatten(1), views.flatten(1)) + torch.eye(22) * 1e9
     assert distances.min() > 0.5
     assert masks[0].min() == 255
     # A shift by a fifth in both directions leaves 0.8 x 0.8 of the image.
@@ -48,11 +48,11 @@ def test_every_image_gives_22_different_pictures(good: list[np.ndarray]) -> None
 
 
 def test_untrained_transformers_change_nothing(good: list[np.ndarray]) -> None:
-    ((pictures, _),) = shots(good[:1], SIDE, ())
+    ((views, _),) = shots(good[:1], SIDE, ())
     with torch.no_grad():
-        wanted = joined(Backbone("resnet18")(pictures))
-        got = create("regad", image_size=SIDE)._embed(pictures)  # type: ignore[attr-defined]
-    np.testing.assert_allclose(got.numpy(), wanted.numpy(), atol=1e-3)
+        expected = joined(Backbone("resnet18")(views))
+        features = create("regad", image_size=SIDE)._embed(views)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(features.numpy(), expected.numpy(), atol=1e-3)
 
 
 def test_a_trained_encoder_is_loaded_by_its_card(good: list[np.ndarray], tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_a_trained_encoder_is_loaded_by_its_card(good: list[np.ndarray], tmp_pat
     )
     card.write(tmp_path / "own.json")
     method = create("regad", image_size=SIDE, weights=str(tmp_path / "own.json"))
-    ((pictures, _),) = shots(good[:1], SIDE, ())
+    ((views, _),) = shots(good[:1], SIDE, ())
     with torch.no_grad():
-        wanted = joined(encoder.upright(pictures)[0])
-    np.testing.assert_allclose(method._embed(pictures).numpy(), wanted.numpy(), atol=1e-4)  # type: ignore[attr-defined]
+        expected = joined(encoder.upright(views)[0])
+    np.testing.assert_allclose(method._embed(views).numpy(), expected.numpy(), atol=1e-4)  # type: ignore[attr-defined]
     method.fit(good[:1])
     assert np.isfinite(method.predict(good[1:2]).scores).all()
     (tmp_path / "own.safetensors").write_bytes(b"altered")

@@ -33,10 +33,10 @@ def test_defect_scores_above_good_and_lies_in_the_worst_region(good: list[np.nda
 def test_density_is_scipys() -> None:
     stats = pytest.importorskip("scipy.stats", reason="scipy is not installed")
     rng = np.random.default_rng(0)
-    points, asked = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4)), rng.normal(size=(20, 4)) * 3
+    points, queries = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4)), rng.normal(size=(20, 4)) * 3
     density = RegionDensity.fit(torch.tensor(points), 4)
-    wanted = -stats.gaussian_kde(points.T, bw_method="scott").logpdf(asked.T)
-    np.testing.assert_allclose(density.surprise(torch.tensor(asked)).numpy(), wanted, rtol=1e-4)
+    expected = -stats.gaussian_kde(points.T, bw_method="scott").logpdf(queries.T)
+    np.testing.assert_allclose(density.surprise(torch.tensor(queries)).numpy(), expected, rtol=1e-4)
 
 
 def test_density_on_principal_components_is_scikit_learns() -> None:
@@ -46,14 +46,14 @@ def test_density_on_principal_components_is_scikit_learns() -> None:
 
     rng = np.random.default_rng(1)
     points = rng.normal(size=(50, 12)) * np.linspace(3, 0.2, 12)
-    asked = rng.normal(size=(10, 12))
+    queries = rng.normal(size=(10, 12))
     whitened = PCA(5, whiten=True).fit(points)
     kde = KernelDensity(bandwidth=50 ** (-1 / 9)).fit(whitened.transform(points))
     # Whitening rescales the volume by the standard deviations.
     volume = 0.5 * np.log(whitened.explained_variance_).sum()
-    wanted = -kde.score_samples(whitened.transform(asked)) + volume
+    expected = -kde.score_samples(whitened.transform(queries)) + volume
     density = RegionDensity.fit(torch.tensor(points), 5)
-    np.testing.assert_allclose(density.surprise(torch.tensor(asked)).numpy(), wanted, rtol=1e-4)
+    np.testing.assert_allclose(density.surprise(torch.tensor(queries)).numpy(), expected, rtol=1e-4)
     share = RegionDensity.fit(torch.tensor(points), 0.9)
     assert share.points.shape[1] == PCA(0.9).fit(points).n_components_
 

@@ -46,8 +46,8 @@ def test_score_and_map_are_those_of_brute_force(good: list[np.ndarray], neighbor
     gallery = pixels[similar.tolist()].flatten(0, 1)
     nearest = torch.cdist(pixels[5], gallery).min(1).values.view(SIDE // 4, SIDE // 4)
     assert predictions.maps is not None
-    wanted = cv2.resize(nearest.float().numpy(), (SIDE, SIDE))
-    np.testing.assert_allclose(predictions.maps[0], wanted, rtol=1e-2, atol=1e-2)
+    expected = cv2.resize(nearest.float().numpy(), (SIDE, SIDE))
+    np.testing.assert_allclose(predictions.maps[0], expected, rtol=1e-2, atol=1e-2)
 
 
 def test_only_the_most_similar_images_are_compared(good: list[np.ndarray]) -> None:
@@ -59,9 +59,9 @@ def test_only_the_most_similar_images_are_compared(good: list[np.ndarray]) -> No
         maps.append(method.predict([make_part(50, size=SIDE)]))
     alone = create("spade", image_size=SIDE)
     alone.fit(good)
-    wanted = alone.predict([make_part(50, size=SIDE)])
-    assert maps[0].scores[0] == pytest.approx(wanted.scores[0], rel=1e-5)
-    assert maps[1].scores[0] > 1.3 * wanted.scores[0]
+    expected = alone.predict([make_part(50, size=SIDE)])
+    assert maps[0].scores[0] == pytest.approx(expected.scores[0], rel=1e-5)
+    assert maps[1].scores[0] > 1.3 * expected.scores[0]
 
 
 def test_wrong_settings_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Settings that let each baseline fit and predict in about a second on one core; what is absent runs as published."""
+"""Settings with which each baseline fits and predicts in about a second on one core; others run as published."""
 
 from __future__ import annotations
 

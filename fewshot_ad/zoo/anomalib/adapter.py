@@ -1,4 +1,4 @@
-"""anomalib's models as baselines: images in, scores and maps out, no files and no network."""
+"""anomalib's models as baselines: images in, scores and maps out, without a data set or a download."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import timm
@@ -35,23 +35,31 @@ from fewshot_ad.zoo.components.tensors import (
     tensor_bytes,
     to_batch,
 )
-from fewshot_ad.zoo.method import Card, Family, Labeled, Predictions
+from fewshot_ad.zoo.method import Card, Family, Labeled, Predictions, require_fitted
 
+# Backbones whose weights come with the package or its requirements.
 AT_HAND = ("resnet18", "lite0")
+# For the cards; the names of the paper's backbone go in.
+DISTILLED = (
+    "resnet18 distilled on generated pictures (or lite0 with ImageNet's weights) in place of the paper's {}, which "
+    "runs with backbone= and weights=FILE."
+)
+# Called with anomalib's module and the images, (N, 3, side, side) float32.
+Hook: TypeAlias = Callable[[Any, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a model is fitted and what it looks at.
+    """Length of a model's training, and the form of its input.
 
     Attributes:
         image_size: Side of its input, in pixels.
         epochs: Passes over the images at most, -1 for no limit.
         steps: Batches at most, -1 for no limit.
-        batch_size: Images a batch at most.
-        standardized: Whether the input has ImageNet's mean and deviation taken out; 0..1 otherwise.
-        textures: Generated textured pictures to stand in for a data set the method takes from the internet.
-        rate_per: What the numbers of its learning rate's schedule count: anomalib mostly leaves that open.
+        batch_size: Images per batch, at most.
+        standardized: Whether the input is standardized by ImageNet's mean and deviation; 0..1 otherwise.
+        textures: Number of generated textures, in place of a data set that the method downloads.
+        rate_per: Unit in which its learning-rate schedules count: anomalib mostly leaves that open.
     """
 
     image_size: int
@@ -63,114 +71,109 @@ class Schedule:
     rate_per: Literal["epoch", "step"] = "epoch"
 
 
+@dataclass(eq=False)
 class AnomalibMethod:
     """One of anomalib's models under the protocol of the zoo.
 
-    Args:
-        name: Of the baseline.
-        build: Makes anomalib's LightningModule, with random weights where it learns. Is given a folder that lives as
-            long as the training, with the textures in `textures/`.
-        schedule: How it is fitted.
-        seed: Of the weights, the order of the images and what training draws.
+    Attributes:
+        name: Name of the baseline.
+        build: Builds anomalib's LightningModule, with random weights where it learns. Its argument is a folder that
+            exists as long as the training, with the textures in `textures/`.
+        schedule: Length of the training, and the form of the input.
+        seed: Seed of the weights, the order of the images and the random numbers of the training.
         prepare: Called with the module and the (N, 3, side, side) float32 images before training.
-        finish: The same after training.
+        finish: Called with the same arguments after training.
 
     Raises:
         ZooError: anomalib is not installed, or a number of the schedule makes no sense.
     """
 
-    def __init__(
-        self,
-        name: str,
-        build: Callable[[Path], Any],
-        schedule: Schedule,
-        seed: int,
-        prepare: Callable[[Any, torch.Tensor], None] | None = None,
-        finish: Callable[[Any, torch.Tensor], None] | None = None,
-    ) -> None:
+    name: str
+    build: Callable[[Path], Any]
+    schedule: Schedule
+    seed: int
+    prepare: Hook | None = None
+    finish: Hook | None = None
+    _model: torch.nn.Module | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
         if importlib.util.find_spec("anomalib") is None:
-            raise ZooError(f"{name} runs anomalib's code, which is not installed: pip install 'fewshot-ad[zoo]'.")
+            raise ZooError(f"{self.name} runs anomalib's code, which is not installed: pip install 'fewshot-ad[zoo]'.")
+        schedule = self.schedule
         if min(schedule.image_size, schedule.batch_size) < 1 or max(schedule.epochs, schedule.steps) < 1:
             raise ZooError(
-                f"{name}: expected image_size, batch_size and epochs or steps of at least 1, got {schedule}."
+                f"{self.name}: expected image_size, batch_size and epochs or steps of at least 1, got {schedule}."
             )
-        self._name, self._build, self._schedule, self._seed = name, build, schedule, seed
-        self._prepare, self._finish = prepare, finish
-        self._model: torch.nn.Module | None = None
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Learn from images of good parts; see `Method.fit`."""
-        schedule = self._schedule
+        schedule = self.schedule
         images = self._input(resized(normal, schedule.image_size).float() / 255)
-        told = _loud(progress) if progress else None
-        with _quiet(), _all_seeded(self._seed), tempfile.TemporaryDirectory() as temporary:
+        report = _audible(progress) if progress else None
+        with _quiet(), _all_seeded(self.seed), tempfile.TemporaryDirectory() as temporary:
             from fewshot_ad.zoo.anomalib.runtime.training import Shots, train
 
             folder = Path(temporary)
             if schedule.textures:
-                write_textures(folder / "textures", schedule.textures, schedule.image_size, self._seed)
+                write_textures(folder / "textures", schedule.textures, schedule.image_size, self.seed)
             with self._explained():
-                module = self._build(folder)
-                if self._prepare:
-                    self._prepare(module, images)
-                shots = Shots(images, min(schedule.batch_size, len(images)), self._seed)
+                module = self.build(folder)
+                if self.prepare:
+                    self.prepare(module, images)
+                shots = Shots(images, min(schedule.batch_size, len(images)), self.seed)
                 length = (schedule.epochs, schedule.steps)
-                train(module, shots, *length, self._seed, folder, told, schedule.rate_per)
+                train(module, shots, *length, self.seed, folder, report, schedule.rate_per)
                 self._model = module.model.eval().requires_grad_(False)
-                if self._finish:
-                    self._finish(module, images)
+                if self.finish:
+                    self.finish(module, images)
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score images; see `Method.predict`."""
-        model = self._fitted()
-        with _quiet(), _all_seeded(self._seed):
-            found = one_by_one(images, lambda image: self._judge(model, image))
-        if not np.isfinite(found.scores).all():
+        model = require_fitted(self._model, self.name)
+        with _quiet(), _all_seeded(self.seed):
+            predictions = one_by_one(images, lambda image: self._judge(model, image))
+        if not np.isfinite(predictions.scores).all():
             raise ZooError(
-                f"{self._name}: expected finite scores, got {found.scores.tolist()[:3]}: anomalib's model of so few "
-                "images has no meaning, or its training diverged. Fit it on more images."
+                f"{self.name}: expected finite scores, got {predictions.scores.tolist()[:3]}: anomalib's model of so "
+                "few images has no meaning, or its training diverged. Fit it on more images."
             )
-        return found
+        return predictions
 
     def model_bytes(self) -> int:
         """Bytes of the model's parameters and buffers."""
-        return tensor_bytes(self._fitted())
+        return tensor_bytes(require_fitted(self._model, self.name))
 
     def _judge(self, model: torch.nn.Module, image: Uint8Array) -> tuple[float, torch.Tensor | None]:
-        size = self._schedule.image_size
-        found = model(self._input(to_batch([image], size)))
-        heat = found.anomaly_map
-        return float(found.pred_score.reshape(-1)[0]), None if heat is None else heat.reshape(heat.shape[-2:])
+        output = model(self._input(to_batch([image], self.schedule.image_size)))
+        heat = output.anomaly_map
+        return float(output.pred_score.reshape(-1)[0]), None if heat is None else heat.reshape(heat.shape[-2:])
 
     def _input(self, batch: torch.Tensor) -> torch.Tensor:
         # Contiguous, because anomalib views tensors as if they were.
-        return (standardize(batch) if self._schedule.standardized else batch).contiguous()
+        return (standardize(batch) if self.schedule.standardized else batch).contiguous()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
+        """Turn anomalib's errors into one that says how to proceed."""
         try:
             yield
         except FewshotADError:
             raise
         except (ValueError, RuntimeError, KeyError, IndexError, NotImplementedError) as error:
             raise ZooError(
-                f"{self._name}: anomalib cannot work with these images and settings ({error}). Keep to the "
+                f"{self.name}: anomalib cannot work with these images and settings ({error}). Keep to the "
                 "settings that `options` lists, or give more images."
             ) from error
 
-    def _fitted(self) -> torch.nn.Module:
-        if self._model is None:
-            raise ZooError(f"{self._name} has not been fitted. Call fit(images of good parts) first.")
-        return self._model
-
 
 def bare(image_size: int | None = None) -> dict[str, Any]:
-    """Arguments of anomalib's modules that leave out what stands around a model.
+    """Arguments of anomalib's modules that leave out the parts around a model.
 
     Args:
-        image_size: Of a model that asks its pre-processor for it; that pre-processor then changes nothing.
+        image_size: Side in pixels, for a model that asks its pre-processor for it; that pre-processor then changes
+            nothing.
     """
     parts: dict[str, Any] = {"pre_processor": False, "post_processor": False, "evaluator": False, "visualizer": False}
     if image_size is not None:
@@ -184,12 +187,12 @@ def bare(image_size: int | None = None) -> dict[str, Any]:
 def timm_name(backbone: str, weights: str | None) -> str:
     """A name by which `timm.create_model(name, pretrained=True)` gives a backbone with its weights from disk.
 
-    anomalib asks timm for its backbones by name and wants them pretrained; timm's registry is open to others'
-    architectures, so this is where weights come in without a download.
+    anomalib asks timm for pretrained backbones by name. timm's registry is open to the architectures of others, so a
+    new name in it brings in weights without a download.
 
     Args:
-        backbone: As of `Backbone`.
-        weights: As of `Backbone`.
+        backbone: See `tensors.Backbone`.
+        weights: See `tensors.Backbone`.
 
     Raises:
         WeightsError: There is no such backbone, or there are no weights for it.
@@ -221,7 +224,7 @@ def timm_name(backbone: str, weights: str | None) -> str:
 
 
 class _FromImagenet(torch.nn.Module):
-    """A network that wants another mean and deviation, behind the input that anomalib gives to all."""
+    """A network that expects another mean and deviation than ImageNet's, for input standardized by ImageNet's."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -234,7 +237,7 @@ class _FromImagenet(torch.nn.Module):
 
 
 def from_imagenet(backbone: Backbone) -> torch.nn.Module:
-    """A backbone's network, for input with ImageNet's mean and deviation taken out."""
+    """A backbone's network, for input standardized by ImageNet's mean and deviation."""
     return backbone.network if backbone.mean == IMAGENET_MEAN else _FromImagenet(backbone)
 
 
@@ -250,18 +253,15 @@ def card(
     needs_internet: bool = True,
     trains: bool = True,
 ) -> Card:
-    """The card of one of anomalib's models: what they have in common filled in."""
+    """The card of one of anomalib's models; the arguments are those of `Card`, the name without `anomalib_`."""
     return Card(
-        f"anomalib_{name}",
-        title,
-        paper,
-        year,
-        family,
-        "good images",
-        "anomalib",
-        "Apache-2.0",
+        name=f"anomalib_{name}",
+        title=title,
+        paper=paper,
+        year=year,
+        family=family,
+        source="anomalib",
         maps=maps,
-        needs_masks=False,
         needs_internet=needs_internet,
         trains=trains,
         weights=weights,
@@ -270,7 +270,7 @@ def card(
 
 @contextlib.contextmanager
 def _all_seeded(seed: int) -> Iterator[None]:
-    """Torch's, numpy's and Python's random numbers from a seed, and as they were afterwards: anomalib uses all."""
+    """Seed torch's, numpy's and Python's random numbers, all of which anomalib uses, and restore them afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     np.random.seed(seed % 2**32)
     random.seed(seed)
@@ -282,15 +282,15 @@ def _all_seeded(seed: int) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def _loud(progress: Progress) -> Progress:
-    """The caller's progress, on the caller's streams."""
+def _audible(progress: Progress) -> Progress:
+    """The caller's callback with the caller's output streams, inside `_quiet`."""
     out, err = sys.stdout, sys.stderr
 
-    def told(stage: str, done: int, total: int) -> None:
+    def report(stage: str, done: int, total: int) -> None:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             progress(stage, done, total)
 
-    return told
+    return report
 
 
 @contextlib.contextmanager

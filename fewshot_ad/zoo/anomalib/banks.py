@@ -9,13 +9,10 @@ from typing import Any
 import torch
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, bare, card, timm_name
+from fewshot_ad.zoo.anomalib.adapter import DISTILLED, AnomalibMethod, Schedule, bare, card, timm_name
 from fewshot_ad.zoo.method import Method, baseline
 
-_WEIGHTS = (
-    "resnet18 distilled on generated pictures (or lite0 with ImageNet's weights) in place of the paper's {}, which "
-    "runs with backbone= and weights=FILE. The whole image, no center crop."
-)
+_WEIGHTS = DISTILLED + " The whole image, no center crop."
 
 
 @baseline(

@@ -46,13 +46,13 @@ def _factory(size: str) -> Callable[..., Method]:
         """EfficientAD. Source: Batzner et al. 2024, algorithm 1: 70,000 steps of one image at 256 pixels.
 
         Args:
-            seed: Of everything random.
+            seed: Seed of everything random.
             image_size: Side in pixels, at least 256.
             teacher: File of a teacher that efficientad_cdo has written.
             teacher_weights: File of anomalib's teacher, or `random`.
-            teacher_steps: Of distilling a teacher where no file is given.
+            teacher_steps: Training steps of the teacher if it does not come from a file.
             lr: Learning rate, a tenth of it in the last twentieth of the steps.
-            weight_decay: Of Adam.
+            weight_decay: Adam's weight decay.
             pad_maps: Whether the maps, which lack the border, get one of zeros.
             penalty_images: Generated pictures that the student must not follow the teacher on.
             steps: Images it learns from, one at a time.
@@ -70,7 +70,7 @@ def _factory(size: str) -> Callable[..., Method]:
         def build(folder: Path) -> Any:
             from fewshot_ad.zoo.anomalib.runtime.pretraining import (
                 OfflineEfficientAd,
-                distil_teacher,
+                distill_teacher,
                 load,
                 take_teacher,
             )
@@ -79,7 +79,7 @@ def _factory(size: str) -> Callable[..., Method]:
             if teacher is not None:
                 take_teacher(module.model.teacher, Path(teacher), size)
             elif teacher_weights is None:
-                distil_teacher(module.model.teacher, teacher_steps, image_size, seed)
+                distill_teacher(module.model.teacher, teacher_steps, image_size, seed)
             elif teacher_weights != "random":
                 load(module.model.teacher, teacher_weights)
             return module

@@ -10,21 +10,24 @@ import torch
 from torch.nn import functional
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, bare, card, from_imagenet, timm_name
+from fewshot_ad.zoo.anomalib.adapter import (
+    DISTILLED,
+    AnomalibMethod,
+    Schedule,
+    bare,
+    card,
+    from_imagenet,
+    timm_name,
+)
 from fewshot_ad.zoo.components.tensors import Backbone
 from fewshot_ad.zoo.method import Method, baseline
-
-_WEIGHTS = (
-    "resnet18 distilled on generated pictures (or lite0 with ImageNet's weights) in place of the paper's {}, which "
-    "runs with backbone= and weights=FILE."
-)
 
 
 class _SupportScale(torch.nn.Module):
     """CFLOW's map with the likelihoods scaled by the largest of the support images.
 
-    anomalib scales by the largest of what it is given at once, which alone is the image's own: one that is wrong
-    all over would look good.
+    anomalib scales by the largest of its batch. For one image that is the image's own, so an image that is anomalous
+    everywhere would look good.
     """
 
     largest: torch.Tensor
@@ -54,7 +57,7 @@ class _SupportScale(torch.nn.Module):
         "Conditional Normalizing Flows, WACV",
         2022,
         "normalizing flow",
-        _WEIGHTS.format("WideResNet-50 with stages 2 to 4") + " Stages 1 to 3. Likelihoods are "
+        DISTILLED.format("WideResNet-50 with stages 2 to 4") + " Stages 1 to 3. Likelihoods are "
         "scaled by the largest of the support images, where the authors take the whole test set's.",
     )
 )
@@ -142,7 +145,7 @@ def csflow(
         "arXiv:2111.07677",
         2021,
         "normalizing flow",
-        _WEIGHTS.format("CaiT, DeiT, ResNet-18 or WideResNet-50 with ImageNet's weights"),
+        DISTILLED.format("CaiT, DeiT, ResNet-18 or WideResNet-50 with ImageNet's weights"),
     )
 )
 def fastflow(
@@ -160,15 +163,15 @@ def fastflow(
     """FastFlow. Source: Yu et al. 2021, section 4: 8 flow steps on a ResNet, 500 epochs of 32.
 
     Args:
-        seed: Of everything random.
+        seed: Seed of everything random.
         image_size: Side in pixels.
         backbone: resnet18 or wide_resnet50_2: anomalib has it for no other convolutional network.
         weights: File of a backbone's weights, or `random`.
-        flow_steps: Of each stage's flow.
-        conv3x3_only: No 1x1 kernels in between.
+        flow_steps: Steps of the flow, per stage.
+        conv3x3_only: Whether there are no 1x1 kernels in between.
         hidden_ratio: Width of the subnets.
         epochs: Passes over the images.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
     """
     timm_name(backbone, weights)
 
@@ -190,7 +193,7 @@ def fastflow(
         "Threshold, Journal of Mathematical Imaging and Vision",
         2024,
         "normalizing flow",
-        _WEIGHTS.format("two CaiT transformers"),
+        DISTILLED.format("two CaiT transformers"),
     )
 )
 def uflow(
@@ -206,7 +209,7 @@ def uflow(
     epochs: int = 200,
     batch_size: int = 8,
 ) -> Method:
-    """U-Flow. Source: Tailanian et al. 2024, section 4: 4 flow steps a scale; anomalib's 200 epochs at 448 pixels.
+    """U-Flow. Source: Tailanian et al. 2024, section 4: 4 flow steps per scale; anomalib's 200 epochs at 448 pixels.
 
     The learning rate falls to 0.4 of itself over anomalib's 25,000 batches, which a small support set does not reach.
     """

@@ -41,7 +41,7 @@ def cfa(
     """CFA. Source: Lee et al. 2022, section IV: 30 epochs of 4, 3 neighbors and 3 hard negatives, r = 1e-5.
 
     Args:
-        seed: Of everything random.
+        seed: Seed of everything random.
         image_size: Side in pixels.
         backbone: resnet18 or wide_resnet50_2: anomalib has it for no other timm network.
         weights: File of a backbone's weights, or `random`.
@@ -49,9 +49,9 @@ def cfa(
         gamma_d: Compression of the descriptor.
         neighbors: Centers that attract a patch.
         hard_negatives: Centers that repel it.
-        radius: Of a hypersphere.
+        radius: Radius of the hyperspheres.
         epochs: Passes over the images.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
     """
     network = timm_name(backbone, weights)
 
@@ -153,13 +153,13 @@ def reverse_distillation(
     """Reverse distillation. Source: Deng & Li 2022, section 4.1: 200 epochs of 16 at 256 pixels.
 
     Args:
-        seed: Of everything random.
+        seed: Seed of everything random.
         image_size: Side in pixels.
         backbone: A ResNet: anomalib has decoders of ResNets.
         weights: File of a backbone's weights, or `random`.
         map_mode: `add` or `multiply`: how the stages' maps are joined.
         epochs: Passes over the images.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
     """
     network = timm_name(backbone, weights)
 
@@ -199,7 +199,7 @@ def uninet(
     epochs: int = 100,
     batch_size: int = 8,
 ) -> Method:
-    """UniNet with anomalib's numbers; a random teacher unless weights are given."""
+    """UniNet with anomalib's numbers; a teacher with random weights by default."""
     network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:

@@ -1,4 +1,4 @@
-"""anomalib's methods that learn from defects they make themselves, and GANomaly."""
+"""anomalib's methods that learn from synthetic defects, and GANomaly."""
 
 from __future__ import annotations
 
@@ -7,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, bare, card, timm_name
+from fewshot_ad.zoo.anomalib.adapter import DISTILLED, AnomalibMethod, Schedule, bare, card, timm_name
 from fewshot_ad.zoo.method import Method, baseline
 
-_WEIGHTS = (
-    "resnet18 distilled on generated pictures (or lite0 with ImageNet's weights) in place of the paper's {}, which "
-    "runs with backbone= and weights=FILE."
-)
 _TEXTURES = "Generated textures in place of the Describable Textures Dataset, which anomalib downloads."
 
 
@@ -103,7 +99,7 @@ def dsr(
         "and Localization, ECCV",
         2024,
         "synthetic anomalies",
-        _WEIGHTS.format("WideResNet-50") + " " + _TEXTURES,
+        DISTILLED.format("WideResNet-50") + " " + _TEXTURES,
     )
 )
 def glass(
@@ -128,22 +124,22 @@ def glass(
     """GLASS. Source: the authors' public run scripts: noise of 0.015, 20 ascent steps, 640 epochs of 8 at 288 pixels.
 
     Args:
-        seed: Of everything random.
+        seed: Seed of everything random.
         image_size: Side in pixels.
-        backbone: As of `Backbone`.
+        backbone: See `tensors.Backbone`.
         weights: File of a backbone's weights, or `random`.
-        stages: Of the backbone whose features are used.
-        embedding: Width of a patch's features.
+        stages: Stages of the backbone whose features are used.
+        embedding: Width of the features per patch.
         hidden: Width of the discriminator.
         noise: Standard deviation of the noise on features.
-        ascent_steps: Of gradient ascent on that noise.
-        radius_quantile: With svd, of the distances to the center: the radius that made-up features are kept outside.
+        ascent_steps: Steps of gradient ascent on that noise.
+        radius_quantile: With svd, quantile of the distances to the center: synthetic features stay outside this radius.
         mining: Whether there is gradient ascent at all.
         svd: Features on a hypersphere instead of a manifold: the authors choose by the product.
         lr: Learning rate of the projection; the discriminator's is twice that.
-        textures: Generated textures.
+        textures: Number of generated textures.
         epochs: Passes over the images; anomalib's own results are of 100.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
     """
     network = timm_name(backbone, weights)
 
@@ -179,7 +175,7 @@ def glass(
         "Surface Defect Detection, ICPR",
         2024,
         "synthetic anomalies",
-        _WEIGHTS.format("WideResNet-50"),
+        DISTILLED.format("WideResNet-50"),
     )
 )
 def supersimplenet(

@@ -1,7 +1,7 @@
 """anomalib's methods that learn on the features of a vision transformer.
 
-No transformer's weights are at hand: they run on random ones. Where the paper's is larger than a ViT-B, the default is
-a ViT-S: backbone= takes the paper's.
+The weights of transformers do not come with the package, so they are random by default. Where the paper's transformer
+is larger than a ViT-B, the default is a ViT-S: backbone= takes the paper's.
 """
 
 from __future__ import annotations
@@ -120,17 +120,17 @@ def general_ad(
     """GeneralAD with anomalib's numbers: noise of 0.25, 160 epochs at 518 pixels.
 
     Args:
-        seed: Of everything random.
+        seed: Seed of everything random.
         image_size: Side in pixels, which the patch divides.
         backbone: A vision transformer of timm.
         weights: File of the backbone's weights, or `random`.
-        layers: Whose features are used, from 1; the last if None, as in the paper's ViT-L.
+        layers: Layers whose features are used, counted from 1; None takes the last, as in the paper's ViT-L.
         hidden: Width of the discriminator.
         noise: Standard deviation of the noise on features.
         top_k: Patches that make the image score.
         lr: Learning rate, which falls to a fifth of it over the epochs.
         epochs: Passes over the images.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
     """
     network = timm_name(backbone, weights)
     check_side("anomalib_general_ad", image_size, backbone)
@@ -139,8 +139,8 @@ def general_ad(
         from anomalib.models.image.general_ad import GeneralAD
 
         numbers = {"hidden_dim": hidden, "lr": lr, "epochs": epochs, "noise_std": noise, "top_k": top_k}
-        chosen = (_depth(network),) if layers is None else tuple(layers)
-        return GeneralAD(network, chosen, **numbers, **bare(image_size))  # type: ignore[arg-type]
+        indices = (_depth(network),) if layers is None else tuple(layers)
+        return GeneralAD(network, indices, **numbers, **bare(image_size))  # type: ignore[arg-type]
 
     return AnomalibMethod("anomalib_general_ad", build, Schedule(image_size, epochs, batch_size=batch_size), seed)
 
@@ -225,12 +225,12 @@ def check_side(name: str, image_size: int, backbone: str) -> None:
     """Refuse a side that the patch of a transformer does not divide.
 
     Args:
-        name: Of the baseline.
+        name: Name of the baseline.
         image_size: Side in pixels.
         backbone: Name in timm, which states the patch.
 
     Raises:
-        ZooError: It does not, or the backbone is no transformer.
+        ZooError: The patch does not divide the side, or the backbone is no transformer.
     """
     patch = re.search(r"patch(\d+)", backbone)
     if patch is None:

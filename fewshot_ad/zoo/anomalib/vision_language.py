@@ -1,6 +1,6 @@
 """anomalib's methods on foundation models that judge unseen products: WinCLIP and AnomalyVFM.
 
-No weights of theirs are at hand: they run on random ones until they are given a file.
+Their weights do not come with the package, so they are random by default; weights=FILE takes the papers'.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from fewshot_ad.encoder.pyramid import read_state_dict
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card
-from fewshot_ad.zoo.components.tensors import seeded
+from fewshot_ad.zoo.components.tensors import missing_tensors, seeded
 from fewshot_ad.zoo.method import Method, baseline
 
 RADIO_BLOCKS = 24
@@ -147,15 +147,13 @@ def _clip(name: str, backbone: str, image_size: int, weights: str, seed: int) ->
         raise ZooError(f"{name}: expected open_clip_torch of at least 3.0: pip install -U 'fewshot-ad[zoo]'.")
     if weights != "random":
         state = {k.removeprefix("module."): v for k, v in read_state_dict(weights).items()}
-        wanted = clip.state_dict()
-        missing = [k for k in wanted if k not in state]
-        if not missing:
+        if clip.state_dict().keys() <= state.keys():
             resize_pos_embed(state, clip)
-            missing = [k for k, v in wanted.items() if state[k].shape != v.shape]
+        missing = missing_tensors(clip, state)
         if missing:
             raise WeightsError(
                 f"{weights} is not of {backbone}: {len(missing)} tensors are absent or of another shape, first "
                 f"{missing[0]}. Give backbone= the name of the CLIP that the file is of."
             )
-        clip.load_state_dict({k: state[k] for k in wanted})
+        clip.load_state_dict({key: state[key] for key in clip.state_dict()})
     return clip

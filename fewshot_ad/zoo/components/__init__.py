@@ -1,1 +1,1 @@
-"""What several baselines share, and parts of baselines that are no methods themselves."""
+"""Code shared by several baselines, and parts of baselines that are no methods themselves."""

@@ -1,4 +1,4 @@
-"""The two networks of DiffusionAD: a U-Net that predicts noise, and a U-Net that marks what the first has repaired.
+"""The two networks of DiffusionAD: a U-Net that predicts noise, and a U-Net that marks the repaired pixels.
 
 Sources: Ho et al. 2020 (DDPM: residual blocks, sinusoidal time embedding, self-attention at coarse sides); Dhariwal &
 Nichol 2021 (multi-head attention, resampling inside residual blocks); Zavrtanik et al. 2021 (DRAEM: the segmentation
@@ -26,7 +26,7 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that starts as nothing, so that its block starts as the identity."""
+    """A layer that starts with zeros, so its block starts as the identity."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
@@ -48,7 +48,7 @@ class TimeEmbedding(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions that know the time, with a shortcut; may halve or double the side in between."""
+    """Two convolutions with the time step as input, and a shortcut; may halve or double the side in between."""
 
     def __init__(self, inputs: int, outputs: int, width: int, scale: float = 1.0) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every place looks at every other."""
+    """Multi-head self-attention between all positions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -105,8 +105,8 @@ class NoiseUNet(nn.Module):
     """Predicts the noise in a noisy image.
 
     Args:
-        side: Of the images in pixels, a multiple of 32. Levels go down to a side of 8, six levels at the most.
-        channels: Of the finest level, a multiple of 4.
+        side: Side of the images in pixels, a multiple of 32. Levels go down to a side of 8, six levels at the most.
+        channels: Channels of the finest level, a multiple of 4.
     """
 
     def __init__(self, side: int, channels: int) -> None:
@@ -116,24 +116,24 @@ class NoiseUNet(nn.Module):
         self.time = TimeEmbedding(channels, width)
         self.input = nn.Conv2d(3, channels, 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        now, skips = channels, [channels]
+        inputs, skips = channels, [channels]
         for level, multiplier in enumerate(MULTIPLIERS[:levels]):
             for _ in range(BLOCKS):
-                self.down.append(_Level(now, channels * multiplier, width, level))
-                now = channels * multiplier
-                skips.append(now)
+                self.down.append(_Level(inputs, channels * multiplier, width, level))
+                inputs = channels * multiplier
+                skips.append(inputs)
             if level < levels - 1:
-                self.down.append(_Level(now, now, width, level, 0.5))
-                skips.append(now)
-        self.middle_in, self.middle_out = (ResidualBlock(now, now, width) for _ in range(2))
-        self.middle = SelfAttention(now)
+                self.down.append(_Level(inputs, inputs, width, level, 0.5))
+                skips.append(inputs)
+        self.middle_in, self.middle_out = (ResidualBlock(inputs, inputs, width) for _ in range(2))
+        self.middle = SelfAttention(inputs)
         for level in reversed(range(levels)):
             for _ in range(BLOCKS + 1):
-                self.up.append(_Level(now + skips.pop(), channels * MULTIPLIERS[level], width, level))
-                now = channels * MULTIPLIERS[level]
+                self.up.append(_Level(inputs + skips.pop(), channels * MULTIPLIERS[level], width, level))
+                inputs = channels * MULTIPLIERS[level]
             if level > 0:
-                self.up.append(_Level(now, now, width, level, 2.0))
-        self.output = nn.Sequential(_norm(now), nn.SiLU(), _zeroed(nn.Conv2d(now, 3, 3, padding=1)))
+                self.up.append(_Level(inputs, inputs, width, level, 2.0))
+        self.output = nn.Sequential(_norm(inputs), nn.SiLU(), _zeroed(nn.Conv2d(inputs, 3, 3, padding=1)))
 
     def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """Noisy images (N, 3, S, S) and their time steps (N,) -> noise (N, 3, S, S)."""
@@ -161,7 +161,7 @@ class SegmentationUNet(nn.Module):
     """Marks anomalous pixels, given an image and its repaired version.
 
     Args:
-        channels: Of the finest of its six levels.
+        channels: Channels of the finest of its six levels.
     """
 
     def __init__(self, channels: int) -> None:

@@ -1,4 +1,4 @@
-"""EfficientAD's autoencoder: it sees the whole image, so it notices a part that is missing or out of place.
+"""EfficientAD's autoencoder: it sees the whole image, so it detects components that are missing or misplaced.
 
 Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.3 and the autoencoder's table in the appendix.
 """
@@ -18,8 +18,8 @@ class Autoencoder(nn.Module):
     """Image -> the teacher's features, through a bottleneck of 64 numbers.
 
     Args:
-        side: Of the image, a multiple of 32; the sizes of the paper's table, for 256, are scaled to it.
-        channels: Of the output.
+        side: Side of the image in pixels, a multiple of 32; the paper's table is for 256, its sizes are scaled.
+        channels: Channels of the output.
     """
 
     def __init__(self, side: int, channels: int = CHANNELS) -> None:

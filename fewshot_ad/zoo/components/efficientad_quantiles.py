@@ -1,4 +1,4 @@
-"""Quantiles of EfficientAD's maps on good images it was not trained on: they bring two kinds of map to one scale.
+"""Quantiles of EfficientAD's maps on good images that it did not train on: they bring two kinds of map to one scale.
 
 Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.4.
 """
@@ -21,7 +21,7 @@ VIEWS = 2
 
 
 class Quantiles(NamedTuple):
-    """Of one kind of map on good images."""
+    """Two quantiles of one kind of map on good images."""
 
     lower: float
     upper: float
@@ -41,9 +41,11 @@ class Quantiles(NamedTuple):
 def held_out(images: Uint8Array, rng: np.random.Generator) -> tuple[Uint8Array, Uint8Array]:
     """Split (n, H, W, 3) good images into those to train on and those that set the maps' quantiles.
 
-    Of 10 or more, a tenth is set aside, as in the paper. Of fewer, all are trained on, and the quantiles come from two
-    views of each, shifted, turned and lit a little differently: they stand for images that were not seen, if
-    less well.
+    Of 10 or more, a tenth is set aside, as in the paper. Of fewer, all are for training, and the quantiles come from
+    two views of each, shifted, turned and lit a little differently: a weaker substitute for new images.
+
+    Returns:
+        Images to train on, and images or views for the quantiles, (n, H, W, 3) uint8 each.
     """
     count = len(images)
     if count >= ENOUGH_TO_SPLIT:

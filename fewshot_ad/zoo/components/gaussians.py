@@ -6,20 +6,21 @@ from dataclasses import dataclass
 
 import torch
 
-from fewshot_ad.arrays import Progress
+from fewshot_ad.arrays import Float32Array, Progress
+from fewshot_ad.zoo.components.shots import smoothed
 
-# Positions taken at once, which bounds the memory of the double-precision matrices.
+# Positions per step, which bounds the memory of the double-precision matrices.
 POSITIONS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussians:
-    """Means and what the inverse covariances are made of.
+    """Means and factors of the inverse covariances.
 
     With n samples of d dimensions, B the centered samples over sqrt(n - 1) and e the regularization, the covariance is
     S = B'B + e I. For n >= d, W = inv(L) with L L' = S, and the squared distance of x is |W x|^2. For n < d, as with a
     few images, L L' = B B' + e I is only n x n, W = inv(L) B, and by the matrix inversion lemma the squared
-    distance is (|x|^2 - |W x|^2) / e: the same figure from n / d of the memory.
+    distance is (|x|^2 - |W x|^2) / e: the same value from n / d of the memory.
 
     Attributes:
         mean: (h * w, d) float32.
@@ -43,7 +44,7 @@ class Gaussians:
         regularization: float = 0.01,
         progress: Progress | None = None,
     ) -> Gaussians:
-        """Estimate them.
+        """Estimate the Gaussians from samples.
 
         Args:
             features: (n, d, h, w) samples, of any float type.
@@ -82,3 +83,17 @@ class Gaussians:
         if self.few:
             squared = (x.square().sum(1) - squared) / self.regularization
         return squared.clamp_min(0).sqrt().view(features.shape[1:])
+
+    def judge(self, features: torch.Tensor, side: int, sigma: float) -> tuple[float, Float32Array]:
+        """Score and map of one image: the smoothed distances and their maximum.
+
+        Args:
+            features: (d, h, w).
+            side: As for `shots.smoothed`, like `sigma`.
+            sigma: Standard deviation of the smoothing, in pixels of the input.
+
+        Returns:
+            The score, and the map (side, side) float32.
+        """
+        heat = smoothed(self.distances(features).numpy(), side, sigma)
+        return float(heat.max()), heat

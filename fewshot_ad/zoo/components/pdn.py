@@ -1,6 +1,6 @@
 """PDN, the small teacher of EfficientAD, distilled here from a backbone on generated pictures.
 
-The paper distills from a WideResNet-101 on ImageNet. Neither is at hand offline, and the license of the weights that
+The paper distills from a WideResNet-101 on ImageNet. Neither is available offline, and the license of the weights that
 circulate is not clear; so the target is a backbone that comes with its weights, and the pictures are generated.
 
 Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.1 and the tables of the appendix.
@@ -27,14 +27,15 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.training.augmentation import random_crop
 from fewshot_ad.training.collage import collage
 from fewshot_ad.training.parts import CATEGORIES, render
-from fewshot_ad.zoo.components.tensors import Backbone, seeded, standardize
+from fewshot_ad.zoo.components.tensors import Backbone, seeded, standardize, unit_tensor
+from fewshot_ad.zoo.components.training import train_steps
 
 CHANNELS = 384
 # Without padding the outer outputs are centered 16 pixels, four steps of their grid, inside the border.
 BORDER = 4
-# Of the backbone that is imitated: layer2 and layer3 of a ResNet, as in the paper.
+# Stages of the backbone that is imitated: layer2 and layer3 of a ResNet, as in the paper.
 STAGES = (2, 3)
-# Convolutions: output channels (0: as many as asked for), kernel, padding while it is distilled.
+# Convolutions: output channels (0: those of the PDN), kernel, padding during distillation.
 TABLES = {
     "S": ((128, 4, 3), (256, 4, 3), (256, 3, 1), (0, 4, 0)),
     "M": ((256, 4, 3), (512, 4, 3), (512, 1, 0), (512, 3, 1), (0, 4, 0), (0, 1, 0)),
@@ -51,7 +52,7 @@ class PDN(nn.Module):
 
     Args:
         size: `S` or `M`.
-        channels: Of the output.
+        channels: Channels of the output.
 
     Raises:
         ZooError: There is no such size.
@@ -87,8 +88,8 @@ class GeneratedPictures:
     """Collages of generated parts, where the paper takes pictures of ImageNet.
 
     Args:
-        count: How many are made; crops of them are drawn.
-        side: Of the pictures, and of the crops.
+        count: Number of pictures, from which crops are drawn.
+        side: Side of the pictures and of the crops, in pixels.
         seed: The same seed gives the same pictures.
         progress: Called as `progress(stage, done, total)`.
     """
@@ -103,24 +104,23 @@ class GeneratedPictures:
                 progress("generating pictures", n + 1, count)
 
     def whole(self, index: int) -> torch.Tensor:
-        """One picture as it is, (1, 3, side, side) float32 in 0..1."""
+        """One whole picture, (1, 3, side, side) float32 in 0..1."""
+        # Not `unit_tensor`: torch convolves tensors of these strides by other kernels, which round differently.
         return torch.from_numpy(self.pictures[index]).permute(2, 0, 1)[None].float() / 255
 
     def crops(self, count: int, gray_share: float, rng: np.random.Generator) -> torch.Tensor:
         """Random crops, a share of them gray: (count, 3, side, side) float32 in 0..1."""
-        chosen = rng.integers(len(self.pictures), size=count)
-        crops = [random_crop(self.pictures[i], self.side, MAGNIFICATIONS, rng) for i in chosen]
-        batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        indices = rng.integers(len(self.pictures), size=count)
+        batch = unit_tensor(np.stack([random_crop(self.pictures[i], self.side, MAGNIFICATIONS, rng) for i in indices]))
         gray = torch.from_numpy(rng.uniform(size=count) < gray_share).view(-1, 1, 1, 1)
         return torch.where(gray, batch.mean(1, keepdim=True), batch)
 
 
 def targets(backbone: Backbone, batch: torch.Tensor) -> torch.Tensor:
-    """What the PDN imitates: the features of the stages, locally averaged, stacked, and averaged to 384 channels.
+    """Target of the distillation: the features of the stages, locally averaged, stacked, and pooled to 384 channels.
 
     Args:
-        backbone: With the stages at strides 8 and 16. Those of resnet18 have 384 channels together, which stay as
-            they are.
+        backbone: With stages at strides 8 and 16. Those of resnet18 have 384 channels together, which are not pooled.
         batch: (N, 3, H, W) in 0..1; the backbone sees it at twice its size, which puts its first stage at stride 4.
 
     Returns:
@@ -154,9 +154,9 @@ def distill(
     Args:
         size: `S` or `M`.
         backbone: See `targets`.
-        pictures: That both see; of a side that is a multiple of 32.
+        pictures: Pictures to distill on; their side is a multiple of 32.
         steps: Gradient steps, 16 crops each.
-        seed: Of the weights and the crops.
+        seed: Seed of the weights and the crops.
         progress: Called as `progress(stage, done, total)`.
 
     Returns:
@@ -167,18 +167,17 @@ def distill(
     losses = []
     with seeded(seed):
         pdn = PDN(size)
-    optimizer = torch.optim.Adam(pdn.parameters(), RATE, weight_decay=WEIGHT_DECAY)
-    for step in range(steps):
+
+    def loss() -> torch.Tensor:
         batch = pictures.crops(BATCH, GRAY_SHARE, rng)
         with torch.no_grad():
-            wanted = (targets(backbone, batch) - mean) / deviation
-        loss = F.mse_loss(pdn(batch, padded=True), wanted)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        if progress is not None:
-            progress("distilling the teacher", step + 1, steps)
+            target = (targets(backbone, batch) - mean) / deviation
+        error = F.mse_loss(pdn(batch, padded=True), target)
+        losses.append(error.item())
+        return error
+
+    optimizer = torch.optim.Adam(pdn.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+    train_steps(loss, steps, [optimizer], progress=progress, stage="distilling the teacher")
     return pdn.requires_grad_(False).eval(), tuple(losses)
 
 
@@ -196,48 +195,53 @@ def _statistics(backbone: Backbone, pictures: GeneratedPictures) -> tuple[torch.
     return mean.float().view(1, -1, 1, 1), deviation.float().view(1, -1, 1, 1)
 
 
-def save_teacher(path: Path, teacher: PDN, made: Mapping[str, Any]) -> None:
-    """Write a teacher, and how it was made, to a safetensors file; an older one is replaced once this one is whole.
+def save_teacher(path: Path, teacher: PDN, record: Mapping[str, Any]) -> None:
+    """Write a teacher to a safetensors file; an older file is replaced once the new one is complete.
+
+    Args:
+        path: File to write.
+        teacher: The teacher.
+        record: Settings of its distillation, `size` among them; JSON values.
 
     Raises:
-        ZooError: It cannot be written.
+        ZooError: The file cannot be written.
     """
-    data = save(teacher.state_dict(), {_KEY: json.dumps(dict(made), sort_keys=True)})
+    data = save(teacher.state_dict(), {_KEY: json.dumps(dict(record), sort_keys=True)})
     try:
         write_atomically(path, data)
     except OSError as error:
         raise ZooError(f"{path}: the teacher cannot be written ({error.strerror}). Choose another file.") from error
 
 
-def load_teacher(path: Path, wanted: Mapping[str, Any]) -> PDN:
-    """Read a teacher that was made as wanted.
+def load_teacher(path: Path, expected: Mapping[str, Any]) -> PDN:
+    """Read a teacher that was distilled with the expected settings.
 
     Args:
         path: Written by `save_teacher`.
-        wanted: What its record must say: `size`, and any of what `save_teacher` was told.
+        expected: Settings that its record must hold: `size`, and any others.
 
     Raises:
-        ZooError: It is no such file, or the teacher was made otherwise.
+        ZooError: It is no such file, or the teacher was distilled with other settings.
     """
     try:
         with safe_open(path, "pt") as file:
-            made = json.loads((file.metadata() or {})[_KEY])
+            record = json.loads((file.metadata() or {})[_KEY])
         state = load_file(path)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise ZooError(
             f"{path}: expected a teacher that efficientad_cdo has written, got something else "
             f"({type(error).__name__}). Name a file that does not exist yet, and it will be written."
         ) from error
-    for key, value in wanted.items():
-        if made.get(key) != value:
+    for key, value in expected.items():
+        if record.get(key) != value:
             raise ZooError(
-                f"{path}: expected a teacher of {key} {value!r}, got {made.get(key)!r}. Set it to that, or name "
+                f"{path}: expected a teacher of {key} {value!r}, got {record.get(key)!r}. Set it to that, or name "
                 "another file."
             )
     with seeded(0):  # the weights it starts with are replaced
-        teacher = PDN(str(wanted["size"]))
+        teacher = PDN(str(expected["size"]))
     try:
         teacher.load_state_dict(state)
     except RuntimeError as error:
-        raise ZooError(f"{path}: its tensors are not those of a PDN of size {wanted['size']}.") from error
+        raise ZooError(f"{path}: its tensors are not those of a PDN of size {expected['size']}.") from error
     return teacher.requires_grad_(False).eval()

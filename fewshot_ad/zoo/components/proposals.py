@@ -1,4 +1,4 @@
-"""Regions of an image that may be something, whatever it is: windows that frame edges, or a region proposal net."""
+"""Regions of an image that may show an object: windows that frame edges, or a region proposal network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Boxes: TypeAlias = torch.Tensor
 SIDES = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4)
 ASPECTS = (0.5, 1.0, 2.0)
 STEP_OVERLAP = 0.65
-# Large windows hold more edges; this power of their perimeter makes up for that.
+# Large windows hold more edges; this power of their perimeter compensates for that.
 PERIMETER_POWER = 1.5
 
 
@@ -30,7 +30,7 @@ def windows(side: int) -> Float32Array:
     for share in SIDES:
         for aspect in ASPECTS:
             width, height = (min(side, round(share * side * aspect**p)) for p in (0.5, -0.5))
-            # Two windows of a side a, moved by s, overlap by (a - s) / (a + s).
+            # Two windows of side a, moved by s, overlap by (a - s) / (a + s).
             x_step, y_step = (max(1, round(a * (1 - STEP_OVERLAP) / (1 + STEP_OVERLAP))) for a in (width, height))
             for y in (*range(0, side - height, y_step), side - height):
                 boxes.extend((x, y, x + width, y + height) for x in (*range(0, side - width, x_step), side - width))
@@ -38,7 +38,7 @@ def windows(side: int) -> Float32Array:
 
 
 def edge_scores(image: Uint8Array, boxes: Float32Array) -> Float32Array:
-    """How much each window frames something: its edges without those of its inner half, over its perimeter.
+    """Objectness of each window: its edges without those of its inner half, over its perimeter.
 
     Args:
         image: (S, S, 3) uint8 RGB.
@@ -64,28 +64,27 @@ def edge_scores(image: Uint8Array, boxes: Float32Array) -> Float32Array:
 
 
 def edge_proposals(image: Uint8Array, count: int, overlap: float) -> Boxes:
-    """The windows that frame most.
+    """The windows with the highest edge scores.
 
     Args:
         image: (S, S, 3) uint8 RGB.
-        count: How many at most.
+        count: Number of windows, at most.
         overlap: Windows that overlap a better one by more than this (IoU) are left out.
 
     Returns:
         (r, 4) float32, best first.
     """
     boxes = windows(image.shape[0])
-    scores = torch.from_numpy(edge_scores(image, boxes))
-    found = torch.from_numpy(boxes)
-    return found[nms(found, scores, overlap)[:count]]
+    scores, corners = torch.from_numpy(edge_scores(image, boxes)), torch.from_numpy(boxes)
+    return corners[nms(corners, scores, overlap)[:count]]
 
 
 class ProposalNet(torch.nn.Module):
     """The region proposal network of Faster R-CNN, with random weights.
 
     Args:
-        channels: Of the features it looks at.
-        count: How many proposals at most.
+        channels: Channels of the features.
+        count: Number of proposals, at most.
         overlap: As for `edge_proposals`.
 
     Source: Ren et al. 2015 (Faster R-CNN), section 3.1; torchvision's implementation.

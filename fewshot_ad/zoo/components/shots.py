@@ -1,9 +1,9 @@
-"""What the few-shot baselines share: images with their views, patch grids, and the smoothed map of a grid."""
+"""Shared by the few-shot baselines: images with their views, patch grids, and the smoothed map of a grid."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -14,18 +14,17 @@ from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.enrollment.support import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.images import inside_patches
-from fewshot_ad.zoo.components.tensors import resized
+from fewshot_ad.zoo.components.tensors import require_images, resized, unit_tensor
 
-# A view that is made by one augmentation after another.
+# Views applied one after the other, which make one view of the image.
 Chain: TypeAlias = tuple[View, ...]
-Fitted = TypeVar("Fitted")
 
 
 def read_views(spec: ViewsSpec) -> tuple[Chain, ...]:
-    """A choice of views as in `support.parse_views`, each a chain of one.
+    """Parse views as `support.parse_views` does, each into a chain of one.
 
     Raises:
-        ZooError: An unknown name or an impossible strength; `auto` is for the method `fewshot_ad` only.
+        ZooError: A name is unknown or a strength impossible; `auto` is for the method `fewshot_ad` only.
     """
     try:
         return tuple((view,) for view in parse_views(spec))
@@ -42,30 +41,55 @@ def shots(
         normal: Images, (H, W, 3) uint8 RGB each, of any sizes.
         side: Both sides they are scaled to, in pixels.
         chains: The views.
-        progress: Called as `progress("features", done, total)`, when the caller asks for the next one.
+        progress: Called as `progress("features", done, total)`, when the caller asks for the next image.
 
     Yields:
         (V, 3, side, side) float32 in 0..1, and (V, side, side) uint8, 255 where that shows the image and not a
         mirrored border; V = 1 + views.
 
     Raises:
-        ZooError: There is none.
+        ZooError: There are no images.
     """
-    if len(normal) == 0:
-        raise ZooError("expected at least one image of a good part, got none.")
+    require_images(normal)
     everything = np.full((side, side), 255, np.uint8)
     for i in range(len(normal)):
         content = np.ascontiguousarray(resized([normal[i]], side)[0].permute(1, 2, 0).numpy())
-        pictures, masks = [content], [everything]
+        views, masks = [content], [everything]
         for chain in chains:
-            picture, mask = content, everything
-            for view in chain:
-                picture, mask, _ = view.apply(picture, mask)
-            pictures.append(picture)
+            image, mask = content, everything
+            for step in chain:
+                image, mask, _ = step.apply(image, mask)
+            views.append(image)
             masks.append(mask)
-        yield torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255, np.stack(masks)
+        yield unit_tensor(np.stack(views)), np.stack(masks)
         if progress is not None:
             progress("features", i + 1, len(normal))
+
+
+def embed_shots(
+    normal: Sequence[Uint8Array],
+    side: int,
+    chains: Sequence[Chain],
+    embed: Callable[[torch.Tensor], torch.Tensor],
+    progress: Progress | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Feature maps of all images and their views.
+
+    Args:
+        normal: As for `shots`, like `side`, `chains` and `progress`.
+        side: Both sides of the input, in pixels.
+        chains: The views.
+        embed: (V, 3, side, side) float32 in 0..1 -> (V, d, h, w).
+        progress: Called as `progress("features", done, total)`.
+
+    Returns:
+        (n, d, h, w), and (n, h, w) bool: the patches that lie wholly on the image; n = images times (1 + views).
+    """
+    features, shown = [], []
+    for batch, masks in shots(normal, side, chains, progress):
+        features.append(embed(batch))
+        shown.append(torch.from_numpy(shown_patches(masks, features[-1].shape[2:])))
+    return torch.cat(features), torch.cat(shown)
 
 
 def shown_patches(masks: Uint8Array, grid_hw: Sequence[int]) -> BoolArray:
@@ -74,7 +98,7 @@ def shown_patches(masks: Uint8Array, grid_hw: Sequence[int]) -> BoolArray:
 
 
 def joined(features: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Stage features (N, C, h, w), finest first, side by side on the finest grid: (N, sum of C, h, w)."""
+    """Concatenate stages (N, C, h, w), finest first, on the grid of the finest: (N, sum of C, h, w)."""
     grid_hw = features[0].shape[2:]
     coarse = [F.interpolate(f, grid_hw, mode="bilinear", align_corners=False) for f in features[1:]]
     return torch.cat([features[0], *coarse], dim=1)
@@ -85,19 +109,8 @@ def smoothed(grid: Float32Array, side: int, sigma: float) -> Float32Array:
 
     Args:
         grid: Distances of the patches.
-        side: Of the input the patches are of, in pixels.
-        sigma: Standard deviation in pixels of that input; 0 leaves the smoothing out.
+        side: Side of the network's input, in pixels.
+        sigma: Standard deviation in pixels of that input; 0 turns the smoothing off.
     """
     heat = cv2.resize(np.ascontiguousarray(grid, np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
     return cv2.GaussianBlur(heat, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101) if sigma > 0 else heat
-
-
-def fitted(model: Fitted | None) -> Fitted:
-    """What `fit` has made.
-
-    Raises:
-        ZooError: It has not been called.
-    """
-    if model is None:
-        raise ZooError("expected a fitted method, got one that has seen no images. Call fit first.")
-    return model

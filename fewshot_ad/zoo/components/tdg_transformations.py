@@ -1,4 +1,4 @@
-"""The transformations TDG's discriminators name: mirror images, shifts, quarter turns and gray, and their undoing.
+"""The transformations that TDG's discriminators name: mirroring, shifts, quarter turns, gray; and their inverses.
 
 Source: Sheynin, Benaim & Wolf 2021, supplement Sec. 1.
 """
@@ -19,11 +19,11 @@ class Transformation:
     """A mirror image, then a shift by 15% of the side, then quarter turns, then gray.
 
     Attributes:
-        flip: Left and right change places.
-        x: 1 = to the left, -1 = to the right, 0 = stays.
-        y: 1 = upwards, -1 = downwards, 0 = stays.
+        flip: Whether left and right change places.
+        x: 1 = to the left, -1 = to the right, 0 = no shift.
+        y: 1 = upwards, -1 = downwards, 0 = no shift.
         turns: Quarter turns, anticlockwise, 0 to 3.
-        gray: Colors are lost.
+        gray: Whether colors are lost.
     """
 
     flip: bool = False
@@ -33,7 +33,7 @@ class Transformation:
     gray: bool = False
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """Square images (N, 3, S, S) -> the same shape; what a shift uncovers mirrors what is next to it."""
+        """Square images (N, 3, S, S) -> the same shape; the border that a shift uncovers is filled by mirroring."""
         shift = int(SHIFT * batch.shape[-1])
         batch = _shifted(batch.flip(-1) if self.flip else batch, -self.x * shift, -self.y * shift, "reflect")
         batch = torch.rot90(batch, self.turns, (-2, -1))
@@ -42,14 +42,14 @@ class Transformation:
         )
 
     def undo(self, heat: torch.Tensor, shift: int) -> torch.Tensor:
-        """Take a map back to where the image was.
+        """Move a map back to the place of the original image.
 
         Args:
             heat: (h, h) map of the transformed image, with the same center.
-            shift: Pixels it was shifted by.
+            shift: Size of the shift in pixels.
 
         Returns:
-            (2, h, h): the map, and 1 where it is known or 0 where the shift has pushed it out of sight.
+            (2, h, h): the map, and 1 where it is known or 0 where the shift has moved it outside.
         """
         pair = torch.rot90(torch.stack([heat, torch.ones_like(heat)]), -self.turns, (-2, -1))
         pair = _shifted(pair, self.x * shift, self.y * shift, "constant")

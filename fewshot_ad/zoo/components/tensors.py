@@ -1,9 +1,9 @@
-"""What the baselines share: images to tensors and maps back, backbones with weights at hand, seeded training."""
+"""Shared by the baselines: images to tensors and maps back, backbones with weights from disk, seeding."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -22,30 +22,43 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def to_batch(images: Sequence[Uint8Array], side: int) -> torch.Tensor:
-    """Images (H, W, 3) uint8 RGB of any sizes -> (N, 3, side, side) float32 in 0..1, the aspect not kept."""
-    resized = [
-        cv2.resize(p, (side, side), interpolation=cv2.INTER_AREA if min(p.shape[:2]) > side else cv2.INTER_LINEAR)
-        for p in images
-    ]
-    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float() / 255
+    """Images (H, W, 3) uint8 RGB of any sizes -> (N, 3, side, side) float32 in 0..1; the aspect ratio changes."""
+    squares = []
+    for image in images:
+        interpolation = cv2.INTER_AREA if min(image.shape[:2]) > side else cv2.INTER_LINEAR
+        squares.append(cv2.resize(image, (side, side), interpolation=interpolation))
+    return unit_tensor(np.stack(squares))
+
+
+def unit_tensor(images: Uint8Array) -> torch.Tensor:
+    """Images (N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32 in 0..1."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 def resized(normal: Sequence[Uint8Array], side: int) -> torch.Tensor:
-    """The same for a whole training set, read item by item and kept as (N, 3, side, side) uint8.
+    """A training set of images (H, W, 3) uint8 RGB, read item by item -> (N, 3, side, side) uint8.
 
     Raises:
-        ZooError: It is empty.
+        ZooError: There are no images.
+    """
+    require_images(normal)
+    return torch.cat([(to_batch([normal[i]], side) * 255).round().to(torch.uint8) for i in range(len(normal))])
+
+
+def require_images(normal: Sequence[Uint8Array]) -> None:
+    """Refuse an empty support set.
+
+    Raises:
+        ZooError: There are no images.
     """
     if len(normal) == 0:
         raise ZooError("expected at least one image of a good part, got none.")
-    kept = [(to_batch([normal[i]], side) * 255).round().to(torch.uint8) for i in range(len(normal))]
-    return torch.cat(kept)
 
 
 def standardize(
     batch: torch.Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> torch.Tensor:
-    """(N, 3, H, W) in 0..1 less the channels' mean and over their standard deviation, ImageNet's by default."""
+    """(N, 3, H, W) in 0..1, minus each channel's mean and divided by its standard deviation (ImageNet's by default)."""
     shift, scale = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, std))
     return (batch - shift) / scale
 
@@ -56,7 +69,7 @@ def to_map(heat: torch.Tensor | Float32Array, image: Uint8Array, sigma: float = 
     Args:
         heat: The map.
         image: (H, W, 3) uint8.
-        sigma: Of a Gaussian that smooths it before it is enlarged, in its own pixels.
+        sigma: Standard deviation of the Gaussian that smooths the map before it is resized, in pixels of `heat`.
     """
     if isinstance(heat, torch.Tensor):
         heat = heat.detach().float().numpy()
@@ -71,7 +84,13 @@ def one_by_one(
     judge: Callable[[Uint8Array], tuple[float, torch.Tensor | Float32Array | None]],
     sigma: float = 0.0,
 ) -> Predictions:
-    """Predictions from a function of one image that gives its score and its map at any scale, or None."""
+    """Predictions from one image after the other.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each.
+        judge: Takes an image; returns its score and its map (h, w) at any scale, or None in place of the map.
+        sigma: As for `to_map`.
+    """
     scores, maps = [], []
     with torch.inference_mode():
         for image in images:
@@ -84,7 +103,11 @@ def one_by_one(
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[torch.Generator]:
-    """Torch's random numbers from a seed within the block, and as they were after it. Gives a generator, too."""
+    """Seed torch's global random numbers within the block and restore their state afterwards.
+
+    Yields:
+        A generator of its own with the same seed.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield torch.Generator().manual_seed(seed)
@@ -99,20 +122,25 @@ def tensor_bytes(*modules: nn.Module | torch.Tensor) -> int:
     return total
 
 
+def missing_tensors(network: nn.Module, state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of a network's tensors that a state dict lacks or holds in another shape."""
+    return [key for key, v in network.state_dict().items() if key not in state or state[key].shape != v.shape]
+
+
 class Backbone(nn.Module):
-    """A frozen network that gives the features of some stages.
+    """A frozen network whose output is the feature maps of some stages.
 
     Args:
-        name: `resnet18`, distilled, or `lite0`, EfficientNet-Lite0 with ImageNet's weights: both at hand offline.
-            Any other timm model needs `weights`.
+        name: `resnet18`, distilled, or `lite0`, EfficientNet-Lite0 with ImageNet's weights: both ship with the package
+            or its requirements. Any other timm model needs `weights`.
         stages: Indices into timm's `feature_info`; of a ResNet, 1, 2 and 3 are layer1 to layer3 at strides 4, 8, 16.
         weights: File of the weights of another timm model (safetensors, or a state dict), or `random`.
 
     Attributes:
-        channels: Of each stage.
-        strides: Of each stage, in pixels.
-        mean: That the network wants taken out of its input, by channel; of values in 0..1.
-        std: That it wants its input divided by.
+        channels: Number of channels, per stage.
+        strides: Stride in pixels, per stage.
+        mean: Mean that the network expects subtracted from its input, per channel; of values in 0..1.
+        std: Standard deviation that it expects its input divided by, per channel.
 
     Raises:
         WeightsError: There are no weights, or they do not fit.
@@ -122,7 +150,7 @@ class Backbone(nn.Module):
         super().__init__()
         model = {"lite0": "tf_efficientnet_lite0"}.get(name, name)
         try:
-            # The random weights that are made first must not move the caller's random numbers.
+            # timm draws random weights first; unless they are asked for, the caller's random numbers stay as they are.
             with torch.random.fork_rng(devices=[], enabled=weights != "random"):
                 self.network = timm.create_model(model, features_only=True, pretrained=False, out_indices=tuple(stages))
         except (RuntimeError, ValueError, AttributeError, IndexError) as error:
@@ -136,7 +164,6 @@ class Backbone(nn.Module):
         self.requires_grad_(False).eval()
 
     def _load(self, name: str, model: str, weights: str | None) -> None:
-        wanted = self.network.state_dict()
         if weights is not None:
             state = read_state_dict(Path(weights))
         elif name == "resnet18":
@@ -150,15 +177,15 @@ class Backbone(nn.Module):
                 f"{name}: no weights are at hand. Give weights=FILE (safetensors, or a .pth state dict of this timm "
                 "model), or take resnet18 or lite0, which come with theirs."
             )
-        missing = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
+        missing = missing_tensors(self.network, state)
         if missing:
             raise WeightsError(f"{name}: the weights lack {len(missing)} tensors of these stages, first {missing[0]}.")
-        self.network.load_state_dict({k: state[k] for k in wanted})
+        self.network.load_state_dict({key: state[key] for key in self.network.state_dict()})
 
     def train(self, mode: bool = True) -> Backbone:
-        """Stay as it is: a frozen network's batch statistics must not move."""
+        """Stay in evaluation mode: the batch statistics of a frozen network must not change."""
         return super().train(False)
 
     def forward(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        """(N, 3, H, W) in 0..1 -> one (N, C, H / stride, W / stride) a stage."""
+        """(N, 3, H, W) in 0..1 -> one (N, C, H / stride, W / stride) per stage."""
         return list(self.network(standardize(batch, self.mean, self.std)))

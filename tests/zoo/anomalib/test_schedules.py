@@ -33,18 +33,18 @@ def good() -> list[np.ndarray]:
 @pytest.fixture
 def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The learning rate of each batch that is trained on, of the first optimizer's first parameters."""
-    seen: list[float] = []
+    rates: list[float] = []
 
     class Recorder(Callback):
         def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     class Recording(Trainer):
         def __init__(self, callbacks: list[Callback], **arguments: Any) -> None:
             super().__init__(callbacks=[*callbacks, Recorder()], **arguments)
 
     monkeypatch.setattr(training, "Trainer", Recording)
-    return seen
+    return rates
 
 
 def cosine(start: float, end: float, steps: int) -> list[float]:

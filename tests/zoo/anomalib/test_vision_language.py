@@ -1,6 +1,6 @@
 """WinCLIP+ and AnomalyVFM: windows as the paper cuts them, weights from a file, and errors that say what to do.
 
-That they fit and predict offline, seeded and in the images' sizes is in test_anomalib_methods.py.
+That they fit and predict offline, seeded and in the images' sizes is in test_methods.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def model(clip_file: str) -> Iterator[Any]:
     method = zoo.create("anomalib_winclip", weights=clip_file, class_name="metal disc", batch_size=1, **SMALL)
     method.fit([make_part(0, 96), make_part(1, 96)])
     with torch.no_grad():
-        yield method._fitted()  # type: ignore[attr-defined]
+        yield method._model  # type: ignore[attr-defined]
 
 
 def as_batch(*parts: np.ndarray) -> torch.Tensor:
@@ -89,8 +89,8 @@ def test_text_is_the_mean_of_the_prompts_of_the_class(model: Any, clip: Any) -> 
 def test_scores_are_the_papers(model: Any) -> None:
     """Zero-shot: softmax over the two texts. WinCLIP+: its mean with the map's greatest distance to a reference."""
     references = as_batch(make_part(0, 96), make_part(1, 96))
-    asked = as_batch(make_part(4, 96, defect=True))
-    image, (twos, threes), patches = model.encode_image(asked)
+    query = as_batch(make_part(4, 96, defect=True))
+    image, (twos, threes), patches = model.encode_image(query)
     _, (their_twos, their_threes), their_patches = model.encode_image(references)
 
     def unit(x: torch.Tensor) -> torch.Tensor:
@@ -101,14 +101,14 @@ def test_scores_are_the_papers(model: Any) -> None:
 
     def spread(values: torch.Tensor) -> torch.Tensor:
         """Harmonic mean, for each of 3 x 3 patches, of the windows of 2 x 2 that hold it."""
-        found = torch.zeros(3, 3)
+        means = torch.zeros(3, 3)
         for row in range(3):
             for column in range(3):
                 over = [
                     values[2 * r + c] for r in range(2) for c in range(2) if r <= row <= r + 1 and c <= column <= c + 1
                 ]
-                found[row, column] = len(over) / sum(1 / v for v in over)
-        return found
+                means[row, column] = len(over) / sum(1 / v for v in over)
+        return means
 
     zero_shot = torch.softmax(unit(image) @ unit(model.text_embeddings).T / 0.07, -1)[0, 1]
     few_shot = torch.stack(
@@ -118,9 +118,9 @@ def test_scores_are_the_papers(model: Any) -> None:
             distance(threes, their_threes).expand(3, 3),
         ]
     ).mean(0)
-    found = model(asked)
-    torch.testing.assert_close(found.pred_score[0], (zero_shot + few_shot.max()) / 2, rtol=1e-4, atol=1e-5)
-    assert found.anomaly_map.shape == (1, 96, 96)
+    output = model(query)
+    torch.testing.assert_close(output.pred_score[0], (zero_shot + few_shot.max()) / 2, rtol=1e-4, atol=1e-5)
+    assert output.anomaly_map.shape == (1, 96, 96)
 
 
 def test_input_is_standardized_as_clip_wants_it(model: Any) -> None:
@@ -139,18 +139,18 @@ def test_references_are_all_images_and_known_ones_are_at_no_distance(model: Any)
 
 def test_vfm_takes_weights_from_a_file_and_nothing_from_images(tmp_path: Path) -> None:
     tiny: dict[str, Any] = {"image_size": 32, "depth": 1}
-    asked = [make_part(4, 96, defect=True)]
+    images = [make_part(4, 96, defect=True)]
     first = zoo.create("anomalib_vfm", seed=1, **tiny)
     first.fit([make_part(0, 64)])
     file = tmp_path / "model.safetensors"
-    state = first._fitted().state_dict()  # type: ignore[attr-defined]
+    state = first._model.state_dict()  # type: ignore[attr-defined]
     assert {"model.net.model.blocks.0.attn.qkv.layer.weight", "decoder.final.weight", "predictor.lin.weight"} <= set(
         state
     )
     save_file({k: v.contiguous() for k, v in state.items()}, file)
     second = zoo.create("anomalib_vfm", seed=2, weights=str(file), **tiny)
     second.fit([make_part(1, 96), make_part(2, 96)])
-    np.testing.assert_array_equal(second.predict(asked).scores, first.predict(asked).scores)
+    np.testing.assert_array_equal(second.predict(images).scores, first.predict(images).scores)
 
 
 def test_cards_say_that_random_weights_mean_nothing() -> None:
@@ -164,7 +164,7 @@ def test_cards_say_that_random_weights_mean_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "said"),
+    ("name", "settings", "message"),
     [
         ("anomalib_winclip", {"backbone": "RN50"}, "ViT-B-16-plus-240"),
         ("anomalib_winclip", {"backbone": "hf-hub:some/model"}, "ViT-B-16-plus-240"),
@@ -179,8 +179,8 @@ def test_cards_say_that_random_weights_mean_nothing() -> None:
         ("anomalib_vfm", {"depth": 25}, "depth"),
     ],
 )
-def test_errors_say_what_to_do(name: str, settings: dict[str, Any], said: str) -> None:
-    with pytest.raises((ZooError, WeightsError), match=said):
+def test_errors_say_what_to_do(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises((ZooError, WeightsError), match=message):
         zoo.create(name, **settings)
 
 

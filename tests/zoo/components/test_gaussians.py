@@ -19,15 +19,15 @@ def by_inverse(samples: np.ndarray, x: np.ndarray, regularization: float) -> flo
 def test_distance_is_that_of_the_inverse_covariance(n: int, d: int) -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(n, d, 9, 11))
-    asked = rng.normal(size=(d, 9, 11)) * 2
+    query = rng.normal(size=(d, 9, 11)) * 2
     shown = rng.random((n, 9, 11)) < 0.7
     shown[0] = True
     gaussians = Gaussians.fit(torch.tensor(features).float(), torch.tensor(shown), 0.01)
-    got = gaussians.distances(torch.tensor(asked).float()).numpy()
-    wanted = [
-        [by_inverse(features[shown[:, y, x], :, y, x], asked[:, y, x], 0.01) for x in range(11)] for y in range(9)
+    distances = gaussians.distances(torch.tensor(query).float()).numpy()
+    expected = [
+        [by_inverse(features[shown[:, y, x], :, y, x], query[:, y, x], 0.01) for x in range(11)] for y in range(9)
     ]
-    np.testing.assert_allclose(got, wanted, rtol=1e-3)
+    np.testing.assert_allclose(distances, expected, rtol=1e-3)
 
 
 def test_few_samples_take_less_memory() -> None:
@@ -42,10 +42,10 @@ def test_statistics_are_anomalibs() -> None:
     from anomalib.models.components import MultiVariateGaussian
 
     features = torch.randn(30, 10, 6, 5, generator=torch.Generator().manual_seed(1))
-    asked = torch.randn(10, 6, 5, generator=torch.Generator().manual_seed(2))
+    query = torch.randn(10, 6, 5, generator=torch.Generator().manual_seed(2))
     mean, inverse = MultiVariateGaussian()(features)
     gaussians = Gaussians.fit(features, torch.ones(30, 6, 5, dtype=torch.bool))
     np.testing.assert_allclose(gaussians.mean.numpy(), mean.T.numpy(), atol=1e-5)
-    offset = asked.flatten(1).T - mean.T
-    wanted = torch.einsum("pi,pij,pj->p", offset, inverse, offset).sqrt().view(6, 5)
-    np.testing.assert_allclose(gaussians.distances(asked).numpy(), wanted.numpy(), rtol=1e-3)
+    offset = query.flatten(1).T - mean.T
+    expected = torch.einsum("pi,pij,pj->p", offset, inverse, offset).sqrt().view(6, 5)
+    np.testing.assert_allclose(gaussians.distances(query).numpy(), expected.numpy(), rtol=1e-3)

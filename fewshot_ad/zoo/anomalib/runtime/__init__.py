@@ -1,1 +1,1 @@
-"""What needs anomalib to be imported: loaded when one of its methods is fitted, never before."""
+"""Code that imports anomalib: loaded when one of its methods is fitted, never before."""

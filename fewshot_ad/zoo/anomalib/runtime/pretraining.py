@@ -1,4 +1,4 @@
-"""What EfficientAD and DSR need trained beforehand, learned here from generated pictures instead of downloaded."""
+"""The networks that EfficientAD and DSR expect to be pretrained: trained here on generated pictures."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from torch.nn import functional
 from fewshot_ad.encoder.pyramid import read_state_dict
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.zoo.anomalib.textures import generated_pictures
-from fewshot_ad.zoo.components.pdn import BORDER, load_teacher, targets
-from fewshot_ad.zoo.components.tensors import Backbone, to_batch
+from fewshot_ad.zoo.components.pdn import BORDER, RATE, STAGES, WEIGHT_DECAY, load_teacher, targets
+from fewshot_ad.zoo.components.tensors import Backbone, missing_tensors, to_batch
+from fewshot_ad.zoo.components.training import train_steps
 
 PICTURES = 64
 BATCH = 4
+LATENT_RATE = 2e-4
 
 
 class OfflineEfficientAd(EfficientAd):
-    """EfficientAD whose teacher has been given its weights."""
+    """EfficientAD whose teacher already has its weights."""
 
     def prepare_pretrained_model(self) -> None:
         """Nothing to fetch."""
 
 
 class OfflineDsr(Dsr):
-    """DSR whose discrete latent model has been given its weights."""
+    """DSR whose discrete latent model already has its weights."""
 
     def on_train_start(self) -> None:
         """Nothing to fetch."""
@@ -41,11 +43,11 @@ def load(network: nn.Module, weights: str) -> None:
     Raises:
         WeightsError: The file is of another network.
     """
-    state, wanted = read_state_dict(Path(weights)), network.state_dict()
-    missing = [k for k, v in wanted.items() if k not in state or state[k].shape != v.shape]
+    state = read_state_dict(Path(weights))
+    missing = missing_tensors(network, state)
     if missing:
         raise WeightsError(f"{weights} is of another network: it lacks {len(missing)} tensors, first {missing[0]}.")
-    network.load_state_dict({k: state[k] for k in wanted})
+    network.load_state_dict({key: state[key] for key in network.state_dict()})
 
 
 def take_teacher(network: nn.Module, file: Path, size: str) -> None:
@@ -64,33 +66,33 @@ def take_teacher(network: nn.Module, file: Path, size: str) -> None:
     network.requires_grad_(False)
 
 
-def distil_teacher(teacher: nn.Module, steps: int, side: int, seed: int) -> None:
+def distill_teacher(teacher: nn.Module, steps: int, side: int, seed: int) -> None:
     """Teach EfficientAD's patch description network the features of the shipped resnet18.
 
     Args:
         teacher: (N, 3, H, W) in 0..1 -> (N, 384, H / 4 - 8, W / 4 - 8).
-        steps: Of Adam, 4 pictures each.
-        side: Of the pictures.
-        seed: Of the pictures and their order.
+        steps: Gradient steps, 4 pictures each.
+        side: Side of the pictures, in pixels.
+        seed: Seed of the pictures and their order.
 
     Source: Batzner et al. 2024, EfficientAD, algorithm 2, with another target: stages 2 and 3 of the shipped resnet18,
     128 + 256 channels, for the 384 of WideResNet-101, and generated pictures for ImageNet's.
     """
-    target = Backbone("resnet18", (2, 3))
+    backbone = Backbone("resnet18", STAGES)
     pictures = to_batch(generated_pictures(PICTURES, side, seed), side)
     with torch.no_grad():
         # The network without padding looks at the middle: its first cell is the fifth of a grid of stride 4.
-        aims = torch.cat([targets(target, pictures[i : i + 1]) for i in range(PICTURES)])
-        aims = aims[..., BORDER:-BORDER, BORDER:-BORDER]
-    aims = (aims - aims.mean((0, 2, 3), keepdim=True)) / aims.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
-    optimizer = torch.optim.Adam(teacher.parameters(), lr=1e-4, weight_decay=1e-5)
+        features = torch.cat([targets(backbone, pictures[i : i + 1]) for i in range(PICTURES)])
+        features = features[..., BORDER:-BORDER, BORDER:-BORDER]
+    mean, deviation = features.mean((0, 2, 3), keepdim=True), features.std((0, 2, 3), keepdim=True)
+    features = (features - mean) / deviation.clamp_min(1e-6)
     rng = np.random.default_rng([seed, 31])
-    for _ in range(steps):
-        chosen = rng.integers(PICTURES, size=BATCH)
-        loss = functional.mse_loss(teacher(pictures[chosen]), aims[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+
+    def loss() -> torch.Tensor:
+        batch = rng.integers(PICTURES, size=BATCH)
+        return functional.mse_loss(teacher(pictures[batch]), features[batch])
+
+    train_steps(loss, steps, [torch.optim.Adam(teacher.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)])
     teacher.requires_grad_(False)
 
 
@@ -99,34 +101,33 @@ def pretrain_latent(model: DiscreteLatentModel, steps: int, side: int, seed: int
 
     Args:
         model: (N, 3, H, W) in 0..1 -> its outputs, `recon_image` among them.
-        steps: Of Adam, 4 pictures each.
-        side: Of the pictures.
-        seed: Of the pictures and their order.
+        steps: Gradient steps, 4 pictures each.
+        side: Side of the pictures, in pixels.
+        seed: Seed of the pictures and their order.
 
     Source: van den Oord et al. 2017, Neural Discrete Representation Learning, equation 3, with both commitment terms
     at their weights 1 and 0.25; Zavrtanik et al. 2022, DSR, section 3.1.
     """
     pictures = to_batch(generated_pictures(PICTURES, side, seed), side)
-    seen: list[tuple[VectorQuantizer, torch.Tensor]] = []
+    latents: list[tuple[VectorQuantizer, torch.Tensor]] = []
     hooks = [
-        m.register_forward_pre_hook(lambda module, inputs: seen.append((module, inputs[0])))
-        for m in (model.vq_vae_top, model.vq_vae_bot)
+        quantizer.register_forward_pre_hook(lambda module, inputs: latents.append((module, inputs[0])))
+        for quantizer in (model.vq_vae_top, model.vq_vae_bot)
     ]
     # anomalib never trains this model and overwrites activations that gradients need.
     for module in model.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
     model.requires_grad_(True)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4)
     rng = np.random.default_rng([seed, 37])
-    for _ in range(steps):
-        seen.clear()
+
+    def loss() -> torch.Tensor:
+        latents.clear()
         batch = pictures[rng.integers(PICTURES, size=BATCH)]
-        loss = functional.mse_loss(model(batch)["recon_image"], batch)
-        loss = loss + sum(_commitment(quantizer, latent) for quantizer, latent in seen)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        reconstruction = functional.mse_loss(model(batch)["recon_image"], batch)
+        return reconstruction + sum(_commitment(quantizer, latent) for quantizer, latent in latents)
+
+    train_steps(loss, steps, [torch.optim.Adam(model.parameters(), lr=LATENT_RATE)])
     for hook in hooks:
         hook.remove()
     model.requires_grad_(False)

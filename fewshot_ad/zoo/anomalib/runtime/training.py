@@ -21,9 +21,9 @@ class Shots(LightningDataModule):
     """The support set as anomalib's batches.
 
     Args:
-        images: (N, 3, side, side) float32, as the model wants them.
-        batch_size: At most so many a batch.
-        seed: Of the order.
+        images: (N, 3, side, side) float32, in the form of the model's input.
+        batch_size: Images per batch, at most.
+        seed: Seed of the order.
 
     Attributes:
         train_batch_size: Read by anomalib's EfficientAD.
@@ -36,7 +36,7 @@ class Shots(LightningDataModule):
         self.train_batch_size = batch_size
 
     def train_dataloader(self) -> DataLoader[ImageBatch]:
-        """Batches in random order. The last one is short: a support set has none to spare."""
+        """Batches in random order. The last one may be smaller: a support set has no images to spare."""
         return DataLoader(
             range(len(self._images)),  # type: ignore[arg-type]
             batch_size=self.train_batch_size,
@@ -45,14 +45,14 @@ class Shots(LightningDataModule):
             collate_fn=self._batch,
         )
 
-    def _batch(self, chosen: list[int]) -> ImageBatch:
-        images = self._images[chosen].clone()
-        good = torch.zeros(len(chosen), dtype=torch.bool)
+    def _batch(self, indices: list[int]) -> ImageBatch:
+        images = self._images[indices].clone()
+        good = torch.zeros(len(indices), dtype=torch.bool)
         return ImageBatch(image=images, gt_label=good, gt_mask=torch.zeros(images[:, 0].shape, dtype=torch.bool))
 
 
 class _Watch(Callback):
-    """Seeds what training draws, and tells how far it is.
+    """Seeds the training, and reports its progress.
 
     The first fit of a process imports much, some of which draws random numbers, so the seed is set again here.
     """
@@ -72,10 +72,10 @@ class _Watch(Callback):
 
 
 class _Rates(Callback):
-    """Lets the schedules of the learning rate count what their numbers mean.
+    """Makes the learning-rate schedules count in the unit that their numbers mean, epochs or batches.
 
-    Lightning counts epochs unless told otherwise, and leaves a module that steps its optimizers itself to step its
-    schedules, too. anomalib does neither.
+    Lightning counts epochs by default, and expects a module that steps its optimizers itself to step its schedules,
+    too. anomalib configures neither.
     """
 
     def __init__(self, per: Literal["epoch", "step"]) -> None:
@@ -84,7 +84,7 @@ class _Rates(Callback):
     def on_train_start(self, trainer: Trainer, *_: Any) -> None:
         for config in trainer.lr_scheduler_configs:
             config.interval = self._per
-            # anomalib takes fractions of the training, which are 0 steps of a very short one or no whole number.
+            # anomalib computes fractions of the training, which may be 0 steps or no whole number.
             if isinstance(config.scheduler, StepLR):
                 config.scheduler.step_size = max(1, config.scheduler.step_size)
             if isinstance(config.scheduler, MultiStepLR):
@@ -110,13 +110,13 @@ def train(
 
     Args:
         module: One of anomalib's.
-        shots: What it learns from.
-        epochs: At most so many; -1 for no limit.
-        steps: At most so many batches; -1 for no limit.
-        seed: Of what training draws; the caller puts the generators back.
-        folder: Where Lightning may write.
+        shots: The support set.
+        epochs: Passes at most; -1 for no limit.
+        steps: Batches at most; -1 for no limit.
+        seed: Seed of the training; the caller restores the state of the generators.
+        folder: Folder in which Lightning may write.
         progress: Called as `progress("training", batches done, batches in all)`.
-        rate_per: What the module's schedules of the learning rate count.
+        rate_per: Unit in which the module's learning-rate schedules count.
     """
     batches = len(shots.train_dataloader())
     total = min(n for n in (epochs * batches, steps) if n > 0)

@@ -39,17 +39,17 @@ class OfflineWinClipModel(WinClipModel):
         return super().encode_image(standardize(batch, visual.image_mean, visual.image_std))
 
     def _get_window_embeddings(self, feature_map: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        # anomalib's own is written for transformers that want the sequence first. Those of open_clip since 2.26.1 want
-        # the batch first, and would let windows attend to each other instead of the patches within a window.
+        # anomalib's own is written for transformers that take the sequence first. Those of open_clip since 2.26.1 take
+        # the batch first, and would let windows attend to each other instead of the patches within one window.
         visual, (count, _, width) = self.clip.visual, feature_map.shape
         windows = masks.shape[1]
         tokens = nn.functional.pad(masks.T.long() + 1, (1, 0))
-        chosen = feature_map[:, tokens].reshape(count * windows, -1, width)
-        pooled, _ = visual._pool(visual.transformer(visual.ln_pre(chosen)))
+        sequences = feature_map[:, tokens].reshape(count * windows, -1, width)
+        pooled, _ = visual._pool(visual.transformer(visual.ln_pre(sequences)))
         return (pooled @ visual.proj).reshape(count, windows, -1)
 
     def remember(self, embeddings: list[tuple[list[torch.Tensor], torch.Tensor]]) -> None:
-        """Take embeddings of the windows and patches of good images, batch by batch, as the references."""
+        """Store the references: embeddings of the windows and patches of good images, batch by batch."""
         windows, patches = zip(*embeddings, strict=True)
         self._visual_embeddings = [torch.cat(scale) for scale in zip(*windows, strict=True)]
         self._patch_embeddings = torch.cat(patches)
@@ -62,7 +62,7 @@ class OfflineWinClip(WinClip):
     def __init__(self, model: OfflineWinClipModel, class_name: str) -> None:
         AnomalibModule.__init__(self, **bare())
         self.model, self.class_name = model, class_name
-        # Zero, lest anomalib embeds all references at once before the training, which takes gigabytes.
+        # Zero, so that anomalib does not embed all references at once before the training, which takes gigabytes.
         self.k_shot, self.few_shot_source, self.is_setup = 0, None, True
         self._embeddings: list[tuple[list[torch.Tensor], torch.Tensor]] = []
 
@@ -72,12 +72,12 @@ class OfflineWinClip(WinClip):
             self._embeddings.append(self.model.encode_image(batch.image)[1:])
 
     def on_train_end(self) -> None:
-        """Hand them to the model."""
+        """Store the embeddings in the model."""
         self.model.remember(self._embeddings)
 
 
 class OfflineAnomalyVfmModel(AnomalyVFMModel):
-    """AnomalyVFM's model with random weights. `depth` is how many of RADIO's 24 blocks it has."""
+    """AnomalyVFM's model with random weights. `depth` is the number of RADIO's 24 blocks that it has."""
 
     def __init__(self, depth: int) -> None:
         nn.Module.__init__(self)
