@@ -1,4 +1,4 @@
-"""Figures of merit: of image scores, of anomaly maps, and of decisions; numpy and OpenCV only."""
+"""Metrics of image scores, of decisions and of anomaly maps; numpy and OpenCV only."""
 
 from fewshot_ad.metrics.pixel import PixelFigures, PixelMetrics, bootstrap_au_pro
 from fewshot_ad.metrics.ranking import (
