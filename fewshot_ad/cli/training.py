@@ -152,7 +152,7 @@ def distill(
         _need_torch()
         from fewshot_ad.encoder.pyramid import load_pyramid
         from fewshot_ad.encoder.siamese import three_stages
-        from fewshot_ad.training.distillation import DistillationRecipe, described
+        from fewshot_ad.training.distillation import DistillationRecipe, training_data
         from fewshot_ad.training.distillation import distill as run
         from fewshot_ad.training.publish import publish
 
@@ -169,7 +169,7 @@ def distill(
             output,
             name or output.resolve().name,
             recipe=plan,
-            data=described(plan),
+            data=training_data(plan),
             initialization="random weights" if plan.student_weights is None else "weights from a file",
             license=license,
             source=f"fewshot-ad distill, teachers {', '.join(plan.teachers)}",

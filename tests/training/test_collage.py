@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.training.collage import collage
-from fewshot_ad.training.distillation import DistillationRecipe, described, distill
+from fewshot_ad.training.distillation import DistillationRecipe, distill, training_data
 from fewshot_ad.training.parts import CATEGORIES, render
 
 
@@ -44,4 +44,6 @@ def test_a_student_learns_from_collages_alone_and_the_card_says_so(tmp_path):
         warmup=1,
     )
     assert distill(recipe, tmp_path).is_file()
-    assert described(recipe) == ({"name": "generated collages", "images": len(CATEGORIES), "license": "Apache-2.0"},)
+    assert training_data(recipe) == (
+        {"name": "generated collages", "images": len(CATEGORIES), "license": "Apache-2.0"},
+    )

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from fewshot_ad.encoder.pyramid import load_pyramid
 from fewshot_ad.errors import TrainingError, WeightsError
-from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, one_cosine, stages_at
-from fewshot_ad.training.run import CHECKPOINT, LOG, RunFolder
+from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, teacher_stages
+from fewshot_ad.training.run import CHECKPOINT, LOG, RunFolder, one_cosine
 
 SMALL = {
     "student": "resnet10t",
@@ -95,8 +95,8 @@ def test_the_student_learns():
     torch.manual_seed(0)
     from fewshot_ad.encoder.pyramid import Pyramid
 
-    teacher = load_pyramid("tf_efficientnet_lite0", None, stages_at("tf_efficientnet_lite0"))
-    model = Distiller(Pyramid("resnet10t", stages_at("resnet10t")), [teacher])
+    teacher = load_pyramid("tf_efficientnet_lite0", None, teacher_stages("tf_efficientnet_lite0"))
+    model = Distiller(Pyramid("resnet10t", teacher_stages("resnet10t")), [teacher])
     from fewshot_ad.training.parts import render
 
     batch = torch.from_numpy(np.stack([render("gear", n, 64) for n in range(4)])).permute(0, 3, 1, 2).float() / 255
@@ -124,7 +124,7 @@ def test_one_cosine_warms_up_and_falls_to_zero():
     [
         ({"size": 50}, "multiple of 16"),
         ({"batch": 5, "accumulate": 2}, "multiple of accumulate"),
-        ({"teachers": ("a", "b")}, "weights file a teacher"),
+        ({"teachers": ("a", "b")}, "weights file per teacher"),
         ({"precision": "f8"}, "precision"),
         ({"scales": (2.0, 1.0)}, "scales"),
         ({"folders": ()}, "folder"),
@@ -137,7 +137,7 @@ def test_a_senseless_recipe_is_refused(change, message):
 
 def test_a_vit_with_patches_of_14_pixels_teaches_by_name_and_file(tmp_path):
     name = "vit_tiny_patch16_224"
-    assert stages_at(name) == (3, 7, 11)
+    assert teacher_stages(name) == (3, 7, 11)
     name = "vit_small_patch14_dinov2.lvd142m"
     file = tmp_path / "vit.safetensors"
     torch.manual_seed(0)
@@ -146,7 +146,7 @@ def test_a_vit_with_patches_of_14_pixels_teaches_by_name_and_file(tmp_path):
     assert distill(recipe, tmp_path / "run").is_file()
     model = Distiller(
         load_pyramid("resnet10t", tmp_path / "run" / "backbone.safetensors", (1, 2, 3)),
-        [load_pyramid(name, file, stages_at(name))],
+        [load_pyramid(name, file, teacher_stages(name))],
     )
     assert model.pairs == [(0, 0, 0), (0, 1, 1), (0, 2, 2)]
     targets = model.targets(torch.rand(1, 3, 64, 96))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.images import ImageStore, find_categories, readable
+from fewshot_ad.training.images import ImageStore, drop_unreadable, find_categories
 
 
 def write(folder, count=2, shape=(40, 60)):
@@ -53,7 +53,7 @@ def test_two_categories_of_one_name_are_refused(tmp_path):
 def test_one_broken_image_is_left_out(tmp_path):
     write(tmp_path / "nut", 3)
     (tmp_path / "nut" / "1.png").write_bytes(b"no image")
-    kept, failures = readable(find_categories([tmp_path / "nut"]), ImageStore(32))
+    kept, failures = drop_unreadable(find_categories([tmp_path / "nut"]), ImageStore(32))
     assert [p.name for p in kept[0].files] == ["0.png", "2.png"]
     assert "1.png" in failures[0]
 
@@ -62,7 +62,7 @@ def test_a_category_of_broken_images_is_refused(tmp_path):
     (tmp_path / "nut").mkdir()
     (tmp_path / "nut" / "0.png").write_bytes(b"no image")
     with pytest.raises(TrainingError, match="none of its 1 images"):
-        readable(find_categories([tmp_path / "nut"]), ImageStore(32))
+        drop_unreadable(find_categories([tmp_path / "nut"]), ImageStore(32))
 
 
 def test_the_store_shrinks_and_stops_keeping_at_its_limit(tmp_path):

@@ -196,7 +196,7 @@ def test_two_processes_train_one_encoder(folders, tmp_path):
         ({"precision": "f8"}, "precision"),
         ({"simsiam": 0.0, "margin": 0.0, "anchor": 0.0}, "above 0"),
         ({"folders": ()}, "folder"),
-        ({"licenses": ("a", "b")}, "license a folder"),
+        ({"licenses": ("a", "b")}, "license per folder"),
     ],
 )
 def test_a_senseless_recipe_is_refused(change, message):
