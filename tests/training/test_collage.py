@@ -20,8 +20,8 @@ def test_the_same_seed_gives_the_same_collage_and_another_seed_another(textures)
 
 
 def test_a_collage_has_more_edges_all_over_than_a_part(textures):
-    def quiet(picture):
-        gray = picture.mean(axis=2)
+    def quiet(image):
+        gray = image.mean(axis=2)
         across, down = np.diff(gray, axis=1)[:-1], np.diff(gray, axis=0)[:, :-1]
         strength = np.hypot(across, down).reshape(5, 19, 5, 19).mean(axis=(1, 3))
         return float((strength < 1).mean())

@@ -28,9 +28,9 @@ SMALL = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    seen = []
-    weights = distill(DistillationRecipe(**SMALL), folder, progress=lambda *at: seen.append(at))
-    return folder, weights, seen
+    calls = []
+    weights = distill(DistillationRecipe(**SMALL), folder, progress=lambda *call: calls.append(call))
+    return folder, weights, calls
 
 
 def test_a_distilled_backbone_loads_like_any_weights(run):
@@ -46,8 +46,8 @@ def test_a_distilled_backbone_loads_like_any_weights(run):
 
 
 def test_progress_and_log_say_how_far_it_is(run):
-    folder, _, seen = run
-    assert seen == [("distill", n, 6) for n in range(1, 7)]
+    folder, _, calls = run
+    assert calls == [("distill", n, 6) for n in range(1, 7)]
     lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert all(np.isfinite(line["loss"]) and line["eta_s"] >= 0 for line in lines)
@@ -68,12 +68,12 @@ def test_a_killed_run_goes_on_to_the_same_result(run, tmp_path):
     assert [line["step"] for line in RunFolder(tmp_path / "run", DistillationRecipe(**SMALL)).lines()] == [2, 4]
     again = distill(DistillationRecipe(**SMALL), tmp_path / "run")
     _, weights, _ = run
-    for (name, got), (_, wanted) in zip(
+    for (name, tensor), (_, expected) in zip(
         load_pyramid("resnet10t", again, (1, 2, 3)).state_dict().items(),
         load_pyramid("resnet10t", weights, (1, 2, 3)).state_dict().items(),
         strict=True,
     ):
-        assert torch.allclose(got.float(), wanted.float(), atol=1e-5), name
+        assert torch.allclose(tensor.float(), expected.float(), atol=1e-5), name
 
 
 def test_a_run_with_another_recipe_is_not_overwritten(run):

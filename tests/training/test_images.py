@@ -16,8 +16,8 @@ def test_products_in_mvtec_layout_are_found_and_their_test_split_is_left_alone(t
     for product in ("nut", "bolt"):
         write(tmp_path / product / "train" / "good", 3)
         write(tmp_path / product / "test" / "scratch", 5)
-    found = find_categories([tmp_path])
-    assert [(c.name, len(c.files)) for c in found] == [("bolt", 3), ("nut", 3)]
+    categories = find_categories([tmp_path])
+    assert [(c.name, len(c.files)) for c in categories] == [("bolt", 3), ("nut", 3)]
     assert [c.name for c in find_categories([tmp_path / "nut"])] == ["nut"]
 
 
@@ -53,8 +53,8 @@ def test_two_categories_of_one_name_are_refused(tmp_path):
 def test_one_broken_image_is_left_out(tmp_path):
     write(tmp_path / "nut", 3)
     (tmp_path / "nut" / "1.png").write_bytes(b"no image")
-    kept, failures = drop_unreadable(find_categories([tmp_path / "nut"]), ImageStore(32))
-    assert [p.name for p in kept[0].files] == ["0.png", "2.png"]
+    readable, failures = drop_unreadable(find_categories([tmp_path / "nut"]), ImageStore(32))
+    assert [p.name for p in readable[0].files] == ["0.png", "2.png"]
     assert "1.png" in failures[0]
 
 
