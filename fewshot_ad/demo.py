@@ -22,15 +22,22 @@ from fewshot_ad.inspection import Inspection
 from fewshot_ad.inspector import Inspector
 
 TEXTURES = ("brick", "grass", "gravel")
+# Side in pixels of the crops, and of an image on the contact sheet.
 CROP = 128
 TILE = 192
-MAX_OF_A_KIND = 6
+MAX_IMAGES_PER_KIND = 6
 ProgressContext = Callable[[bool], AbstractContextManager["Progress | None"]]
 
 
 @dataclass(frozen=True)
 class DemoImage:
-    """An image to inspect, and what is known of it: `good`, or the kind of defect."""
+    """An image to inspect.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        truth: `good`, or the kind of defect.
+        name: Name of the overlay's file, without suffix.
+    """
 
     pixels: Uint8Array
     truth: str
@@ -39,7 +46,7 @@ class DemoImage:
 
 @dataclass(frozen=True)
 class DemoProduct:
-    """A product of the demo."""
+    """A product of the demo: its name, support images (H, W, 3) uint8 RGB and images to inspect."""
 
     name: str
     support: list[Uint8Array]
@@ -47,14 +54,18 @@ class DemoProduct:
 
 
 def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
-    """A textured "product" cut from one of scikit-image's images (CC0, 512 x 512, in its wheel).
+    """A textured "product": crops of an image that ships with scikit-image (CC0, 512 x 512), with drawn defects.
 
-    The crops do not overlap, so what is inspected was not enrolled. Defects are drawn.
+    The crops do not overlap, so no pixel is both enrolled and inspected.
 
     Args:
         name: `brick`, `grass` or `gravel`.
         shots: Number of support crops, at most 10.
-        seed: Of the crops' order and the defects.
+        seed: Of the order of the crops and of the defects.
+
+    Raises:
+        FewshotADError: scikit-image is not installed.
+        SupportSetError: There are not as many crops.
     """
     try:
         from skimage import data
@@ -71,9 +82,9 @@ def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
     rng = np.random.default_rng([seed, TEXTURES.index(name)])
     order = rng.permutation(len(crops))
     support = [crops[i] for i in order[:shots]]
-    rest = [crops[i] for i in order[shots:]]
-    tests = [DemoImage(crop, "good", f"{name}_good_{i}") for i, crop in enumerate(rest[:4])]
-    for i, crop in enumerate(rest[-2:]):
+    test_crops = [crops[i] for i in order[shots:]]
+    tests = [DemoImage(crop, "good", f"{name}_good_{i}") for i, crop in enumerate(test_crops[:4])]
+    for i, crop in enumerate(test_crops[-2:]):
         tests += [
             DemoImage(scratch(crop, rng, length=0.5, width=0.015, contrast=0.9), "scratch", f"{name}_scratch_{i}"),
             DemoImage(blot(crop, rng, radius=0.15, contrast=0.9), "stain", f"{name}_stain_{i}"),
@@ -83,18 +94,28 @@ def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
 
 
 def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
-    """A product in MVTec layout: `train/good`, `test/good` and `test/<defect>`."""
+    """A product in the layout of MVTec AD: `train/good`, `test/good` and `test/<defect>`.
+
+    Args:
+        folder: Folder of the product.
+        shots: Number of support images, drawn from `train/good`.
+        seed: Of the draw.
+
+    Raises:
+        SupportSetError: The folder does not have that layout.
+        ImageError: A support image cannot be read.
+    """
     train, test = folder / "train" / "good", folder / "test"
     if not train.is_dir() or not test.is_dir():
         raise SupportSetError(
             f"expected the MVTec layout, with {train} and {test}; they do not exist. Name the product's folder."
         )
     paths = list_images(train)
-    picked = np.random.default_rng(seed).permutation(len(paths))[:shots]
-    support = [read_image(paths[i]) for i in sorted(picked)]
+    indices = np.random.default_rng(seed).permutation(len(paths))[:shots]
+    support = [read_image(paths[i]) for i in sorted(indices)]
     tests = []
     for kind in sorted(p for p in test.iterdir() if p.is_dir() and any(p.iterdir())):
-        for path in list_images(kind)[:MAX_OF_A_KIND]:
+        for path in list_images(kind)[:MAX_IMAGES_PER_KIND]:
             with contextlib.suppress(ImageError):
                 tests.append(DemoImage(read_image(path), kind.name, f"{kind.name}_{path.stem}"))
     if not tests:
@@ -105,21 +126,24 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
 def run_demo(
     output: Path, data: Path | None, shots: int, seed: int, progress_context: ProgressContext
 ) -> tuple[list[str], dict[str, Any]]:
-    """Run the demo.
+    """Enroll the products of the demo, inspect their test images, and write overlays and a contact sheet.
 
     Args:
-        output: Folder for the overlays and the contact sheet.
-        data: A product in MVTec layout, or None for the shipped images.
+        output: Folder for overlays, contact sheet and artifacts.
+        data: Folder of a product in the layout of MVTec AD; None = the images that ship with scikit-image.
         shots: Size of each support set.
-        seed: Of what is drawn.
-        progress_context: Makes a progress callback for as long as it is open.
+        seed: Of all random draws.
+        progress_context: Context manager that shows progress and returns a progress callback.
 
     Returns:
-        What to tell the user, line by line, and the same as plain JSON types.
+        The report as lines of text, and the same as plain JSON types.
+
+    Raises:
+        FewshotADError: A product cannot be loaded, or the folder cannot be written.
     """
     if data is not None:
         products = [folder_product(data, shots, seed)]
-        lines = [f"Images from {data}, at most {MAX_OF_A_KIND} of each kind."]
+        lines = [f"Images from {data}, at most {MAX_IMAGES_PER_KIND} of each kind."]
     else:
         products = [texture_product(name, shots, seed) for name in TEXTURES]
         lines = [
@@ -129,7 +153,7 @@ def run_demo(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FewshotADError(f"{output}: cannot be made ({error.strerror}). Choose another --output.") from error
+        raise FewshotADError(f"{output}: cannot be created ({error.strerror}). Choose another --output.") from error
     report: list[dict[str, Any]] = []
     encoder = load_encoder()
     tiles: list[Uint8Array] = []
@@ -169,7 +193,11 @@ def run_demo(
 
 
 def write_png(path: Path, rgb: Uint8Array) -> None:
-    """Write (H, W, 3) uint8 RGB as PNG."""
+    """Write an image (H, W, 3) uint8 RGB as PNG.
+
+    Raises:
+        FewshotADError: The file cannot be written.
+    """
     _, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     try:
         path.write_bytes(data.tobytes())
@@ -179,11 +207,11 @@ def write_png(path: Path, rgb: Uint8Array) -> None:
         ) from error
 
 
-def _tile(product: str, test: DemoImage, result: Inspection) -> Uint8Array:
+def _tile(product_name: str, test: DemoImage, result: Inspection) -> Uint8Array:
     pair = [cv2.resize(p, (TILE, TILE), interpolation=cv2.INTER_AREA) for p in (test.pixels, result.overlay())]
     strip = np.full((28, 2 * TILE, 3), (170, 40, 40) if result.is_anomalous else (40, 120, 60), np.uint8)
     verdict = "ANOMALOUS" if result.is_anomalous else "good"
-    text = f"{product}: {verdict} {result.severity:.2f}  (truth: {test.truth})"
+    text = f"{product_name}: {verdict} {result.severity:.2f}  (truth: {test.truth})"
     cv2.putText(strip, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return np.vstack([np.hstack(pair), strip])
 

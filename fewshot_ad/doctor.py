@@ -1,4 +1,4 @@
-"""Checks an installation without writing anything: versions, engines, threads, weights, a timing."""
+"""Checks an installation without writing anything: versions, engines, processors, weights, and a timed inspection."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from fewshot_ad.errors import FewshotADError
 
+# The required modules and the optional ones: module -> distribution, module -> extra.
 BASE = {
     "numpy": "numpy",
     "cv2": "opencv-python-headless",
@@ -32,7 +33,7 @@ def examine() -> dict[str, Any]:
     """Examine this installation.
 
     Returns:
-        Plain JSON types; `ok` says whether enrolling and inspecting with a shipped encoder work.
+        Plain JSON types; `ok` = whether enrolling and inspecting with a shipped encoder work.
     """
     base = {module: _imported(module) for module in BASE}
     extras = {module: _version(module) or f"absent (extra '{extra}')" for module, extra in OPTIONAL.items()}
@@ -70,7 +71,7 @@ def _has_affinity() -> bool:
 
 
 def processor_name() -> str:
-    """What the processor calls itself."""
+    """The processor's name."""
     try:
         import openvino
 
@@ -95,7 +96,7 @@ def _version(module: str) -> str | None:
 def _imported(module: str) -> str:
     try:
         importlib.import_module(module)
-    except Exception as error:  # a broken installation of a third party must not break the diagnosis
+    except Exception as error:  # a broken third-party package must not stop the diagnosis
         return f"{BROKEN}{type(error).__name__}: {error}. Reinstall it: pip install --force-reinstall {BASE[module]}"
     return _version(module) or "unknown version"
 
@@ -132,7 +133,7 @@ def _engines() -> dict[str, str]:
 
 
 def _smoke() -> dict[str, Any]:
-    """Enroll and inspect made-up textures; milliseconds, medians of 20."""
+    """Enroll and inspect random textures: milliseconds, the medians of 20 inspections."""
     import numpy as np
 
     from fewshot_ad.inspector import Inspector

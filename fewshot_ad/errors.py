@@ -1,8 +1,8 @@
-"""The exceptions of fewshot_ad. Every message says what was expected, what was got and how to fix it."""
+"""The exceptions of fewshot_ad. Every message says what was expected, what was found instead, and how to fix it."""
 
 
 class FewshotADError(Exception):
-    """Base of all errors this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class ImageError(FewshotADError, ValueError):
@@ -10,11 +10,11 @@ class ImageError(FewshotADError, ValueError):
 
 
 class SupportSetError(FewshotADError, ValueError):
-    """The support set cannot be enrolled: empty, or its views or sizes make no sense."""
+    """The support set cannot be enrolled: it is empty, or its views or sizes make no sense."""
 
 
 class NotEnrolledError(FewshotADError, RuntimeError):
-    """An inspection was asked of a product that has not been enrolled."""
+    """A product is used before it is enrolled."""
 
 
 class ArtifactError(FewshotADError, RuntimeError):
@@ -30,15 +30,15 @@ class TrainingError(FewshotADError, RuntimeError):
 
 
 class ExportError(FewshotADError, RuntimeError):
-    """A product cannot be exported, or the exported model does not say what the product says."""
+    """A product cannot be exported, or the exported model does not agree with the product."""
 
 
 class DatasetError(FewshotADError, ValueError):
-    """A dataset cannot be read: the folder is not laid out as published, or a file of it is missing or damaged."""
+    """A dataset cannot be read: its folder does not have the published layout, or a file is missing or damaged."""
 
 
 class ZooError(FewshotADError, RuntimeError):
-    """A baseline cannot be had or cannot work: an unknown name or setting, a missing extra, or unfit images."""
+    """A baseline cannot be created or cannot work: unknown name or setting, missing extra, or unsuitable images."""
 
 
 class BenchmarkError(FewshotADError, ValueError):

@@ -1,4 +1,4 @@
-"""Any input -> RGB uint8, and the geometry between an image and the encoder's input."""
+"""Reads any supported image as RGB uint8, and maps between an image and the encoder's input."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ SMOOTHING = 0.7
 
 
 def read_image(source: ImageSource, color: ColorOrder = "rgb") -> Uint8Array:
-    """Turn any supported image into an RGB array.
+    """Convert any supported image to an RGB array.
 
-    Files are decoded by OpenCV: EXIF orientation is applied, CMYK and palette pictures are converted, an alpha
+    Files are decoded by OpenCV: EXIF orientation is applied, CMYK and palette images are converted to RGB, an alpha
     channel is dropped, 16 bits are scaled to 8 over their full range.
 
     Args:
         source: A path; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 (full range) or float
             in 0..1; or a PIL image.
-        color: Channel order of an array with color. Files and PIL images need none: theirs is known.
+        color: Channel order of an array; ignored for files and PIL images, whose order is known.
 
     Returns:
         Array (H, W, 3) uint8, RGB, C-contiguous. A contiguous RGB uint8 array is returned as it is, not copied.
@@ -73,10 +73,10 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
     """Expand a folder, a glob or a file name into image paths, in sorted order.
 
     Args:
-        source: A folder (its images, not its sub-folders), a glob such as `good/*.png`, or one file.
+        source: A folder (its images, not its subfolders), a glob such as `good/*.png`, or one file.
 
     Raises:
-        ImageError: Nothing is there, or nothing there looks like an image.
+        ImageError: Nothing matches, or the folder holds no image.
     """
     path = Path(source)
     if path.is_dir():
@@ -86,16 +86,16 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
             raise ImageError(
                 f"{path}: the folder cannot be listed ({error.strerror}). Check the permissions."
             ) from error
-        # Names with a leading dot are what macOS and copying programs leave behind.
-        found = [p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
-        if not found:
-            inside = [p.name for p in entries][:5]
+        # macOS and copying programs leave hidden files behind, whose names begin with a dot.
+        images = [p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
+        if not images:
+            names = [p.name for p in entries][:5]
             raise ImageError(
                 f"expected images ({', '.join(sorted(SUFFIXES))}) in {path}, found none"
-                f"{' but ' + ', '.join(inside) if inside else ' (the folder is empty)'}. Name the folder that "
+                f"{' but ' + ', '.join(names) if names else ' (the folder is empty)'}. Name the folder that "
                 "holds the images themselves."
             )
-        return found
+        return images
     if path.exists():
         return [path]
     matches = sorted(p for p in map(Path, glob.glob(str(source), recursive=True)) if p.is_file())
@@ -105,14 +105,19 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
 
 
 def image_name(source: ImageSource, index: int) -> str:
-    """The name an image goes by in reports: its file name, or `image[index]` for one from memory."""
+    """The name of an image in reports: its file name, or `image[index]` for an image from memory."""
     return Path(source).name if isinstance(source, (str, os.PathLike)) else f"image[{index}]"
 
 
 def expand_sources(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
-    """Flatten what a caller may pass as "images" into one list of single images.
+    """Flatten one or several images, in any form that users may pass, into a list of single images.
 
-    Folders and globs inside a sequence are expanded too. An array (N, H, W, 3) counts as N images.
+    Args:
+        images: One image or an iterable of images. Folders and globs are expanded; an array (N, H, W, 3) counts as N
+            images.
+
+    Raises:
+        ImageError: A folder or glob holds no image.
     """
     if isinstance(images, (str, os.PathLike)):
         return list(list_images(images))
@@ -135,16 +140,16 @@ def _decode(path: Path) -> Uint8Array:
         raise ImageError(f"{path}: cannot be read ({error.strerror}). Check the path and the permissions.") from error
     if not data:
         raise ImageError(f"{path}: expected an image, got an empty file (0 bytes). Copy or record it again.")
-    # The header alone tells the size, so a decompression bomb is refused before any memory is taken for it.
+    # The header holds the size, so a decompression bomb is refused before memory is allocated for it.
     try:
         width, height = imagesize.get(io.BytesIO(data))
-    except Exception:  # a header it cannot follow: OpenCV decides below whether this is a picture
+    except Exception:  # imagesize cannot parse the header; OpenCV decides below whether this is an image
         width, height = -1, -1
     _check_size(height, width, str(path), known=width > 0)
     buffer = np.frombuffer(data, np.uint8)
     if data[:4] == b"GIF8":
         return _decode_gif(buffer, path)
-    # What OpenCV would print about a broken file is said by the error instead.
+    # OpenCV prints a warning about a broken file; the error below says it instead.
     level = cv2.utils.logging.setLogLevel(0)
     try:
         pixels = cv2.imdecode(buffer, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR_RGB)
@@ -181,7 +186,7 @@ def _decode_gif(buffer: Uint8Array, path: Path) -> Uint8Array:
 
 
 def _from_pil(image: Any) -> Uint8Array:
-    # PIL is not a dependency: whoever passes a PIL image has it.
+    # PIL is not a dependency of this package, but installed where a PIL image comes from.
     from PIL import ImageOps
 
     try:
@@ -204,7 +209,7 @@ def _check_size(height: int, width: int, name: str, known: bool = True) -> None:
     if known and min(height, width) < MIN_SIDE:
         raise ImageError(
             f"{name}: expected at least {MIN_SIDE} x {MIN_SIDE} pixels, got {width} x {height}. "
-            "There is nothing to inspect in so small a picture."
+            "Such an image is too small to inspect."
         )
 
 
@@ -231,11 +236,11 @@ def _to_uint8(array: npt.NDArray[Any], name: str) -> Uint8Array:
     if array.dtype == np.bool_:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind == "u" and array.dtype.itemsize == 2:
-        # 65535 = 257 * 255: full range to full range, rounded to the nearest.
+        # 65535 = 257 * 255, so this maps the full range to the full range, rounded to the nearest.
         return ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise ImageError(f"{name}: expected finite floats in 0..1, got NaN or infinity. Mend the source.")
+            raise ImageError(f"{name}: expected finite floats in 0..1, got NaN or infinity. Correct the source.")
         low, high = float(array.min()), float(array.max())
         if low < 0 or high > 1:
             raise ImageError(
@@ -251,15 +256,15 @@ def _to_uint8(array: npt.NDArray[Any], name: str) -> Uint8Array:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How one image is laid into the encoder's input, and back.
+    """The mapping between images of one size and the encoder's input.
 
-    The image keeps its aspect ratio: it is scaled to an area of about `image_size` squared pixels and its right
-    and bottom edges are mirrored up to a multiple of the encoder's stride. Nothing is cropped.
+    An image keeps its aspect ratio: it is scaled to an area of about `image_size` squared pixels, and its right and
+    bottom edges are padded by mirroring, to a multiple of the encoder's stride. Nothing is cropped.
 
     Attributes:
         photo_hw: Height and width of the image in pixels.
         content_hw: Height and width of the scaled image.
-        input_hw: Height and width of the encoder's input (content plus mirrored edge).
+        input_hw: Height and width of the encoder's input: the scaled image plus the padding.
     """
 
     photo_hw: tuple[int, int]
@@ -268,7 +273,7 @@ class Geometry:
 
     @classmethod
     def fit(cls, photo_hw: tuple[int, int], image_size: int, multiple: int) -> Geometry:
-        """The geometry of an image at a working scale.
+        """The geometry of images of one size at a working scale.
 
         Args:
             photo_hw: Height and width in pixels.
@@ -282,14 +287,14 @@ class Geometry:
         return cls((height, width), content, padded)
 
     def to_input(self, image: Uint8Array) -> Uint8Array:
-        """Scale and mirror-pad an image (H, W, 3) uint8 into the encoder's input."""
+        """Scale and pad an image (H, W, 3) uint8 to the encoder's input (`input_hw`, 3) uint8."""
         return self.pad(self.scale(image))
 
     def scale(self, image: Uint8Array) -> Uint8Array:
         """Scale an image (H, W, 3) uint8 to `content_hw` and smooth it by `SMOOTHING`."""
         height, width = self.content_hw
-        # Exact halving is vectorized in OpenCV, general area averaging is not: 0.2 ms against 1.6 ms from 1024 x 1024
-        # to 256 x 256, for the same picture to within one gray level.
+        # OpenCV vectorizes exact halving but not general area averaging: 0.2 ms instead of 1.6 ms from 1024 x 1024 to
+        # 256 x 256, with the same result to within one gray level.
         while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
             half = (image.shape[1] // 2, image.shape[0] // 2)
             image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
@@ -299,31 +304,31 @@ class Geometry:
         return cv2.GaussianBlur(image, (5, 5), SMOOTHING)
 
     def pad(self, content: Uint8Array) -> Uint8Array:
-        """Mirror the right and bottom edges of a scaled image (h, w, 3) out to `input_hw`."""
+        """Pad a scaled image (h, w, 3) to `input_hw` by mirroring it at its right and bottom edges."""
         bottom, right = self.input_hw[0] - self.content_hw[0], self.input_hw[1] - self.content_hw[1]
         if bottom or right:
             content = cv2.copyMakeBorder(content, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
         return content
 
     def crop(self, input_map: Float32Array) -> Float32Array:
-        """Cut the mirrored edge off a map at input resolution."""
+        """Remove the padding from a map (`input_hw`) at the resolution of the encoder's input."""
         return input_map[: self.content_hw[0], : self.content_hw[1]]
 
     def content_mask(self, content: Uint8Array | None = None) -> Uint8Array:
-        """Mask of the encoder's input: 0 on the mirrored edge.
+        """Mask of the encoder's input that is 0 on the padding.
 
         Args:
-            content: Mask (h, w) uint8 of the scaled image; None counts all of it.
+            content: Mask (h, w) uint8 of the scaled image; None = 255 everywhere.
 
         Returns:
-            (input height, input width) uint8.
+            (`input_hw`) uint8.
         """
         mask = np.zeros(self.input_hw, np.uint8)
         mask[: self.content_hw[0], : self.content_hw[1]] = 255 if content is None else content
         return mask
 
     def scale_xy(self) -> tuple[float, float]:
-        """Image pixels per input pixel, along x and y."""
+        """Number of image pixels per pixel of the scaled image, along x and y."""
         return self.photo_hw[1] / self.content_hw[1], self.photo_hw[0] / self.content_hw[0]
 
 
@@ -333,10 +338,10 @@ def inside_patches(mask: Uint8Array, grid_hw: Sequence[int], partly: bool = Fals
     Args:
         mask: (H, W) uint8 of 0 and 255.
         grid_hw: Height and width of the grid.
-        partly: Count patches of which any pixel is inside, instead of those that are wholly inside.
+        partly: Whether patches count of which only some pixels lie inside.
 
     Returns:
-        (h, w) bool.
+        (h, w) bool, True = inside.
     """
-    share = cv2.resize(mask, (grid_hw[1], grid_hw[0]), interpolation=cv2.INTER_AREA)
-    return share >= (1 if partly else 250)
+    coverage = cv2.resize(mask, (grid_hw[1], grid_hw[0]), interpolation=cv2.INTER_AREA)
+    return coverage >= (1 if partly else 250)

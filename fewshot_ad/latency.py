@@ -1,4 +1,4 @@
-"""How fast a product is inspected on this machine, and whether it stays that fast."""
+"""Measures how long inspections of a product take on this machine, and whether that changes over time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MIN_INSPECTIONS = 200
 
 
 def own_images(inspector: Inspector) -> list[Uint8Array]:
-    """The support images inside a product, (H, W, 3) uint8 each, enlarged to what they were.
+    """The support images stored in a product, (H, W, 3) uint8 each, enlarged to their original size.
 
     Raises:
-        ImageError: The product holds none.
+        ImageError: The product holds no support image.
     """
     if not inspector.references:
         raise ImageError("this product holds no support image. Give one with --images.")
@@ -40,33 +40,34 @@ def bench(
     Args:
         inspector: The product.
         images: (H, W, 3) uint8 RGB.
-        seconds: How long; at least `MIN_INSPECTIONS` are made.
-        window: Called with the percentiles of each minute, as they come.
+        seconds: Duration of the measurement; it goes on until at least `MIN_INSPECTIONS` inspections are done.
+        window: Called at the end of each minute with the percentiles of that minute.
 
     Returns:
-        Milliseconds: `first` (the call that compiles), `p50`, `p95`, `p99`, `max`, the median of each stage; and the
-        number of inspections, inspections a second, and the minutes' percentiles (`windows`).
+        Milliseconds: `first` (the first inspection, which compiles the network), `p50`, `p95`, `p99`, `max`, and the
+        median of each stage (`stages`). Further the number of `inspections`, inspections `per_second`, and the
+        percentiles of each minute (`windows`).
     """
     start = time.perf_counter()
     inspector.inspect(images[0])
     first = (time.perf_counter() - start) * 1e3
-    for at in range(WARM_UPS):
-        inspector.inspect(images[at % len(images)])
+    for i in range(WARM_UPS):
+        inspector.inspect(images[i % len(images)])
     times: list[float] = []
     stages: dict[str, list[float]] = {}
     windows: list[dict[str, float]] = []
-    begin, window_from = time.perf_counter(), 0
+    begin, window_start = time.perf_counter(), 0
     while len(times) < MIN_INSPECTIONS or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         result = inspector.inspect(images[len(times) % len(images)])
-        result.anomaly_map  # noqa: B018 - made when read
+        result.anomaly_map  # noqa: B018 - computed when it is first read
         times.append((time.perf_counter() - start) * 1e3)
         if len(stages.setdefault("total", [])) < 10_000:
             for stage, ms in result.timings_ms.items():
                 stages.setdefault(stage, []).append(ms)
         if time.perf_counter() - begin >= WINDOW_SECONDS * (len(windows) + 1):
-            windows.append(percentiles(times[window_from:]))
-            window_from = len(times)
+            windows.append(percentiles(times[window_start:]))
+            window_start = len(times)
             if window is not None:
                 window(windows[-1])
     return {
@@ -84,6 +85,6 @@ def bench(
 
 
 def percentiles(times: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and the largest, rounded to hundredths."""
+    """The percentiles `p50`, `p95`, `p99` and the `max` of times, rounded to hundredths."""
     p50, p95, p99 = (round(float(v), 2) for v in np.percentile(times, (50, 95, 99)))
     return {"p50": p50, "p95": p95, "p99": p99, "max": round(max(times), 2)}

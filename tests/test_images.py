@@ -16,26 +16,26 @@ from fewshot_ad.images import SMOOTHING, Geometry, expand_sources, inside_patche
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     rng = np.random.default_rng(0)
     return cv2.GaussianBlur(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8), (0, 0), 2)
 
 
-def test_rgb_array_is_returned_as_it_is(picture: np.ndarray) -> None:
-    assert read_image(picture) is picture
+def test_rgb_array_is_returned_as_it_is(image: np.ndarray) -> None:
+    assert read_image(image) is image
 
 
-def test_bgr_is_swapped_and_gray_is_repeated(picture: np.ndarray) -> None:
-    np.testing.assert_array_equal(read_image(picture, color="bgr"), picture[..., ::-1])
-    gray = read_image(picture[..., 0])
-    np.testing.assert_array_equal(gray, np.repeat(picture[..., :1], 3, axis=2))
+def test_bgr_is_swapped_and_gray_is_repeated(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_image(image, color="bgr"), image[..., ::-1])
+    gray = read_image(image[..., 0])
+    np.testing.assert_array_equal(gray, np.repeat(image[..., :1], 3, axis=2))
 
 
-def test_png_rgba_and_palette_match_pil(tmp_path: Path, picture: np.ndarray) -> None:
-    rgba = np.dstack([picture, np.full(picture.shape[:2], 200, np.uint8)])
+def test_png_rgba_and_palette_match_pil(tmp_path: Path, image: np.ndarray) -> None:
+    rgba = np.dstack([image, np.full(image.shape[:2], 200, np.uint8)])
     Image.fromarray(rgba).save(tmp_path / "rgba.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), picture)
-    palette = Image.fromarray(picture).convert("P")
+    np.testing.assert_array_equal(read_image(tmp_path / "rgba.png"), image)
+    palette = Image.fromarray(image).convert("P")
     palette.save(tmp_path / "palette.png")
     np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), np.asarray(palette.convert("RGB")))
     np.testing.assert_array_equal(read_image(palette), np.asarray(palette.convert("RGB")))
@@ -51,23 +51,23 @@ def test_sixteen_bit_gray_is_scaled_over_the_full_range(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(Image.open(tmp_path / "ramp.png")), read)
 
 
-def test_sixteen_bit_color_keeps_channel_order(tmp_path: Path, picture: np.ndarray) -> None:
-    deep = picture.astype(np.uint16) * 257
+def test_sixteen_bit_color_keeps_channel_order(tmp_path: Path, image: np.ndarray) -> None:
+    deep = image.astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / "deep.png"), deep[..., ::-1])
-    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), picture)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), image)
 
 
-def test_cmyk_jpeg_looks_as_pil_shows_it(tmp_path: Path, picture: np.ndarray) -> None:
-    Image.fromarray(picture).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+def test_cmyk_jpeg_looks_as_pil_shows_it(tmp_path: Path, image: np.ndarray) -> None:
+    Image.fromarray(image).convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     expected = np.asarray(Image.open(tmp_path / "cmyk.jpg").convert("RGB")).astype(int)
     assert np.abs(read_image(tmp_path / "cmyk.jpg").astype(int) - expected).mean() < 4
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, picture: np.ndarray, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, image: np.ndarray, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(picture).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    Image.fromarray(image).save(tmp_path / "turned.jpg", exif=exif, quality=95)
     from PIL import ImageOps
 
     stored = Image.open(tmp_path / "turned.jpg")
@@ -78,8 +78,8 @@ def test_exif_orientation_is_applied(tmp_path: Path, picture: np.ndarray, orient
     np.testing.assert_array_equal(read_image(stored), expected)
 
 
-def test_floats_are_0_to_1(picture: np.ndarray) -> None:
-    np.testing.assert_array_equal(read_image(picture / 255.0), picture)
+def test_floats_are_0_to_1(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_image(image / 255.0), image)
 
 
 def png_header_only(path: Path, width: int, height: int) -> None:
@@ -90,7 +90,7 @@ def png_header_only(path: Path, width: int, height: int) -> None:
     path.write_bytes(data + struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)))
 
 
-def make_bad(kind: str, tmp_path: Path, picture: np.ndarray) -> Path:
+def make_bad(kind: str, tmp_path: Path, image: np.ndarray) -> Path:
     path = tmp_path / "bad.png"
     if kind == "text":
         path.write_text("this is a letter, not an image\n" * 10)
@@ -98,18 +98,18 @@ def make_bad(kind: str, tmp_path: Path, picture: np.ndarray) -> Path:
         path.write_bytes(b"")
     elif kind == "truncated jpeg":
         path = tmp_path / "bad.jpg"
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
         path.write_bytes(path.read_bytes()[:-200])
     elif kind == "truncated png":
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
         path.write_bytes(path.read_bytes()[:-200])
     elif kind == "one pixel":
-        Image.fromarray(picture[:1, :1]).save(path)
+        Image.fromarray(image[:1, :1]).save(path)
     elif kind == "huge header":
         png_header_only(path, 20_000, 20_000)
     elif kind == "animated gif":
         path = tmp_path / "bad.gif"
-        frames = [Image.fromarray(picture).convert("P"), Image.fromarray(picture[::-1].copy()).convert("P")]
+        frames = [Image.fromarray(image).convert("P"), Image.fromarray(image[::-1].copy()).convert("P")]
         frames[0].save(path, save_all=True, append_images=frames[1:])
     elif kind == "missing":
         path = tmp_path / "nowhere.png"
@@ -117,7 +117,7 @@ def make_bad(kind: str, tmp_path: Path, picture: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"),
+    ("kind", "message"),
     [
         ("text", "content is none of these"),
         ("empty", "0 bytes"),
@@ -129,22 +129,22 @@ def make_bad(kind: str, tmp_path: Path, picture: np.ndarray) -> Path:
         ("missing", "does not exist"),
     ],
 )
-def test_bad_files_say_what_is_wrong(tmp_path: Path, picture: np.ndarray, kind: str, says: str) -> None:
-    path = make_bad(kind, tmp_path, picture)
-    with pytest.raises(ImageError, match=says) as caught:
+def test_bad_files_say_what_is_wrong(tmp_path: Path, image: np.ndarray, kind: str, message: str) -> None:
+    path = make_bad(kind, tmp_path, image)
+    with pytest.raises(ImageError, match=message) as caught:
         read_image(path)
     assert str(path) in str(caught.value)
 
 
-def test_still_gif_is_read(tmp_path: Path, picture: np.ndarray) -> None:
-    still = Image.fromarray(picture).convert("P")
+def test_still_gif_is_read(tmp_path: Path, image: np.ndarray) -> None:
+    still = Image.fromarray(image).convert("P")
     still.save(tmp_path / "still.gif")
     expected = np.asarray(Image.open(tmp_path / "still.gif").convert("RGB"))
     np.testing.assert_array_equal(read_image(tmp_path / "still.gif"), expected)
 
 
 @pytest.mark.parametrize(
-    ("array", "says"),
+    ("array", "message"),
     [
         (np.full((32, 32, 3), np.nan), "NaN or infinity"),
         (np.full((32, 32, 3), 200.0), "floats in 0..1, got 200..200"),
@@ -156,8 +156,8 @@ def test_still_gif_is_read(tmp_path: Path, picture: np.ndarray) -> None:
         (np.zeros(5, np.uint8), "expected shape"),
     ],
 )
-def test_bad_arrays_say_what_is_wrong(array: np.ndarray, says: str) -> None:
-    with pytest.raises(ImageError, match=says):
+def test_bad_arrays_say_what_is_wrong(array: np.ndarray, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
         read_image(array)
 
 
@@ -166,13 +166,13 @@ def test_other_types_are_refused() -> None:
         read_image({"not": "an image"})  # type: ignore[arg-type]
 
 
-def test_folder_glob_file_and_array_stack_expand(tmp_path: Path, picture: np.ndarray) -> None:
+def test_folder_glob_file_and_array_stack_expand(tmp_path: Path, image: np.ndarray) -> None:
     for name in ("b.png", "a.PNG", "notes.txt"):
-        Image.fromarray(picture).save(tmp_path / name, format="png")
+        Image.fromarray(image).save(tmp_path / name, format="png")
     assert [p.name for p in list_images(tmp_path)] == ["a.PNG", "b.png"]
     assert [p.name for p in list_images(str(tmp_path / "*.png"))] == ["b.png"]
-    assert len(expand_sources([tmp_path, picture])) == 3
-    assert len(expand_sources(np.stack([picture] * 4))) == 4
+    assert len(expand_sources([tmp_path, image])) == 3
+    assert len(expand_sources(np.stack([image] * 4))) == 4
     with pytest.raises(ImageError, match="nothing matches"):
         list_images(tmp_path / "*.bmp")
     empty = tmp_path / "empty"
@@ -207,8 +207,8 @@ def test_a_dot_comes_back_to_its_place() -> None:
     assert columns.mean() == pytest.approx(1100, abs=2)
 
 
-def test_shrinking_averages_like_pil(picture: np.ndarray) -> None:
-    big = cv2.resize(picture, (1024, 1024), interpolation=cv2.INTER_CUBIC)
+def test_shrinking_averages_like_pil(image: np.ndarray) -> None:
+    big = cv2.resize(image, (1024, 1024), interpolation=cv2.INTER_CUBIC)
     ours = Geometry.fit((1024, 1024), 256, 16).to_input(big).astype(int)
     pil = np.asarray(Image.fromarray(big).resize((256, 256), Image.Resampling.BOX))
     expected = cv2.GaussianBlur(pil, (5, 5), SMOOTHING).astype(int)

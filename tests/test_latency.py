@@ -11,12 +11,12 @@ from fewshot_ad.product import Product
 
 def test_bench_reports_percentiles_by_stage(inspector: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fewshot_ad.latency.WINDOW_SECONDS", 0.2)
-    seen: list[dict[str, float]] = []
-    report = bench(inspector, own_images(inspector), 0.5, seen.append)
+    minutes: list[dict[str, float]] = []
+    report = bench(inspector, own_images(inspector), 0.5, minutes.append)
     assert report["inspections"] >= MIN_INSPECTIONS
     assert 0 < report["p50"] <= report["p95"] <= report["p99"] <= report["max"]
-    assert report["windows"] == seen
-    assert len(seen) >= 2
+    assert report["windows"] == minutes
+    assert len(minutes) >= 2
     assert set(report["stages"]) == {"resize", "encode", "search", "map", "total"}
     assert report["per_second"] > 0
 

@@ -164,7 +164,7 @@ def distill(
         _need_torch()
         from fewshot_ad.encoder.pyramid import load_pyramid
         from fewshot_ad.encoder.siamese import three_stages
-        from fewshot_ad.training.distillation import DistillationRecipe, described
+        from fewshot_ad.training.distillation import DistillationRecipe, training_data
         from fewshot_ad.training.distillation import distill as run
         from fewshot_ad.training.publish import publish
 
@@ -181,7 +181,7 @@ def distill(
             output,
             name or output.resolve().name,
             recipe=settings,
-            data=described(settings),
+            data=training_data(settings),
             initialization="random weights" if settings.student_weights is None else "weights from a file",
             license=license,
             source=f"fewshot-ad distill, teachers {', '.join(settings.teachers)}",

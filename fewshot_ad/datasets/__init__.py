@@ -10,7 +10,7 @@ from fewshot_ad.datasets.opening import Dataset, open_dataset
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 from fewshot_ad.errors import DatasetError
 
-# Every file of this folder that has a reader registers it when it is imported.
+# Importing a module of this folder registers the reader in it.
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 

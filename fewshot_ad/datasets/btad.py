@@ -1,4 +1,4 @@
-"""BTAD: three products of beanTech, good called ok and defective called ko."""
+"""BTAD: three products of beanTech; good images are in `ok`, defective ones in `ko`."""
 
 from __future__ import annotations
 

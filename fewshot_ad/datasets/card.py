@@ -1,4 +1,4 @@
-"""What is known of a dataset before it is read, and the registry of its readers, by decorator."""
+"""Dataset cards: what is published about a dataset; and the registry of dataset readers, filled by a decorator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Masks: TypeAlias = Literal["pixel", "boxes", "none"]
 
 
 class Counts(NamedTuple):
-    """Images of a category in the published files, split as the reader does; None where that is unknown."""
+    """Number of images of one category in the published files, split as the reader splits them; None = unknown."""
 
     train_good: int | None
     test_good: int | None
@@ -25,11 +25,11 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Archive:
-    """A file that the publisher gives to everybody, without a form.
+    """A file that everybody can download from the publisher without filling in a form.
 
     Attributes:
-        url: Where it is.
-        sha256: Of the file; empty where the publisher changes it now and then.
+        url: Address of the file.
+        sha256: Hash of the file; empty where the publisher changes the file now and then.
     """
 
     url: str
@@ -38,24 +38,24 @@ class Archive:
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What to know of a dataset.
+    """What is published about one dataset.
 
     Attributes:
-        name: The name users give: lower case, words joined by `_`.
-        title: As its publisher spells it.
-        categories: As published; empty where every copy has its own.
+        name: The name to open it by: lower case, words joined by `_`.
+        title: Its name as the publisher spells it.
+        categories: Names of the categories, as published; empty where every copy has its own.
         license: SPDX identifier where there is one, else what the publisher says in a few words.
-        source: The publisher's page.
+        source: Address of the publisher's page.
         citation: Authors, year, title and venue.
-        counts: By category, as far as they are known.
-        images: In all; None where that is unknown.
-        size_gb: Of the publisher's archive in 10^9 bytes; None where that is unknown.
-        masks: Whether its defects are marked by pixel, by boxes or not at all.
-        layout: Tree of its folders.
-        marks: Globs relative to the root, each of which matches something in every copy.
-        mask_of: Regular expression of a mask file's path relative to the root, and what makes it the path of its
-            image without suffix; None of a dataset without mask files.
-        archive: None where a form stands before the download.
+        counts: Number of images by category, where known.
+        images: Number of images in total; None = unknown.
+        size_gb: Size of the publisher's archive in 10^9 bytes; None = unknown.
+        masks: Whether defects are annotated by pixel masks, by boxes or not at all.
+        layout: Description of the folder tree, for people.
+        marks: Globs relative to the root by which the layout is recognized: each matches a file in every copy.
+        mask_of: Regular expression that matches the path of a mask file relative to the root, and the replacement
+            that turns it into the path of its image without suffix; None for a dataset without mask files.
+        archive: The file to download; None if the publisher requires a form.
     """
 
     name: str
@@ -80,7 +80,7 @@ _REGISTRY: dict[str, tuple[DatasetCard, Reader]] = {}
 
 
 def dataset(card: DatasetCard) -> Callable[[Decorated], Decorated]:
-    """Register a reader: a generator of all samples under a root, which opens no image."""
+    """Register a reader: a generator that takes the root folder, yields all samples and opens no image."""
 
     def register(reader: Decorated) -> Decorated:
         if card.name in _REGISTRY:
@@ -97,10 +97,10 @@ def dataset_cards() -> dict[str, DatasetCard]:
 
 
 def registered(name: str) -> tuple[DatasetCard, Reader]:
-    """Card and reader of a dataset.
+    """Card and reader of the dataset of a name.
 
     Raises:
-        DatasetError: There is none of that name.
+        DatasetError: No dataset has that name.
     """
     if name not in _REGISTRY:
         raise DatasetError(

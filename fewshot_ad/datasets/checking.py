@@ -1,4 +1,4 @@
-"""Is a local copy whole: counts against the published ones, every file readable, every defect with its mask."""
+"""Checks that a local copy is complete: published counts, readable files, a mask for every defect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_ad.arrays import Progress
-from fewshot_ad.datasets.card import DatasetCard
+from fewshot_ad.datasets.card import Counts, DatasetCard
 from fewshot_ad.datasets.opening import Dataset, open_dataset
 from fewshot_ad.datasets.sample import Sample, read_mask
 from fewshot_ad.errors import DatasetError, ImageError
@@ -19,17 +19,17 @@ from fewshot_ad.images import read_image
 
 @dataclass
 class CheckReport:
-    """What a check of a local copy found.
+    """The result of checking a local copy.
 
     Attributes:
-        name: Of the dataset.
-        root: Of the copy.
-        counts: Images that are there, by category, then by split and label, such as `train_good`.
-        differences: Counts other than the published ones.
-        missing: Images that are listed and not there, and categories that are not there at all.
-        unreadable: Files that are there and cannot be read.
-        unpaired: Defective images without mask, masks without image, and masks of another size.
-        notes: What is odd and no fault of the copy.
+        name: Name of the dataset.
+        root: Folder of the copy.
+        counts: Number of existing images, by category, then by split and label, such as `train_good`.
+        differences: Counts that differ from the published ones.
+        missing: Images that a list names but that do not exist, and categories without any image.
+        unreadable: Files that exist but cannot be read.
+        unpaired: Defective images without mask, masks without image, and masks of another size than their image.
+        notes: Oddities that are not the copy's fault.
     """
 
     name: str
@@ -43,11 +43,11 @@ class CheckReport:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is wrong with the copy."""
+        """Whether the copy is free of differences and of missing, unreadable or unpaired files."""
         return not (self.differences or self.missing or self.unreadable or self.unpaired)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as plain JSON types."""
         return {"complete": self.complete, **dataclasses.asdict(self)}
 
 
@@ -59,24 +59,24 @@ def check(
     category: str | None = None,
     decode: bool = True,
 ) -> CheckReport:
-    """Check a local copy; a bad file is reported and never stops the rest.
+    """Check a local copy; a bad file is reported and does not stop the check.
 
     Args:
         name: A name in `dataset_cards()`.
         root: Folder of the copy.
         progress: Called as `progress("check", done, total)`.
-        category: Check only this one.
-        decode: Decode every image and mask; otherwise only see that they are there.
+        category: Check only this category; None = all.
+        decode: Decode every image and mask; otherwise only check that the files exist.
 
     Raises:
-        DatasetError: The folder is not laid out like the dataset at all, or has no such category.
+        DatasetError: The folder does not have the dataset's layout, or has no such category.
     """
     dataset = open_dataset(name, root)
     report = CheckReport(name, str(root))
-    samples = list(_listed(dataset, category, report))
+    samples = list(_list_samples(dataset, category, report))
     if category is not None and not samples:
-        known = ", ".join(dict.fromkeys(s.category for s in _listed(dataset, None, report)))
-        raise DatasetError(f"{root}: expected a category among {known}, got {category!r}.")
+        categories = ", ".join(dict.fromkeys(sample.category for sample in _list_samples(dataset, None, report)))
+        raise DatasetError(f"{root}: expected a category among {categories}, got {category!r}.")
     all_listed = not report.unreadable
     for done, sample in enumerate(samples):
         if progress is not None:
@@ -86,11 +86,11 @@ def check(
         progress("check", len(samples), len(samples))
     if all_listed:
         _find_lone_masks(dataset, samples, category, report)
-    _compare(dataset.card, category, report)
+    _compare_counts(dataset.card, category, report)
     return report
 
 
-def _listed(dataset: Dataset, category: str | None, report: CheckReport) -> Iterator[Sample]:
+def _list_samples(dataset: Dataset, category: str | None, report: CheckReport) -> Iterator[Sample]:
     try:
         for sample in dataset.reader(dataset.root):
             if category in (None, sample.category):
@@ -107,29 +107,21 @@ def _check_sample(sample: Sample, card: DatasetCard, decode: bool, report: Check
     cells = report.counts.setdefault(sample.category, {})
     cells[cell] = cells.get(cell, 0) + 1
     if card.masks != "none" and not sample.has_mask:
-        report.unpaired.append(f"{sample.path}: defective, and no mask is there")
-    masks = [path for path in sample.mask_paths if path.is_file()]
-    for path in sample.mask_paths:
-        if path not in masks:
-            report.unpaired.append(f"{sample.path}: its mask {path} is not there")
-    if not decode:
-        return
+        report.unpaired.append(f"{sample.path}: defective, but has no mask")
+    missing_masks = [path for path in sample.mask_paths if not path.is_file()]
+    report.unpaired.extend(f"{sample.path}: its mask {path} does not exist" for path in missing_masks)
+    if decode:
+        _decode_sample(sample, [path for path in sample.mask_paths if path not in missing_masks], report)
+
+
+def _decode_sample(sample: Sample, masks: list[Path], report: CheckReport) -> None:
     try:
         height, width, _ = read_image(sample.path).shape
     except ImageError as error:
         report.unreadable.append(str(error))
         return
     for path in masks:
-        try:
-            mask = read_mask(path)
-        except DatasetError as error:
-            report.unreadable.append(str(error))
-            continue
-        if mask.shape != (height, width):
-            got = f"{mask.shape[1]} x {mask.shape[0]}"
-            report.unpaired.append(f"{path}: {got} pixels, but its image has {width} x {height}")
-        elif not mask.any():
-            report.notes.append(f"{path}: marks no pixel, though its image is called defective")
+        _decode_mask(path, (height, width), report)
     if sample.boxes:
         try:
             sample.mask((height, width))
@@ -137,36 +129,59 @@ def _check_sample(sample: Sample, card: DatasetCard, decode: bool, report: Check
             report.unpaired.append(str(error))
 
 
+def _decode_mask(path: Path, image_hw: tuple[int, int], report: CheckReport) -> None:
+    try:
+        mask = read_mask(path)
+    except DatasetError as error:
+        report.unreadable.append(str(error))
+        return
+    if mask.shape != image_hw:
+        size = f"{mask.shape[1]} x {mask.shape[0]}"
+        report.unpaired.append(f"{path}: {size} pixels, but its image has {image_hw[1]} x {image_hw[0]}")
+    elif not mask.any():
+        report.notes.append(f"{path}: marks no pixel, though its image is labeled defective")
+
+
 def _find_lone_masks(dataset: Dataset, samples: list[Sample], category: str | None, report: CheckReport) -> None:
+    """Report the masks that belong to none of the samples."""
     if dataset.card.mask_of is None:
         return
     pattern, replacement = re.compile(dataset.card.mask_of[0]), dataset.card.mask_of[1]
-    known = {sample.path.relative_to(dataset.root).with_suffix("").as_posix() for sample in samples}
+    images = {sample.path.relative_to(dataset.root).with_suffix("").as_posix() for sample in samples}
     for path in sorted(dataset.root.rglob("*")):
         relative = path.relative_to(dataset.root)
-        found = pattern.fullmatch(relative.as_posix())
-        of_others = category is not None and category not in relative.parts
-        if found and not of_others and not path.name.startswith(".") and found.expand(replacement) not in known:
+        match = pattern.fullmatch(relative.as_posix())
+        in_category = category is None or category in relative.parts
+        if match and in_category and not path.name.startswith(".") and match.expand(replacement) not in images:
             report.unpaired.append(f"{path}: a mask without image")
 
 
-def _compare(card: DatasetCard, category: str | None, report: CheckReport) -> None:
+def _compare_counts(card: DatasetCard, category: str | None, report: CheckReport) -> None:
+    """Report where the counts differ from the published ones; the totals only if all categories were checked."""
     for name, published in card.counts.items():
-        if category not in (None, name):
-            continue
-        if name not in report.counts:
-            report.missing.append(f"category {name}")
-            continue
-        for cell, expected in published._asdict().items():
-            got = report.counts[name].get(cell, 0)
-            if expected is not None and got != expected:
-                report.differences.append(f"{name}, {cell}: expected {expected}, got {got}")
+        if category in (None, name):
+            _compare_category(name, published, report)
     for name in report.counts:
         if card.categories and name not in card.categories:
             report.notes.append(f"category {name}: not among the published ones, so its counts are not compared")
-    if category is None and card.images is not None:
-        got = sum(n for name, cells in report.counts.items() if name in card.categories for n in cells.values())
-        if got != card.images and not report.differences and not report.missing:
-            report.differences.append(f"images in all: expected {card.images}, got {got}")
-    if category is None and not card.counts:
+    if category is None:
+        _compare_totals(card, report)
+
+
+def _compare_category(name: str, published: Counts, report: CheckReport) -> None:
+    if name not in report.counts:
+        report.missing.append(f"category {name}")
+        return
+    for cell, expected in published._asdict().items():
+        count = report.counts[name].get(cell, 0)
+        if expected is not None and count != expected:
+            report.differences.append(f"{name}, {cell}: expected {expected}, got {count}")
+
+
+def _compare_totals(card: DatasetCard, report: CheckReport) -> None:
+    if card.images is not None:
+        total = sum(n for name, cells in report.counts.items() if name in card.categories for n in cells.values())
+        if total != card.images and not report.differences and not report.missing:
+            report.differences.append(f"images in all: expected {card.images}, got {total}")
+    if not card.counts:
         report.missing.extend(f"category {name}" for name in card.categories if name not in report.counts)

@@ -9,7 +9,8 @@ from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
 from fewshot_ad.datasets.files import by_stem, images, read_text
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
-# Of the first six classes 575 images a split, of the others 1150; defective ones in the training split.
+# Defective images in the training split of each class. The first six classes have 575 images per split, the others
+# 1150.
 _TRAIN_DEFECTIVE = (79, 66, 66, 82, 70, 83, 150, 150, 150, 150)
 _SPLITS: tuple[tuple[str, Split], ...] = (("Train", "train"), ("Test", "test"))
 
@@ -35,7 +36,7 @@ def _counts() -> dict[str, Counts]:
         masks="pixel",
         layout="""\
 Class1/Train/0001.PNG
-Class1/Train/Label/0001_label.PNG (of a defective image)
+Class1/Train/Label/0001_label.PNG (only for a defective image)
 Class1/Train/Label/Labels.txt
 Class1/Test/0001.PNG
 Class1/Test/Label/0001_label.PNG""",
@@ -44,22 +45,22 @@ Class1/Test/Label/0001_label.PNG""",
     )
 )
 def dagm(root: Path) -> Iterator[Sample]:
-    """Samples of DAGM 2007, `Class10` last."""
+    """Samples of DAGM 2007, in the order of the class numbers."""
     for category in _counts():
         for name, split in _SPLITS:
             folder = root / category / name
             masks = by_stem(folder / "Label")
-            listed = _listed(folder / "Label" / "Labels.txt")
+            defective = _defective_stems(folder / "Label" / "Labels.txt")
             for path in images(folder):
                 mask = masks.get(f"{path.stem}_label")
-                if mask or path.stem in listed:
+                if mask or path.stem in defective:
                     yield Sample(path, category, split, 1, "defect", (mask,) if mask else ())
                 else:
                     yield Sample(path, category, split, 0, GOOD)
 
 
-def _listed(path: Path) -> frozenset[str]:
-    """Stems of the images that the list says are defective: its line names image and mask."""
+def _defective_stems(path: Path) -> frozenset[str]:
+    """Stems of the images that the list calls defective: those whose line names an image and a mask."""
     if not path.is_file():
         return frozenset()
     lines = [[cell for cell in line.split() if cell.lower().endswith(".png")] for line in read_text(path).splitlines()]

@@ -1,4 +1,4 @@
-"""DeepPCB: pairs of a tested board and its faultless template, defects in boxes."""
+"""DeepPCB: pairs of a tested circuit board and its defect-free template, with boxes around the defects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from fewshot_ad.datasets.sample import GOOD, Sample, Split
 from fewshot_ad.errors import DatasetError
 
 TYPES = {"1": "open", "2": "short", "3": "mousebite", "4": "spur", "5": "copper", "6": "pin-hole"}
-# Source: lines of trainval.txt and test.txt in the publisher's repository; each is one tested board and one template.
+# Pairs of a tested board and a template in each group, for training and test.
+# Source: the lines of trainval.txt and test.txt in the publisher's repository.
 _PAIRS = {
     "00041": (200, 21),
     "12000": (0, 14),
@@ -54,7 +55,7 @@ PCBData/group00041/00041_not/00041000.txt (lines: x1 y1 x2 y2 type)""",
     )
 )
 def deep_pcb(root: Path) -> Iterator[Sample]:
-    """Samples of DeepPCB; a category is a group of boards, the training split has defective ones too."""
+    """Samples of DeepPCB; each group of boards is a category, and the training split holds defective boards too."""
     data = root / "PCBData"
     for name, split in _LISTS:
         for number, line in enumerate(read_text(data / name).splitlines(), start=1):
@@ -62,11 +63,11 @@ def deep_pcb(root: Path) -> Iterator[Sample]:
                 continue
             where = f"{data / name}, line {number}"
             image, _, annotation = line.strip().partition(" ")
-            tested = inside(data, image, where)
+            path = inside(data, image, where)
             group = Path(image).parts[0]
             boxes, types = _boxes(inside(data, annotation.strip(), where))
-            yield Sample(tested.with_name(f"{tested.stem}_temp.jpg"), group, split, 0, GOOD)
-            yield Sample(tested.with_name(f"{tested.stem}_test.jpg"), group, split, 1, _kind(types), boxes=boxes)
+            yield Sample(path.with_name(f"{path.stem}_temp.jpg"), group, split, 0, GOOD)
+            yield Sample(path.with_name(f"{path.stem}_test.jpg"), group, split, 1, _kind(types), boxes=boxes)
 
 
 def _kind(types: set[str]) -> str:
@@ -74,7 +75,7 @@ def _kind(types: set[str]) -> str:
 
 
 def _boxes(path: Path) -> tuple[tuple[tuple[int, int, int, int], ...], set[str]]:
-    """Boxes and types of an annotation; none of one that is missing or damaged, as of a missing mask."""
+    """Boxes (x, y, width, height) and defect types of an annotation file; both empty if it is missing or damaged."""
     try:
         rows = [line.replace(",", " ").split() for line in read_text(path).splitlines() if line.strip()]
         corners = [(int(x1), int(y1), int(x2), int(y2)) for x1, y1, x2, y2, _ in rows]

@@ -1,4 +1,4 @@
-"""ELPV: solar cells in electroluminescence, each with the probability of a defect as experts saw it."""
+"""ELPV: electroluminescence images of solar cells, each with the probability of a defect as judged by experts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fewshot_ad.datasets.sample import GOOD, Sample
 from fewshot_ad.datasets.splits import held_out
 from fewshot_ad.errors import DatasetError
 
-# By thirds of the probability.
+# The defect type by the probability of a defect: 0, 1/3, 2/3, 1.
 KINDS = (GOOD, "possibly_defective", "likely_defective", "defective")
 
 
@@ -24,7 +24,7 @@ KINDS = (GOOD, "possibly_defective", "likely_defective", "defective")
         source="https://github.com/zae-bayern/elpv-dataset",
         citation="Deitsch, Christlein, Berger, Buerhop-Lutz, Maier, Gallwitz & Riess 2019, Automatic classification of "
         "defective photovoltaic module cells in electroluminescence images, Solar Energy 185",
-        # Source: labels.csv of the publisher's repository, 588 and 920 good cells.
+        # Source: labels.csv in the publisher's repository, with 588 and 920 good cells.
         counts={"mono": Counts(471, 117, 486), "poly": Counts(736, 184, 630)},
         images=2624,
         masks="none",
@@ -32,13 +32,13 @@ KINDS = (GOOD, "possibly_defective", "likely_defective", "defective")
 labels.csv (lines: images/cell0001.png 1.0 mono)
 images/cell0001.png
 (probability 0 is good; 1/3, 2/3 and 1 are the defect types possibly_defective, likely_defective, defective)
-(no split is published: the last fifth of the good cells of each category are for the test)""",
+(no split is published: the last fifth of the good cells of each category and all others are for the test)""",
         marks=("labels.csv", "images/*.png"),
         archive=Archive("https://github.com/zae-bayern/elpv-dataset/archive/HEAD.zip"),
     )
 )
 def elpv(root: Path) -> Iterator[Sample]:
-    """Samples of ELPV; a cell that the experts were not sure works counts as defective, with its degree as type."""
+    """Samples of ELPV; a cell counts as defective as soon as the experts doubted it, with the degree as defect type."""
     table = root / "labels.csv"
     rows = []
     for number, line in enumerate(read_text(table).splitlines(), start=1):

@@ -1,4 +1,4 @@
-"""Listing a dataset's folders."""
+"""Lists folders and reads text files and tables of a dataset, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from fewshot_ad.images import SUFFIXES
 
 
 def entries(folder: Path) -> list[Path]:
-    """What is in a folder, sorted by name; nothing if the folder is absent.
+    """The files and folders in a folder, sorted by name; empty if the folder does not exist.
 
     Raises:
         DatasetError: The folder cannot be listed.
     """
     try:
-        # Names with a leading dot are what macOS and copying programs leave behind.
+        # macOS and copying programs leave hidden files behind, whose names begin with a dot.
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -30,20 +30,20 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def images(folder: Path) -> list[Path]:
-    """The pictures in a folder, sorted by name."""
+    """The image files in a folder, sorted by name."""
     return [path for path in entries(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def by_stem(folder: Path) -> dict[str, Path]:
-    """The pictures in a folder by their names without suffix."""
+    """The image files in a folder by their names without suffix."""
     return {path.stem: path for path in images(folder)}
 
 
 def read_text(path: Path) -> str:
-    """The text of a list that comes with a dataset.
+    """The content of a text file in UTF-8, with or without byte order mark.
 
     Raises:
-        DatasetError: The file is missing or no text.
+        DatasetError: The file is missing or is not text.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -59,9 +59,9 @@ def read_table(path: Path, needed: tuple[str, ...], allowed: tuple[str, ...]) ->
     """Line numbers and cells of a CSV file with a header.
 
     Args:
-        path: Of the file.
-        needed: Columns it must have.
-        allowed: Columns it may have besides.
+        path: The CSV file.
+        needed: Columns that the table must have.
+        allowed: Further columns that the table may have.
 
     Raises:
         DatasetError: A column is missing or unknown, or a line has too many or too few cells.
@@ -71,37 +71,40 @@ def read_table(path: Path, needed: tuple[str, ...], allowed: tuple[str, ...]) ->
     try:
         columns = [(column or "").strip() for column in reader.fieldnames or ()]
         if set(needed) - set(columns) or set(columns) - {*needed, *allowed} or len(set(columns)) != len(columns):
-            more = f", and at will {', '.join(allowed)}" if allowed else ""
+            optional = f", and optionally {', '.join(allowed)}" if allowed else ""
             raise DatasetError(
-                f"{path}: expected a first line with the columns {', '.join(needed)}{more}, got "
-                f"{', '.join(columns) or 'nothing'}. Mend the first line."
+                f"{path}: expected a first line with the columns {', '.join(needed)}{optional}, got "
+                f"{', '.join(columns) or 'nothing'}. Correct the first line."
             )
         reader.fieldnames = columns
         for row in reader:
             if None in row or None in row.values():
                 raise DatasetError(
-                    f"{path}, line {reader.line_num}: expected {len(columns)} cells, got another number. Mend the line."
+                    f"{path}, line {reader.line_num}: expected {len(columns)} cells, got another number. Correct the "
+                    "line."
                 )
             rows.append((reader.line_num, {column: cell.strip() for column, cell in row.items()}))
     except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: no CSV ({error}). Mend the line.") from error
+        raise DatasetError(
+            f"{path}, line {reader.line_num}: expected CSV, but the line cannot be parsed ({error}). Correct it."
+        ) from error
     return rows
 
 
 def inside(root: Path, relative: str, where: str) -> Path:
-    """A path that a list gives relative to the root.
+    """The path of a file that a list names relative to the root.
 
     Args:
         root: Folder of the dataset.
-        relative: As the list has it.
-        where: File and line of it, for the message.
+        relative: The path as it stands in the list.
+        where: File and line in which it stands, for the error message.
 
     Raises:
-        DatasetError: It leads out of the root.
+        DatasetError: The path leads out of the root.
     """
     parts = relative.replace("\\", "/").split("/")
     if not relative or ".." in parts or Path(relative).is_absolute() or ":" in parts[0]:
         raise DatasetError(
-            f"{where}: expected a path relative to {root} and below it, got {relative!r}. Mend it, or move the file."
+            f"{where}: expected a path relative to {root} and below it, got {relative!r}. Correct it, or move the file."
         )
     return root.joinpath(*parts)

@@ -1,4 +1,4 @@
-"""A plain folder of one's own: good, bad, and masks if there are any."""
+"""A plain folder of one's own images: subfolders `good`, `bad` and, optionally, `masks`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fewshot_ad.datasets.splits import held_out
         layout="""\
 good/any_name.png
 bad/any_name.png, or bad/{defect type}/any_name.png
-masks/any_name.png, or masks/{defect type}/any_name.png (at will; `_mask` may follow the name)
+masks/any_name.png, or masks/{defect type}/any_name.png (optional; `_mask` may follow the name)
 (the last fifth of the good images in the order of their names are for the test; the category is the folder)""",
         marks=("good/*.*", "bad/*"),
         mask_of=(r"masks/(.+?)(?:_mask)?\.\w+", r"bad/\1"),

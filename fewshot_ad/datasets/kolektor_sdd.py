@@ -1,4 +1,4 @@
-"""KolektorSDD: electrical commutators; a mask beside every image, black of a good one."""
+"""KolektorSDD: electrical commutators; every image has a mask beside it, all black for a good image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fewshot_ad.errors import DatasetError
         masks="pixel",
         layout="""\
 kos01/Part0.jpg
-kos01/Part0_label.bmp (black of a good image)
+kos01/Part0_label.bmp (all black for a good image)
 (no split is published: the good images of the last fifth of the parts are for the test)""",
         marks=("kos*/Part*.jpg", "kos*/Part*_label.bmp"),
         mask_of=(r"(kos\d+/Part\d+)_label\.bmp", r"\1"),
@@ -37,7 +37,7 @@ kos01/Part0_label.bmp (black of a good image)
     )
 )
 def kolektor_sdd(root: Path) -> Iterator[Sample]:
-    """Samples of KolektorSDD: the defective ones are for the test, and of the good ones the last fifth of the parts."""
+    """Samples of KolektorSDD: the test has all defective images and the good ones of the last fifth of the parts."""
     parts = [folder for folder in subfolders(root) if folder.name.startswith("kos")]
     for_test = held_out(folder.name for folder in parts)
     for folder in parts:
@@ -52,7 +52,7 @@ def kolektor_sdd(root: Path) -> Iterator[Sample]:
 
 
 def is_defective(mask: Path) -> bool:
-    """What the mask of an image says of it; without one that can be read, it must not pass for good."""
+    """Whether the mask of an image marks a defect; True if it cannot be read, so that no defect is taken for good."""
     try:
         state = mask.stat()
         return _marks_something(mask, state.st_mtime_ns, state.st_size)
@@ -62,5 +62,5 @@ def is_defective(mask: Path) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def _marks_something(mask: Path, changed_ns: int, size: int) -> bool:
-    """Whether a mask is not black all over; decoded again only when the file has changed."""
+    """Whether a mask has a pixel that is not black; a file is decoded again only after it has changed."""
     return bool(read_mask(mask).any())

@@ -1,4 +1,4 @@
-"""KolektorSDD2: one surface, with defects in both splits; a mask beside every image, black of a good one."""
+"""KolektorSDD2: one surface, with defects in both splits; every image has a mask, all black for a good image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
         masks="pixel",
         layout="""\
 train/10000.png
-train/10000_GT.png (black of a good image)
+train/10000_GT.png (all black for a good image)
 test/20000.png
 test/20000_GT.png""",
         marks=("train/*_GT.png", "test/*_GT.png"),
@@ -42,7 +42,7 @@ def kolektor_sdd2(root: Path) -> Iterator[Sample]:
     """Samples of KolektorSDD2."""
     for split in _SPLITS:
         for path in images(root / split):
-            # The archive holds `10301 (copy).png` and its mask twice; only bare numbers are images of their own.
+            # The archive holds a copy of an image and its mask, `10301 (copy).png`; only names that are numbers count.
             if not path.stem.isdigit():
                 continue
             mask = path.with_name(f"{path.stem}_GT.png")

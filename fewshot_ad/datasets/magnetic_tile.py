@@ -1,4 +1,4 @@
-"""Magnetic tile defects: images and masks side by side, one folder a defect type."""
+"""Magnetic tile defects: images and masks side by side, in one folder per defect type."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MT_Break, MT_Crack, MT_Fray, MT_Uneven: the same
     )
 )
 def magnetic_tile(root: Path) -> Iterator[Sample]:
-    """Samples: the defective ones are for the test, and of the good ones the last fifth by number."""
+    """Samples: all defective images and the last fifth of the good images, by number, are for the test."""
     for folder in subfolders(root):
         if not folder.name.startswith("MT_"):
             continue
@@ -52,5 +52,5 @@ def magnetic_tile(root: Path) -> Iterator[Sample]:
 
 
 def _number(path: Path) -> str:
-    """The recording's running number: neighbors may be exposures of one tile and belong on the same side."""
+    """Serial number of the image, padded to sort by value: neighbors, which may show the same tile, stay together."""
     return path.stem.rpartition("_num_")[2].zfill(9)

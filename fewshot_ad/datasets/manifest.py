@@ -1,7 +1,8 @@
-"""Images of one's own, listed in a CSV file."""
+"""One's own images, listed in a CSV file."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,75 +27,71 @@ LABELS = {"good": 0, "ok": 0, "0": 0, "bad": 1, "defective": 1, "ng": 1, "1": 1}
         images=None,
         masks="pixel",
         layout="""\
-manifest.csv (a table with the columns)
+manifest.csv (a table with these columns)
   path         of the image, relative to the manifest and below its folder
   label        good, ok or 0; bad, defective, ng or 1
-  split        train, validation or test (at will; without it the last fifth of the good images of a category
+  split        train, validation or test (optional; without it the last fifth of the good images of a category
                in the order of their paths and all bad ones are for the test)
-  category     (at will; without it the name of the folder)
-  defect_type  (at will; without it `bad`)
-  mask         relative as well, several joined by `;` (at will)""",
+  category     (optional; without it the name of the folder)
+  defect_type  (optional; without it `bad`)
+  mask         relative as well, several joined by `;` (optional)""",
         marks=(FILE,),
     )
 )
 def manifest(root: Path) -> Iterator[Sample]:
-    """Samples of a manifest, in its order."""
+    """Samples of a manifest, in the order of its lines."""
     table = root / FILE
     rows = read_table(table, ("path", "label"), ("split", "category", "defect_type", "mask"))
     samples: list[Sample] = []
     problems: list[str] = []
-    seen: set[Path] = set()
+    paths: set[Path] = set()
     for line, row in rows:
         try:
             sample = _sample(root, row, f"{table}, line {line}")
         except DatasetError as error:
             problems.append(str(error))
             continue
-        if sample.path in seen:
+        if sample.path in paths:
             problems.append(f"{table}, line {line}: {row['path']} is listed twice. Remove one of the lines.")
-        seen.add(sample.path)
+        paths.add(sample.path)
         samples.append(sample)
     if problems:
-        more = f" And {len(problems) - 3} more." if len(problems) > 3 else ""
-        raise DatasetError(" ".join(problems[:3]) + more)
-    split_given = bool(rows) and "split" in rows[0][1]
-    yield from samples if split_given else _split(samples)
+        rest = f" And {len(problems) - 3} more." if len(problems) > 3 else ""
+        raise DatasetError(" ".join(problems[:3]) + rest)
+    has_split = bool(rows) and "split" in rows[0][1]
+    yield from samples if has_split else _split(samples)
 
 
 def _sample(root: Path, row: dict[str, str], where: str) -> Sample:
     label = LABELS.get(row["label"].lower())
     if label is None:
-        raise DatasetError(f"{where}: expected a label among {', '.join(LABELS)}, got {row['label']!r}. Mend the line.")
+        raise DatasetError(
+            f"{where}: expected a label among {', '.join(LABELS)}, got {row['label']!r}. Correct the line."
+        )
     split = row.get("split", "test")
     if split not in ("train", "validation", "test"):
-        raise DatasetError(f"{where}: expected split train, validation or test, got {split!r}. Mend the line.")
+        raise DatasetError(f"{where}: expected split train, validation or test, got {split!r}. Correct the line.")
     kind = row.get("defect_type") or (GOOD if label == 0 else "bad")
     if (kind == GOOD) != (label == 0):
         raise DatasetError(
             f"{where}: expected the defect type {GOOD!r} of good images and another of bad ones, got {kind!r} "
-            f"with the label {row['label']!r}. Mend the line."
+            f"with the label {row['label']!r}. Correct the line."
         )
     names = [name.strip() for name in row.get("mask", "").split(";") if name.strip()]
     if names and label == 0:
-        raise DatasetError(f"{where}: expected no mask of a good image, got {row['mask']!r}. Mend the line.")
+        raise DatasetError(f"{where}: expected no mask of a good image, got {row['mask']!r}. Correct the line.")
     masks = tuple(inside(root, name, where) for name in names)
     category = row.get("category") or root.resolve().name
     return Sample(inside(root, row["path"], where), category, split, label, kind, masks)  # type: ignore[arg-type]
 
 
 def _split(samples: list[Sample]) -> Iterator[Sample]:
+    """The samples with the last fifth of each category's good images and all bad images in the test split."""
     good: dict[str, list[str]] = {}
     for sample in samples:
         if sample.label == 0:
             good.setdefault(sample.category, []).append(sample.path.as_posix())
     for_test = {path for paths in good.values() for path in held_out(paths)}
     for sample in samples:
-        tested = sample.label == 1 or sample.path.as_posix() in for_test
-        yield Sample(
-            sample.path,
-            sample.category,
-            "test" if tested else "train",
-            sample.label,
-            sample.defect_type,
-            sample.mask_paths,
-        )
+        in_test = sample.label == 1 or sample.path.as_posix() in for_test
+        yield dataclasses.replace(sample, split="test" if in_test else "train")

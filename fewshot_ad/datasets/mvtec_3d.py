@@ -1,4 +1,4 @@
-"""MVTec 3D-AD: its color images; the point clouds beside them are not read."""
+"""MVTec 3D-AD: the color images; the point clouds beside them are not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MVTec AD, and its layout, which others have taken over."""
+"""MVTec AD, and its layout, which other datasets use as well."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ _COUNTS = {
     )
 )
 def mvtec_ad(root: Path) -> Iterator[Sample]:
-    """Samples of MVTec AD and of any other product in its layout."""
+    """Samples of MVTec AD, and of any other categories in its layout."""
     for folder in subfolders(root):
         yield from category_samples(folder)
 
 
 def category_samples(folder: Path) -> Iterator[Sample]:
-    """Samples of one category in MVTec layout; none of a folder that is no category."""
+    """Samples of one category in the layout of MVTec AD; none for any other folder."""
     category = folder.name
     for path in images(folder / "train" / GOOD):
         yield Sample(path, category, "train", 0, GOOD)
@@ -72,6 +72,6 @@ def category_samples(folder: Path) -> Iterator[Sample]:
             if kind.name == GOOD:
                 yield Sample(path, category, "test", 0, GOOD)
                 continue
-            # Some who took the layout over left `_mask` away.
+            # Some copies of the layout lack the suffix `_mask`.
             mask = masks.get(f"{path.stem}_mask", masks.get(path.stem))
             yield Sample(path, category, "test", 1, kind.name, (mask,) if mask else ())

@@ -1,4 +1,4 @@
-"""MVTec AD 2: its public part; the labels of the private test sets are with the publisher."""
+"""MVTec AD 2: the public part; the publisher keeps the labels of the private test sets."""
 
 from __future__ import annotations
 

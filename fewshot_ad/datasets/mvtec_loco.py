@@ -1,4 +1,4 @@
-"""MVTec LOCO AD: logical and structural anomalies, one mask file a defect."""
+"""MVTec LOCO AD: logical and structural anomalies, with one mask file per defect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
 from fewshot_ad.datasets.files import images, subfolders
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
-# As in the archive, whose splicing_connectors hold 7 images more than Bergmann et al. 2022, table 1, says.
+# Counted in the archive; Bergmann et al. 2022, table 1, list 7 images less of splicing_connectors.
 _COUNTS = {
     "breakfast_box": Counts(351, 102, 173, 62),
     "juice_bottle": Counts(335, 94, 236, 54),
@@ -38,8 +38,8 @@ _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 {category}/test/good/000.png
 {category}/test/logical_anomalies/000.png
 {category}/test/structural_anomalies/000.png
-{category}/defects_config.json (how much of each kind of defect is enough)
-{category}/ground_truth/{defect type}/000/000.png, 001.png ... (one a defect; any value but 0 is defective)""",
+{category}/defects_config.json (how much of each kind of defect must be covered)
+{category}/ground_truth/{defect type}/000/000.png, 001.png ... (one per defect; any value but 0 is defective)""",
         marks=("*/train/good/*.*", "*/validation/good/*.*", "*/test/*/*.*", "*/ground_truth/*/*/*.*"),
         mask_of=(r"(.+)/ground_truth/([^/]+)/([^/]+)/[^/]+\.png", r"\1/test/\2/\3"),
     )
@@ -47,8 +47,8 @@ _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 def mvtec_loco(root: Path) -> Iterator[Sample]:
     """Samples of MVTec LOCO AD."""
     for folder in subfolders(root):
-        listed = folder / "defects_config.json"
-        saturations = listed if listed.is_file() else None
+        config = folder / "defects_config.json"
+        saturations = config if config.is_file() else None
         for split in _SPLITS:
             for kind in subfolders(folder / split):
                 for path in images(kind):

@@ -1,4 +1,4 @@
-"""Opening a local copy: is it that layout, and what is in it."""
+"""Opens a local copy of a dataset after checking its layout, and lists its categories and samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fewshot_ad.datasets.files import entries, subfolders
 from fewshot_ad.datasets.sample import Sample, Split
 from fewshot_ad.errors import DatasetError
 
-# How far below a folder the layout is looked for, to name it in a message.
+# How many levels and folders below a folder are searched for the layout, to name the right folder in a message.
 MAX_DEPTH, MAX_FOLDERS = 4, 500
 
 
@@ -22,9 +22,9 @@ class Dataset:
     """A local copy of a dataset.
 
     Attributes:
-        card: What is published of it.
-        root: Its folder.
-        reader: Lists its samples.
+        card: What is published about the dataset.
+        root: Folder of the copy.
+        reader: Generator of all samples under the root.
     """
 
     card: DatasetCard
@@ -33,7 +33,7 @@ class Dataset:
 
     @cached_property
     def categories(self) -> tuple[str, ...]:
-        """The categories that are there, in the order of the reader."""
+        """The categories that the copy holds, in the order of the reader."""
         if len(self.card.categories) == 1:
             return self.card.categories
         return tuple(dict.fromkeys(sample.category for sample in self.reader(self.root)))
@@ -42,11 +42,11 @@ class Dataset:
         """The samples, one after the other; no image is opened.
 
         Args:
-            category: Only those of this category.
-            split: Only those of `train`, `validation` or `test`.
+            category: Only samples of this category; None = of all.
+            split: Only samples of `train`, `validation` or `test`; None = of all.
 
         Raises:
-            DatasetError: There is no such category or split, or a list of the dataset cannot be read.
+            DatasetError: There is no such category or split; while iterating, a list of the dataset cannot be read.
         """
         if split not in (None, "train", "validation", "test"):
             raise DatasetError(f"expected split train, validation or test, got {split!r}.")
@@ -62,15 +62,15 @@ class Dataset:
 
 
 def open_dataset(name: str, root: Path | str) -> Dataset:
-    """A local copy of a dataset in its published layout.
+    """Open a local copy of a dataset in its published layout.
 
     Args:
         name: A name in `dataset_cards()`.
-        root: The folder that the layout on its card starts from.
+        root: The folder in which the layout on the dataset's card starts.
 
     Raises:
-        DatasetError: There is no dataset of that name, or the folder is not laid out like it; the message says what is
-            missing and what the folder looks like instead.
+        DatasetError: There is no dataset of that name, or the folder does not have its layout; the message says what
+            is missing and which layout the folder has instead.
     """
     card, reader = registered(name)
     root = Path(root)
@@ -79,12 +79,12 @@ def open_dataset(name: str, root: Path | str) -> Dataset:
         raise DatasetError(f"{root}: expected the folder of {card.title}, but {what} is there. Check the path.")
     missing = _missing(card, root)
     if missing:
-        got = ", ".join(path.name for path in entries(root)[:6]) or "nothing"
+        content = ", ".join(path.name for path in entries(root)[:6]) or "nothing"
         raise DatasetError(
-            f"{root}: expected the layout of {card.title}, but nothing matches {', '.join(missing)}; it holds {got}. "
-            f"{_advice(card, root)}"
+            f"{root}: expected the layout of {card.title}, but nothing matches {', '.join(missing)}; it "
+            f"holds {content}. {_advice(card, root)}"
         )
-    # Whoever lists images of his own may do so anywhere.
+    # A card without categories is for one's own images, which may lie in a folder of any layout.
     other = recognize(root) if card.categories else None
     if other is not None and _rank(other, root) > _rank(card, root):
         raise DatasetError(
@@ -94,22 +94,22 @@ def open_dataset(name: str, root: Path | str) -> Dataset:
 
 
 def recognize(root: Path) -> DatasetCard | None:
-    """The dataset whose layout a folder has, the most particular one if several fit; None if none does."""
-    fitting = [card for card in dataset_cards().values() if not _missing(card, root)]
-    return max(fitting, key=lambda card: _rank(card, root), default=None)
+    """The dataset whose layout a folder has, the most specific one if several match; None if none does."""
+    matches = [card for card in dataset_cards().values() if not _missing(card, root)]
+    return max(matches, key=lambda card: _rank(card, root), default=None)
 
 
 def find_layout(card: DatasetCard, root: Path) -> Path | None:
-    """The folder nearest below a root, or the root itself, that a dataset's layout starts from."""
-    waiting = deque([(root, 0)])
+    """The folder in which a dataset's layout starts: the root or the nearest folder below it; None if there is none."""
+    queue = deque([(root, 0)])
     for _ in range(MAX_FOLDERS):
-        if not waiting:
+        if not queue:
             break
-        folder, depth = waiting.popleft()
+        folder, depth = queue.popleft()
         if not _missing(card, folder):
             return folder
         if depth < MAX_DEPTH:
-            waiting.extend((below, depth + 1) for below in subfolders(folder))
+            queue.extend((below, depth + 1) for below in subfolders(folder))
     return None
 
 
@@ -118,7 +118,7 @@ def _missing(card: DatasetCard, root: Path) -> list[str]:
 
 
 def _rank(card: DatasetCard, root: Path) -> tuple[bool, int]:
-    """Published names of categories count more than the shape of the tree."""
+    """How specifically a folder matches a card: category names count more than the number of marks."""
     return any((root / category).is_dir() for category in card.categories), len(card.marks)
 
 

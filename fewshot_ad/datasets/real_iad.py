@@ -1,4 +1,4 @@
-"""Real-IAD: thirty products, each seen by five cameras; a camera's view of a product is a category here."""
+"""Real-IAD: thirty products, each recorded by five cameras; each product and camera is one category here."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ PRODUCTS = (
     "zipper",
 )
 VIEWS = ("C1", "C2", "C3", "C4", "C5")
-# Largest first: what is there is read in the best resolution of it.
+# Largest first: images are read in the highest resolution that the copy holds.
 _RESOLUTIONS = ("realiad_raw", "realiad_1024", "realiad_512", "realiad_256")
 _SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -67,15 +67,15 @@ realiad_jsons/realiad_jsons/{product}.json (lists `train` and `test` of image_pa
 realiad_1024/{product}/OK/S0001/{product}_0001_OK_C1_{time}.jpg
 realiad_1024/{product}/NG/{defect type}/S0001/{product}_0001_NG_{defect type}_C1_{time}.jpg
 realiad_1024/{product}/NG/{defect type}/S0001/{product}_0001_NG_{defect type}_C1_{time}.png (mask)
-(or realiad_512, realiad_256, realiad_raw; categories are {product}_C1 to {product}_C5, one a camera)""",
+(or realiad_512, realiad_256, realiad_raw; categories are {product}_C1 to {product}_C5, one per camera)""",
         marks=("realiad_jsons/realiad_jsons/*.json", "realiad_*/*/OK"),
         mask_of=(r"(realiad_(?:raw|1024|512|256)/.+/NG/.+)\.png", r"\1"),
     )
 )
 def real_iad(root: Path) -> Iterator[Sample]:
-    """Samples of Real-IAD by its split of all views, in the largest resolution that is there.
+    """Samples of Real-IAD by its split of all views, in the highest resolution that the copy holds.
 
-    A split file that cannot be read is an error only after all others have been read.
+    An unreadable split file is reported as an error only after the samples of all other files.
     """
     problems = []
     for table in entries(root / "realiad_jsons" / "realiad_jsons"):
@@ -94,14 +94,17 @@ def _product(root: Path, table: Path) -> Iterator[Sample]:
         content = json.loads(read_text(table))
         good = content.get("meta", {}).get("normal_class", "OK")
         lists = [(split, entry) for split in _SPLITS for entry in content[split]]
-        rows = [(s, e["image_path"], e.get("mask_path") or "", e["anomaly_class"]) for s, e in lists]
+        rows = [
+            (split, entry["image_path"], entry.get("mask_path") or "", entry["anomaly_class"]) for split, entry in lists
+        ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
             f"{table}: expected JSON with lists `train` and `test` of image_path, mask_path and anomaly_class, got "
             f"something else ({type(error).__name__}: {error}). Copy the file again."
         ) from error
-    folder = next((root / r / table.stem for r in _RESOLUTIONS if (root / r / table.stem).is_dir()), None)
-    # A product that was not copied is missing as a whole.
+    folders = (root / resolution / table.stem for resolution in _RESOLUTIONS)
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    # A product whose images were not copied has no samples.
     if folder is None:
         return
     for split, image, mask, kind in rows:

@@ -1,4 +1,4 @@
-"""One image of a dataset, with what is known of it."""
+"""One image of a dataset, with its label, defect type and mask."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ GOOD = "good"
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and its label.
+    """An image of a dataset and its annotation.
 
     Attributes:
-        path: Of the image.
-        category: Product it shows.
+        path: File of the image.
+        category: Name of the category that it shows.
         split: `train`, `validation` or `test`.
         label: 0 = good, 1 = defective.
         defect_type: `good`, or the kind of defect as the dataset names it.
-        mask_paths: Files of its defect masks; several where the dataset has one a defect. Empty of a good image
-            and of a dataset without masks.
-        boxes: (x, y, width, height) of its defects in pixels, of a dataset that has boxes instead of masks.
-        saturations: File that says how much of a defect is enough, by the value of its mask, of a dataset that has one.
+        mask_paths: Files of its defect masks; several where the dataset has one file per defect. Empty for a good
+            image and for a dataset without masks.
+        boxes: (x, y, width, height) of its defects in pixels, where the dataset has boxes instead of masks.
+        saturations: File that gives how much of each defect must be covered to count as all of it, by the value of the
+            defect's mask; None where the dataset has no such file.
     """
 
     path: Path
@@ -48,7 +49,7 @@ class Sample:
 
     @property
     def has_mask(self) -> bool:
-        """Whether the defective pixels are known: of a good image, always."""
+        """Whether the defective pixels are known; always True for a good image."""
         return self.label == 0 or bool(self.mask_paths or self.boxes)
 
     def mask(self, hw: tuple[int, int]) -> BoolArray:
@@ -58,56 +59,56 @@ class Sample:
             hw: Height and width of the image in pixels.
 
         Returns:
-            (H, W) bool; nothing is marked of a good image.
+            (H, W) bool, True = defect; all False for a good image.
 
         Raises:
             DatasetError: The image is defective and has neither mask nor box, or one of them is damaged or does
                 not fit the image.
         """
-        marked = np.zeros(hw, np.bool_)
+        defective = np.zeros(hw, np.bool_)
         if not self.has_mask:
             raise DatasetError(
                 f"{self.path}: expected a mask of its defect ({self.defect_type}), but there is none. Leave this "
-                "image out of figures by pixel, or get its mask from the publisher."
+                "image out of pixel metrics, or get its mask from the publisher."
             )
         for path in self.mask_paths:
-            marked |= _fitting(path, read_mask(path), hw)
+            defective |= _require_size(path, read_mask(path), hw)
         for x, y, width, height in self.boxes:
             rows, columns = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
-            if not marked[rows, columns].size:
+            if not defective[rows, columns].size:
                 raise DatasetError(
                     f"{self.path}: expected boxes inside {hw[1]} x {hw[0]} pixels, got x {x}, y {y}, width {width}, "
                     f"height {height}. Copy image and annotation from the same release of the dataset."
                 )
-            marked[rows, columns] = True
-        return marked
+            defective[rows, columns] = True
+        return defective
 
     def saturated_regions(self, hw: tuple[int, int]) -> list[SaturatedRegion]:
-        """The defects and how much of each is enough; none of a good image.
+        """The defects with how much of each must be covered to count as all of it; empty for a good image.
 
         Args:
             hw: Height and width of the image in pixels.
 
         Raises:
-            DatasetError: The dataset does not say how much is enough, or of no defect of this mask's value; or a mask
-                is damaged or does not fit the image.
+            DatasetError: The dataset has no file of saturations, or the file has no entry for the value of a mask; or a
+                mask is damaged or does not fit the image.
         """
         if self.saturations is None:
             raise DatasetError(f"{self.path}: its dataset does not say how much of a defect is enough.")
-        known, regions = _read_saturations(self.saturations), []
+        saturations, regions = _read_saturations(self.saturations), []
         for path in self.mask_paths:
-            values = _fitting(path, _read_values(path), hw)
+            values = _require_size(path, _read_values(path), hw)
             value = int(values.max())
-            if value not in known:
+            if value not in saturations:
                 raise DatasetError(
-                    f"{path}: expected one of the values {sorted(known)}, which {self.saturations} names, got {value}. "
-                    "Copy both from the same release of the dataset."
+                    f"{path}: expected one of the values {sorted(saturations)}, which {self.saturations} names, got "
+                    f"{value}. Copy both from the same release of the dataset."
                 )
-            regions.append(SaturatedRegion(values > 0, *known[value]))
+            regions.append(SaturatedRegion(values > 0, *saturations[value]))
         return regions
 
 
-def _fitting(path: Path, pixels: _Pixels, hw: tuple[int, int]) -> _Pixels:
+def _require_size(path: Path, pixels: _Pixels, hw: tuple[int, int]) -> _Pixels:
     if pixels.shape != hw:
         raise DatasetError(
             f"{path}: expected the size of its image, {hw[1]} x {hw[0]} pixels, got {pixels.shape[1]} x "
@@ -122,8 +123,8 @@ def _read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8-sig"))
         return {
-            int(one["pixel_value"]): (float(one["saturation_threshold"]), bool(one["relative_saturation"]))
-            for one in entries
+            int(entry["pixel_value"]): (float(entry["saturation_threshold"]), bool(entry["relative_saturation"]))
+            for entry in entries
         }
     except OSError as error:
         raise DatasetError(f"{path}: cannot be read ({error.strerror}). Copy the dataset again.") from error
@@ -138,7 +139,8 @@ def read_mask(path: Path) -> BoolArray:
     """Read a mask file: every pixel that is not black is defective, whatever its value.
 
     Args:
-        path: A picture; of a JPEG, whose compression blurs edges, pixels of at least half the brightness count.
+        path: An image file. In a JPEG, whose compression blurs edges, only pixels of at least half the brightness are
+            defective.
 
     Returns:
         (H, W) bool.
@@ -158,7 +160,7 @@ def _read_values(path: Path) -> npt.NDArray[np.integer[Any]]:
         raise DatasetError(
             f"{path}: expected a mask, but it cannot be read ({error.strerror}). Copy the dataset again."
         ) from error
-    # What OpenCV would print about a broken file is said by the error instead.
+    # OpenCV prints a warning about a broken file; the error below says it instead.
     level = cv2.utils.logging.setLogLevel(0)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
@@ -168,7 +170,7 @@ def _read_values(path: Path) -> npt.NDArray[np.integer[Any]]:
         cv2.utils.logging.setLogLevel(level)
     if pixels is None:
         raise DatasetError(
-            f"{path}: expected a mask, but the file is truncated or no picture ({len(data)} bytes). Copy it again."
+            f"{path}: expected a mask, but the file is truncated or not an image ({len(data)} bytes). Copy it again."
         )
     if pixels.ndim == 3:
         # A fourth channel is opacity, not defect.

@@ -1,4 +1,4 @@
-"""VisA in its original layout, with its split of one class."""
+"""VisA in its original layout, with the split for one-class training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fewshot_ad.errors import DatasetError
 
 SPLIT_FILE = "split_csv/1cls.csv"
 _SPLITS: dict[str, Split] = {"train": "train", "test": "test"}
-# Source: Zou et al. 2022, split of one class: nine tenths of the good images to train on.
+# Source: Zou et al. 2022, one-class split: nine tenths of the good images are for training.
 _COUNTS = {
     "candle": Counts(900, 100, 100),
     "capsules": Counts(542, 60, 100),
@@ -55,7 +55,7 @@ split_csv/1cls.csv (columns object, split, label, image, mask)
     )
 )
 def visa(root: Path) -> Iterator[Sample]:
-    """Samples of VisA, in the order of its split file; its defects are not sorted by type there."""
+    """Samples of VisA, in the order of its split file, which does not name the types of defects."""
     table = root / SPLIT_FILE
     for line, row in read_table(table, ("object", "split", "label", "image", "mask"), ()):
         where = f"{table}, line {line}"

@@ -1,4 +1,4 @@
-"""Write an encoder as ONNX with its card, so that it runs without torch. Needs the extra `export`."""
+"""Writes an encoder as ONNX with its card, so that it runs without torch. Needs the extra `export`."""
 
 from __future__ import annotations
 
@@ -17,62 +17,13 @@ from fewshot_ad.encoder.siamese import Outputs
 from fewshot_ad.encoder.weights import WeightsCard
 
 
-class _FixedSamePadding(nn.Module):
-    """TensorFlow's "same" padding of a stride-2 convolution, for even input sizes.
-
-    timm computes it from the input size, which an exporter freezes or turns into a dozen shape operators. All inputs
-    here are multiples of the deepest stride, so every stride-2 convolution sees an even size and pads alike.
-    """
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        total = conv.kernel_size[0] - 2
-        self.padding = (total // 2, total - total // 2) * 2
-        self.conv = conv
-        conv.padding = (0, 0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        c = self.conv
-        return F.conv2d(F.pad(x, self.padding), c.weight, c.bias, c.stride, 0, c.dilation, c.groups)
-
-
-def _fix_padding(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if type(child).__name__ == "Conv2dSame" and child.stride == (2, 2):
-            setattr(module, name, _FixedSamePadding(child))
-        else:
-            _fix_padding(child)
-
-
-def export_onnx(network: Pyramid | Outputs, path: Path) -> None:
-    """Write an encoder as ONNX: `photograph` (N, H, W, 3) uint8 in, `stage<i>` (N, h, w, C) float32 out."""
-    pyramid = network if isinstance(network, Pyramid) else network.encoder.pyramid
-    stages = pyramid.stages if isinstance(network, Pyramid) else network.numbers
-    _fix_padding(pyramid.backbone)
-    side = pyramid.multiple * 16
-    example = torch.zeros((2, side, side + pyramid.multiple * 4, 3), dtype=torch.uint8)
-    dynamic = torch.export.Dim.DYNAMIC
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
-        input_names=["photograph"],
-        output_names=[f"stage{s}" for s in stages],
-        optimize=True,
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch.onnx.export returned no program")
-    # Source positions of the exporting machine do not belong into a file that ships.
-    for node in program.model.graph:
-        node.metadata_props.clear()
-        node.doc_string = None
-    program.save(path)
-
-
 def export_lite0(folder: Path, stages: Sequence[int] = (1, 2, 3)) -> WeightsCard:
-    """Write the shipped EfficientNet-Lite0: strides 4, 8 and 16, of which 8 and 16 are the default."""
+    """Write the shipped EfficientNet-Lite0 and its card: strides 4, 8 and 16, of which 8 and 16 are the default.
+
+    Args:
+        folder: Folder to write into.
+        stages: timm's indices of the stages that the file holds.
+    """
     pyramid = load_pyramid("tf_efficientnet_lite0", stages=stages)
     source_sha256 = pyramid.sha256()
     path = folder / "efficientnet_lite0.onnx"
@@ -97,6 +48,71 @@ def export_lite0(folder: Path, stages: Sequence[int] = (1, 2, 3)) -> WeightsCard
     )
     card.write(folder / "efficientnet_lite0.json")
     return card
+
+
+def export_onnx(network: Pyramid | Outputs, path: Path) -> None:
+    """Write an encoder as ONNX: input `photograph` (N, H, W, 3) uint8 RGB, outputs `stage<i>` (N, h, w, C) float32.
+
+    The network's padding is changed in place.
+
+    Args:
+        network: The encoder.
+        path: The file to write.
+
+    Raises:
+        RuntimeError: torch cannot export the network.
+    """
+    pyramid = network if isinstance(network, Pyramid) else network.encoder.pyramid
+    stages = pyramid.stages if isinstance(network, Pyramid) else network.numbers
+    _fix_padding(pyramid.backbone)
+    side = pyramid.multiple * 16
+    example = torch.zeros((2, side, side + pyramid.multiple * 4, 3), dtype=torch.uint8)
+    dynamic = torch.export.Dim.DYNAMIC
+    program = torch.onnx.export(
+        network,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},),
+        input_names=["photograph"],
+        output_names=[f"stage{s}" for s in stages],
+        optimize=True,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    # A file that ships must not hold the source paths of the machine that exported it.
+    for node in program.model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+    program.save(path)
+
+
+def _fix_padding(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if type(child).__name__ == "Conv2dSame" and child.stride == (2, 2):
+            setattr(module, name, _FixedSamePadding(child))
+        else:
+            _fix_padding(child)
+
+
+class _FixedSamePadding(nn.Module):
+    """TensorFlow's "same" padding of a stride-2 convolution, for even input sizes.
+
+    timm computes the padding from the input size, which ONNX export freezes or turns into a dozen shape operators. All
+    inputs here are multiples of the deepest stride, so every stride-2 convolution has an even input size and the same
+    padding.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        total = conv.kernel_size[0] - 2
+        self.padding = (total // 2, total - total // 2) * 2
+        self.conv = conv
+        conv.padding = (0, 0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        c = self.conv
+        return F.conv2d(F.pad(x, self.padding), c.weight, c.bias, c.stride, 0, c.dilation, c.groups)
 
 
 if __name__ == "__main__":

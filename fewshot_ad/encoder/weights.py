@@ -1,4 +1,4 @@
-"""Weights cards: which encoders ship, where their weights come from, and that they are unaltered."""
+"""Weights cards: which encoders ship and where their weights come from; checks that the files are unaltered."""
 
 from __future__ import annotations
 
@@ -11,42 +11,43 @@ from typing import Any
 
 from fewshot_ad.errors import WeightsError
 
-# What fields of a card were called before version 0.2; encoders trained then can still be read.
+# Field names of cards before version 0.2 -> their names today, so that encoders trained then can still be read.
 FORMER_FIELDS = {"licence": "license", "initialisation": "initialization"}
 
 
 @dataclass(frozen=True)
 class WeightsCard:
-    """What an encoder's weights are, in the manner of timm's pretrained configuration.
+    """Description of an encoder's weights, similar to timm's pretrained configuration.
 
     Attributes:
-        name: The name users give to `encoder=`.
-        file: ONNX file beside the card: `photograph` (N, H, W, 3) uint8 RGB in, one `stage<i>` (N, h, w, C) float32
-            out a stage, locally averaged 3x3. Color scaling is inside the graph. The embedding of a trained encoder
-            counts as the stage after the last.
+        name: The name to pass as `encoder=`.
+        file: ONNX file beside the card: input `photograph` (N, H, W, 3) uint8 RGB, per stage one output `stage<i>`
+            (N, h, w, C) float32, locally averaged 3x3. Color scaling is inside the graph. The embedding of a trained
+            encoder counts as the stage after the last.
         sha256: Hash of that file.
         backbone: timm model name.
-        stages: Indices into timm's feature_info that the file holds.
-        strides: Their strides in pixels.
-        channels: Their channels.
-        default_stages: The stages that are used unless the user says otherwise.
-        mean: Channel means of the color scaling (of 0..1 values), inside the graph; for the record.
+        stages: The stages that the file holds: indices into timm's feature_info.
+        strides: Strides of the stages in pixels.
+        channels: Numbers of channels of the stages.
+        default_stages: The stages to use by default.
+        mean: Channel means (of values in 0..1) of the color scaling inside the graph; for information only.
         std: Channel standard deviations, likewise.
         source: Where the weights come from.
         source_sha256: Hash of the source tensors (`Pyramid.sha256` over `stages`).
         license: SPDX identifier.
-        training_data: What they were trained on.
-        recipe: How they were trained.
+        training_data: The data that the weights were trained on.
+        recipe: How the weights were trained.
         date: ISO date of the export.
         tensors: safetensors file beside the card, for the engine `torch` and for further training; None for a frozen
-            backbone whose weights come from a package.
+            backbone whose weights come from another package.
         tensors_sha256: Hash of that file.
         architecture: Fields of `siamese.Architecture`, for a trained encoder.
         embedding: Number of the stage that is the embedding.
         initialization: What training started from, with its license.
         data: Names, counts and licenses of the training data.
-        measured: Figures on the shared board (mean of its six products, K = 4, 256 pixels, flips): `image_auroc`,
-            `pixel_auroc`, `au_pro`, 0..1; and `encoder_ms`, the encoder alone at 256 pixels on two cores.
+        measured: Results on the shared board (mean of its six products, K = 4, 256 pixels, flips): `image_auroc`,
+            `pixel_auroc`, `au_pro`, 0..1; and `encoder_ms`, milliseconds of the encoder alone at 256 pixels on two
+            cores.
     """
 
     name: str
@@ -75,7 +76,11 @@ class WeightsCard:
 
     @classmethod
     def read(cls, path: Path) -> WeightsCard:
-        """Read a card; unknown or missing fields are refused."""
+        """Read a card.
+
+        Raises:
+            WeightsError: The file cannot be read, or a field is unknown or missing.
+        """
         try:
             fields = json.loads(path.read_text())
             fields = {FORMER_FIELDS.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
@@ -89,7 +94,7 @@ class WeightsCard:
 
 
 def weights_folder() -> Path:
-    """The folder of shipped weights: inside an installed package, or beside it in a source checkout."""
+    """The folder of the shipped weights: inside an installed package, beside the package in a source checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "shipped_weights"
     return installed if installed.is_dir() else package.parent / "weights"
@@ -106,7 +111,7 @@ def verified_file(card: WeightsCard, folder: Path | None = None) -> Path:
 
     Args:
         card: The card.
-        folder: Where the card lies; None is the folder of shipped weights.
+        folder: Folder of the card; None = the folder of shipped weights.
 
     Raises:
         WeightsError: The file is missing or altered.
@@ -115,10 +120,13 @@ def verified_file(card: WeightsCard, folder: Path | None = None) -> Path:
 
 
 def encoder_file(name: str) -> Path:
-    """The verified ONNX file of a shipped encoder, or of the card (`.json`) of one's own.
+    """The path of an encoder's ONNX file, after checking its hash.
+
+    Args:
+        name: Name of a shipped encoder, or path of the card (`.json`) of another encoder.
 
     Raises:
-        WeightsError: It is a timm model, which has none, or the file is missing or altered.
+        WeightsError: The encoder is a timm model, which has no ONNX file, or the file is missing or altered.
     """
     if name.endswith(".json"):
         return verified_file(WeightsCard.read(Path(name)), Path(name).parent)
@@ -138,10 +146,10 @@ def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:
 def _verified(card: WeightsCard, path: Path, sha256: str) -> Path:
     if not path.is_file():
         raise WeightsError(f"expected the weights of {card.name} at {path}, found nothing. Reinstall fewshot-ad.")
-    got = hashlib.sha256(path.read_bytes()).hexdigest()
-    if got != sha256:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
         raise WeightsError(
-            f"{path}: expected sha256 {sha256[:12]}..., got {got[:12]}...: the file is damaged or was altered. "
+            f"{path}: expected sha256 {sha256[:12]}..., got {digest[:12]}...: the file is damaged or was altered. "
             "Reinstall fewshot-ad."
         )
     return path

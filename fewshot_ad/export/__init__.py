@@ -1,4 +1,4 @@
-"""A product as files that run without this package, with proof that they say the same."""
+"""Writes a product as files that run without this package, and checks that they agree with the product."""
 
 from fewshot_ad.export.package import TARGETS, Target, export
 

@@ -1,4 +1,4 @@
-"""A product as one ONNX graph: image in; score, decision and map out. Needs the extra `onnx`."""
+"""A product as one ONNX graph: image -> score, decision and map. Needs the extra `onnx`."""
 
 from __future__ import annotations
 
@@ -24,30 +24,6 @@ from fewshot_ad.search.memory_bank import MemoryBank
 OPSET = 20
 
 
-class Builder:
-    """Collects ONNX nodes; every method gives the name of a value."""
-
-    def __init__(self) -> None:
-        self.nodes: list[Any] = []
-        self.initializers: list[Any] = []
-
-    def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """A constant tensor."""
-        name = f"constant{len(self.initializers)}"
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype), name))
-        return name
-
-    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
-        """A node; the name of its last output, whose siblings end in `_0`, `_1` and so on."""
-        names = [f"{kind.lower()}{len(self.nodes)}_{i}" for i in range(outputs)]
-        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
-        return names[-1]
-
-    def ints(self, *values: int) -> str:
-        """A constant of shapes, axes and the like."""
-        return self.constant(values, np.int64)
-
-
 def single_graph(
     encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, model: Model, photo_hw: tuple[int, int]
 ) -> Any:
@@ -58,17 +34,19 @@ def single_graph(
 
     Args:
         encoder_file: The encoder's ONNX file.
-        outputs: Names of its outputs that are used.
-        spec: What the encoder is.
+        outputs: Names of the encoder's outputs that the product uses.
+        spec: The encoder's specification.
         model: The enrolled product; its image score must be `top_mean`.
-        photo_hw: Height and width of the images it is for.
+        photo_hw: Height and width of the images to inspect.
+
+    Raises:
+        ExportError: The smoothing of the map reaches farther than the map is wide.
     """
     geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
     prepare = Builder()
-    prepared = to_input(prepare, "photograph", geometry)
+    to_input(prepare, "photograph", geometry)
     prepare.nodes[-1].output[0] = "prepared"
-    assert prepared  # noqa: S101 - its node was just renamed
-    before = _model(
+    before = _to_model(
         prepare,
         [helper.make_tensor_value_info("photograph", TensorProto.UINT8, [*photo_hw, 3])],
         [helper.make_tensor_value_info("prepared", TensorProto.UINT8, [1, *geometry.input_hw, 3])],
@@ -78,7 +56,7 @@ def single_graph(
     stages = [f"encoder_{name}" for name in outputs]
     grids = _distances(judge, stages, spec, model, geometry)
     _verdict(judge, grids, model, geometry, spec)
-    after = _model(
+    after = _to_model(
         judge,
         _stage_values(stages, spec, geometry),
         [
@@ -90,7 +68,7 @@ def single_graph(
     )
     network = onnx.compose.add_prefix(network, "encoder_")
     whole = onnx.compose.merge_models(before, network, [("prepared", "encoder_photograph")], prefix1="prepare_")
-    # The image keeps its name.
+    # Undo the prefix of the input's name.
     _rename(whole, "prepare_photograph", "photograph")
     whole = onnx.compose.merge_models(whole, after, [(name, name) for name in stages])
     onnx.checker.check_model(whole)
@@ -98,9 +76,15 @@ def single_graph(
 
 
 def levels_graph(encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, geometry: Geometry) -> Any:
-    """The encoder as an ONNX model: `photograph` (1, h, w, 3) uint8 -> `level<i>` (1, h, w, d) float32 a level.
+    """The encoder as an ONNX model, for one size of images.
 
-    Arguments as for `single_graph`; the image is at the working scale.
+    Input `photograph` (1, h, w, 3) uint8 RGB at the working scale. Outputs: per level, `level<i>` (1, h, w, d) float32.
+
+    Args:
+        encoder_file: The encoder's ONNX file.
+        outputs: Names of the encoder's outputs that the product uses.
+        spec: The encoder's specification.
+        geometry: From the images to the encoder's input.
     """
     network = onnx.compose.add_prefix(encoder_graph(encoder_file, outputs), "encoder_")
     _rename(network, "encoder_photograph", "photograph")
@@ -108,12 +92,12 @@ def levels_graph(encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, 
     join = Builder()
     levels, grid_hws = _levels(join, stages, spec, geometry)
     names = []
-    for at, level in enumerate(levels):
+    for i, level in enumerate(levels):
         join.op("Identity", level)
-        names.append(f"level{at}")
+        names.append(f"level{i}")
         join.nodes[-1].output[0] = names[-1]
     shapes = [[1, *grid_hw, dims] for grid_hw, dims in zip(grid_hws, spec.dims, strict=True)]
-    after = _model(
+    after = _to_model(
         join,
         _stage_values(stages, spec, geometry),
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip(names, shapes, strict=True)],
@@ -121,39 +105,6 @@ def levels_graph(encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, 
     whole = onnx.compose.merge_models(network, after, [(name, name) for name in stages])
     onnx.checker.check_model(whole)
     return whole
-
-
-def _stage_values(stages: Sequence[str], spec: EncoderSpec, geometry: Geometry) -> list[Any]:
-    return [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *_grid(geometry, stride), channels])
-        for name, stride, channels in zip(stages, spec.strides, spec.channels, strict=True)
-    ]
-
-
-def encoder_graph(encoder_file: Path, outputs: Sequence[str]) -> Any:
-    """The encoder with nothing but the wanted outputs."""
-    network = onnx.load(str(encoder_file))
-    extractor = onnx.utils.Extractor(network)
-    return extractor.extract_model(["photograph"], list(outputs))
-
-
-def _model(builder: Builder, inputs: list[Any], outputs: list[Any]) -> Any:
-    graph = helper.make_graph(builder.nodes, "fewshot_ad", inputs, outputs, builder.initializers)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
-
-
-def _rename(model: Any, old: str, new: str) -> None:
-    for value in model.graph.input:
-        if value.name == old:
-            value.name = new
-    for node in model.graph.node:
-        for at, name in enumerate(node.input):
-            if name == old:
-                node.input[at] = new
-
-
-def _grid(geometry: Geometry, stride: int) -> tuple[int, int]:
-    return geometry.input_hw[0] // stride, geometry.input_hw[1] // stride
 
 
 def to_input(b: Builder, image: str, geometry: Geometry) -> str:
@@ -176,7 +127,7 @@ def to_input(b: Builder, image: str, geometry: Geometry) -> str:
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         x = _resized(b, x, (height, width), geometry.content_hw, method)
     x = b.op("Unsqueeze", x, b.ints(1))
-    # OpenVINO's and ONNX Runtime's gray levels are OpenCV's to the last one with its 8-bit kernel and its rounding.
+    # With OpenCV's 8-bit kernel and rounding, OpenVINO and ONNX Runtime compute exactly OpenCV's gray levels.
     kernel = np.rint(cv2.getGaussianKernel(5, SMOOTHING).ravel() * 256)
     kernel[2] += 256 - kernel.sum()
     x = b.op("Floor", b.op("Add", _filtered(b, x, kernel / 256, geometry.content_hw), b.constant(0.5)))
@@ -189,19 +140,77 @@ def to_input(b: Builder, image: str, geometry: Geometry) -> str:
     return b.op("Cast", x, to=TensorProto.UINT8)
 
 
+def encoder_graph(encoder_file: Path, outputs: Sequence[str]) -> Any:
+    """The ONNX model of an encoder, reduced to the nodes that some of its outputs need."""
+    network = onnx.load(str(encoder_file))
+    extractor = onnx.utils.Extractor(network)
+    return extractor.extract_model(["photograph"], list(outputs))
+
+
+class Builder:
+    """Collects ONNX nodes and constants; every method returns the name of a value."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.initializers: list[Any] = []
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:
+        """Add a constant tensor."""
+        name = f"constant{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value, dtype), name))
+        return name
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> str:
+        """Add a node and return the name of its last output; the names of its outputs end in `_0`, `_1` and so on."""
+        names = [f"{kind.lower()}{len(self.nodes)}_{i}" for i in range(outputs)]
+        self.nodes.append(helper.make_node(kind, list(inputs), names, **attributes))
+        return names[-1]
+
+    def ints(self, *values: int) -> str:
+        """Add a constant int64 vector, for shapes, axes and the like."""
+        return self.constant(values, np.int64)
+
+
+def _stage_values(stages: Sequence[str], spec: EncoderSpec, geometry: Geometry) -> list[Any]:
+    return [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, *_grid(geometry, stride), channels])
+        for name, stride, channels in zip(stages, spec.strides, spec.channels, strict=True)
+    ]
+
+
+def _to_model(builder: Builder, inputs: list[Any], outputs: list[Any]) -> Any:
+    graph = helper.make_graph(builder.nodes, "fewshot_ad", inputs, outputs, builder.initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+
+
+def _rename(model: Any, old: str, new: str) -> None:
+    for value in model.graph.input:
+        if value.name == old:
+            value.name = new
+    for node in model.graph.node:
+        for i, name in enumerate(node.input):
+            if name == old:
+                node.input[i] = new
+
+
+def _grid(geometry: Geometry, stride: int) -> tuple[int, int]:
+    return geometry.input_hw[0] // stride, geometry.input_hw[1] // stride
+
+
 def _resized(b: Builder, x: str, from_hw: tuple[int, int], to_hw: tuple[int, int], method: int) -> str:
-    """(C, H, W) -> (C, h, w), rounded: OpenCV's resize is linear along each side, so it is two matrix products."""
+    """(C, H, W) -> (C, h, w), rounded, as two matrix products, since OpenCV's resize is linear along each side."""
     columns = cv2.resize(np.eye(from_hw[1], dtype=np.float32), (from_hw[1], to_hw[1]), interpolation=method)
     if method == cv2.INTER_AREA:
         rows = cv2.resize(np.eye(from_hw[0], dtype=np.float32), (from_hw[0], to_hw[0]), interpolation=method)
         x = b.op("MatMul", b.constant(rows), x)
         return b.op("Round", b.op("MatMul", x, b.constant(columns.T)))
-    # Bilinear on gray levels is in fixed point: weights in 1/2048, and each of the two rows is cut off on its own.
+    # OpenCV interpolates gray levels in fixed point: weights in 1/2048, and the products of the two rows are rounded
+    # down separately.
     x = b.op("Floor", b.op("MatMul", x, b.constant(np.rint(columns.T * 2048) / 16)))
-    at = (np.arange(to_hw[0]) + 0.5) * from_hw[0] / to_hw[0] - 0.5
-    above, share = np.floor(at).astype(int), at - np.floor(at)
+    position = (np.arange(to_hw[0]) + 0.5) * from_hw[0] / to_hw[0] - 0.5
+    above, fraction = np.floor(position).astype(int), position - np.floor(position)
     taps = []
-    for row, weight in ((above, 1 - share), (above + 1, share)):
+    for row, weight in ((above, 1 - fraction), (above + 1, fraction)):
         matrix = np.zeros((to_hw[0], from_hw[0]))
         matrix[np.arange(to_hw[0]), row.clip(0, from_hw[0] - 1)] = np.rint(weight * 2048) / 65536
         taps.append(b.op("Floor", b.op("MatMul", b.constant(matrix), x)))
@@ -210,12 +219,12 @@ def _resized(b: Builder, x: str, from_hw: tuple[int, int], to_hw: tuple[int, int
 
 
 def _filtered(b: Builder, x: str, kernel: npt.NDArray[np.float64], shape_hw: tuple[int, int]) -> str:
-    """(N, 1, H, W) filtered along both sides, with mirrored borders."""
+    """(N, 1, H, W) convolved with a kernel along both sides, with mirrored borders."""
     half = len(kernel) // 2
     if half >= min(shape_hw):
         raise ExportError(
-            f"the map's smoothing reaches {half} pixels, more than the smaller side of the working scale "
-            f"({min(shape_hw)}). Enroll with a smaller sigma."
+            f"expected a smoothing of the map that reaches less than the shorter side of the working scale, "
+            f"{min(shape_hw)} pixels, got {half} pixels. Enroll with a smaller sigma."
         )
     x = b.op("Pad", x, b.ints(0, 0, half, half, 0, 0, half, half), mode="reflect")
     x = b.op("Conv", x, b.constant(kernel.reshape(1, 1, -1, 1)))
@@ -225,15 +234,15 @@ def _filtered(b: Builder, x: str, kernel: npt.NDArray[np.float64], shape_hw: tup
 def _levels(
     b: Builder, stages: Sequence[str], spec: EncoderSpec, geometry: Geometry
 ) -> tuple[list[str], list[tuple[int, int]]]:
-    """`Encoder.encode` as nodes: stage features -> levels (1, h, w, d), and their grids."""
+    """`Encoder.encode` as nodes: the encoder's feature maps -> levels (1, h, w, d), and the (h, w) of each."""
     levels = []
-    for name, number in zip(stages, spec.stages, strict=True):
-        stage = name
+    for stage, number in zip(stages, spec.stages, strict=True):
+        level = stage
         if spec.norm_power > 0 and number != spec.embedding:
             squared = b.op("ReduceSum", b.op("Mul", stage, stage), b.ints(3))
             length = b.op("Pow", b.op("Max", squared, b.constant(1e-12)), b.constant(-spec.norm_power / 2))
-            stage = b.op("Mul", stage, length)
-        levels.append(stage)
+            level = b.op("Mul", stage, length)
+        levels.append(level)
     grid_hws = [_grid(geometry, stride) for stride in spec.strides]
     if spec.fusion == "concat" and len(levels) > 1:
         finest = max(grid_hws)
@@ -249,7 +258,7 @@ def _levels(
 
 
 def _distances(b: Builder, stages: Sequence[str], spec: EncoderSpec, model: Model, geometry: Geometry) -> list[str]:
-    """Stage features -> patch distances (h, w) a level, on the common scale."""
+    """The encoder's feature maps -> patch distances (h, w) per level, on the common scale of the levels."""
     levels, grid_hws = _levels(b, stages, spec, geometry)
     return [
         _nearest(b, level, bank, grid_hw, scale)
@@ -262,7 +271,7 @@ def _enlarged(b: Builder, x: str, shape: Sequence[int]) -> str:
 
 
 def _nearest(b: Builder, level: str, bank: MemoryBank, grid_hw: tuple[int, int], scale: float) -> str:
-    """`MemoryBank.nearest` as nodes: (1, h, w, d) -> (h, w)."""
+    """`MemoryBank.nearest` as nodes: level (1, h, w, d) -> distances (h, w), divided by the level's scale."""
     q = b.op("Reshape", level, b.ints(-1, bank.vectors.shape[1]))
     if bank.metric == "cosine":
         length = b.op("Sqrt", b.op("ReduceSum", b.op("Mul", q, q), b.ints(1)))
@@ -282,8 +291,8 @@ def _verdict(b: Builder, grids: Sequence[str], model: Model, geometry: Geometry,
     """Patch distances -> the outputs, as `scoring.top_mean_score` and `scoring.anomaly_map` do."""
     scoring: ScoringConfig = model.scoring
     scores, maps = [], []
-    for at, grid in enumerate(grids):
-        stride = min(spec.strides) if spec.fusion == "concat" else spec.strides[at]
+    for i, grid in enumerate(grids):
+        stride = min(spec.strides) if spec.fusion == "concat" else spec.strides[i]
         grid_hw = _grid(geometry, stride)
         weights = patch_weights(geometry, grid_hw, scoring.edge_weight)
         fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
@@ -295,7 +304,7 @@ def _verdict(b: Builder, grids: Sequence[str], model: Model, geometry: Geometry,
     heat = b.op("Max", *maps)
     if scoring.sigma > 0:
         sigma = scoring.sigma * model.image_size / 256
-        # OpenCV's choice of the kernel's size for float pictures.
+        # OpenCV's choice of the kernel's size for float images.
         kernel = cv2.getGaussianKernel(int(np.rint(sigma * 8 + 1)) | 1, sigma).ravel()
         heat = _filtered(b, heat, kernel, geometry.input_hw)
     heat = b.op("Slice", heat, b.ints(0, 0), b.ints(*geometry.content_hw), b.ints(2, 3))

@@ -1,4 +1,4 @@
-"""Write a product in a form that other runtimes read: files, a manifest, and the parity report."""
+"""Writes a product for other runtimes: model files, a manifest and a parity report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
-from fewshot_ad.export.parity import Exported, ParityReport, check_parity, proof_images
+from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 
@@ -37,27 +37,31 @@ def export(
     *,
     photo_hw: tuple[int, int] | None = None,
     images: Sequence[Uint8Array] | None = None,
-) -> ParityReport:
-    """Write a product so that it runs without this package, or not at all.
+) -> ProductParity:
+    """Write a product as files that run without this package.
 
-    `onnx-single`: one file, image in, score and map out, for any ONNX Runtime. `openvino`: the same as OpenVINO
-    IR. `onnx`: the encoder and the memory banks apart, for those who search on their own.
+    Targets: `onnx-single` is one ONNX file that maps an image to score, decision and map, for any ONNX Runtime.
+    `openvino` is the same as OpenVINO IR. `onnx` is the encoder and the memory banks in separate files, for users who
+    search the banks themselves.
 
-    Support images (those that travel with the product, unless others are given), their views and drawn defects go
-    through both the product and the files as a consumer would run them; nothing is released if they differ.
+    Before anything is released, images, their views and copies with drawn defects are inspected with both the product
+    and the files; no file is written if the two differ.
 
     Args:
         inspector: The product.
-        folder: Where to write; made if it is not there. Files of an earlier export are replaced once all is proven.
+        folder: Folder to write into; created if it does not exist. The files of an earlier export are replaced once
+            the new ones have passed the parity check.
         target: What to write.
-        photo_hw: Height and width of the images to come; a graph is for one size. None takes the support set's.
-        images: (H, W, 3) uint8 RGB to prove it on instead of those inside the product.
+        photo_hw: Height and width of the images to inspect, as a graph is for one size; None = those of the support
+            set.
+        images: (H, W, 3) uint8 RGB for the parity check; None = the support images stored in the product.
 
     Returns:
         The parity report, which is also saved as `parity.json`.
 
     Raises:
-        ExportError: The target or the product's settings do not allow it, or the exported model says something else.
+        ExportError: The target or the product's settings do not allow the export, the exported model disagrees with
+            the product, an extra is not installed, or the folder cannot be written.
     """
     if target not in TARGETS:
         raise ExportError(f"expected target among {TARGETS}, got {target!r}.")
@@ -69,7 +73,7 @@ def export(
     if photo_hw is None:
         if not inspector.references:
             raise ExportError(
-                "this product holds no support image to tell the size from. Give photo_hw (command line: --size "
+                "this product holds no support image whose size could be used. Give photo_hw (command line: --size "
                 "WIDTHxHEIGHT)."
             )
         photo_hw = inspector.references[0].photo_hw
@@ -79,17 +83,17 @@ def export(
             f"expected images of at least {MIN_SIDE} x {MIN_SIDE} pixels and at most {MAX_PIXELS // 1_000_000} "
             f"megapixels, got {width} x {height}. Give the size your camera delivers."
         )
-    proof = proof_images(inspector, photo_hw, images)
+    images_to_compare = proof_images(inspector, photo_hw, images)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as made:
-            staged = Path(made)
-            run = _WRITERS[target](inspector, staged, photo_hw)
-            report = check_parity(inspector, run, proof, target)
-            (staged / "parity.json").write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
-            _write_manifest(inspector, staged, target, photo_hw)
-            _release(staged, folder)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
+            staging = Path(temporary)
+            model = _WRITERS[target](inspector, staging, photo_hw)
+            report = check_product_parity(inspector, model, images_to_compare, target)
+            (staging / "parity.json").write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
+            _write_manifest(inspector, staging, target, photo_hw)
+            _release(staging, folder)
     except OSError as error:
         raise ExportError(
             f"{folder}: cannot be written ({error.strerror or error}). Free some space or choose a folder you may "
@@ -98,24 +102,25 @@ def export(
     except RuntimeError as error:
         if isinstance(error, FewshotADError):
             raise
-        # ONNX Runtime's and OpenVINO's own errors.
+        # ONNX Runtime and OpenVINO raise RuntimeError.
         raise ExportError(f"the exported model cannot be run: {str(error).splitlines()[0]}") from error
     return report
 
 
-def _release(staged: Path, folder: Path) -> None:
-    """Put the files in place: the manifest goes first of the old ones and comes last of the new ones."""
+def _release(staging: Path, folder: Path) -> None:
+    """Replace the files of an earlier export; the manifest is removed first and written last, so it never lies."""
     manifest = folder / MANIFEST
     if manifest.is_file():
         try:
-            old = list(json.loads(manifest.read_text())["files"])
+            old_names = list(json.loads(manifest.read_text())["files"])
         except (ValueError, KeyError, TypeError):
-            old = []
+            old_names = []
         manifest.unlink()
-        for name in old:
+        for name in old_names:
+            # A manifest may have been edited: nothing outside the folder is removed.
             if name == Path(name).name:
                 (folder / name).unlink(missing_ok=True)
-    for path in sorted(staged.iterdir(), key=lambda p: p.name == MANIFEST):
+    for path in sorted(staging.iterdir(), key=lambda p: p.name == MANIFEST):
         os.replace(path, folder / path.name)
 
 
@@ -137,7 +142,7 @@ def _onnx_graph(inspector: Inspector, path: Path, photo_hw: tuple[int, int], who
     onnx.save(graph, str(path))
 
 
-def _write_single(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> Exported:
+def _write_onnx(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> ExportedModel:
     path = folder / "product.onnx"
     _onnx_graph(inspector, path, photo_hw)
     session = _session(path)
@@ -154,12 +159,13 @@ def _session(path: Path) -> Any:
         import onnxruntime as ort
     except ImportError as error:
         raise ExportError(
-            "the proof of an export needs ONNX Runtime: pip install 'fewshot-ad[onnx]', or use target='openvino'."
+            "the parity check of an export needs ONNX Runtime: pip install 'fewshot-ad[onnx]', or use "
+            "target='openvino'."
         ) from error
     return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def _write_openvino(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> Exported:
+def _write_openvino(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> ExportedModel:
     import openvino as ov
 
     path = folder / "product.xml"
@@ -177,13 +183,13 @@ def _write_openvino(inspector: Inspector, folder: Path, photo_hw: tuple[int, int
     return run
 
 
-def _write_parts(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> Exported:
+def _write_encoder_and_banks(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> ExportedModel:
     spec, model = inspector.encoder.spec, inspector.model
     _onnx_graph(inspector, folder / "encoder.onnx", photo_hw, whole=False)
-    for at, bank in enumerate(model.banks):
-        np.save(folder / f"bank{at}.npy", bank.vectors, allow_pickle=False)
+    for i, bank in enumerate(model.banks):
+        np.save(folder / f"bank{i}.npy", bank.vectors, allow_pickle=False)
     session = _session(folder / "encoder.onnx")
-    vectors = [np.load(folder / f"bank{at}.npy", allow_pickle=False) for at in range(len(model.banks))]
+    vectors = [np.load(folder / f"bank{i}.npy", allow_pickle=False) for i in range(len(model.banks))]
     geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
 
     def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
@@ -204,10 +210,10 @@ def _write_parts(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) 
     return run
 
 
-_WRITERS: dict[Target, Callable[[Inspector, Path, tuple[int, int]], Exported]] = {
-    "onnx-single": _write_single,
+_WRITERS: dict[Target, Callable[[Inspector, Path, tuple[int, int]], ExportedModel]] = {
+    "onnx-single": _write_onnx,
     "openvino": _write_openvino,
-    "onnx": _write_parts,
+    "onnx": _write_encoder_and_banks,
 }
 
 
@@ -234,14 +240,14 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, photo_hw
         },
         "outputs": ["score", "threshold", "is_anomalous", "anomaly_map"]
         if whole
-        else [f"level{at}" for at in range(len(spec.dims))],
+        else [f"level{i}" for i in range(len(spec.dims))],
         "preprocessing": {
             **info["preprocessing"],
             "inside_the_graph": whole,
             "content_hw": list(geometry.content_hw),
             "input_hw": list(geometry.input_hw),
         },
-        # OpenVINO takes bfloat16 by itself where the processor has it: compile with INFERENCE_PRECISION_HINT=f32.
+        # By default, OpenVINO computes in bfloat16 where the processor can: compile with INFERENCE_PRECISION_HINT=f32.
         "inference_precision": "f32",
         "threshold": model.threshold,
         "map_scale": dataclasses.asdict(model.map_scale),

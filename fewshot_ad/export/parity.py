@@ -1,4 +1,4 @@
-"""The parity gate: nothing is released that says something else than the product it was made from."""
+"""The parity check of an export: no files are released unless they agree with the product they were made from."""
 
 from __future__ import annotations
 
@@ -13,29 +13,32 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.enrollment.defects import random_defect
 from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ExportError
+from fewshot_ad.metrics.agreement import decision_flips, relative_difference
 
 if TYPE_CHECKING:
     from fewshot_ad.inspector import Inspector
 
-# Largest difference of a score or of a map, as a share of its threshold. Where images are enlarged a gray level
-# may be rounded the other way in OpenCV and in a graph; anything that goes wrong differs by far more.
-TOLERANCE = 0.01
+# Largest difference of a score, or of a value of a map, as a share of its threshold. Where images are enlarged, OpenCV
+# and a graph may round a gray level in opposite directions; real faults differ by far more.
+SCORE_TOLERANCE = 0.01
 MAX_IMAGES = 4
-Exported: TypeAlias = Callable[[Uint8Array], tuple[float, bool, Float32Array]]
+DEFECTS_PER_IMAGE = 4
+# An exported model: image (H, W, 3) uint8 RGB -> score, decision, map (h, w) at the working scale.
+ExportedModel: TypeAlias = Callable[[Uint8Array], tuple[float, bool, Float32Array]]
 
 
 @dataclass(frozen=True)
-class ParityReport:
+class ProductParity:
     """How far an exported model is from the product.
 
     Attributes:
-        target: What was exported.
+        target: Export target.
         images: Number of images and views that were compared.
-        anomalous: How many of them the product calls anomalous.
+        anomalous: Number of them that the product judges anomalous.
         score_difference: Largest |difference| of an image score, as a share of the threshold.
         map_difference: Largest |difference| of a map, as a share of its threshold.
-        decision_flips: Images that are judged differently.
-        tolerance: What the differences may be.
+        decision_flips: Number of images on which the decisions differ.
+        tolerance: Largest difference of scores and maps that is allowed.
     """
 
     target: str
@@ -44,21 +47,65 @@ class ParityReport:
     score_difference: float
     map_difference: float
     decision_flips: int
-    tolerance: float = TOLERANCE
+    tolerance: float = SCORE_TOLERANCE
+
+
+def check_product_parity(
+    inspector: Inspector, model: ExportedModel, images: Iterable[Uint8Array], target: str
+) -> ProductParity:
+    """Inspect images with the product and with the exported model, and compare.
+
+    Args:
+        inspector: The product.
+        model: The exported model.
+        images: (H, W, 3) uint8 RGB, of `proof_images`.
+        target: Export target, for the report.
+
+    Raises:
+        ExportError: A score or a map differs by more than the tolerance, or a decision flips.
+    """
+    score_difference = map_difference = 0.0
+    decisions: list[bool] = []
+    expected_decisions: list[bool] = []
+    map_threshold = inspector.model.map_scale.threshold
+    for image in images:
+        expected = inspector.inspect(image)
+        score, is_anomalous, heat = model(np.ascontiguousarray(image))
+        score_difference = max(score_difference, relative_difference(score, expected.score, expected.threshold))
+        map_difference = max(map_difference, relative_difference(heat, expected.working_map, map_threshold))
+        decisions.append(is_anomalous)
+        expected_decisions.append(expected.is_anomalous)
+    count, flips = len(decisions), decision_flips(decisions, expected_decisions)
+    report = ProductParity(target, count, sum(expected_decisions), score_difference, map_difference, flips)
+    if flips or max(score_difference, map_difference) > SCORE_TOLERANCE:
+        raise ExportError(
+            f"the exported model ({target}) does not agree with the product: scores differ by up to "
+            f"{score_difference:.2%} and maps by up to {map_difference:.2%} of their thresholds "
+            f"({SCORE_TOLERANCE:.0%} allowed), {flips} of {count} decisions flip. Nothing was released."
+            + (
+                " The product was enrolled with bf16 and exports are float32; enroll with precision='f32'."
+                if inspector.encoder.spec.precision != "f32"
+                else ""
+            )
+        )
+    return report
 
 
 def proof_images(
     inspector: Inspector, photo_hw: tuple[int, int], images: Sequence[Uint8Array] | None = None
 ) -> Iterator[Uint8Array]:
-    """Images (H, W, 3) of one size to compare on: support images, their views, and drawn defects.
+    """Images of one size to compare on: a few images, each followed by its views and by copies with drawn defects.
 
     Args:
-        inspector: The product; its own support images are enlarged to the images' size.
+        inspector: The product, whose support images are enlarged to that size.
         photo_hw: Height and width.
-        images: Others to take instead.
+        images: (H, W, 3) uint8 RGB to use instead of the support images.
+
+    Returns:
+        An iterator of (H, W, 3) uint8 RGB.
 
     Raises:
-        ExportError: There is none, or one is not of that size.
+        ExportError: There is no image, or one is not of that size.
     """
     if images is None:
         size = photo_hw[::-1]
@@ -71,10 +118,10 @@ def proof_images(
             "this product holds no support image to prove the export on (too large, or enrolled by an earlier "
             "version). Give good images with images= (command line: --images FOLDER)."
         )
-    wrong = [p.shape for p in images if p.shape != (*photo_hw, 3)]
-    if wrong:
+    wrong_shapes = [image.shape for image in images if image.shape != (*photo_hw, 3)]
+    if wrong_shapes:
         raise ExportError(
-            f"expected images of {photo_hw[1]} x {photo_hw[0]} pixels, got shape {wrong[0]}. A graph is for one "
+            f"expected images of {photo_hw[1]} x {photo_hw[0]} pixels, got shape {wrong_shapes[0]}. A graph is for one "
             "size; give photo_hw (command line: --size WIDTHxHEIGHT)."
         )
     return _variants(images, inspector.enrollment.settings.views)
@@ -83,47 +130,9 @@ def proof_images(
 def _variants(images: Sequence[Uint8Array], views: Sequence[View]) -> Iterator[Uint8Array]:
     rng = np.random.default_rng(0)
     for image in images:
-        everything = np.full(image.shape[:2], 255, np.uint8)
+        whole = np.full(image.shape[:2], 255, np.uint8)
         yield image
         for view in views:
-            yield view.apply(image, everything)[0]
-        for _ in range(4):
+            yield view.apply(image, whole)[0]
+        for _ in range(DEFECTS_PER_IMAGE):
             yield random_defect(image, rng)
-
-
-def check_parity(inspector: Inspector, run: Exported, proof: Iterable[Uint8Array], target: str) -> ParityReport:
-    """Send images through the product and the exported model.
-
-    Args:
-        inspector: The product.
-        run: The exported model: image (H, W, 3) uint8 -> score, decision, map at the working scale.
-        proof: The images.
-        target: For the report.
-
-    Raises:
-        ExportError: A score or a map differs by more than the tolerance, or a decision flips.
-    """
-    score_off = map_off = 0.0
-    flips = anomalous = count = 0
-    scale = inspector.model.map_scale.threshold
-    for image in proof:
-        count += 1
-        wanted = inspector.inspect(image)
-        score, flag, heat = run(np.ascontiguousarray(image))
-        score_off = max(score_off, abs(score - wanted.score) / wanted.threshold)
-        map_off = max(map_off, float(np.abs(heat - wanted.working_map).max()) / scale)
-        flips += flag != wanted.is_anomalous
-        anomalous += wanted.is_anomalous
-    report = ParityReport(target, count, anomalous, score_off, map_off, flips)
-    if flips or max(score_off, map_off) > TOLERANCE:
-        raise ExportError(
-            f"the exported model ({target}) does not say what the product says: scores differ by up to "
-            f"{score_off:.2%} and maps by up to {map_off:.2%} of their thresholds ({TOLERANCE:.0%} allowed), {flips} "
-            f"of {count} decisions flip. Nothing was released."
-            + (
-                " The product was enrolled with bf16 and exports are float32; enroll with precision='f32'."
-                if inspector.encoder.spec.precision != "f32"
-                else ""
-            )
-        )
-    return report

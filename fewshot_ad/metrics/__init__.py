@@ -1,5 +1,6 @@
-"""Figures of merit: of image scores, of anomaly maps, and of decisions; numpy and OpenCV only."""
+"""Metrics of image scores, of decisions and of anomaly maps; numpy and OpenCV only."""
 
+from fewshot_ad.metrics.agreement import decision_flips, relative_difference
 from fewshot_ad.metrics.pixel import PixelFigures, PixelMetrics, bootstrap_au_pro
 from fewshot_ad.metrics.ranking import (
     AtThreshold,
@@ -32,6 +33,7 @@ __all__ = [
     "auroc",
     "bootstrap",
     "bootstrap_au_pro",
+    "decision_flips",
     "escape_rate",
     "f1_max",
     "false_reject_rate",
@@ -39,5 +41,6 @@ __all__ = [
     "forgetting_by_task",
     "iou",
     "pro",
+    "relative_difference",
     "spro",
 ]

@@ -1,1 +1,1 @@
-"""Encoders are trained here, once: distillation, Siamese training, generated parts. Needs the extra `torch`."""
+"""Trains encoders, once for all products: distillation, Siamese training, generated parts. Needs the extra `torch`."""

@@ -1,4 +1,4 @@
-"""Random crops and random light for training, seeded per step: the same step always sees the same pixels."""
+"""Random crops and photometric jitter for training; the seed decides, so the same step always gets the same pixels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from fewshot_ad.arrays import Uint8Array
 
 
 def random_crop(image: Uint8Array, size: int, scales: tuple[float, float], rng: np.random.Generator) -> Uint8Array:
-    """A square crop at a random scale, flipped and turned by quarter turns at random.
+    """A square crop at a random scale and position, randomly flipped and rotated by a multiple of 90 degrees.
 
     Args:
         image: (H, W, 3) uint8.
         size: Side of the crop in pixels.
-        scales: Smallest and largest magnification, drawn log-uniformly. An image too small for its draw is
-            magnified until it fits.
+        scales: Smallest and largest magnification, drawn log-uniformly. An image that is too small for the crop is
+            magnified more.
         rng: Source of randomness.
 
     Returns:
@@ -38,10 +38,10 @@ def random_crop(image: Uint8Array, size: int, scales: tuple[float, float], rng: 
 
 
 class PhotometricJitter(nn.Module):
-    """Random brightness, contrast, color, gray, gamma, blur and noise (kornia), each image its own.
+    """Random brightness, contrast, color, grayscale, gamma, blur and noise (kornia), drawn separately for each image.
 
     Args:
-        strength: 1 for the changes a line sees from hour to hour; 0 for none.
+        strength: 0 = no change; 1 = about what changes on an inspection line from hour to hour.
     """
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -56,11 +56,14 @@ class PhotometricJitter(nn.Module):
         )
 
     def forward(self, images: torch.Tensor, seed: int) -> torch.Tensor:
-        """(N, 3, H, W) float in 0..1 -> the same shape and range.
+        """Change a batch of images.
 
         Args:
-            images: The batch.
-            seed: The same seed gives the same changes; the caller's random state is left alone.
+            images: (N, 3, H, W) float RGB in 0..1.
+            seed: The same seed gives the same changes; torch's global random state is not touched.
+
+        Returns:
+            The same shape and range.
         """
         devices = [images.device] if images.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices):

@@ -1,11 +1,11 @@
-"""Collages: pictures of many overlapping pieces, for distillation without an image.
+"""Collages: generated images of many overlapping pieces, for distillation without real images.
 
-A rendered part fills much of its picture with background and few kinds of edges. A collage has the statistics of a
-natural image instead: pieces of all sizes that hide each other, each with a texture of its own, cut from generated
-parts or drawn as noise.
+The image of a generated part is mostly background and has few kinds of edges. A collage has the statistics of a natural
+image instead: pieces of all sizes that cover each other, each with a texture of its own, cut from generated parts or
+drawn as noise.
 
-Sources: Lee, Mumford & Huang 2001 (dead leaves: sizes by an inverse cube law give the statistics of natural images);
-Baradad et al. 2021 (features learned from such pictures transfer).
+Sources: Lee, Mumford & Huang 2001 (dead leaves model: an inverse cube law of sizes gives the statistics of natural
+images); Baradad et al. 2021 (features learned from such images transfer to real ones).
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ import numpy as np
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.training.parts.canvas import Field
 
+# Smallest and largest radius of a piece, as a share of the collage's side, and the range of the number of pieces.
 SMALLEST, LARGEST = 0.03, 0.45
 PIECES = (40, 180)
+# Side of a noise tile in pixels.
 TEXTURE_SIDE = 128
+# Standard deviation of the blur of shadows in pixels.
 SHADOW = 2.5
 
 
 def collage(textures: Sequence[Uint8Array], seed: int, size: int = 256) -> Uint8Array:
-    """One collage.
+    """Generate one collage.
 
     Args:
-        textures: (H, W, 3) uint8 pictures that pieces are cut from, such as generated parts.
+        textures: (H, W, 3) uint8 images to cut pieces from, such as generated parts.
         seed: The same seed and textures give the same collage.
         size: Side in pixels.
 
@@ -36,17 +39,18 @@ def collage(textures: Sequence[Uint8Array], seed: int, size: int = 256) -> Uint8
         (size, size, 3) uint8 RGB.
     """
     rng = np.random.default_rng([seed, 11])
-    picture = _filling(textures, size, size, rng)
+    image = _texture(textures, size, size, rng)
     count = int(rng.integers(*PIECES))
-    # Inverse cube law between the smallest and the largest radius; large pieces first, so that small ones stay seen.
-    share = rng.uniform(size=count)
-    radii = (SMALLEST**-2 + share * (LARGEST**-2 - SMALLEST**-2)) ** -0.5 * size
+    # Inverse cube law between the smallest and the largest radius; large pieces come first, so that small ones stay
+    # visible.
+    quantiles = rng.uniform(size=count)
+    radii = (SMALLEST**-2 + quantiles * (LARGEST**-2 - SMALLEST**-2)) ** -0.5 * size
     order = np.argsort(-radii + rng.normal(0, 0.05 * size, count))
     for radius in radii[order]:
-        _lay(picture, _outline(radius, rng), rng.uniform(0, size, 2), textures, rng)
+        _paste_piece(image, _outline(radius, rng), rng.uniform(0, size, 2), textures, rng)
     if rng.uniform() < 0.3:
-        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 1.0)))
-    return np.clip(picture * 255, 0, 255).astype(np.uint8)
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.0)))
+    return np.clip(image * 255, 0, 255).astype(np.uint8)
 
 
 def _outline(radius: float, rng: np.random.Generator) -> np.ndarray:
@@ -70,33 +74,34 @@ def _outline(radius: float, rng: np.random.Generator) -> np.ndarray:
     return points @ np.array([[c, s], [-s, c]]) * radius
 
 
-def _lay(
-    picture: Field, outline: np.ndarray, center: np.ndarray, textures: Sequence[Uint8Array], rng: np.random.Generator
+def _paste_piece(
+    image: Field, outline: np.ndarray, center: np.ndarray, textures: Sequence[Uint8Array], rng: np.random.Generator
 ) -> None:
-    side = picture.shape[0]
-    placed = outline + center
-    # Room for the shadow, which reaches beyond the outline.
-    left, top = np.floor(placed.min(0) - 3 * SHADOW).astype(int).clip(0, side)
-    right, bottom = np.ceil(placed.max(0) + 3 * SHADOW).astype(int).clip(0, side) + 1
+    """Draw a piece with an outline (n, 2) around its center (x, y), in pixels, over the image, in place."""
+    side = image.shape[0]
+    points = outline + center
+    # With room for the shadow, which extends beyond the outline.
+    left, top = np.floor(points.min(0) - 3 * SHADOW).astype(int).clip(0, side)
+    right, bottom = np.ceil(points.max(0) + 3 * SHADOW).astype(int).clip(0, side) + 1
     right, bottom = min(right, side), min(bottom, side)
     if right - left < 2 or bottom - top < 2:
         return
     cover = np.zeros((bottom - top, right - left), np.uint8)
     # Coordinates in 1/16 pixel: the edge is anti-aliased.
-    cv2.fillPoly(cover, [np.rint((placed - (left, top)) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
+    cv2.fillPoly(cover, [np.rint((points - (left, top)) * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
     alpha = cover[..., None].astype(np.float32) / 255
-    region = picture[top:bottom, left:right]
-    if rng.uniform() < 0.4:  # a shadow on what lies below
+    region = image[top:bottom, left:right]
+    if rng.uniform() < 0.4:  # a shadow on the pieces below
         shadow = cv2.GaussianBlur(alpha, (0, 0), SHADOW)[..., None]
         region *= 1 - np.float32(rng.uniform(0.1, 0.6)) * shadow
-    region[:] = region * (1 - alpha) + alpha * _filling(textures, bottom - top, right - left, rng)
+    region[:] = region * (1 - alpha) + alpha * _texture(textures, bottom - top, right - left, rng)
 
 
-def _filling(textures: Sequence[Uint8Array], height: int, width: int, rng: np.random.Generator) -> Field:
-    """A texture (height, width, 3) in 0..1 under a light that falls off to one side."""
+def _texture(textures: Sequence[Uint8Array], height: int, width: int, rng: np.random.Generator) -> Field:
+    """A random texture (height, width, 3) in 0..1 under light that falls off to one side."""
     kind = rng.uniform()
     if kind < 0.45:
-        texture = _cut(textures[int(rng.integers(len(textures)))], height, width, rng)
+        texture = _crop_texture(textures[int(rng.integers(len(textures)))], height, width, rng)
     else:
         base = rng.uniform(0.05, 0.95, 3) * (1 if rng.uniform() < 0.6 else rng.uniform(0.2, 1))
         if rng.uniform() < 0.4:
@@ -115,18 +120,19 @@ def _filling(textures: Sequence[Uint8Array], height: int, width: int, rng: np.ra
     return np.clip(texture * light[..., None], 0, 1).astype(np.float32)
 
 
-def _cut(texture: Uint8Array, height: int, width: int, rng: np.random.Generator) -> Field:
+def _crop_texture(texture: Uint8Array, height: int, width: int, rng: np.random.Generator) -> Field:
+    """A randomly rotated and scaled crop (height, width, 3) in 0..1, often with its color channels permuted."""
     scale, turn = float(np.exp(rng.uniform(np.log(0.5), np.log(2)))), float(rng.uniform(0, 360))
-    middle = rng.uniform(0.2, 0.8, 2) * (texture.shape[1], texture.shape[0])
-    matrix = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), turn, scale)
-    matrix[:, 2] += (width / 2 - middle[0], height / 2 - middle[1])
-    cut = cv2.warpAffine(texture, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
-    colors = rng.permutation(3) if rng.uniform() < 0.3 else np.arange(3)
-    return cut[..., colors].astype(np.float32) / 255
+    center = rng.uniform(0.2, 0.8, 2) * (texture.shape[1], texture.shape[0])
+    matrix = cv2.getRotationMatrix2D((float(center[0]), float(center[1])), turn, scale)
+    matrix[:, 2] += (width / 2 - center[0], height / 2 - center[1])
+    crop = cv2.warpAffine(texture, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    channels = rng.permutation(3) if rng.uniform() < 0.3 else np.arange(3)
+    return crop[..., channels].astype(np.float32) / 255
 
 
 def _noise(height: int, width: int, rng: np.random.Generator) -> Field:
-    """Noise with a power law spectrum, often stretched along one direction."""
+    """Noise (height, width) with a power law spectrum and unit variance, stretched along a random direction."""
     line = np.fft.fftfreq(TEXTURE_SIDE)
     turn, stretch = rng.uniform(0, np.pi), float(np.exp(rng.uniform(0, np.log(8))))
     along = np.cos(turn) * line[None] + np.sin(turn) * line[:, None]
@@ -142,7 +148,7 @@ def _noise(height: int, width: int, rng: np.random.Generator) -> Field:
 
 
 def _stripes(height: int, width: int, rng: np.random.Generator) -> Field:
-    """A grating, a weave of two, or dots."""
+    """A pattern (height, width) in -1..1: stripes, two crossed gratings multiplied, or their maximum."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     turn, period = rng.uniform(0, np.pi), np.exp(rng.uniform(np.log(3), np.log(24)))
     waves = [np.sin((np.cos(t) * x + np.sin(t) * y) * 2 * np.pi / period) for t in (turn, turn + np.pi / 2)]

@@ -1,8 +1,8 @@
-"""Dense feature distillation: a student backbone learns a teacher's feature maps, without labels.
+"""Dense feature distillation: a student backbone learns to predict a teacher's feature maps, without labels.
 
-At every location, 1x1 heads on the student's stages regress the teacher's channel-standardized features at strides 4,
-8 and 16 (of a ViT: after each third of its blocks). The heads are thrown away; what remains is a backbone whose
-features tell defects nearly as the teacher's do. So a ResNet18 or a ConvNeXt is had without a download.
+At every location, 1x1 heads on the student's stages regress the teacher's features, standardized per channel, at
+strides 4, 8 and 16 (of a ViT: after each third of its blocks). The heads are then discarded. The features of the
+student detect defects nearly as well as the teacher's, so a ResNet18 or a ConvNeXt needs no download of weights.
 
 Sources: Romero et al. 2015 (FitNets: regression of intermediate features through a linear head); Bergmann et al. 2020
 (Uninformed Students: teacher features standardized per channel, dense, on natural-image crops).
@@ -14,7 +14,6 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,46 +24,59 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import Progress, Uint8Array
-from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid, read_state_dict
+from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid, read_state_dict
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
-from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, find_categories, readable
-from fewshot_ad.training.run import Clock, RunFolder, Workers, memory_advice, workers
+from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, drop_unreadable, find_categories
+from fewshot_ad.training.run import (
+    Clock,
+    RunFolder,
+    Workers,
+    join_workers,
+    memory_advice,
+    one_cosine,
+    prefetch,
+    set_learning_rate,
+)
 
 log = logging.getLogger(__name__)
 
+# Number of batches on which the teachers' means and standard deviations are measured.
 STATISTICS_BATCHES = 16
 
 
 @dataclass(frozen=True)
 class DistillationRecipe:
-    """What a distillation is made of; stored as YAML with the run.
+    """All settings of a distillation; stored as YAML with the run.
 
     Attributes:
         student: timm model with stages at strides 4, 8 and 16.
-        folders: Images, see `find_categories`; `parts` stands for the built-in generator of parts, `collages` for
-            that of collages.
-        teachers: timm models; the student regresses each.
-        teacher_weights: A file for each teacher, `bundled` for the weights that come with the package
-            (`tf_efficientnet_lite0`), or a file of a foreign package.
-        student_weights: A file to start from; None starts from random weights.
-        teacher_stages: timm stage indices of the teachers; None takes strides 4, 8 and 16, of a ViT the last block of
-            each third.
+        folders: Folders of images, see `find_categories`; `parts` stands for the built-in generator of parts,
+            `collages` for that of collages.
+        teachers: timm models, all of which the student learns to predict.
+        teacher_weights: A file of weights for each teacher, or `bundled` for the weights that come with the package
+            (`tf_efficientnet_lite0`).
+        student_weights: A file of initial weights; None = random weights.
+        teacher_stages: timm's stage indices of the teachers; None = the stages at strides 4, 8 and 16, of a ViT the
+            last block of each third.
         size: Side of the crops in pixels, a multiple of 16.
-        batch: Crops a step, over all processes.
-        accumulate: The batch is computed in this many parts, to save memory.
+        batch: Number of crops per step, over all processes.
+        accumulate: Number of parts in which a batch is computed, to save memory.
         steps: Number of steps.
-        learning_rate: Peak, reached after `warmup` steps; one cosine down to zero.
-        weight_decay: AdamW's.
-        warmup: Steps of linear warm-up.
+        learning_rate: Highest learning rate, reached after `warmup` steps; it then falls to 0 along half a cosine.
+        weight_decay: Weight decay of AdamW.
+        warmup: Number of steps of linear warm-up.
         scales: Smallest and largest magnification of a crop.
-        short_side: Images are shrunk to this short side when read.
-        generated: Number of generated images a category, if `folders` has `parts`; as many in all are collages, if
-            it has `collages`.
-        precision: `bf16` or `f32` of the forward and backward pass.
-        seed: Seed of everything random.
-        checkpoint_every: Steps between checkpoints.
+        short_side: Images with a longer short side are shrunk to this short side, in pixels.
+        generated: Number of generated images per category, if `folders` has `parts`; if it has `collages`, there are
+            as many collages in total.
+        precision: Precision of the forward and backward pass, `bf16` or `f32`.
+        seed: Seed of all random numbers.
+        checkpoint_every: Number of steps between checkpoints.
+
+    Raises:
+        TrainingError: A setting is out of range, or two settings contradict each other.
     """
 
     student: str = "resnet18"
@@ -98,7 +110,7 @@ class DistillationRecipe:
             )
         if len(self.teachers) != len(self.teacher_weights) or not self.teachers:
             raise TrainingError(
-                f"expected one weights file a teacher, got {len(self.teachers)} teachers and "
+                f"expected one weights file per teacher, got {len(self.teachers)} teachers and "
                 f"{len(self.teacher_weights)} files."
             )
         if self.precision not in ("bf16", "f32"):
@@ -109,99 +121,6 @@ class DistillationRecipe:
             raise TrainingError("expected at least one folder of images, or 'parts' or 'collages' for generated ones.")
 
 
-def stages_at(pyramid_name: str) -> tuple[int, ...]:
-    """Timm's stage indices of a teacher at strides 4, 8 and 16, the deepest of each.
-
-    Of a ViT, which has one stride only, the last block of each third.
-
-    Raises:
-        TrainingError: The backbone has none of them.
-    """
-    have = Pyramid(pyramid_name, None).all_strides
-    found = tuple(i for i, s in enumerate(have) if s in STRIDES and s not in have[i + 1 :])
-    if len(set(have)) == 1 and len(have) >= 3:
-        return tuple(len(have) * third // 3 - 1 for third in (1, 2, 3))
-    if not found:
-        raise TrainingError(f"{pyramid_name}: expected stages at strides {STRIDES}, got {have}.")
-    return found
-
-
-def _partners(teacher: Pyramid, student: Pyramid) -> list[int]:
-    """Which of the student's stages regresses each of the teacher's: the one of the nearest stride.
-
-    The blocks of a ViT all have the same stride; they go to the student's stages in order.
-    """
-    have, count = student.strides, len(student.strides)
-    if len(set(teacher.strides)) == 1 < len(teacher.strides):
-        return [min(level * count // len(teacher.strides), count - 1) for level in range(len(teacher.strides))]
-    return [min(range(count), key=lambda i: abs(math.log(have[i] / stride))) for stride in teacher.strides]
-
-
-class Distiller(nn.Module):
-    """Student backbone with a 1x1 head for each feature map of each teacher.
-
-    Args:
-        student: Raw stage features are taken from it, before local averaging.
-        teachers: Frozen.
-    """
-
-    def __init__(self, student: Pyramid, teachers: Sequence[Pyramid]) -> None:
-        super().__init__()
-        self.student = student
-        # Not registered: teachers are neither trained nor stored.
-        self._teachers = [teacher.requires_grad_(False).eval() for teacher in teachers]
-        self.pairs = [
-            (t, level, at) for t, teacher in enumerate(teachers) for level, at in enumerate(_partners(teacher, student))
-        ]
-        self.heads = nn.ModuleList(
-            nn.Conv2d(student.channels[i], teachers[t].channels[level], 1) for t, level, i in self.pairs
-        )
-        for n, (t, level, _) in enumerate(self.pairs):
-            channels = teachers[t].channels[level]
-            self.register_buffer(f"mean{n}", torch.zeros(channels))
-            self.register_buffer(f"deviation{n}", torch.ones(channels))
-
-    def targets(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """The teachers' feature maps of (N, 3, H, W) images in 0..1, in the order of `pairs`."""
-        with torch.no_grad():
-            maps = [teacher.raw(self._suited(images, teacher)) for teacher in self._teachers]
-        return [maps[t][level] for t, level, _ in self.pairs]
-
-    def _suited(self, images: torch.Tensor, teacher: Pyramid) -> torch.Tensor:
-        """Scaled, if a ViT's patches do not divide the crops, so that its grid is the student's deepest one."""
-        height, width = images.shape[2:]
-        is_vit = len(set(teacher.all_strides)) == 1
-        if not is_vit or (height % teacher.multiple == 0 and width % teacher.multiple == 0):
-            return images
-        deepest = max(self.student.strides)
-        size = (height // deepest * teacher.multiple, width // deepest * teacher.multiple)
-        return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
-
-    def measure(self, batches: Sequence[torch.Tensor]) -> None:
-        """Mean and standard deviation of every teacher channel, for the standardization."""
-        maps = [self.targets(batch) for batch in batches]
-        for n in range(len(self.pairs)):
-            features = torch.cat([m[n].float().permute(1, 0, 2, 3).flatten(1) for m in maps], 1)
-            getattr(self, f"mean{n}").copy_(features.mean(1))
-            getattr(self, f"deviation{n}").copy_(features.std(1).clamp_min(1e-4))
-
-    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Mean squared error of each regression; 1 is what a constant reaches."""
-        targets = self.targets(images)
-        features = self.student.raw(images)
-        losses = []
-        for n, (head, target) in enumerate(zip(self.heads, targets, strict=True)):
-            predicted = head(features[self.pairs[n][2]]).float()
-            wanted = (target.float() - self._column(f"mean{n}")) / self._column(f"deviation{n}")
-            if predicted.shape[2:] != wanted.shape[2:]:
-                predicted = F.interpolate(predicted, wanted.shape[2:], mode="bilinear", align_corners=False)
-            losses.append(F.mse_loss(predicted, wanted))
-        return losses
-
-    def _column(self, name: str) -> torch.Tensor:
-        return getattr(self, name)[None, :, None, None]
-
-
 def distill(
     recipe: DistillationRecipe,
     output: str | Path,
@@ -210,48 +129,48 @@ def distill(
     restart: bool = False,
     progress: Progress | None = None,
 ) -> Path | None:
-    """Distill a student from its teachers; goes on where a killed run stopped.
+    """Distill a student from its teachers, or resume a run that was killed.
 
     Args:
-        recipe: What to do.
-        output: Folder of the run; receives the recipe, the log, the checkpoint and `backbone.safetensors`.
-        device: `cpu` or `cuda`; None takes a GPU if there is one. Several processes through `torchrun`.
-        restart: Throw away a run that is there.
+        recipe: The recipe.
+        output: Folder of the run, for the recipe, the log, the checkpoint and `backbone.safetensors`.
+        device: `cpu` or `cuda`; None = a GPU if there is one. `torchrun` starts several processes.
+        restart: Whether to discard an existing run and start anew.
         progress: Called with (`distill`, steps done, steps in all).
 
     Returns:
-        `backbone.safetensors`: the student's tensors in timm's features_only names, for `weights=` and `init=`;
-        None in all processes of `torchrun` but the first.
+        Path of `backbone.safetensors`, the student's tensors under timm's features_only names, for `weights=` and
+        `init=`; None in all processes of `torchrun` but the main one.
 
     Raises:
-        TrainingError: Data, recipe or machine do not allow it.
-        WeightsError: A teacher's weights cannot be had, or the student has not the three stages.
+        TrainingError: The data, the recipe or the machine do not allow it.
+        WeightsError: A teacher's weights cannot be loaded, or the student lacks one of the three strides.
     """
-    with workers(device) as crew, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
+    with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
         teachers = [
-            load_pyramid(name, None if file == "bundled" else file, recipe.teacher_stages or stages_at(name))
+            load_pyramid(name, None if file == "bundled" else file, recipe.teacher_stages or teacher_stages(name))
             for name, file in zip(recipe.teachers, recipe.teacher_weights, strict=True)
         ]
         student = Pyramid(recipe.student, three_stages(recipe.student))
         if recipe.student_weights is not None:
             student.load_weights(read_state_dict(recipe.student_weights))
-        model = Distiller(student, teachers).to(crew.device)
+        model = Distiller(student, teachers).to(workers.device)
         for teacher in teachers:
-            teacher.to(crew.device, memory_format=torch.channels_last)
-        with crew.first_goes_first():
-            run = RunFolder(output, recipe, restart=restart and crew.is_first)
-        crops = _Crops(recipe, crew)
-        _fit(recipe, model, run, crops, crew, progress)
+            teacher.to(workers.device, memory_format=torch.channels_last)
+        with workers.main_first():
+            run = RunFolder(output, recipe, restart=restart and workers.is_main)
+        crops = _Crops(recipe, workers)
+        _fit(recipe, model, run, crops, workers, progress)
         path = run.folder / "backbone.safetensors"
-        if not crew.is_first:
+        if not workers.is_main:
             return None
         student.save_weights(path)
         return path
 
 
-def described(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:
-    """Names and counts of what a distillation saw, for the card."""
+def training_data(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:
+    """Names, counts and licenses of the images of a distillation, for the card."""
     data: list[dict[str, Any]] = []
     for folder in recipe.folders:
         if folder in (GENERATED, COLLAGES):
@@ -265,50 +184,106 @@ def described(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:
     return tuple(data)
 
 
-class _Crops:
-    """Batches of crops by step number."""
+def teacher_stages(backbone: str) -> tuple[int, ...]:
+    """Timm's stage indices of a teacher at strides 4, 8 and 16, the deepest stage of each stride.
 
-    def __init__(self, recipe: DistillationRecipe, crew: Workers) -> None:
-        self._recipe, self._crew = recipe, crew
-        self._store = ImageStore(recipe.short_side)
-        self._pictures: list[Path | Uint8Array] = []
-        folders = [f for f in recipe.folders if f not in (GENERATED, COLLAGES)]
-        if folders:
-            categories, _ = readable(find_categories(folders), self._store)
-            self._pictures += [path for category in categories for path in category.files]
-        if {GENERATED, COLLAGES} & set(recipe.folders):
-            from fewshot_ad.training.collage import collage
-            from fewshot_ad.training.parts import CATEGORIES, render
+    Of a ViT, which has a single stride, the last block of each third.
 
-            # Every picture another product: a student wants variety, not pairs.
-            parts = [
-                render(name, recipe.seed, recipe.short_side, variant=n)
-                for name in CATEGORIES
-                for n in range(recipe.generated)
-            ]
-            if GENERATED in recipe.folders:
-                self._pictures += parts
-            if COLLAGES in recipe.folders:
-                self._pictures += [
-                    collage(parts, recipe.seed * 1_000_003 + n, recipe.short_side) for n in range(len(parts))
-                ]
-        self._jitter = PhotometricJitter()
+    Raises:
+        TrainingError: The backbone has none of these strides.
+    """
+    strides = Pyramid(backbone, None).all_strides
+    if len(set(strides)) == 1 and len(strides) >= 3:
+        return tuple(len(strides) * third // 3 - 1 for third in (1, 2, 3))
+    stages = deepest_stages(strides, STRIDES)
+    if not stages:
+        raise TrainingError(f"{backbone}: expected stages at strides {STRIDES}, got {strides}.")
+    return stages
 
-    def __len__(self) -> int:
-        return len(self._pictures)
 
-    def _read(self, picture: Path | Uint8Array) -> Uint8Array:
-        return self._store.read(picture) if isinstance(picture, Path) else picture
+class Distiller(nn.Module):
+    """Student backbone with one 1x1 head for each feature map of each teacher.
 
-    def pixels(self, step: int) -> torch.Tensor:
-        """(N, 3, size, size) float32 in 0..1: this process's share of a step's batch."""
-        recipe, crew = self._recipe, self._crew
-        share = crew.share(recipe.batch)
-        rng = np.random.default_rng([recipe.seed, step, crew.rank])
-        chosen = rng.integers(len(self._pictures), size=share)
-        crops = [random_crop(self._read(self._pictures[i]), recipe.size, recipe.scales, rng) for i in chosen]
-        batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-        return self._jitter(batch, int(rng.integers(2**31)))
+    Args:
+        student: The backbone to train; its feature maps are used before local averaging.
+        teachers: The backbones to predict; they are frozen.
+
+    Attributes:
+        pairs: For each head: index of the teacher, index of the teacher's feature map, index of the student's.
+    """
+
+    def __init__(self, student: Pyramid, teachers: Sequence[Pyramid]) -> None:
+        super().__init__()
+        self.student = student
+        # In a list, so that torch does not register them: teachers are neither trained nor stored.
+        self._teachers = [teacher.requires_grad_(False).eval() for teacher in teachers]
+        self.pairs = [
+            (t, level, i)
+            for t, teacher in enumerate(teachers)
+            for level, i in enumerate(_student_stages(teacher, student))
+        ]
+        self.heads = nn.ModuleList(
+            nn.Conv2d(student.channels[i], teachers[t].channels[level], 1) for t, level, i in self.pairs
+        )
+        for n, (t, level, _) in enumerate(self.pairs):
+            channels = teachers[t].channels[level]
+            self.register_buffer(f"mean{n}", torch.zeros(channels))
+            self.register_buffer(f"deviation{n}", torch.ones(channels))
+
+    def targets(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The teachers' feature maps of (N, 3, H, W) images in 0..1, in the order of `pairs`."""
+        with torch.no_grad():
+            maps = [teacher.raw(self._fit_patches(images, teacher)) for teacher in self._teachers]
+        return [maps[t][level] for t, level, _ in self.pairs]
+
+    def _fit_patches(self, images: torch.Tensor, teacher: Pyramid) -> torch.Tensor:
+        """Scale images that a ViT's patches do not divide, so that its grid is that of the student's deepest stage."""
+        height, width = images.shape[2:]
+        is_vit = len(set(teacher.all_strides)) == 1
+        if not is_vit or (height % teacher.multiple == 0 and width % teacher.multiple == 0):
+            return images
+        deepest = max(self.student.strides)
+        size = (height // deepest * teacher.multiple, width // deepest * teacher.multiple)
+        return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+    def measure(self, batches: Sequence[torch.Tensor]) -> None:
+        """Measure mean and standard deviation of every teacher channel, for the standardization.
+
+        Args:
+            batches: (N, 3, H, W) float RGB in 0..1 each.
+        """
+        maps = [self.targets(batch) for batch in batches]
+        for n in range(len(self.pairs)):
+            features = torch.cat([m[n].float().permute(1, 0, 2, 3).flatten(1) for m in maps], 1)
+            getattr(self, f"mean{n}").copy_(features.mean(1))
+            getattr(self, f"deviation{n}").copy_(features.std(1).clamp_min(1e-4))
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Mean squared error of each head on images (N, 3, H, W) in 0..1; a constant prediction reaches 1."""
+        targets = self.targets(images)
+        features = self.student.raw(images)
+        losses = []
+        for n, (head, target) in enumerate(zip(self.heads, targets, strict=True)):
+            predicted = head(features[self.pairs[n][2]]).float()
+            standardized = (target.float() - self._column(f"mean{n}")) / self._column(f"deviation{n}")
+            if predicted.shape[2:] != standardized.shape[2:]:
+                predicted = F.interpolate(predicted, standardized.shape[2:], mode="bilinear", align_corners=False)
+            losses.append(F.mse_loss(predicted, standardized))
+        return losses
+
+    def _column(self, name: str) -> torch.Tensor:
+        return getattr(self, name)[None, :, None, None]
+
+
+def _student_stages(teacher: Pyramid, student: Pyramid) -> list[int]:
+    """For each of the teacher's stages, the student's stage that predicts it: the one of the nearest stride.
+
+    The blocks of a ViT all have the same stride; they are assigned to the student's stages in order.
+    """
+    count, blocks = len(student.strides), len(teacher.strides)
+    if len(set(teacher.strides)) == 1 < blocks:
+        return [min(block * count // blocks, count - 1) for block in range(blocks)]
+    return [min(range(count), key=lambda i: abs(math.log(student.strides[i] / stride))) for stride in teacher.strides]
 
 
 def _fit(
@@ -316,65 +291,96 @@ def _fit(
     model: Distiller,
     run: RunFolder,
     crops: _Crops,
-    crew: Workers,
+    workers: Workers,
     progress: Progress | None,
 ) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     first = run.resume(model, optimizer)
-    device = crew.device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+    autocast = torch.autocast(workers.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     model.to(memory_format=torch.channels_last)
     if first == 0:
         with autocast:
-            model.measure([crops.pixels(recipe.steps + 1 + n).to(device) for n in range(STATISTICS_BATCHES)])
-    elif crew.is_first:
-        run.forget_after(first)
-        log.info("going on at step %d of %d", first, recipe.steps)
+            # Of steps after the last one, so that no training crop is among them.
+            steps = range(recipe.steps + 1, recipe.steps + 1 + STATISTICS_BATCHES)
+            model.measure([crops.batch(step).to(workers.device) for step in steps])
+    elif workers.is_main:
+        run.truncate_log(first)
+        log.info("resuming at step %d of %d", first, recipe.steps)
     model.train()
-    clock, sums, since = Clock(first, recipe.steps), torch.zeros(len(model.pairs)), first
+    clock, sums, last_save = Clock(first, recipe.steps), torch.zeros(len(model.pairs)), first
     start = time.monotonic()
-    with ThreadPoolExecutor(1) as loader:
-        coming = loader.submit(crops.pixels, first)
-        for step in range(first, recipe.steps):
-            batch = coming.result().to(device, memory_format=torch.channels_last)
-            coming = loader.submit(crops.pixels, step + 1)
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * one_cosine(step, recipe.steps, recipe.warmup)
-            optimizer.zero_grad(set_to_none=True)
-            for part in batch.chunk(recipe.accumulate):
-                with autocast:
-                    losses = model(part)
-                (sum(losses) / len(losses) / recipe.accumulate).backward()
-                sums += torch.stack(losses).detach().cpu() / recipe.accumulate
-            crew.mean_gradients(model)
-            optimizer.step()
-            done = step + 1
-            if progress is not None and crew.is_first:
-                progress("distill", done, recipe.steps)
-            if done % recipe.checkpoint_every == 0 or done == recipe.steps:
-                mean = sums / (done - since)
-                if not torch.isfinite(mean).all():
-                    raise TrainingError(
-                        f"the loss is no longer a number at step {done}. Lower learning_rate and use --restart."
-                    )
-                if crew.is_first:
-                    run.save(done, model, optimizer)
-                    run.log(
-                        {
-                            "step": done,
-                            "loss": round(float(mean.mean()), 5),
-                            "losses": [round(float(v), 5) for v in mean],
-                            "learning_rate": optimizer.param_groups[0]["lr"],
-                            "crops_per_s": round((done - since) * recipe.batch / (time.monotonic() - start), 1),
-                            "eta_s": round(clock.eta_s(done)),
-                        }
-                    )
-                sums.zero_()
-                since, start = done, time.monotonic()
+    for step, batch in prefetch(crops.batch, first, recipe.steps):
+        set_learning_rate(optimizer, recipe.learning_rate * one_cosine(step, recipe.steps, recipe.warmup))
+        optimizer.zero_grad(set_to_none=True)
+        for part in batch.to(workers.device, memory_format=torch.channels_last).chunk(recipe.accumulate):
+            with autocast:
+                losses = model(part)
+            (sum(losses) / len(losses) / recipe.accumulate).backward()
+            sums += torch.stack(losses).detach().cpu() / recipe.accumulate
+        workers.average_gradients(model)
+        optimizer.step()
+        done = step + 1
+        if progress is not None and workers.is_main:
+            progress("distill", done, recipe.steps)
+        if done % recipe.checkpoint_every == 0 or done == recipe.steps:
+            means = sums / (done - last_save)
+            if not torch.isfinite(means).all():
+                raise TrainingError(
+                    f"the loss is no longer a number at step {done}. Lower learning_rate and use --restart."
+                )
+            if workers.is_main:
+                run.save(done, model, optimizer)
+                run.log(
+                    {
+                        "step": done,
+                        "loss": round(float(means.mean()), 5),
+                        "losses": [round(float(value), 5) for value in means],
+                        "learning_rate": optimizer.param_groups[0]["lr"],
+                        "crops_per_s": round((done - last_save) * recipe.batch / (time.monotonic() - start), 1),
+                        "eta_s": round(clock.eta_s(done)),
+                    }
+                )
+            sums.zero_()
+            last_save, start = done, time.monotonic()
 
 
-def one_cosine(step: int, steps: int, warmup: int = 0) -> float:
-    """Factor of the learning rate: linear warm-up, then one half cosine from 1 to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+class _Crops:
+    """Batches of crops, each determined by its step number alone."""
+
+    def __init__(self, recipe: DistillationRecipe, workers: Workers) -> None:
+        self._recipe, self._workers = recipe, workers
+        self._store = ImageStore(recipe.short_side)
+        self._sources: list[Path | Uint8Array] = []
+        folders = [f for f in recipe.folders if f not in (GENERATED, COLLAGES)]
+        if folders:
+            categories, _ = drop_unreadable(find_categories(folders), self._store)
+            self._sources += [path for category in categories for path in category.files]
+        if {GENERATED, COLLAGES} & set(recipe.folders):
+            from fewshot_ad.training.collage import collage
+            from fewshot_ad.training.parts import CATEGORIES, render
+
+            # Each image shows another product: a student needs variety, not pairs.
+            parts = [
+                render(name, recipe.seed, recipe.short_side, variant=n)
+                for name in CATEGORIES
+                for n in range(recipe.generated)
+            ]
+            if GENERATED in recipe.folders:
+                self._sources += parts
+            if COLLAGES in recipe.folders:
+                self._sources += [
+                    collage(parts, recipe.seed * 1_000_003 + n, recipe.short_side) for n in range(len(parts))
+                ]
+        self._jitter = PhotometricJitter()
+
+    def batch(self, step: int) -> torch.Tensor:
+        """(N, 3, size, size) float32 in 0..1: this process's share of the batch of one step."""
+        recipe, workers = self._recipe, self._workers
+        rng = np.random.default_rng([recipe.seed, step, workers.rank])
+        indices = rng.integers(len(self._sources), size=workers.share(recipe.batch))
+        crops = [random_crop(self._read(self._sources[i]), recipe.size, recipe.scales, rng) for i in indices]
+        batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
+        return self._jitter(batch, int(rng.integers(2**31)))
+
+    def _read(self, source: Path | Uint8Array) -> Uint8Array:
+        return self._store.read(source) if isinstance(source, Path) else source

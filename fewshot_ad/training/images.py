@@ -1,4 +1,4 @@
-"""Training images: folders -> categories -> decoded arrays, kept in memory within a limit."""
+"""Training images: folders -> categories of image files -> arrays, cached in memory up to a limit."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from fewshot_ad.images import SUFFIXES, read_image
 
 log = logging.getLogger(__name__)
 
-# Folders of the common dataset layouts that hold what is only for measuring.
-HELD_BACK = frozenset({"test", "test_public", "test_private", "ground_truth"})
+# Folders of the common dataset layouts that must not be trained on.
+TEST_FOLDERS = frozenset({"test", "test_public", "test_private", "ground_truth"})
 CACHE_BYTES = 4 << 30
-# In a recipe's folders: the built-in generators instead of a folder; collages are for distillation only.
+# Names that stand in a recipe's folders for the built-in generators; collages are for distillation only.
 GENERATED = "parts"
 COLLAGES = "collages"
 
 
 @dataclass(frozen=True)
 class Category:
-    """Good images of one kind of part.
+    """Good images of one category.
 
     Attributes:
-        name: For the log and the card.
-        files: The images.
+        name: Name of the category, for the log and the card.
+        files: The image files.
     """
 
     name: str
@@ -38,46 +38,46 @@ class Category:
 
 
 def find_categories(folders: Sequence[str | Path]) -> list[Category]:
-    """Categories of good images.
+    """List the good images below folders, by category.
 
     Args:
-        folders: Each is a product in MVTec layout (`train/good` below it), a folder of such products, or a plain
-            folder of good images.
+        folders: Each is a category in the layout of MVTec AD (with `train/good` below it), a folder of such
+            categories, or a plain folder of good images.
 
     Returns:
-        One category a product or plain folder, sorted by name. Nothing is ever taken from a test split.
+        One category per product or plain folder, sorted by name; never images of a test split.
 
     Raises:
         TrainingError: A folder does not exist, holds no image, or belongs to a test split.
     """
-    found: dict[str, Category] = {}
+    categories: dict[str, Category] = {}
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise TrainingError(f"expected a folder of good images, but {folder} is not one. Check the path.")
-        if HELD_BACK & {part.lower() for part in folder.resolve().parts[-3:]}:
+        if TEST_FOLDERS & {part.lower() for part in folder.resolve().parts[-3:]}:
             raise TrainingError(
                 f"{folder} belongs to a test split: training on it would make every measurement on it worthless. "
                 "Give the folder of the good training images, for example PRODUCT/train/good."
             )
-        goods = _mvtec_good(folder)
-        for good in goods or [folder]:
+        good_folders = _mvtec_good_folders(folder)
+        for good in good_folders or [folder]:
             files = tuple(sorted(p for p in good.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES))
             if not files:
                 raise TrainingError(
                     f"{good}: expected images ({', '.join(sorted(SUFFIXES))}), found none. Give folders in MVTec "
                     "layout (PRODUCT/train/good) or plain folders of good images, or leave this one out."
                 )
-            name = good.parents[1].name if goods else folder.resolve().name
-            if name in found and found[name].files != files:
+            name = good.parents[1].name if good_folders else folder.resolve().name
+            if name in categories and categories[name].files != files:
                 raise TrainingError(
-                    f"expected each category once, got {name!r} from {found[name].files[0].parent} and from {good}. "
-                    "Rename one of the folders."
+                    f"expected each category once, got {name!r} from {categories[name].files[0].parent} and from "
+                    f"{good}. Rename one of the folders."
                 )
-            found[name] = Category(name, files)
-    return [found[name] for name in sorted(found)]
+            categories[name] = Category(name, files)
+    return [categories[name] for name in sorted(categories)]
 
 
-def _mvtec_good(folder: Path) -> list[Path]:
+def _mvtec_good_folders(folder: Path) -> list[Path]:
     own = folder / "train" / "good"
     if own.is_dir():
         return [own]
@@ -85,17 +85,17 @@ def _mvtec_good(folder: Path) -> list[Path]:
 
 
 class ImageStore:
-    """Decoded images by path, shrunk to a short side and kept in memory as long as there is room.
+    """Reads images, shrinks them, and caches them in memory as long as there is room.
 
     Args:
-        short_side: Images are shrunk until their short side is this many pixels; smaller ones are left alone.
-        cache_bytes: Upper limit of what is kept; what does not fit is decoded anew each time.
+        short_side: Images with a longer short side are shrunk to this short side, in pixels.
+        cache_bytes: Size limit of the cache; images that do not fit are decoded each time.
     """
 
     def __init__(self, short_side: int, cache_bytes: int = CACHE_BYTES) -> None:
         self.short_side = short_side
         self.cache_bytes = cache_bytes
-        self._kept: dict[Path, Uint8Array] = {}
+        self._cache: dict[Path, Uint8Array] = {}
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -105,9 +105,9 @@ class ImageStore:
         Raises:
             ImageError: The file is not an image.
         """
-        kept = self._kept.get(path)
-        if kept is not None:
-            return kept
+        cached = self._cache.get(path)
+        if cached is not None:
+            return cached
         image = read_image(path)
         height, width = image.shape[:2]
         factor = self.short_side / min(height, width)
@@ -116,18 +116,25 @@ class ImageStore:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         with self._lock:
             if self._bytes + image.nbytes <= self.cache_bytes:
-                self._kept[path] = image
+                self._cache[path] = image
                 self._bytes += image.nbytes
         return image
 
 
-def readable(categories: Sequence[Category], store: ImageStore) -> tuple[list[Category], list[str]]:
-    """Read every image once: those that can be read, and a message for each that cannot.
+def drop_unreadable(categories: Sequence[Category], store: ImageStore) -> tuple[list[Category], list[str]]:
+    """Read every image once and leave out those that cannot be read.
+
+    Args:
+        categories: The categories.
+        store: Reads and caches the images.
+
+    Returns:
+        The categories with their readable images, and one message per image that was left out.
 
     Raises:
         TrainingError: A category has no readable image left.
     """
-    kept, failures = [], []
+    readable, failures = [], []
     for category in categories:
         files = []
         for path in category.files:
@@ -142,5 +149,5 @@ def readable(categories: Sequence[Category], store: ImageStore) -> tuple[list[Ca
                 f"category {category.name!r}: none of its {len(category.files)} images can be read "
                 f"(first: {failures[-1]}). Leave it out, or repair the files."
             )
-        kept.append(Category(category.name, tuple(files)))
-    return kept, failures
+        readable.append(Category(category.name, tuple(files)))
+    return readable, failures

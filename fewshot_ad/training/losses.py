@@ -1,4 +1,4 @@
-"""The losses of a Siamese training: SimSiam, margin and anchor, weighed by the recipe."""
+"""The losses of Siamese training: SimSiam, margin and anchor; the recipe weights them."""
 
 from __future__ import annotations
 
@@ -12,70 +12,26 @@ from torch.nn import functional as F  # noqa: N812
 from fewshot_ad.encoder.siamese import SiameseEncoder, spread
 from fewshot_ad.training.recipe import TrainingRecipe
 
-# A location counts as defective if at least this share of it was painted; anything in between is left out.
-DEFECTIVE = 0.15
-BANK_PATCHES = 1024
+# A patch counts as defective if at least this share of it is covered by a drawn defect, as good if nothing is; patches
+# in between are left out.
+DEFECTIVE_SHARE = 0.15
+BANK_PATCHES, DEFECTIVE_PATCHES = 1024, 512
+# Share of the good patches that count as hardest: those farthest from the bank.
 HARD_SHARE = 0.05
 
 
-def margin_loss(
-    bank: torch.Tensor, clean: torch.Tensor, defective: torch.Tensor, painted: torch.Tensor, seed: int
-) -> torch.Tensor:
-    """Defects must be farther from the bank than good patches, the hardest ones above all.
-
-    With d the distance to the nearest neighbor in the bank, on a logarithmic scale: softplus of (d_good + gap -
-    d_defect), over pairs of a defective patch with the hardest 5% of the good ones (gap 0.1) and with all good ones
-    (gap 0.3).
-
-    Args:
-        bank: (N, d, h, w) embeddings of good images of one category.
-        clean: (N, d, h, w) of other good images of it.
-        defective: (N, d, h, w) of the same with drawn defects.
-        painted: (N, h, w) share of each patch that was painted, 0..1.
-        seed: Which patches of the bank are kept, if there are more than 1,024.
-
-    Returns:
-        A scalar; 0 if no patch is defective.
-    """
-    keep = torch.Generator().manual_seed(seed)
-    rows = _rows(bank)
-    rows = rows[torch.randperm(len(rows), generator=keep)[:BANK_PATCHES].to(rows.device)]
-    bad = _rows(defective)[painted.reshape(-1) > DEFECTIVE]
-    if len(bad) == 0:
-        return bank.sum() * 0
-    bad = bad[torch.randperm(len(bad), generator=keep)[:512].to(bad.device)]
-    good = torch.cat([_rows(clean), _rows(defective)[painted.reshape(-1) == 0]])
-    far, near = _log_distance(bad, rows), _log_distance(good, rows)
-    hard = near.topk(max(1, int(len(near) * HARD_SHARE))).values[::4]
-    spaced = near[::16]
-    loss = F.softplus((hard[None] - far[:, None] + 0.1) * 6).mean() / 6
-    return loss + F.softplus((spaced[None] - far[:, None] + 0.3) * 4).mean() / 4
-
-
-def _rows(embedding: torch.Tensor) -> torch.Tensor:
-    return embedding.float().permute(0, 2, 3, 1).reshape(-1, embedding.shape[1])
-
-
-def _log_distance(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
-    # Which neighbor is the nearest needs no gradient; the distance to it does.
-    with torch.no_grad():
-        squared = queries.pow(2).sum(1)[:, None] + bank.pow(2).sum(1)[None] - 2 * queries @ bank.T
-        nearest = squared.argmin(1)
-    return 0.5 * (queries - bank[nearest]).pow(2).sum(1).clamp_min(1e-8).log()
-
-
 class Losses(nn.Module):
-    """The weighted losses of a batch.
+    """The losses of a batch.
 
     Args:
-        recipe: Their weights.
-        encoder: What is trained.
+        recipe: The recipe, whose weights decide which losses are computed.
+        encoder: The encoder in training.
     """
 
     def __init__(self, recipe: TrainingRecipe, encoder: SiameseEncoder) -> None:
         super().__init__()
         self.recipe, self.encoder = recipe, encoder
-        # Not registered: the anchor is neither trained nor stored.
+        # In a list, so that torch does not register it: the anchor is neither trained nor stored.
         self._anchor = (
             [copy.deepcopy(encoder.pyramid).requires_grad_(False).eval()]
             if recipe.anchor > 0 and not recipe.freeze
@@ -85,58 +41,109 @@ class Losses(nn.Module):
     def forward(
         self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], seed: int
     ) -> dict[str, torch.Tensor]:
-        """The unweighed losses by name, and the `spread` of the embedding.
+        """The losses by name, not yet weighted, and the `spread` of the embedding.
 
         Args:
-            batch: First images, second ones, the second ones with defects, and where these are; see
+            batch: First images, second images, second images with defects, and masks of the defects; see
                 `Pairs.batch`.
-            seed: Of the patches that `margin_loss` keeps.
+            seed: Of the random subset of patches in `margin_loss`.
         """
         recipe, encoder = self.recipe, self.encoder
-        first, second, painted, masks = batch
+        first, second, defective, masks = batch
         count = len(first)
-        features, transforms = encoder.registered(torch.cat([first, second, painted]))
+        features, transforms = encoder.registered(torch.cat([first, second, defective]))
         z = encoder.embedding(features, transforms)
-        found = {}
+        losses = {}
         if recipe.simsiam > 0:
-            found["simsiam"] = encoder.simsiam_of(z[: 2 * count])
+            losses["simsiam"] = encoder.simsiam_of(z[: 2 * count])
         if recipe.margin > 0:
-            share = F.adaptive_avg_pool2d(masks[:, None].float(), z.shape[2:])[:, 0]
+            coverage = F.adaptive_avg_pool2d(masks[:, None].float(), z.shape[2:])[:, 0]
             group = recipe.group
-            # The masks are in the images' coordinates.
-            placed = encoder.brought_back(z, transforms)
-            parts = [
+            # The masks are in the images' coordinates, so the embeddings must be as well.
+            embedding = encoder.unwarped(z, transforms)
+            group_losses = [
                 margin_loss(
-                    placed[i : i + group],
-                    placed[count + i : count + i + group],
-                    placed[2 * count + i : 2 * count + i + group],
-                    share[i : i + group],
+                    embedding[i : i + group],
+                    embedding[count + i : count + i + group],
+                    embedding[2 * count + i : 2 * count + i + group],
+                    coverage[i : i + group],
                     seed + i,
                 )
                 for i in range(0, count, group)
             ]
-            found["margin"] = torch.stack(parts).mean()
+            losses["margin"] = torch.stack(group_losses).mean()
         if recipe.anchor > 0:
-            found["anchor"] = self._moved(torch.cat([first, second, painted]), features, transforms, z)
-        found["spread"] = torch.tensor(spread(z[:count]))
-        return found
+            losses["anchor"] = self._drift(torch.cat([first, second, defective]), features, transforms, z)
+        losses["spread"] = torch.tensor(spread(z[:count]))
+        return losses
 
-    def _moved(
+    def _drift(
         self,
         images: torch.Tensor,
         features: Sequence[torch.Tensor],
         transforms: Sequence[torch.Tensor],
         z: torch.Tensor,
     ) -> torch.Tensor:
-        """How far stage features and a residual E have moved from where they started, as a share of their energy."""
+        """Mean squared change of feature maps and of a residual E since initialization, divided by the variance."""
         encoder, terms = self.encoder, []
         if not self.recipe.freeze:
             with torch.no_grad():
-                wanted = self._anchor[0].raw(images)
-            now = encoder.pyramid.raw(images) if transforms else features
-            terms += [F.mse_loss(a.float(), b.float()) / b.float().var() for a, b in zip(now, wanted, strict=True)]
+                initial = self._anchor[0].raw(images)
+            current = encoder.pyramid.raw(images) if transforms else features
+            terms += [F.mse_loss(a.float(), b.float()) / b.float().var() for a, b in zip(current, initial, strict=True)]
         if self.recipe.residual:
             with torch.no_grad():
-                start = encoder.projected(features, transforms).float()
-            terms.append(F.mse_loss(z.float(), start) / start.var())
+                initial_z = encoder.projected(features, transforms).float()
+            terms.append(F.mse_loss(z.float(), initial_z) / initial_z.var())
         return torch.stack(terms).mean()
+
+
+def margin_loss(
+    bank: torch.Tensor, clean: torch.Tensor, defective: torch.Tensor, coverage: torch.Tensor, seed: int
+) -> torch.Tensor:
+    """Defective patches must be farther from the bank than good patches, above all than the hardest good ones.
+
+    With d the logarithm of the distance to the nearest neighbor in the bank: softplus of (d_good + gap - d_defective),
+    over pairs of a defective patch with the hardest 5% of the good patches (gap 0.1) and with all good patches
+    (gap 0.3).
+
+    Args:
+        bank: (N, d, h, w) embeddings of good images of one category.
+        clean: (N, d, h, w) embeddings of other good images of that category.
+        defective: (N, d, h, w) embeddings of the same images with drawn defects.
+        coverage: (N, h, w) share of each patch that a drawn defect covers, 0..1.
+        seed: Of the random subset of patches, if there are more than 1,024 in the bank or 512 defective ones.
+
+    Returns:
+        A scalar; 0 if no patch is defective.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    bank_patches = _random_subset(_patches(bank), BANK_PATCHES, rng)
+    bad = _patches(defective)[coverage.reshape(-1) > DEFECTIVE_SHARE]
+    if len(bad) == 0:
+        return bank.sum() * 0
+    bad = _random_subset(bad, DEFECTIVE_PATCHES, rng)
+    good = torch.cat([_patches(clean), _patches(defective)[coverage.reshape(-1) == 0]])
+    far, near = _log_distance(bad, bank_patches), _log_distance(good, bank_patches)
+    # Every 4th of the hardest and every 16th of all good patches, to save memory.
+    hard = near.topk(max(1, int(len(near) * HARD_SHARE))).values[::4]
+    sample = near[::16]
+    loss = F.softplus((hard[None] - far[:, None] + 0.1) * 6).mean() / 6
+    return loss + F.softplus((sample[None] - far[:, None] + 0.3) * 4).mean() / 4
+
+
+def _patches(embedding: torch.Tensor) -> torch.Tensor:
+    """(N, d, h, w) -> (N * h * w, d)."""
+    return embedding.float().permute(0, 2, 3, 1).reshape(-1, embedding.shape[1])
+
+
+def _random_subset(patches: torch.Tensor, size: int, rng: torch.Generator) -> torch.Tensor:
+    return patches[torch.randperm(len(patches), generator=rng)[:size].to(patches.device)]
+
+
+def _log_distance(queries: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
+    # The choice of the nearest neighbor needs no gradient; the distance to it does.
+    with torch.no_grad():
+        squared = queries.pow(2).sum(1)[:, None] + bank.pow(2).sum(1)[None] - 2 * queries @ bank.T
+        nearest = squared.argmin(1)
+    return 0.5 * (queries - bank[nearest]).pow(2).sum(1).clamp_min(1e-8).log()

@@ -1,4 +1,4 @@
-"""Proof that an exported encoder says what the trained one says, on every engine."""
+"""The parity check of a trained encoder: on every engine, the exported encoder must agree with the network in torch."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder, EncoderSpec
 from fewshot_ad.encoder.engine import Engine, EngineName
 from fewshot_ad.errors import WeightsError
+from fewshot_ad.inspector import Inspector
+from fewshot_ad.metrics.agreement import decision_flips, relative_difference
 
-# Largest difference of a feature, as a share of the features' root mean square. bf16 training does not matter here:
-# all engines compute in float32 and differ by rounding alone.
-TOLERANCE = 5e-3
+# Largest difference of a feature, as a share of the features' root mean square. All engines compute in float32,
+# whatever precision the encoder was trained in, so they differ by rounding alone.
+FEATURE_TOLERANCE = 5e-3
 SIDE = 256
 MIN_IMAGES = 6
 
 
 @dataclass(frozen=True)
-class ParityReport:
-    """How far the engines are from torch.
+class EncoderParity:
+    """How far an exported encoder is from the network in torch, by engine.
 
     Attributes:
         images: Number of images that were compared.
-        feature_difference: Largest |difference| of a feature over the features' root mean square, an engine.
-        score_difference: Largest |difference| of an image score over the score, an engine.
-        decision_flips: Images judged differently, an engine.
+        feature_difference: Largest |difference| of a feature, as a share of the features' root mean square.
+        score_difference: Largest |difference| of an image score, as a share of the score.
+        decision_flips: Number of images on which the decisions differ.
     """
 
     images: int
@@ -38,63 +40,77 @@ class ParityReport:
     decision_flips: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The report as plain JSON types."""
         return asdict(self)
 
 
-def check_parity(
+def check_encoder_parity(
     spec: EncoderSpec,
     reference: Engine,
     engines: dict[EngineName, Callable[[], Engine]],
     good: Sequence[Uint8Array],
     changed: Sequence[Uint8Array],
-) -> ParityReport:
-    """Compare engines with torch: features, scores and decisions.
+) -> EncoderParity:
+    """Compare engines with torch: features, scores and decisions of a product that is enrolled on each.
 
     Args:
-        spec: The encoder's.
-        reference: torch.
-        engines: The others, by name.
-        good: Good images of one product, (H, W, 3) uint8; the first half is enrolled, the others are inspected.
-        changed: Further images to inspect, the same with defects for example.
+        spec: The encoder's specification.
+        reference: The engine that runs the network in torch.
+        engines: Functions that load the other engines, by engine name.
+        good: Good images of one product, (H, W, 3) uint8; the first half is enrolled, the second half inspected.
+        changed: Further images to inspect, such as the same images with defects.
 
     Raises:
         WeightsError: A feature differs by more than the tolerance, a decision flips, or there are too few images.
     """
-    from fewshot_ad.inspector import Inspector
-
     if len(good) < MIN_IMAGES:
         raise WeightsError(f"expected at least {MIN_IMAGES} images to prove parity, got {len(good)}.")
     half = len(good) // 2
-    inspected = [*good[half:], *changed]
-
-    def judge(name: EngineName, engine: Engine) -> tuple[list[np.ndarray], list[float], list[bool]]:
-        encoder = Encoder(spec, engine, name, None)
-        inspector = Inspector.from_support(list(good[:half]), encoder=encoder, image_size=SIDE, views="none")
-        results = [inspector.inspect(image) for image in inspected]
-        features = [np.concatenate([m.ravel() for m in encoder.encode(_fit(p, spec.multiple))]) for p in inspected]
-        return features, [r.score for r in results], [r.is_anomalous for r in results]
-
-    wanted, scores, decisions = judge("torch", reference)
-    features_off: dict[str, float] = {}
-    scores_off: dict[str, float] = {}
+    support, inspected = good[:half], [*good[half:], *changed]
+    expected = _inspect_all(Encoder(spec, reference, "torch", None), support, inspected)
+    feature_difference: dict[str, float] = {}
+    score_difference: dict[str, float] = {}
     flips: dict[str, int] = {}
-    for name, make in engines.items():
-        got, got_scores, got_decisions = judge(name, make())
-        features_off[name] = max(
-            float(np.abs(a - b).max() / np.sqrt((b**2).mean())) for a, b in zip(got, wanted, strict=True)
+    for name, load in engines.items():
+        results = _inspect_all(Encoder(spec, load(), name, None), support, inspected)
+        feature_difference[name] = max(
+            relative_difference(values, torch_values, float(np.sqrt((torch_values**2).mean())))
+            for values, torch_values in zip(results.features, expected.features, strict=True)
         )
-        scores_off[name] = max(abs(a - b) / b for a, b in zip(got_scores, scores, strict=True))
-        flips[name] = sum(a != b for a, b in zip(got_decisions, decisions, strict=True))
-    report = ParityReport(len(inspected), features_off, scores_off, flips)
-    if max(features_off.values()) > TOLERANCE or any(flips.values()):
+        score_difference[name] = max(
+            relative_difference(score, torch_score, torch_score)
+            for score, torch_score in zip(results.scores, expected.scores, strict=True)
+        )
+        flips[name] = decision_flips(results.decisions, expected.decisions)
+    report = EncoderParity(len(inspected), feature_difference, score_difference, flips)
+    if max(feature_difference.values()) > FEATURE_TOLERANCE or any(flips.values()):
         raise WeightsError(
-            f"the exported encoder {spec.name} does not say what torch says: feature differences {features_off} "
-            f"(tolerance {TOLERANCE}), decisions that flip {flips} of {len(inspected)}. It was not released."
+            f"the exported encoder {spec.name} does not agree with torch: feature differences {feature_difference} "
+            f"(tolerance {FEATURE_TOLERANCE}), decisions that flip {flips} of {len(inspected)}. It was not released."
         )
     return report
 
 
-def _fit(image: Uint8Array, multiple: int) -> Uint8Array:
-    height, width = (max(n // multiple, 2) * multiple for n in image.shape[:2])
+@dataclass(frozen=True, eq=False)
+class _Results:
+    """What one engine computes of each image: (n,) features of all stages, score, decision."""
+
+    features: list[Float32Array]
+    scores: list[float]
+    decisions: list[bool]
+
+
+def _inspect_all(encoder: Encoder, support: Sequence[Uint8Array], images: Sequence[Uint8Array]) -> _Results:
+    inspector = Inspector.from_support(list(support), encoder=encoder, image_size=SIDE, views="none")
+    inspections = [inspector.inspect(image) for image in images]
+    maps = [encoder.encode(_shrink_to_multiple(image, encoder.spec.multiple)) for image in images]
+    return _Results(
+        [np.concatenate([feature_map.ravel() for feature_map in image_maps]) for image_maps in maps],
+        [inspection.score for inspection in inspections],
+        [inspection.is_anomalous for inspection in inspections],
+    )
+
+
+def _shrink_to_multiple(image: Uint8Array, multiple: int) -> Uint8Array:
+    height, width = (max(side // multiple, 2) * multiple for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

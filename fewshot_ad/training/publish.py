@@ -1,4 +1,4 @@
-"""From a finished run to an encoder that `load_encoder` takes: tensors, ONNX, parity report and card."""
+"""Writes a trained network as files that `load_encoder` reads: tensors, ONNX, parity report and card."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from fewshot_ad.encoder.siamese import Outputs, SiameseEncoder
 from fewshot_ad.encoder.weights import WeightsCard
 from fewshot_ad.images import read_image
 from fewshot_ad.training.pairs import draw_defects
-from fewshot_ad.training.parity import check_parity
+from fewshot_ad.training.parity import check_encoder_parity
 
-# Images of the parity report.
-PARITY = 12
+# Number of images that the parity check reads or generates.
+PARITY_IMAGES = 12
 
 
 def publish(
@@ -45,18 +45,21 @@ def publish(
     """Write `name.safetensors`, `name.onnx`, `name.parity` (JSON) and the card `name.json`.
 
     Args:
-        network: A trained encoder, or a bare backbone (distilled).
-        folder: Made if it does not exist.
-        name: What users will call it.
-        recipe: The recipe, a dataclass; goes into the card.
+        network: A trained encoder, or a distilled backbone.
+        folder: Folder to write into; created if it does not exist.
+        name: Name of the encoder.
+        recipe: The recipe, a dataclass; stored in the card.
         data: Names, counts and licenses of the training data.
         initialization: What training started from, with its license.
-        license: SPDX identifier of the result.
-        source: A sentence on where it comes from.
-        images: Real images for the parity report; without any, generated parts serve.
+        license: SPDX identifier of the license of the encoder.
+        source: A sentence on where the encoder comes from.
+        images: Files of real images for the parity check; without any, it uses generated parts.
+
+    Returns:
+        The card.
 
     Raises:
-        WeightsError: The ONNX file does not say what torch says; the card is not written then.
+        WeightsError: The ONNX file does not agree with torch; the card is not written then.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,8 @@ def publish(
             (*strides, network.stride),
             (*channels, network.channels),
         )
-        # As published, E reads the last stage only, too coarse to place a defect: the registered stages go with it.
+        # As published, E reads the last stage only, which is too coarse to locate a defect, so the stages at strides 8
+        # and 16 are used as well.
         default = (embedding,) if network.architecture.embed == "fused" else (*default, embedding)
     tensors = {k: v.contiguous() for k, v in network.state_dict().items() if not k.startswith("P.")}
     if isinstance(network, Pyramid):
@@ -79,25 +83,25 @@ def publish(
     weights = folder / f"{name}.safetensors"
     save_file(tensors, weights)
     onnx = folder / f"{name}.onnx"
-    wrapped = network if isinstance(network, Pyramid) else Outputs(network, stages)
-    export_onnx(copy.deepcopy(wrapped), onnx)
+    module = network if isinstance(network, Pyramid) else Outputs(network, stages)
+    export_onnx(copy.deepcopy(module), onnx)
 
     sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
-    deepest = max(strides) if embedding is not None else 1
+    deepest_stride = max(strides) if embedding is not None else 1
     spec = EncoderSpec(
-        name, sha256, stages, strides, channels, "separate", "f32", DEFAULT_NORM_POWER, embedding, deepest
+        name, sha256, stages, strides, channels, "separate", "f32", DEFAULT_NORM_POWER, embedding, deepest_stride
     )
-    good, changed = _parity_images(images)
+    good, defective = _parity_images(images)
     outputs = [f"stage{s}" for s in stages]
-    report = check_parity(
+    report = check_encoder_parity(
         spec,
-        TorchEngine(wrapped, "f32", None),  # type: ignore[arg-type]
+        TorchEngine(module, "f32", None),  # type: ignore[arg-type]
         {
             "openvino": lambda: OpenVINOEngine(onnx, outputs, "f32", None),
             "onnxruntime": lambda: OnnxRuntimeEngine(onnx, outputs, "f32", None),
         },
         good,
-        changed,
+        defective,
     )
     kind = "images" if images else "generated parts"
     (folder / f"{name}.parity").write_text(json.dumps({"on": kind, **report.to_dict()}, indent=2) + "\n")
@@ -116,7 +120,7 @@ def publish(
         source_sha256=pyramid.sha256(),
         license=license,
         training_data="; ".join(f"{d['name']} ({d['images']} images, {d['license']})" for d in data),
-        recipe=yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False),
+        recipe=yaml.safe_dump(_without_folders(dataclasses.asdict(recipe)), sort_keys=False),
         date=datetime.date.today().isoformat(),
         tensors=weights.name,
         tensors_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
@@ -129,8 +133,8 @@ def publish(
     return card
 
 
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    """A recipe for the card: no path of the training machine, only the last folder's name."""
+def _without_folders(fields: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with every path replaced by its last component, so that the card tells nothing of the machine."""
 
     def short(value: Any) -> Any:
         if isinstance(value, tuple | list):
@@ -141,11 +145,12 @@ def _plain(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parity_images(paths: Sequence[str | Path]) -> tuple[list[Uint8Array], list[Uint8Array]]:
+    """Good images, and copies of their second half with drawn defects."""
     if paths:
-        good = [read_image(path) for path in paths[:PARITY]]
+        good = [read_image(path) for path in paths[:PARITY_IMAGES]]
     else:
         from fewshot_ad.training.parts import render
 
-        good = [render("gear", n, 256) for n in range(PARITY)]
+        good = [render("gear", n, 256) for n in range(PARITY_IMAGES)]
     rng = np.random.default_rng(0)
     return good, [draw_defects(image, rng)[0] for image in good[len(good) // 2 :]]

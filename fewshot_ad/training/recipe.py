@@ -1,4 +1,4 @@
-"""The recipe of a Siamese training."""
+"""The recipe of Siamese training: data, network, losses and schedule."""
 
 from __future__ import annotations
 
@@ -12,40 +12,43 @@ from fewshot_ad.training.images import GENERATED
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """What a training is made of; stored as YAML with the run. The defaults are the published recipe.
+    """All settings of a Siamese training; stored as YAML with the run. The defaults are the published recipe.
 
     Attributes:
         backbone: timm model.
-        init: `bundled` for the weights that come with the package (`tf_efficientnet_lite0`), `timm` to download, or a
-            file (of `fewshot-ad distill`, for example).
-        init_license: License of a file's weights, for the card.
-        folders: Good images, see `find_categories`; `parts` stands for the built-in generator.
+        init: Initial weights: `bundled` for those that come with the package (`tf_efficientnet_lite0`), `timm` to
+            download them, or a file, of `fewshot-ad distill` for example.
+        init_license: License of the initial weights if they come from a file, for the card.
+        folders: Folders of good images, see `find_categories`; `parts` stands for the built-in generator.
         licenses: License of each folder, for the card.
-        registration: See `registration.PARTS`; None leaves the spatial transformers out.
+        registration: Mode of the spatial transformers, see `registration.PARTS`; None = no spatial transformers.
         embed: See `siamese.Architecture`.
-        layers: Likewise.
-        residual: Likewise.
-        freeze: Leave the backbone's weights alone.
+        layers: See `siamese.Architecture`.
+        residual: See `siamese.Architecture`.
+        freeze: Whether the backbone keeps its weights.
         size: Side of the training images in pixels, a multiple of 16.
-        batch: Pairs a step, over all processes.
-        group: Pairs of one category that stand together in a batch; `margin` searches among them.
-        accumulate: The batch is computed in this many parts, to save memory.
-        epochs: Passes; an epoch has one pair an image.
+        batch: Number of pairs per step, over all processes.
+        group: Number of consecutive pairs of one category in a batch; the margin loss compares within a group.
+        accumulate: Number of parts in which a batch is computed, to save memory.
+        epochs: Number of epochs; an epoch has one pair per image.
         optimizer: `sgd` or `adamw`.
-        learning_rate: Peak of one cosine down to zero.
-        momentum: SGD's.
-        weight_decay: The optimizer's.
-        simsiam: Weight of SimSiam's loss.
+        learning_rate: Initial learning rate, which falls to 0 along half a cosine.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of the optimizer.
+        simsiam: Weight of the SimSiam loss.
         margin: Weight of the margin loss.
-        anchor: Weight of the identity-preserving loss.
-        keep: Share of the initial features' distance that a linear residual E takes up at the end, 0..1; see
+        anchor: Weight of the loss that keeps the features close to their initial values.
+        keep: Weight of the initial distances that a linear residual E includes after training, 0..1; see
             `SiameseEncoder.keep_initial`.
-        photometric: Strength of the photometric augmentation, 1 for a line's change from hour to hour.
-        rotation: Largest turn of the geometric augmentation in degrees.
-        generated: Number of generated products a category, if `folders` has `parts`.
-        generated_images: Images a generated product.
-        precision: `bf16` or `f32` of the forward and backward pass.
-        seed: Seed of everything random.
+        photometric: Strength of the photometric augmentation, see `PhotometricJitter`.
+        rotation: Largest rotation of the geometric augmentation in degrees.
+        generated: Number of generated products per category, if `folders` has `parts`.
+        generated_images: Number of images per generated product.
+        precision: Precision of the forward and backward pass, `bf16` or `f32`.
+        seed: Seed of all random numbers.
+
+    Raises:
+        TrainingError: A setting is out of range, or two settings contradict each other.
     """
 
     backbone: str = "resnet18"
@@ -92,11 +95,11 @@ class TrainingRecipe:
             raise TrainingError(f"expected precision among ('bf16', 'f32'), got {self.precision!r}.")
         if self.licenses and len(self.licenses) != len(self.folders):
             raise TrainingError(
-                f"expected a license a folder, got {len(self.licenses)} for {len(self.folders)} folders."
+                f"expected one license per folder, got {len(self.licenses)} for {len(self.folders)} folders."
             )
         if self.anchor > 0 and self.freeze and not self.residual:
             raise TrainingError(
-                "expected anchor=0 with a frozen backbone and no residual E: nothing there can be anchored."
+                "expected anchor=0 with a frozen backbone and no residual E, as the anchor loss has nothing to act on."
             )
         if not 0 <= self.keep < 1 or (self.keep > 0 and (self.layers != 1 or not self.residual)):
             raise TrainingError(f"expected keep in 0..1, above 0 only with a residual E of one layer, got {self.keep}.")
@@ -107,5 +110,5 @@ class TrainingRecipe:
 
     @property
     def architecture(self) -> Architecture:
-        """What is trained."""
+        """The structure of the encoder to train."""
         return Architecture(self.backbone, self.registration, self.embed, self.layers, self.residual)

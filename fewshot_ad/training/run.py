@@ -1,12 +1,14 @@
-"""A training run: its folder, its log, its checkpoints, and the processes that share it."""
+"""The parts common to all trainings: processes, recipe files, run folder with checkpoints, schedule, batch loading."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,17 +24,25 @@ from fewshot_ad.artifact import write_atomically
 from fewshot_ad.errors import TrainingError
 
 RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
-R = TypeVar("R")
+# Field names of recipes before version 0.2 -> their names today, so that runs of that time can be resumed.
+FORMER_FIELDS = {
+    "licences": "licenses",
+    "init_licence": "init_license",
+    "generated_photographs": "generated_images",
+    "grey_share": "gray_share",
+}
+Recipe = TypeVar("Recipe")
+Batch = TypeVar("Batch")
 
 
 @dataclasses.dataclass(frozen=True)
 class Workers:
-    """The processes of a run: one, or as many as `torchrun` started.
+    """The processes of a run, one or as many as `torchrun` started, as seen from one of them.
 
     Attributes:
         rank: Number of this process, from 0.
         size: Number of processes.
-        device: Where this process computes.
+        device: Device on which this process computes.
     """
 
     rank: int
@@ -40,24 +50,24 @@ class Workers:
     device: torch.device
 
     @property
-    def is_first(self) -> bool:
-        """Whether this process writes the log and the files."""
+    def is_main(self) -> bool:
+        """Whether this is the process that writes the log and the files."""
         return self.rank == 0
 
     @contextmanager
-    def first_goes_first(self) -> Iterator[None]:
-        """The first process runs the block alone, then the others do: for files that all of them look at."""
-        if self.size > 1 and not self.is_first:
+    def main_first(self) -> Iterator[None]:
+        """Run the block in the main process first, then in the others: for files that all of them use."""
+        if self.size > 1 and not self.is_main:
             dist.barrier()
         yield
-        if self.size > 1 and self.is_first:
+        if self.size > 1 and self.is_main:
             dist.barrier()
 
     def share(self, batch: int) -> int:
-        """This process's part of a batch.
+        """Number of items of a batch for this process.
 
         Raises:
-            TrainingError: The batch cannot be dealt evenly.
+            TrainingError: The batch cannot be divided evenly.
         """
         if batch % self.size:
             raise TrainingError(
@@ -66,7 +76,7 @@ class Workers:
             )
         return batch // self.size
 
-    def mean_gradients(self, module: nn.Module) -> None:
+    def average_gradients(self, module: nn.Module) -> None:
         """Average the gradients of all processes, in place."""
         if self.size == 1:
             return
@@ -79,14 +89,14 @@ class Workers:
 
 
 @contextmanager
-def workers(device: str | None = None) -> Iterator[Workers]:
-    """Join the other processes of `torchrun`, if there are any.
+def join_workers(device: str | None = None) -> Iterator[Workers]:
+    """Join the other processes of `torchrun`, if there are any, for the duration of the block.
 
     Args:
-        device: `cpu` or `cuda`; None takes a GPU if there is one.
+        device: `cpu` or `cuda`; None = a GPU if there is one.
 
     Raises:
-        TrainingError: A GPU was asked for where there is none.
+        TrainingError: There is no such device.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind not in ("cpu", "cuda"):
@@ -100,30 +110,25 @@ def workers(device: str | None = None) -> Iterator[Workers]:
         yield Workers(0, 1, torch.device(kind))
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
-    where = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
+    own_device = torch.device(kind, local) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
-        torch.cuda.set_device(where)
+        torch.cuda.set_device(own_device)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size(), where)
+        yield Workers(dist.get_rank(), dist.get_world_size(), own_device)
     finally:
         dist.destroy_process_group()
 
 
-# What fields of a recipe were called before version 0.2; runs of that time go on.
-FORMER_FIELDS = {
-    "licences": "licenses",
-    "init_licence": "init_license",
-    "generated_photographs": "generated_images",
-    "grey_share": "gray_share",
-}
+def read_recipe(path: str | Path, recipe_class: type[Recipe]) -> Recipe:
+    """Read a recipe from a YAML file.
 
-
-def read_recipe(path: str | Path, kind: type[R]) -> R:
-    """A recipe from YAML; unknown fields are refused.
+    Args:
+        path: The file.
+        recipe_class: Dataclass of the recipe.
 
     Raises:
-        TrainingError: The file is not such a recipe.
+        TrainingError: The file cannot be read, or a field is unknown or has a wrong type or value.
     """
     try:
         fields = yaml.safe_load(Path(path).read_text())
@@ -131,40 +136,40 @@ def read_recipe(path: str | Path, kind: type[R]) -> R:
         raise TrainingError(f"{path}: expected a recipe in YAML, but it cannot be read ({error}).") from error
     if isinstance(fields, dict):
         fields = {FORMER_FIELDS.get(name, name): value for name, value in fields.items()}
-    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    if not isinstance(fields, dict) or not set(fields) <= set(known):
-        surplus = sorted(set(fields) - set(known)) if isinstance(fields, dict) else type(fields).__name__
-        raise TrainingError(f"{path}: expected fields among {known}, got {surplus}. Correct the recipe.")
-    return recipe_from(fields, kind)
+    names = [f.name for f in dataclasses.fields(recipe_class)]  # type: ignore[arg-type]
+    if not isinstance(fields, dict) or not set(fields) <= set(names):
+        unknown = sorted(set(fields) - set(names)) if isinstance(fields, dict) else type(fields).__name__
+        raise TrainingError(f"{path}: expected fields among {names}, got {unknown}. Correct the recipe.")
+    return recipe_from(fields, recipe_class)
 
 
-def recipe_from(fields: Mapping[str, Any], kind: type[R]) -> R:
+def recipe_from(fields: Mapping[str, Any], recipe_class: type[Recipe]) -> Recipe:
     """A recipe from its fields; lists become tuples.
 
     Raises:
         TrainingError: A field has a wrong type or value.
     """
     try:
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        return recipe_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
     except TypeError as error:
         raise TrainingError(f"the recipe does not fit: {error}.") from error
 
 
 def write_recipe(path: Path, recipe: Any) -> None:
-    """A recipe as YAML, complete with its defaults."""
+    """Write a recipe as YAML, with all fields, those at their default too."""
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()}
     path.write_text(yaml.safe_dump(fields, sort_keys=False))
 
 
 class RunFolder:
-    """Recipe, log and the last checkpoint of a run, in a folder of its own.
+    """The folder of a run, with its recipe, log and last checkpoint.
 
-    A run that was killed goes on from its last checkpoint; the result is the same as if it had never stopped.
+    A run that was killed can be resumed from its last checkpoint, with the same result as without interruption.
 
     Args:
-        folder: Made if it does not exist.
+        folder: The folder; created if it does not exist.
         recipe: The recipe, a dataclass.
-        restart: Throw away what is there and begin anew.
+        restart: Whether to discard an existing run and start anew.
 
     Raises:
         TrainingError: The folder holds a run with another recipe, or cannot be written.
@@ -181,8 +186,8 @@ class RunFolder:
                     (self.folder / name).unlink(missing_ok=True)
             if stored.exists() and read_recipe(stored, type(recipe)) != recipe:
                 raise TrainingError(
-                    f"{self.folder} holds a run with another recipe ({RECIPE}). Give the same recipe to go on with it, "
-                    "restart=True (--restart) to throw it away, or another output folder."
+                    f"{self.folder} holds a run with another recipe ({RECIPE}). Give the same recipe to resume it, "
+                    "restart=True (--restart) to discard it, or another output folder."
                 )
             write_recipe(stored, recipe)
         except OSError as error:
@@ -193,29 +198,34 @@ class RunFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The last checkpoint; it may not exist yet."""
+        """Path of the last checkpoint; the file may not exist yet."""
         return self.folder / CHECKPOINT
 
     def log(self, line: Mapping[str, Any]) -> None:
-        """Append a line to the log."""
+        """Append one line to the log."""
         with (self.folder / LOG).open("a") as file:
             file.write(json.dumps(dict(line)) + "\n")
 
     def lines(self) -> list[dict[str, Any]]:
-        """The log so far."""
+        """The lines of the log so far."""
         path = self.folder / LOG
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def forget_after(self, step: int) -> None:
-        """Drop log lines of steps that a kill made undone."""
-        kept = [line for line in self.lines() if line["step"] <= step]
-        (self.folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in kept))
+    def truncate_log(self, step: int) -> None:
+        """Remove the log lines of all steps after a checkpoint, which a resumed run takes again."""
+        lines = [line for line in self.lines() if line["step"] <= step]
+        (self.folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Write a checkpoint; the one before stays until the new one is complete.
+        """Write a checkpoint; the previous one is replaced only when the new one is complete.
+
+        Args:
+            step: Number of steps done.
+            module: The network.
+            optimizer: Its optimizer.
 
         Raises:
-            TrainingError: It cannot be written; the last one is still there.
+            TrainingError: The checkpoint cannot be written; the previous one still exists.
         """
         tensors = {f"module.{k}": v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
         for index, state in optimizer.state_dict()["state"].items():
@@ -226,14 +236,18 @@ class RunFolder:
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"{self.checkpoint}: the checkpoint of step {step} cannot be written ({error}). Free some space and "
-                "run the same command again: it goes on from the last complete checkpoint."
+                "run the same command again: it resumes from the last complete checkpoint."
             ) from error
 
     def resume(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
         """Load the last checkpoint, if there is one.
 
+        Args:
+            module: The network; changed in place.
+            optimizer: Its optimizer; changed in place.
+
         Returns:
-            Number of steps that are done.
+            Number of steps done; 0 without a checkpoint.
 
         Raises:
             TrainingError: The checkpoint is damaged.
@@ -254,19 +268,56 @@ class RunFolder:
         except (SafetensorError, KeyError, ValueError, RuntimeError, TypeError) as error:
             raise TrainingError(
                 f"{self.checkpoint}: expected a checkpoint of this run, but it is damaged or of another model "
-                f"({str(error).splitlines()[0]}). Begin anew with restart=True (--restart)."
+                f"({str(error).splitlines()[0]}). Start anew with restart=True (--restart)."
             ) from error
         return step
 
 
+def prefetch(load: Callable[[int], Batch], first: int, total: int) -> Iterator[tuple[int, Batch]]:
+    """Load the batches of steps in a second thread, each while the step before is computed.
+
+    Args:
+        load: Loads the batch of a step.
+        first: First step.
+        total: Number of steps in total.
+
+    Yields:
+        Number of the step and its batch.
+    """
+    with ThreadPoolExecutor(1) as loader:
+        upcoming = loader.submit(load, first)
+        for step in range(first, total):
+            batch = upcoming.result()
+            upcoming = loader.submit(load, step + 1)
+            yield step, batch
+
+
+def one_cosine(step: int, steps: int, warmup: int = 0) -> float:
+    """Factor of the learning rate at a step: linear warm-up, then half a cosine from 1 to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
 class Clock:
-    """Time left, from the pace of the steps since this process began."""
+    """Estimates the time left from the pace of the steps since this process started.
+
+    Args:
+        done: Number of steps done before.
+        total: Number of steps in total.
+    """
 
     def __init__(self, done: int, total: int) -> None:
         self._first, self._total, self._start = done, total, time.monotonic()
 
     def eta_s(self, done: int) -> float:
-        """Seconds until the last step."""
+        """Estimated seconds until the last step; NaN before the first step of this process."""
         if done == self._first:
             return float("nan")
         return (time.monotonic() - self._start) / (done - self._first) * (self._total - done)
@@ -274,13 +325,21 @@ class Clock:
 
 @contextmanager
 def memory_advice(batch: int, size: int) -> Iterator[None]:
-    """Turn out-of-memory into advice."""
+    """Turn running out of memory into an error that says what to change.
+
+    Args:
+        batch: Number of images that are computed at once.
+        size: Side of the images in pixels.
+
+    Raises:
+        TrainingError: The block ran out of memory.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise TrainingError(_advice(batch, size)) from error
     except RuntimeError as error:
-        # torch's allocator for the CPU has no exception of its own.
+        # torch has no exception of its own for the CPU's memory.
         if "allocate memory" not in str(error):
             raise
         raise TrainingError(_advice(batch, size)) from error

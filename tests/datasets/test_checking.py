@@ -38,12 +38,12 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tup
 @pytest.mark.parametrize("name", NAMES)
 def test_a_whole_copy_is_complete(make: Callable[..., tuple[Path, list[Expected]]], name: str) -> None:
     root, expected = make(name)
-    seen: list[tuple[str, int, int]] = []
-    report = check(name, root, lambda *told: seen.append(told))
+    calls: list[tuple[str, int, int]] = []
+    report = check(name, root, lambda *call: calls.append(call))
     assert report.complete, report
     assert not report.notes
     assert sum(n for cells in report.counts.values() for n in cells.values()) == len(expected)
-    assert seen[-1] == ("check", len(expected), len(expected))
+    assert calls[-1] == ("check", len(expected), len(expected))
     assert report.as_dict()["complete"] is True
 
 
@@ -57,8 +57,8 @@ def test_damage_is_found_and_stops_nothing(make: Callable[..., tuple[Path, list[
     report = check(name, root)
     assert not report.complete
     assert any(str(truncated) in line for line in report.unreadable)
-    told = "\n".join(report.missing + report.differences)
-    assert str(root / good[0].path) in told or f"{good[0].split}_good: expected" in told
+    problems = "\n".join(report.missing + report.differences)
+    assert str(root / good[0].path) in problems or f"{good[0].split}_good: expected" in problems
     # Without decoding the truncated one passes, the deleted one does not.
     quick = check(name, root, decode=False)
     assert not quick.unreadable
@@ -97,7 +97,7 @@ def test_a_mask_whose_image_is_gone_is_found(make: Callable[..., tuple[Path, lis
     sample.path.unlink()
     report = check(name, root)
     assert f"{sample.mask_paths[0]}: a mask without image" in report.unpaired
-    # Who looks at another category is not told.
+    # A check of another category does not report it.
     others = {c for c in dataset_cards()[name].categories if c != sample.category}
     for other in others:
         assert check(name, root, category=other).complete
@@ -121,7 +121,7 @@ def test_boxes_that_are_gone_or_outside_are_found(make: Callable[..., tuple[Path
     assert "expected boxes inside 32 x 24 pixels, got x 60" in line
     annotation.write_text("a letter\n")
     (line,) = check("deep_pcb", root).unpaired
-    assert "no mask is there" in line
+    assert "has no mask" in line
 
 
 def test_categories_are_compared_on_their_own(make: Callable[..., tuple[Path, list[Expected]]]) -> None:

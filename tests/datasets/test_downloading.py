@@ -77,14 +77,14 @@ def test_a_dataset_arrives_ready_to_open(
     publish: Callable[..., Path], tmp_path: Path, file: str, prefix: str, below: str
 ) -> None:
     publish(file, prefix)
-    seen: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     root = tmp_path / "data" / "mpdd"
-    folder = download("mpdd", root, True, lambda *told: seen.append(told))
+    folder = download("mpdd", root, True, lambda *call: calls.append(call))
     assert folder == root / below
     assert open_dataset("mpdd", folder).categories == ("connector", "tubes")
     assert check("mpdd", folder, category="tubes").unreadable == []
-    assert {stage for stage, _, _ in seen} == {"download", "unpack"}
-    assert all(done <= total for _, done, total in seen)
+    assert {stage for stage, _, _ in calls} == {"download", "unpack"}
+    assert all(done <= total for _, done, total in calls)
     assert [path.name for path in root.parent.iterdir()] == ["mpdd"]
 
 
@@ -117,14 +117,14 @@ def test_what_goes_wrong_leaves_nothing(publish: Callable[..., Path], tmp_path: 
     if case == "in use":
         root.mkdir(parents=True)
         (root / "mine.txt").write_text("precious")
-    says = {
+    message = {
         "digest": "expected SHA-256 0000",
         "not there": "404",
         "in use": "expected a new or empty folder",
         "no archive": "expected a tar or zip file",
         "another layout": "got an archive of another layout",
     }[case]
-    with pytest.raises(DatasetError, match=says):
+    with pytest.raises(DatasetError, match=message):
         download("mpdd", root, accept_license=True)
     left = [path.name for path in root.parent.iterdir()] if root.parent.exists() else []
     assert left == (["mpdd"] if case == "in use" else [])

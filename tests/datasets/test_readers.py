@@ -64,7 +64,7 @@ def test_totals_are_those_the_papers_give(name: str, totals: tuple[int, ...]) ->
 
 def test_samples_are_what_the_layout_says(copy: tuple[str, Path, list[Expected]]) -> None:
     name, root, expected = copy
-    found = [
+    samples = [
         Expected(
             s.path.relative_to(root).as_posix(),
             s.category,
@@ -76,7 +76,7 @@ def test_samples_are_what_the_layout_says(copy: tuple[str, Path, list[Expected]]
         )
         for s in open_dataset(name, root).samples()
     ]
-    assert Counter(found) == Counter(expected)
+    assert Counter(samples) == Counter(expected)
     assert all(path.is_file() for s in open_dataset(name, root).samples() for path in (s.path, *s.mask_paths))
 
 
@@ -103,14 +103,14 @@ def test_masks_are_the_union_of_what_is_marked(copy: tuple[str, Path, list[Expec
             with pytest.raises(DatasetError, match="expected a mask of its defect"):
                 sample.mask(HW)
             continue
-        wanted = np.zeros(HW, bool)
+        expected_mask = np.zeros(HW, bool)
         if sample.label == 1:
-            wanted[FIRST] = True
+            expected_mask[FIRST] = True
         if len(sample.mask_paths) + len(sample.boxes) == 2:
-            wanted[SECOND] = True
-        found = sample.mask(HW)
-        assert found.dtype == np.bool_
-        np.testing.assert_array_equal(found, wanted)
+            expected_mask[SECOND] = True
+        mask_pixels = sample.mask(HW)
+        assert mask_pixels.dtype == np.bool_
+        np.testing.assert_array_equal(mask_pixels, expected_mask)
         if sample.mask_paths:
             with pytest.raises(DatasetError, match="expected the size of its image, 33 x 24 pixels, got 32 x 24"):
                 sample.mask((24, 33))
@@ -132,7 +132,7 @@ def test_how_much_of_a_defect_is_enough(tmp_path: Path) -> None:
         samples["logical_anomalies"].saturated_regions((24, 33))
 
 
-def test_a_saturation_that_is_not_told(tmp_path: Path) -> None:
+def test_a_mask_value_without_saturation(tmp_path: Path) -> None:
     LAYOUTS["mvtec_loco"](tmp_path)
     listed = tmp_path / "pushpins/defects_config.json"
     (bad,) = [s for s in open_dataset("mvtec_loco", tmp_path).samples() if s.defect_type == "structural_anomalies"]
@@ -198,7 +198,7 @@ def test_masks_that_tell_good_from_bad_are_decoded_once_and_again_when_changed(
     defective = {s.path.relative_to(tmp_path).with_suffix("").as_posix() for s in opened.samples() if s.label == 1}
     assert good in defective
     assert decoded[first:] == [changed]
-    # One that is gone says nothing good any more.
+    # Without its mask, an image does not count as good.
     changed.unlink()
     assert good in {s.path.relative_to(tmp_path).with_suffix("").as_posix() for s in opened.samples() if s.label == 1}
 
@@ -253,7 +253,7 @@ def test_two_datasets_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("lines", "message"),
     [
         (["path,labels", "a.png,good"], "expected a first line with the columns path, label.*got path, labels"),
         ([], "got nothing"),
@@ -272,9 +272,9 @@ def test_two_datasets_of_one_name_are_refused() -> None:
         (["path,label", *(f"{i}.png,x" for i in range(9))], "And 6 more"),
     ],
 )
-def test_manifest_errors_name_the_line(tmp_path: Path, lines: list[str], says: str) -> None:
+def test_manifest_errors_name_the_line(tmp_path: Path, lines: list[str], message: str) -> None:
     text(tmp_path / "manifest.csv", "\n".join(lines))
-    with pytest.raises(DatasetError, match=says):
+    with pytest.raises(DatasetError, match=message):
         list(open_dataset("manifest", tmp_path).samples())
 
 
@@ -353,5 +353,5 @@ def test_real_images(shared_data: Path) -> None:
         "contamination",
     }
     sample = next(s for s in opened.samples("bottle") if s.label == 1)
-    marked = sample.mask(read_image(sample.path).shape[:2])
-    assert 0.001 < marked.mean() < 0.5
+    defective = sample.mask(read_image(sample.path).shape[:2])
+    assert 0.001 < defective.mean() < 0.5

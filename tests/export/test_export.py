@@ -61,10 +61,10 @@ def test_the_graph_prepares_images_as_the_product_does(
     session = ort.InferenceSession(str(tmp_path / "product.onnx"))
     image = cv2.resize(make_part(9, 256, defect=True), photo_hw[::-1], interpolation=cv2.INTER_AREA)
     score, flag, heat = session.run(["score", "is_anomalous", "anomaly_map"], {"photograph": image})
-    wanted = inspector.inspect(image)
-    assert score[0] == pytest.approx(wanted.score, rel=5e-3)
-    assert bool(flag[0]) == wanted.is_anomalous
-    np.testing.assert_allclose(heat, wanted.working_map, atol=0.02 * wanted.working_map.max())
+    expected = inspector.inspect(image)
+    assert score[0] == pytest.approx(expected.score, rel=5e-3)
+    assert bool(flag[0]) == expected.is_anomalous
+    np.testing.assert_allclose(heat, expected.working_map, atol=0.02 * expected.working_map.max())
 
 
 def test_tampered_preprocessing_is_refused_and_nothing_is_left(
@@ -80,7 +80,7 @@ def test_tampered_preprocessing_is_refused_and_nothing_is_left(
     with pytest.raises(ExportError, match="Nothing was released"):
         export(inspector, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
-    # A blur of another width is a smaller slip, and found as well.
+    # A blur of another width is a smaller fault, and is detected as well.
     monkeypatch.setattr(graph_module, "to_input", honest)
     monkeypatch.setattr(graph_module, "SMOOTHING", 1.5)
     with pytest.raises(ExportError, match="differ by up to"):
@@ -109,10 +109,10 @@ def test_python_consumer(inspector: Inspector, single: Path, broken_part: np.nda
         check=True,
     )
     word, _, score, _, threshold, *_ = run.stdout.split()
-    wanted = inspector.inspect(broken_part)
+    expected = inspector.inspect(broken_part)
     assert word == "ANOMALY"
-    assert float(score) == pytest.approx(wanted.score, rel=1e-4)
-    assert float(threshold) == pytest.approx(wanted.threshold, rel=1e-5)
+    assert float(score) == pytest.approx(expected.score, rel=1e-4)
+    assert float(threshold) == pytest.approx(expected.threshold, rel=1e-5)
 
 
 def test_cpp_consumer(inspector: Inspector, single: Path, broken_part: np.ndarray, tmp_path: Path) -> None:

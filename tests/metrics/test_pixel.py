@@ -124,15 +124,15 @@ def test_figures_are_the_exact_ones(
     figures = _streamed(maps, masks)
     for name, expected in _exact(maps, masks).items():
         assert getattr(figures, name) == pytest.approx(expected, abs=1e-4), name
-    # The threshold does what is said of it.
+    # The threshold reaches that F1.
     labels = np.concatenate([mask.ravel() for mask in masks])
-    said = np.concatenate([heat.ravel() for heat in maps]) >= figures.threshold
-    assert at_threshold(labels, said).f1 == pytest.approx(figures.f1_max, abs=1e-3)
+    rejected = np.concatenate([heat.ravel() for heat in maps]) >= figures.threshold
+    assert at_threshold(labels, rejected).f1 == pytest.approx(figures.f1_max, abs=1e-3)
     assert figures.n_images == IMAGES
     assert (figures.n_defective, figures.n_good) == (labels.sum(), (~labels).sum())
 
 
-def test_is_scikit_learns() -> None:
+def test_figures_are_those_of_scikit_learn() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     rng = np.random.default_rng(1)
     masks = _masks(rng)
@@ -144,7 +144,7 @@ def test_is_scikit_learns() -> None:
     assert figures.aupr == pytest.approx(metrics.average_precision_score(labels, scores), abs=1e-5)
 
 
-def test_rare_scores_that_become_frequent_are_told_apart_then() -> None:
+def test_rare_scores_that_become_frequent_are_resolved_then() -> None:
     # A good pixel an image is at 1 where later all the defects are, within a part in ten thousand of each other.
     rng = np.random.default_rng(2)
     maps, masks = [], []
@@ -259,8 +259,8 @@ def test_bootstrap_of_au_pro_is_that_of_the_exact_figure() -> None:
     ]
     figures = []
     for _ in range(300):
-        chosen = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
-        figures.append(au_pro([maps[i] for i in chosen], [masks[i] for i in chosen]))
+        draw = np.concatenate([rng.choice(kind, len(kind)) for kind in kinds])
+        figures.append(au_pro([maps[i] for i in draw], [masks[i] for i in draw]))
     assert interval == pytest.approx(np.quantile(figures, [0.025, 0.975]), abs=0.02)
     assert interval[0] < au_pro(maps, masks) < interval[1]
     assert bootstrap_au_pro(maps, masks, repeats=1000, seed=1) == interval

@@ -34,7 +34,7 @@ def _labeled(seed: int, digits: int = 3, size: int = 80) -> tuple[np.ndarray, np
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 1000), digits=st.integers(0, 3))
-def test_ranking_figures_are_scikit_learns(seed: int, digits: int) -> None:
+def test_ranking_figures_are_those_of_scikit_learn(seed: int, digits: int) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     labels, scores = _labeled(seed, digits)
     assert auroc(labels, scores) == pytest.approx(metrics.roc_auc_score(labels, scores))
@@ -49,7 +49,7 @@ def test_ranking_figures_are_scikit_learns(seed: int, digits: int) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 1000), digits=st.integers(0, 2), order=st.randoms(use_true_random=False))
-def test_ranking_figures_know_the_order_of_scores_only(seed: int, digits: int, order: object) -> None:
+def test_ranking_figures_depend_on_the_order_of_scores_only(seed: int, digits: int, order: object) -> None:
     labels, scores = _labeled(seed, digits)
     shuffled = list(range(len(labels)))
     order.shuffle(shuffled)  # type: ignore[attr-defined]
@@ -126,8 +126,16 @@ def test_forgetting_by_hand() -> None:
     assert np.isnan(forgetting([[nan, nan], [1.0, 0.4]]))
     assert forgetting_by_task([[0.9]]) == []
     assert np.isnan(forgetting([[0.9]]))
-    with pytest.raises(BenchmarkError, match="tasks"):
-        forgetting([[0.9], [0.8]])
+    # Rows hold the tasks up to their step only, in any number of steps.
+    assert forgetting_by_task([[0.9], [0.8, 0.7], [0.8, 0.7, 0.6], [0.6, 0.6, 0.6, 0.5]]) == pytest.approx(
+        [0.3, 0.1, 0.0]
+    )
+
+
+@pytest.mark.parametrize("last", [[0.8, 0.7], [0.8, 0.7, 0.6, 0.5]])
+def test_forgetting_needs_one_task_per_step(last: list[float]) -> None:
+    with pytest.raises(BenchmarkError, match=rf"expected a last row of 3 tasks, one per step, got {len(last)}\."):
+        forgetting([[0.9], [0.8, 0.7, 0.6], last])
 
 
 @pytest.mark.parametrize("figure", [auroc, aupr, f1_max, false_reject_rate, escape_rate])
@@ -156,6 +164,26 @@ def test_bootstrap_of_decisions_is_binomial() -> None:
     assert bootstrap(false_reject_rate, labels, np.zeros(80), repeats=50) == (0, 0)
 
 
+def test_every_image_is_drawn_as_often_as_any_other() -> None:
+    # Of two defective images one escapes: both draws hit it, or one, or none, with probability 1/4, 1/2, 1/4.
+    for rejected in ([1, 0, 0], [0, 1, 0]):
+        assert bootstrap(escape_rate, [1, 1, 0], rejected, repeats=4000, level=0.6) == (0, 1)
+        assert bootstrap(escape_rate, [1, 1, 0], rejected, repeats=4000, level=0.4) == (0.5, 0.5)
+
+
+def test_a_single_draw_is_an_interval_of_no_width() -> None:
+    labels, scores = _labeled(5)
+    low, high = bootstrap(auroc, labels, scores, repeats=1)
+    assert low == high
+
+
+def test_bootstrap_draws_a_thousand_times_at_95_percent_by_default() -> None:
+    labels, scores = _labeled(6)
+    for figure in (auroc, lambda truth, values: values[truth].mean()):
+        explicit = bootstrap(figure, labels, scores, repeats=1000, level=0.95, seed=0)
+        assert bootstrap(figure, labels, scores) == explicit
+
+
 def test_bootstrap_of_auroc_is_as_wide_as_theory_says() -> None:
     labels, scores = _labeled(3, digits=6, size=300)
     low, high = bootstrap(auroc, labels, scores, repeats=4000)
@@ -171,7 +199,9 @@ def test_bootstrap_is_repeatable_stratified_and_takes_any_metric() -> None:
     assert bootstrap(auroc, labels, scores, seed=3) != bootstrap(auroc, labels, scores, seed=4)
     share = labels.mean()
     assert bootstrap(lambda truth, _: truth.mean(), labels, scores, repeats=20) == (share, share)
-    low, high = bootstrap(lambda truth, said: at_threshold(truth, said).recall, labels, scores > 0.5, repeats=200)
+    low, high = bootstrap(
+        lambda labels, rejects: at_threshold(labels, rejects).recall, labels, scores > 0.5, repeats=200
+    )
     assert low < at_threshold(labels, scores > 0.5).recall < high
     narrow = bootstrap(auroc, labels, scores, level=0.5)
     wide = bootstrap(auroc, labels, scores, level=0.99)
@@ -182,5 +212,8 @@ def test_bootstrap_of_what_is_undefined_or_makes_no_sense() -> None:
     assert np.isnan(bootstrap(auroc, [1, 1], [0.1, 0.2], repeats=10)).all()
     with pytest.raises(BenchmarkError, match="as many"):
         bootstrap(lambda truth, _: truth.mean(), [1, 0], [0.1, 0.2, 0.3])
-    with pytest.raises(BenchmarkError, match="level"):
-        bootstrap(auroc, [1, 0], [0.1, 0.2], level=95)
+    for level in (0, 1, -0.5, 95):
+        with pytest.raises(BenchmarkError, match="level between 0 and 1"):
+            bootstrap(auroc, [1, 0], [0.1, 0.2], level=level)
+    with pytest.raises(BenchmarkError, match="one draw at least"):
+        bootstrap(auroc, [1, 0], [0.1, 0.2], repeats=0)

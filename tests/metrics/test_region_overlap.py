@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -56,15 +58,15 @@ def test_au_pro_weighs_regions_alike_and_needs_one() -> None:
     big[:20, :20] = True
     small[40:42, 40:42] = True
     masks = [big | small]
-    found_big = [big.astype(float)]
-    assert au_pro(found_big, masks, limit=0.05) == pytest.approx(0.5, abs=0.05)
+    big_map = [big.astype(float)]
+    assert au_pro(big_map, masks, limit=0.05) == pytest.approx(0.5, abs=0.05)
     assert np.isnan(au_pro([np.zeros((4, 4))], [np.zeros((4, 4), bool)]))
     assert np.isnan(au_pro([np.zeros((4, 4))], [np.ones((4, 4), bool)]))
     assert np.isnan(au_pro([], []))
     with pytest.raises(ValueError, match="shape"):
         au_pro([np.zeros((4, 4))], [np.zeros((5, 4), bool)])
     with pytest.raises(BenchmarkError, match="limit"):
-        au_pro(found_big, masks, limit=0)
+        au_pro(big_map, masks, limit=0)
 
 
 @pytest.mark.parametrize("digits", [0, 6])
@@ -99,6 +101,24 @@ def test_au_pro_knows_the_order_of_scores_only(seed: int, digits: int) -> None:
     assert au_pro(maps[::-1], masks[::-1]) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("figure", [au_pro, au_spro, pro, spro])
+def test_one_mask_or_list_of_defects_per_map(figure: Callable[..., float]) -> None:
+    maps, masks = _masked(2)
+    truth = masks if figure in (au_pro, pro) else [[SaturatedRegion(mask, 1)] for mask in masks[:-1]] + [[]]
+    inputs = maps if figure in (au_pro, au_spro) else [heat > 1 for heat in maps]
+    assert 0 <= figure(inputs, truth) <= 1
+    for arguments in ((inputs[:-1], truth), (inputs, truth[:-1])):
+        with pytest.raises(ValueError, match="zip"):
+            figure(*arguments)
+
+
+def test_limits_of_the_papers_by_default() -> None:
+    maps, masks = _masked(4)
+    regions = [[SaturatedRegion(mask, 5)] if mask.any() else [] for mask in masks]
+    assert au_pro(maps, masks) == au_pro(maps, masks, limit=0.3)
+    assert au_spro(maps, regions) == au_spro(maps, regions, limit=0.05)
+
+
 def test_area_of_several_curves_at_once() -> None:
     rates = np.array([[0.5, 1.0], [0.0, 1.0]])
     overlaps = np.array([[0.5, 1.0], [1.0, 1.0]])
@@ -109,13 +129,13 @@ def test_spro_by_hand() -> None:
     first, second = np.zeros((4, 5), bool), np.zeros((4, 5), bool)
     first[0] = True
     second[2:4] = True
-    said = np.zeros((4, 5), bool)
-    said[0, :2] = said[2, :3] = True
+    predicted = np.zeros((4, 5), bool)
+    predicted[0, :2] = predicted[2, :3] = True
     # Two of the five pixels, of which four are enough; three of the ten, of which a fifth is.
     regions = [[SaturatedRegion(first, 4), SaturatedRegion(second, 0.2, relative=True)], []]
-    assert spro([said, said], regions) == pytest.approx((2 / 4 + 1) / 2)
+    assert spro([predicted, predicted], regions) == pytest.approx((2 / 4 + 1) / 2)
     assert SaturatedRegion(first, 100).enough == 5
-    assert np.isnan(spro([said], [[]]))
+    assert np.isnan(spro([predicted], [[]]))
 
 
 @pytest.mark.parametrize(("saturation", "relative"), [(0, False), (-1, False), (0, True), (1.5, True)])
@@ -172,17 +192,17 @@ def test_au_spro_is_the_area_of_spro_over_all_thresholds(digits: int) -> None:
     good = [~(masks[0] | over), np.ones_like(over), np.ones_like(over)]
     rates, overlaps = [], []
     for threshold in np.unique(np.stack(maps))[::-1]:
-        said = [heat >= threshold for heat in maps]
-        rates.append(sum((s & g).sum() for s, g in zip(said, good, strict=True)) / sum(g.sum() for g in good))
-        overlaps.append(spro(said, regions))
+        predicted = [heat >= threshold for heat in maps]
+        rates.append(sum((s & g).sum() for s, g in zip(predicted, good, strict=True)) / sum(g.sum() for g in good))
+        overlaps.append(spro(predicted, regions))
     expected = area_up_to(np.array(rates), np.array(overlaps), 0.1)
     assert au_spro(maps, regions, limit=0.1) == pytest.approx(expected)
 
 
 def test_pro_averages_over_regions_not_over_pixels() -> None:
-    mask, said = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+    mask, predicted = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
     mask[0:10, 0:10] = mask[15:17, 15:17] = True
-    said[0:5, 0:10] = said[15, 15] = said[19, 0] = True
+    predicted[0:5, 0:10] = predicted[15, 15] = predicted[19, 0] = True
     good = np.zeros((20, 20), bool)
-    assert pro([said, said], [mask, good]) == pytest.approx((50 / 100 + 1 / 4) / 2)
-    assert np.isnan(pro([said], [good]))
+    assert pro([predicted, predicted], [mask, good]) == pytest.approx((50 / 100 + 1 / 4) / 2)
+    assert np.isnan(pro([predicted], [good]))

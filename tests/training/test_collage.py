@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.training.collage import collage
-from fewshot_ad.training.distillation import DistillationRecipe, described, distill
+from fewshot_ad.training.distillation import DistillationRecipe, distill, training_data
 from fewshot_ad.training.parts import CATEGORIES, render
 
 
@@ -20,8 +20,8 @@ def test_the_same_seed_gives_the_same_collage_and_another_seed_another(textures)
 
 
 def test_a_collage_has_more_edges_all_over_than_a_part(textures):
-    def quiet(picture):
-        gray = picture.mean(axis=2)
+    def quiet(image):
+        gray = image.mean(axis=2)
         across, down = np.diff(gray, axis=1)[:-1], np.diff(gray, axis=0)[:, :-1]
         strength = np.hypot(across, down).reshape(5, 19, 5, 19).mean(axis=(1, 3))
         return float((strength < 1).mean())
@@ -44,4 +44,6 @@ def test_a_student_learns_from_collages_alone_and_the_card_says_so(tmp_path):
         warmup=1,
     )
     assert distill(recipe, tmp_path).is_file()
-    assert described(recipe) == ({"name": "generated collages", "images": len(CATEGORIES), "license": "Apache-2.0"},)
+    assert training_data(recipe) == (
+        {"name": "generated collages", "images": len(CATEGORIES), "license": "Apache-2.0"},
+    )

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from fewshot_ad.encoder.pyramid import load_pyramid
 from fewshot_ad.errors import TrainingError, WeightsError
-from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, one_cosine, stages_at
-from fewshot_ad.training.run import CHECKPOINT, LOG, RunFolder
+from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, teacher_stages
+from fewshot_ad.training.run import CHECKPOINT, LOG, RunFolder, one_cosine
 
 SMALL = {
     "student": "resnet10t",
@@ -28,9 +28,9 @@ SMALL = {
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    seen = []
-    weights = distill(DistillationRecipe(**SMALL), folder, progress=lambda *at: seen.append(at))
-    return folder, weights, seen
+    calls = []
+    weights = distill(DistillationRecipe(**SMALL), folder, progress=lambda *call: calls.append(call))
+    return folder, weights, calls
 
 
 def test_a_distilled_backbone_loads_like_any_weights(run):
@@ -46,8 +46,8 @@ def test_a_distilled_backbone_loads_like_any_weights(run):
 
 
 def test_progress_and_log_say_how_far_it_is(run):
-    folder, _, seen = run
-    assert seen == [("distill", n, 6) for n in range(1, 7)]
+    folder, _, calls = run
+    assert calls == [("distill", n, 6) for n in range(1, 7)]
     lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert all(np.isfinite(line["loss"]) and line["eta_s"] >= 0 for line in lines)
@@ -68,12 +68,12 @@ def test_a_killed_run_goes_on_to_the_same_result(run, tmp_path):
     assert [line["step"] for line in RunFolder(tmp_path / "run", DistillationRecipe(**SMALL)).lines()] == [2, 4]
     again = distill(DistillationRecipe(**SMALL), tmp_path / "run")
     _, weights, _ = run
-    for (name, got), (_, wanted) in zip(
+    for (name, tensor), (_, expected) in zip(
         load_pyramid("resnet10t", again, (1, 2, 3)).state_dict().items(),
         load_pyramid("resnet10t", weights, (1, 2, 3)).state_dict().items(),
         strict=True,
     ):
-        assert torch.allclose(got.float(), wanted.float(), atol=1e-5), name
+        assert torch.allclose(tensor.float(), expected.float(), atol=1e-5), name
 
 
 def test_a_run_with_another_recipe_is_not_overwritten(run):
@@ -95,8 +95,8 @@ def test_the_student_learns():
     torch.manual_seed(0)
     from fewshot_ad.encoder.pyramid import Pyramid
 
-    teacher = load_pyramid("tf_efficientnet_lite0", None, stages_at("tf_efficientnet_lite0"))
-    model = Distiller(Pyramid("resnet10t", stages_at("resnet10t")), [teacher])
+    teacher = load_pyramid("tf_efficientnet_lite0", None, teacher_stages("tf_efficientnet_lite0"))
+    model = Distiller(Pyramid("resnet10t", teacher_stages("resnet10t")), [teacher])
     from fewshot_ad.training.parts import render
 
     batch = torch.from_numpy(np.stack([render("gear", n, 64) for n in range(4)])).permute(0, 3, 1, 2).float() / 255
@@ -124,7 +124,7 @@ def test_one_cosine_warms_up_and_falls_to_zero():
     [
         ({"size": 50}, "multiple of 16"),
         ({"batch": 5, "accumulate": 2}, "multiple of accumulate"),
-        ({"teachers": ("a", "b")}, "weights file a teacher"),
+        ({"teachers": ("a", "b")}, "weights file per teacher"),
         ({"precision": "f8"}, "precision"),
         ({"scales": (2.0, 1.0)}, "scales"),
         ({"folders": ()}, "folder"),
@@ -137,7 +137,7 @@ def test_a_senseless_recipe_is_refused(change, message):
 
 def test_a_vit_with_patches_of_14_pixels_teaches_by_name_and_file(tmp_path):
     name = "vit_tiny_patch16_224"
-    assert stages_at(name) == (3, 7, 11)
+    assert teacher_stages(name) == (3, 7, 11)
     name = "vit_small_patch14_dinov2.lvd142m"
     file = tmp_path / "vit.safetensors"
     torch.manual_seed(0)
@@ -146,7 +146,7 @@ def test_a_vit_with_patches_of_14_pixels_teaches_by_name_and_file(tmp_path):
     assert distill(recipe, tmp_path / "run").is_file()
     model = Distiller(
         load_pyramid("resnet10t", tmp_path / "run" / "backbone.safetensors", (1, 2, 3)),
-        [load_pyramid(name, file, stages_at(name))],
+        [load_pyramid(name, file, teacher_stages(name))],
     )
     assert model.pairs == [(0, 0, 0), (0, 1, 1), (0, 2, 2)]
     targets = model.targets(torch.rand(1, 3, 64, 96))

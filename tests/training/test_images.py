@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.images import ImageStore, find_categories, readable
+from fewshot_ad.training.images import ImageStore, drop_unreadable, find_categories
 
 
 def write(folder, count=2, shape=(40, 60)):
@@ -16,8 +16,8 @@ def test_products_in_mvtec_layout_are_found_and_their_test_split_is_left_alone(t
     for product in ("nut", "bolt"):
         write(tmp_path / product / "train" / "good", 3)
         write(tmp_path / product / "test" / "scratch", 5)
-    found = find_categories([tmp_path])
-    assert [(c.name, len(c.files)) for c in found] == [("bolt", 3), ("nut", 3)]
+    categories = find_categories([tmp_path])
+    assert [(c.name, len(c.files)) for c in categories] == [("bolt", 3), ("nut", 3)]
     assert [c.name for c in find_categories([tmp_path / "nut"])] == ["nut"]
 
 
@@ -53,8 +53,8 @@ def test_two_categories_of_one_name_are_refused(tmp_path):
 def test_one_broken_image_is_left_out(tmp_path):
     write(tmp_path / "nut", 3)
     (tmp_path / "nut" / "1.png").write_bytes(b"no image")
-    kept, failures = readable(find_categories([tmp_path / "nut"]), ImageStore(32))
-    assert [p.name for p in kept[0].files] == ["0.png", "2.png"]
+    readable, failures = drop_unreadable(find_categories([tmp_path / "nut"]), ImageStore(32))
+    assert [p.name for p in readable[0].files] == ["0.png", "2.png"]
     assert "1.png" in failures[0]
 
 
@@ -62,7 +62,7 @@ def test_a_category_of_broken_images_is_refused(tmp_path):
     (tmp_path / "nut").mkdir()
     (tmp_path / "nut" / "0.png").write_bytes(b"no image")
     with pytest.raises(TrainingError, match="none of its 1 images"):
-        readable(find_categories([tmp_path / "nut"]), ImageStore(32))
+        drop_unreadable(find_categories([tmp_path / "nut"]), ImageStore(32))
 
 
 def test_the_store_shrinks_and_stops_keeping_at_its_limit(tmp_path):

@@ -55,7 +55,7 @@ def test_a_tiny_size_is_refused():
 
 def test_a_placement_can_be_asked_for():
     def apart(placement):
-        pictures = [render("key", seed, 96, variant=3, placement=placement).astype(int) for seed in range(4)]
-        return np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(pictures)])
+        images = [render("key", seed, 96, variant=3, placement=placement).astype(int) for seed in range(4)]
+        return np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(images)])
 
     assert apart("free") > 1.5 * apart("fixed")

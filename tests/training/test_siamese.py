@@ -96,10 +96,10 @@ def test_a_killed_run_goes_on_to_the_same_result(folders, tmp_path):
     with pytest.raises(KilledError):
         train(recipe, tmp_path / "torn", progress=kill)
     resumed = train(recipe, tmp_path / "torn")
-    for (name, got), (_, wanted) in zip(
+    for (name, tensor), (_, expected) in zip(
         resumed.encoder.state_dict().items(), whole.encoder.state_dict().items(), strict=True
     ):
-        assert torch.allclose(got.float(), wanted.float(), atol=1e-4), name
+        assert torch.allclose(tensor.float(), expected.float(), atol=1e-4), name
     assert len((tmp_path / "torn" / LOG).read_text().splitlines()) == 2
 
 
@@ -196,7 +196,7 @@ def test_two_processes_train_one_encoder(folders, tmp_path):
         ({"precision": "f8"}, "precision"),
         ({"simsiam": 0.0, "margin": 0.0, "anchor": 0.0}, "above 0"),
         ({"folders": ()}, "folder"),
-        ({"licenses": ("a", "b")}, "license a folder"),
+        ({"licenses": ("a", "b")}, "license per folder"),
     ],
 )
 def test_a_senseless_recipe_is_refused(change, message):

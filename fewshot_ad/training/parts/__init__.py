@@ -1,8 +1,8 @@
-"""A procedural generator of industrial parts: training images that belong to nobody else.
+"""A procedural generator of industrial parts: training images without third-party rights.
 
 `render("gear", seed)` is one image of one part. Parts of the same category and `variant` are good parts of one
 product under one camera; another variant is another product: other dimensions, material, lamp, background. Everything
-is drawn by this package from seeded noise and geometry; no image is involved.
+is drawn from seeded noise and geometry; no recorded image is involved.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ Placement: TypeAlias = Literal["fixed", "loose", "free", "texture"]
 
 
 class Kind(NamedTuple):
-    """How a category is drawn and how its parts lie.
+    """How parts of a category are drawn and placed.
 
     Attributes:
         build: Draws one part on a canvas.
-        placements: What a product of the category may have: `fixed` in a jig, `loose` on a belt with stops, `free`
-            anywhere at any angle, `texture` without a pose of its own.
+        placements: Possible placements of a product of the category: `fixed` in a jig, `loose` on a belt with stops,
+            `free` anywhere at any angle, `texture` without a pose of its own.
     """
 
     build: Callable[[Canvas], None]
@@ -122,7 +122,7 @@ def render(
         seed: Which part: the same seed gives the same image, on every machine up to rounding.
         size: Side in pixels, at least 32.
         variant: Which product of the category.
-        placement: How the parts lie; None leaves it to the variant.
+        placement: How the parts are placed; None = as the variant decides.
 
     Returns:
         (size, size, 3) uint8 RGB.
@@ -139,8 +139,8 @@ def render(
     setting = np.random.default_rng([*product, 1])
     rng = np.random.default_rng([*product, 2, seed])
     station = Station.draw(setting)
-    chosen = kind.placements[setting.integers(len(kind.placements))]
-    placement = placement or chosen
+    drawn_placement = kind.placements[setting.integers(len(kind.placements))]
+    placement = placement or drawn_placement
     scale = float(setting.uniform(0.72, 0.98)) if placement != "texture" else float(setting.uniform(0.8, 1.6))
     angle = float(setting.choice([0, 0, 0.5, 1, 1.5]) * np.pi)
     reach = {"fixed": 0.02, "loose": 0.15, "free": np.pi, "texture": 0.03}[placement]

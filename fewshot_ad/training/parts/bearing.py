@@ -15,7 +15,7 @@ def build(canvas: Canvas) -> None:
     outer, race = style.uniform(0.78, 0.9), style.uniform(0.52, 0.6)
     size = min(0.95 * np.pi * race / balls, 0.15)
     canvas.paint(canvas.cover(shapes.ring(x, y, race - size, race + size)), (0.07, 0.07, 0.07), 0.1)
-    phase = canvas.rng.uniform(0, 2 * np.pi)  # the cage stops anywhere
+    phase = canvas.rng.uniform(0, 2 * np.pi)  # the cage stops at a random angle
     offset = shapes.around(canvas.turn - np.float32(phase), balls)
     ball = np.hypot((canvas.radius - np.float32(race)), offset * np.float32(race)) - np.float32(size * 0.85)
     canvas.paint(canvas.cover(ball), color * 1.1, 0.9)

@@ -32,7 +32,7 @@ def build(canvas: Canvas) -> None:
     )
     canvas.tint(1 - np.float32(0.4) * canvas.cover(dots, 2) * cover)
     canvas.relief(-canvas.cover(dots, 2) * np.float32(0.03))
-    if style.random() < 0.5:  # pieces of chocolate lie where they like
+    if style.random() < 0.5:  # pieces of chocolate at random places
         for _ in range(int(style.integers(5, 9))):
             cx, cy = canvas.rng.uniform(-0.5, 0.5, 2)
             chip = shapes.disc(x, y, canvas.rng.uniform(0.05, 0.1), cx, cy) + np.float32(0.02) * canvas.noise(0.1)

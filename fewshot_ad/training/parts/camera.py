@@ -13,7 +13,7 @@ from fewshot_ad.training.parts.canvas import Canvas, Field
 
 @dataclass(frozen=True)
 class Station:
-    """The fixed set-up of a line: what all images of a product share.
+    """Lamps and camera of a line: what all images of a product share.
 
     Attributes:
         lamp: Direction of the main lamp, unit vector (x, y, z), z toward the camera.
@@ -25,7 +25,7 @@ class Station:
         blur: Focus blur in thousandths of the image's side.
         noise: Sensor noise at full brightness, of 0..1.
         vignette: Loss of light in the corners, 0..1.
-        steadiness: How little lamp, exposure and focus change from part to part: factor of all changes.
+        variation: Factor of how much lamp, exposure and focus change from part to part.
     """
 
     lamp: tuple[float, float, float]
@@ -37,7 +37,7 @@ class Station:
     blur: float
     noise: float
     vignette: float
-    steadiness: float
+    variation: float
 
     @classmethod
     def draw(cls, style: np.random.Generator) -> Station:
@@ -54,16 +54,16 @@ class Station:
             blur=float(style.uniform(0.8, 3.2)),
             noise=float(style.uniform(0.006, 0.03)),
             vignette=float(style.uniform(0, 0.25)),
-            steadiness=float(style.choice([0.3, 0.6, 1.0, 2.0], p=[0.25, 0.35, 0.25, 0.15])),
+            variation=float(style.choice([0.3, 0.6, 1.0, 2.0], p=[0.25, 0.35, 0.25, 0.15])),
         )
 
 
 def image(canvas: Canvas, station: Station, background: Field) -> npt.NDArray[np.uint8]:
-    """Light the canvas and take its image.
+    """Light the canvas and record its image.
 
     Args:
-        canvas: What to show.
-        station: How.
+        canvas: The scene.
+        station: Lamps and camera.
         background: (size, size, 3) reflectance behind the part.
 
     Returns:
@@ -71,7 +71,7 @@ def image(canvas: Canvas, station: Station, background: Field) -> npt.NDArray[np
 
     Source: Lambert's cosine law for the diffuse, Blinn 1977 for the mirror reflection.
     """
-    rng, change, size = canvas.rng, station.steadiness, canvas.size
+    rng, change, size = canvas.rng, station.variation, canvas.size
     lamp = np.array(station.lamp) + rng.normal(0, 0.05 * change, 3)
     lamp = (lamp / np.linalg.norm(lamp)).astype(np.float32)
     if lamp[2] < 0.15:
@@ -115,7 +115,7 @@ def image(canvas: Canvas, station: Station, background: Field) -> npt.NDArray[np
     scene = scene / (1 + np.maximum(scene - 0.8, 0))
     grain = rng.standard_normal(scene.shape, np.float32) * np.float32(station.noise)
     scene = scene + grain * (np.float32(0.3) + np.float32(0.7) * np.sqrt(np.clip(scene, 0, 1)))
-    photo = np.clip(scene * 255 + 0.5, 0, 255).astype(np.uint8)
+    pixels = np.clip(scene * 255 + 0.5, 0, 255).astype(np.uint8)
     if station.gray:
-        photo = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return photo
+        pixels = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return pixels

@@ -1,7 +1,7 @@
-"""What a category draws on: a height field with color and gloss, in the part's own coordinates.
+"""The canvas that categories draw on: a height field with color and gloss, in the coordinates of the part.
 
-The pose is applied to the coordinates, not to the pixels: shapes are signed distances evaluated at posed coordinates,
-so a turned part is as sharp as an upright one and nothing is resampled.
+The pose is applied to the coordinates, not to the pixels: shapes are signed distances, evaluated at the coordinates of
+the pose, so a rotated part is as sharp as an upright one and nothing is resampled.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class Canvas:
 
     Args:
         size: Side in pixels.
-        angle: Turn of the part in radians.
+        angle: Rotation of the part in radians.
         shift: Place of the part's center, in half images (-1..1).
         scale: Size of the part against the image; 1 lets coordinates -1..1 fill it.
         tilt: Foreshortening along x and y, about -0.1..0.1.
-        style: What all parts of the product share. Draws from it must not depend on `rng`.
-        rng: What differs from part to part.
+        style: Random numbers that all parts of a product share; draws must not depend on `rng`.
+        rng: Random numbers of this part alone.
 
     Attributes:
         x, y: (size, size) float32 part coordinates; the part fills about -1..1.
@@ -52,7 +52,7 @@ class Canvas:
         self.size, self.style, self.rng = size, style, rng
         line = ((np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1).astype(np.float32)
         u, v = np.meshgrid(line - np.float32(shift[0]), line - np.float32(shift[1]))
-        # A small perspective: what is farther looks smaller.
+        # A slight perspective: distant areas look smaller.
         depth = 1 + np.float32(tilt[0]) * u + np.float32(tilt[1]) * v
         c, s = np.float32(np.cos(angle) / scale), np.float32(np.sin(angle) / scale)
         self.x: Field = (c * u + s * v) * depth
@@ -83,7 +83,7 @@ class Canvas:
         return t * (2 - t)
 
     def paint(self, coverage: Field, color: Color, gloss: float | Field = 0.1) -> None:
-        """Lay a color over what is there; the part's outline grows by it."""
+        """Paint a color over an area (`coverage`, 0..1), and add the area to the mask."""
         shade = np.asarray(color, np.float32)
         c = coverage[..., None]
         self.albedo = self.albedo * (1 - c) + shade * c

@@ -11,7 +11,7 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one piece of carpet."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    base, other = materials.pick(style, materials.FIBRES), materials.pick(style, materials.FIBRES)
+    base, other = materials.pick(style, materials.FIBERS), materials.pick(style, materials.FIBERS)
     tuft = canvas.noise(style.uniform(0.03, 0.07), octaves=2)
     mix = np.clip(0.5 + style.uniform(0.2, 0.8) * canvas.noise(0.04, octaves=1), 0, 1)[..., None]
     canvas.paint(np.ones_like(x), (base * mix + other * (1 - mix)) * (1 + 0.15 * tuft[..., None]), 0.02)

@@ -16,7 +16,7 @@ def build(canvas: Canvas) -> None:
     outline = np.maximum(shapes.polygon(x, y, 6, size), -shapes.disc(x, y, bore))
     cover = canvas.cover(outline)
     materials.brushed(canvas, cover, color, gloss=style.uniform(0.3, 0.7))
-    # The corners are turned away; the thread shows as rings in the bore.
+    # The corners are machined off; the thread is visible as rings in the bore.
     chamfer = np.clip((canvas.radius - np.float32(size)) / np.float32(0.12), 0, 1)
     canvas.relief(canvas.bevel(outline, 0.05) * np.float32(0.04) - chamfer * np.float32(0.05))
     wall = canvas.cover(shapes.ring(x, y, bore * 0.82, bore))

@@ -11,7 +11,7 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one piece of knitwear."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    yarn, pitch = materials.pick(style, materials.FIBRES), style.uniform(0.08, 0.16)
+    yarn, pitch = materials.pick(style, materials.FIBERS), style.uniform(0.08, 0.16)
     sway = np.float32(0.08 * pitch)
     _column, dx = shapes.cells(x + sway * canvas.noise(0.4), pitch)
     slanted = y + sway * canvas.noise(0.4) - np.abs(dx) * np.float32(1.1)

@@ -1,4 +1,4 @@
-"""Moulded screw caps with a knurled rim and an embossed sign."""
+"""Molded screw caps with a knurled rim and an embossed sign."""
 
 from __future__ import annotations
 

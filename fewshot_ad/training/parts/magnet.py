@@ -17,6 +17,6 @@ def build(canvas: Canvas) -> None:
     cover = canvas.cover(outline)
     materials.brushed(canvas, cover, color, gloss=style.uniform(0.1, 0.4), across=bool(style.integers(2)))
     canvas.tint(1 + np.float32(style.uniform(0.03, 0.12)) * canvas.noise(0.25, octaves=3))
-    # The curved face lights up along a band that wanders from piece to piece.
+    # The curved face reflects along a band, whose place differs from part to part.
     canvas.relief(np.float32(-0.25) * y * y + canvas.bevel(outline, 0.04) * np.float32(0.02))
     canvas.tint(1 + np.float32(0.08 * canvas.rng.standard_normal()) * y)

@@ -1,4 +1,4 @@
-"""Surfaces: how a material colors, roughens and shines, laid on a coverage of the canvas."""
+"""Materials: color, relief and gloss, applied to a covered area of the canvas."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ PLASTICS = (
     (0.9, 0.4, 0.1),
 )
 TREES = ((0.62, 0.44, 0.26), (0.45, 0.29, 0.17), (0.74, 0.59, 0.4), (0.3, 0.19, 0.12))
-FIBRES = (*PLASTICS, (0.3, 0.28, 0.24), (0.55, 0.5, 0.42), (0.2, 0.3, 0.4), (0.5, 0.35, 0.4))
+FIBERS = (*PLASTICS, (0.3, 0.28, 0.24), (0.55, 0.5, 0.42), (0.2, 0.3, 0.4), (0.5, 0.35, 0.4))
 
 
 def pick(rng: np.random.Generator, palette: tuple[tuple[float, ...], ...]) -> np.ndarray:
-    """A color of the palette, slightly changed."""
+    """A random color of a palette, slightly varied."""
     return np.clip(np.array(palette[rng.integers(len(palette))]) * rng.uniform(0.85, 1.15, 3), 0.02, 0.97)
 
 
@@ -56,21 +56,21 @@ def cast(canvas: Canvas, cover: Field, color: np.ndarray, grain: float = 0.05, g
 
 
 def plastic(canvas: Canvas, cover: Field, color: np.ndarray, gloss: float = 0.3) -> None:
-    """Moulded plastic: even, with a faint texture."""
+    """Molded plastic: even, with a faint texture."""
     rough = canvas.noise(0.02, octaves=1)
     canvas.paint(cover, batch(canvas, color) * (1 + 0.012 * rough[..., None]), gloss)
     canvas.relief(cover * rough * np.float32(0.0005))
 
 
 def rubber(canvas: Canvas, cover: Field, color: np.ndarray) -> None:
-    """Dull and slightly mottled."""
+    """Rubber: dull and slightly mottled."""
     mottle = canvas.noise(0.08, octaves=3)
     canvas.paint(cover, batch(canvas, color) * (1 + 0.05 * mottle[..., None]), 0.06)
     canvas.relief(cover * mottle * np.float32(0.001))
 
 
 def wood(canvas: Canvas, cover: Field, color: np.ndarray) -> None:
-    """Growth rings cut lengthwise, and pores."""
+    """Wood: growth rings cut lengthwise, and pores."""
     bend = canvas.noise(0.6, stretch=(4.0, 1.0), octaves=2)
     lines = np.sin((canvas.y * np.float32(9) + bend * np.float32(0.9)) * np.float32(2.6) + canvas.rng.uniform(0, 6.28))
     pores = np.maximum(canvas.noise(0.012, stretch=(14.0, 1.0), octaves=1) - 1.2, 0)

@@ -20,7 +20,7 @@ def disc(x: Field, y: Field, radius: float, cx: float = 0.0, cy: float = 0.0) ->
 
 
 def ring(x: Field, y: Field, inner: float, outer: float) -> Field:
-    """What lies between two circles around the origin."""
+    """The area between two circles around the origin."""
     r = np.sqrt(x * x + y * y)
     return np.abs(r - np.float32((inner + outer) / 2)) - np.float32((outer - inner) / 2)
 
@@ -52,13 +52,13 @@ def segment(x: Field, y: Field, start: tuple[float, float], end: tuple[float, fl
 
 
 def around(turn: Field, count: int) -> Field:
-    """Angle to the nearest of `count` equal spokes."""
+    """Angle to the nearest of `count` equally spaced spokes."""
     sector = np.float32(2 * np.pi / count)
     return turn - sector * np.round(turn / sector)
 
 
 def cells(x: Field, pitch: float) -> tuple[Field, Field]:
-    """Number of the cell of a periodic grid, and the offset from its middle."""
+    """Index of the cell of a periodic grid, and the offset from the center of the cell."""
     index = np.round(x / np.float32(pitch))
     return index, x - index * np.float32(pitch)
 

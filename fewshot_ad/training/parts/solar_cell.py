@@ -11,7 +11,7 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one cell."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    dark = style.random() < 0.5  # an electroluminescence picture is gray
+    dark = style.random() < 0.5  # an electroluminescence image is gray
     base = np.array((0.35, 0.35, 0.35)) if dark else np.array((0.06, 0.1, 0.3))
     outline = shapes.box(x, y, 0.97, 0.97, 0.08)
     cover = canvas.cover(outline)

@@ -1,4 +1,4 @@
-"""Moulded bricks with studs."""
+"""Molded bricks with studs."""
 
 from __future__ import annotations
 

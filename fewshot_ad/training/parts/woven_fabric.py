@@ -11,7 +11,7 @@ from fewshot_ad.training.parts.canvas import Canvas
 def build(canvas: Canvas) -> None:
     """Draw one piece of fabric."""
     style, x, y = canvas.style, canvas.x, canvas.y
-    warp, weft = materials.pick(style, materials.FIBRES), materials.pick(style, materials.FIBRES)
+    warp, weft = materials.pick(style, materials.FIBERS), materials.pick(style, materials.FIBERS)
     pitch, twill = style.uniform(0.04, 0.11), int(style.integers(2, 5))
     sway = np.float32(0.12 * pitch)
     i, dx = shapes.cells(x + sway * canvas.noise(0.3, octaves=2), pitch)
