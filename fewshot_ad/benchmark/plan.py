@@ -82,7 +82,7 @@ class Job:
         setting: `few-shot` and `full-shot`: fitted on each product's own images. `unified`: one model on those of
             all categories. `noisy`: `noise` of the support images are defective ones, taken out of the test.
             `continual`: the categories one after the other, each fit on the newest with `replay` images of each
-            earlier one, see `settings.continual`. `transfer`: fitted on `source` and on `shots` of the product.
+            earlier one, see `continual.run_continual`. `transfer`: fitted on `source` and on `shots` of the product.
         shots: Good images a category, or `full`; 0 only in `transfer`.
         draw: Number of the support draw.
         seed: Of everything random.

@@ -67,11 +67,7 @@ def on_ray(
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
                 job = waiting.pop(ready)
-                try:
-                    outcomes = ray.get(ready)
-                except ray.exceptions.RayError as error:
-                    outcomes = failed(job, reason(error, retries))
-                yield job, outcomes
+                yield job, _outcomes(ray, job, ready, retries)
         finally:
             for reference in waiting:
                 ray.cancel(reference, force=True)
@@ -79,6 +75,14 @@ def on_ray(
                 ray.shutdown()
 
     return runner
+
+
+def _outcomes(ray: Any, job: Job, reference: Any, retries: int) -> list[Outcome]:
+    try:
+        outcomes: list[Outcome] = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return failed(job, reason(error, retries))
+    return outcomes
 
 
 def _connect(ray: Any, address: str | None) -> None:

@@ -57,7 +57,8 @@ class Record:
         overlays: Pictures of single results, relative to the record file: image, truth and map side by side.
         versions: Versions of the libraries that took part.
         machine: Processor, cores and system.
-        date: ISO time the job ended at.
+        date: ISO time the job ended at; empty where that was not written down.
+        note: What to know of this record that no other field says, as where it was converted from; mostly empty.
         schema: Of this record.
     """
 
@@ -89,6 +90,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
     date: str = ""
+    note: str = ""
     schema: int = RECORD_SCHEMA
 
 

@@ -269,11 +269,13 @@ def _machine(record: Record) -> str:
 def _runs(records: Sequence[Record]) -> list[list[str]]:
     machines = Counter(_machine(r) for r in records if r.machine)
     versions = Counter((name, version) for r in records for name, version in r.versions.items())
+    notes = Counter(r.note for r in records if r.note)
     where = Counter(f"{r.setting}, {shots_name(r.shots)}, {r.dataset}" for r in records)
     return [
         *(["machine", name, str(count)] for name, count in sorted(machines.items())),
         *([name, version, str(count)] for (name, version), count in sorted(versions.items())),
         *(["jobs", name, str(count)] for name, count in where.items()),
+        *(["note", text, str(count)] for text, count in notes.items()),
     ]
 
 

@@ -20,7 +20,9 @@ import cv2
 import torch
 
 from fewshot_ad.benchmark import record as ledger
-from fewshot_ad.benchmark.job import Outcome, failed, run
+from fewshot_ad.benchmark.continual import run_continual
+from fewshot_ad.benchmark.job import Outcome, failed, run_single_fit
+from fewshot_ad.benchmark.machine import forget_peak
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
@@ -108,9 +110,10 @@ def _status(job: Job, category: str, known: dict[str, Record]) -> str:
 
 
 def attempt(job: Job) -> list[Outcome]:
-    """Do a job; whatever goes wrong in it is its record, and never stops the others."""
+    """Do a job in the way of its setting; whatever goes wrong in it is its record, and never stops the others."""
+    forget_peak()
     try:
-        return run(job)
+        return run_continual(job) if job.setting == "continual" else run_single_fit(job)
     except Exception as error:
         logger.debug("%s failed:\n%s", job, traceback.format_exc())
         return failed(job, f"{type(error).__name__}: {error}")
