@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from markdown import table
 
 Rows = Sequence[dict[str, Any]]
 NONE = "\N{EN DASH}"
@@ -20,6 +19,12 @@ SCALING = {
     "support": "support images, 4 views each",
     "threads": "threads",
 }
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of text cells, without a newline at its end."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -32,7 +32,7 @@ class Preset:
     precision: Precision | Literal["auto"]
 
 
-# Figures: benchmarks/presets.py, in RESULTS.md.
+# Figures: benchmarks/presets.py, in docs/results/board.md.
 PRESETS: dict[PresetName, Preset] = {
     "fast": Preset("hflip,vflip,rotate=180", 256, 1000, "auto"),
     "balanced": Preset("auto", "auto", 2000, "f32"),
