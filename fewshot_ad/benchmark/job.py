@@ -27,7 +27,7 @@ from fewshot_ad.zoo import Labeled, Method, create, options
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a job gave for one category.
+    """The result of one job for one category.
 
     Attributes:
         record: For the record file.
@@ -277,7 +277,7 @@ def _regions_at_side(sample: Sample, hw: tuple[int, int], side: int | None) -> l
     ]
 
 
-def failed(job: Job, reason: str) -> list[Outcome]:
+def failure(job: Job, reason: str) -> list[Outcome]:
     """The outcomes of a job that did not come to its end, one per category."""
     cause: dict[str, Any] = {
         "status": "failed",

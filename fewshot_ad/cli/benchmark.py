@@ -14,7 +14,7 @@ from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_
 from fewshot_ad.errors import BenchmarkError
 
 if TYPE_CHECKING:
-    from fewshot_ad.benchmark.run import Done, Runner
+    from fewshot_ad.benchmark.run import Runner, RunState
 
 benchmark_app = typer.Typer(
     no_args_is_help=True,
@@ -102,7 +102,7 @@ def _runner(name: RunnerOption, workers: int, limit: float | None, ray_options: 
     return in_process if name == RunnerOption.in_process else processes(workers, limit)
 
 
-def _tell(state: Done, as_json: bool) -> None:
+def _tell(state: RunState, as_json: bool) -> None:
     if as_json:
         records = [dataclasses.asdict(record) for record in state.records]
         print_json({"jobs": state.jobs, "total": state.total, "failures": state.failures, "records": records})
@@ -192,11 +192,11 @@ def lists(
     """Write the support lists that a dataset's file names give, to fix them or to change them by hand."""
     with reported_errors(as_json):
         from fewshot_ad.benchmark.material import good_names
-        from fewshot_ad.benchmark.support import chosen
+        from fewshot_ad.benchmark.support import support_names
 
         names = good_names(layout, root)
         lines = [
-            "\t".join([category, str(draw), *chosen(there, category, min(shots, len(there)), draw, None)])
+            "\t".join([category, str(draw), *support_names(there, category, min(shots, len(there)), draw, None)])
             for category, there in names.items()
             for draw in range(draws)
         ]

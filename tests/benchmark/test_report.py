@@ -12,7 +12,7 @@ import pytest
 from fewshot_ad.benchmark.report import render, write_report
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.browser import Browser
-from tests.benchmark.made_up import METHODS, PUBLISHED, plausible, record, said
+from tests.benchmark.sample_records import METHODS, PUBLISHED, plausible, record, said
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>&amp;<!--\u2028"
 
