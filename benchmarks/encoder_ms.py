@@ -36,9 +36,7 @@ def main() -> None:
         {"encoder": name, "p50": float(np.median(each)), "p95": float(np.percentile(each, 95))}
         for name, each in times.items()
     ]
-    print(measured_tables.of("encoder_ms", rows))
-    if args.record:
-        measurements.append("encoder_ms", rows)
+    measured_tables.finish("encoder_ms", rows, args.record)
 
 
 if __name__ == "__main__":

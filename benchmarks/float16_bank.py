@@ -48,9 +48,7 @@ def main() -> None:
                 "largest": max(abs(a.score / b.score - 1) for a, b in pairs),
             }
         )
-    print(measured_tables.of("float16_bank", rows))
-    if args.record:
-        measurements.append("float16_bank", rows)
+    measured_tables.finish("float16_bank", rows, args.record)
 
 
 if __name__ == "__main__":

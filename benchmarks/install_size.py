@@ -44,9 +44,7 @@ def main() -> None:
     for extra in args.extras:
         more = installed_megabytes(f"{ROOT}[{extra}]") - base
         rows.append({"what": f"extra `{extra}`, in addition", "megabytes": more})
-    print(measured_tables.of("install_size", rows))
-    if args.record:
-        measurements.append("install_size", rows)
+    measured_tables.finish("install_size", rows, args.record)
 
 
 if __name__ == "__main__":

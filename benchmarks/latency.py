@@ -232,9 +232,7 @@ def main() -> None:
             print(f"{method} left out: {run.stderr.strip().splitlines()[-1]}")
             continue
         rows += [{"method": method, **one} for one in json.loads(run.stdout.splitlines()[-1])]
-    print(measured_tables.of("latency", rows))
-    if args.record:
-        measurements.append("latency", rows)
+    measured_tables.finish("latency", rows, args.record)
 
 
 if __name__ == "__main__":

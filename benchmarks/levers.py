@@ -245,9 +245,7 @@ def main() -> None:
     args = parser.parse_args()
     bench = Bench.create()
     rows = [*search_levers(bench), *precision_levers(bench), *map_levers(bench), *torch_busy()]
-    print(measured_tables.of("levers", rows))
-    if args.record:
-        measurements.append("levers", rows)
+    measured_tables.finish("levers", rows, args.record)
 
 
 BUSY = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import measurements
 import numpy as np
 
 Rows = Sequence[dict[str, Any]]
@@ -178,6 +179,8 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
 }
 
 
-def of(measurement: str, rows: Rows) -> str:
-    """All tables of one measurement, as its script prints them."""
-    return "\n\n".join(render(rows) for name, render in TABLES.values() if name == measurement)
+def finish(measurement: str, rows: Rows, record: bool) -> None:
+    """Print all tables of what a script has measured, and put its rows on record where it was asked to."""
+    print("\n\n".join(render(rows) for name, render in TABLES.values() if name == measurement), flush=True)
+    if record:
+        measurements.append(measurement, rows)

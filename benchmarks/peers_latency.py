@@ -122,9 +122,7 @@ def main() -> None:
             print(f"{name} left out: {run.stderr.strip().splitlines()[-1]}", flush=True)
             continue
         rows.append({"method": name, **json.loads(run.stdout.splitlines()[-1])})
-    print(measured_tables.of("peers_latency", rows))
-    if args.record:
-        measurements.append("peers_latency", rows)
+    measured_tables.finish("peers_latency", rows, args.record)
 
 
 if __name__ == "__main__":

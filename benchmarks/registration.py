@@ -108,9 +108,7 @@ def main() -> None:
             source="benchmarks/registration.py",
         )
         rows.append({"mode": name, **figures, "simsiam": last.get("simsiam"), "spread": last["spread"]})
-    print(measured_tables.of("registration", rows))
-    if args.record:
-        measurements.append("registration", rows)
+    measured_tables.finish("registration", rows, args.record)
 
 
 if __name__ == "__main__":

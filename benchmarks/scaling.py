@@ -132,10 +132,8 @@ def main() -> None:
             command = [sys.executable, __file__, "--point", axis, str(value)]
             run = subprocess.run(command, capture_output=True, text=True, check=True)
             points.append({"size": value, **json.loads(run.stdout.splitlines()[-1])})
-        print(measured_tables.of(f"scaling_{axis}", points) + "\n", flush=True)
+        measured_tables.finish(f"scaling_{axis}", points, args.record)
         plot(axis, points, args.out / f"scaling_{axis}.png")
-        if args.record:
-            measurements.append(f"scaling_{axis}", points)
 
 
 if __name__ == "__main__":

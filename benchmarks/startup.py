@@ -71,9 +71,7 @@ def main() -> None:
     measurements.add_record_option(parser)
     args = parser.parse_args()
     rows = measure(args.batch)
-    print(measured_tables.of("startup", rows))
-    if args.record:
-        measurements.append("startup", rows)
+    measured_tables.finish("startup", rows, args.record)
 
 
 def measure(count: int) -> list[dict[str, str]]:

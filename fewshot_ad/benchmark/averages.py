@@ -17,9 +17,9 @@ Unit: TypeAlias = Literal["%", "s", "ms", "MB"]
 
 INCOMPLETE, OTHER_TEST = "†", "‡"
 HOW = (
-    "A figure is averaged over the categories of one support draw first; shown are the mean and the sample standard "
-    "deviation of these averages over the draws (no deviation of a single draw). Jobs: finished of planned, a job "
-    "being one category and draw."
+    "Figures are averaged over the categories of each support draw first; shown are the mean and the sample standard "
+    "deviation of these averages over the draws, and no deviation where there is one draw alone. Jobs: finished of "
+    "planned; one job is one category and draw."
 )
 NOTES = {
     INCOMPLETE: "averaged over fewer jobs than the methods beside it, which does not compare; never marked as best.",
