@@ -60,6 +60,11 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "report.html"
 
 
+def test_notes_of_records_stand_among_the_runs() -> None:
+    records = [record("a", note="converted"), record("b", note="converted"), record("c")]
+    assert ["note", "converted", "2"] in data_of(render(records))["runs"]
+
+
 def test_the_page_loads_nothing(page_path: Path) -> None:
     text = page_path.read_text(encoding="utf-8")
     for tag, attributes in Page(text).tags:
