@@ -47,7 +47,6 @@ bench: $(VENV)/.bench  ## the tables that the README quotes
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/shared_board.py
-	$(BIN)/python benchmarks/shared_board.py --peer
 	$(BIN)/python benchmarks/zoo_board.py
 	$(BIN)/python benchmarks/float16_bank.py
 	$(BIN)/python benchmarks/install_size.py torch

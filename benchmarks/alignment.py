@@ -7,64 +7,38 @@ is mapped back. Products: the board's parts that are placed by hand, and generat
 (other products than the encoder was trained on).
 
     python benchmarks/alignment.py
+    python benchmarks/alignment.py --report    # the tables of what is on record
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import tempfile
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
-from shared_board import HERE, LISTS, Predict, evaluate, read_records
+from boards import HERE
 
 from fewshot_ad import Inspector
-from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
+from fewshot_ad.benchmark import record, tables
+from fewshot_ad.benchmark.plan import Plan
+from fewshot_ad.benchmark.plan_file import parse_plan
+from fewshot_ad.benchmark.run import in_process, run_plan
 from fewshot_ad.encoder import load_encoder
 from fewshot_ad.enrollment.pose import FeatureUnroller, pose, unroll_pixels
-from fewshot_ad.images import read_image
 from fewshot_ad.training.pairs import draw_defects
 from fewshot_ad.training.parts import render
+from fewshot_ad.zoo import Card, Labeled, Method, Predictions
+from fewshot_ad.zoo.method import baseline
 
 FLIPS = "hflip,vflip,rotate=180"
 ROTATIONS = FLIPS + ",rotate=45/90/135/225/270/315"
-WAYS = ("flips", "flips + rotations", "auto", "registered (pixels)", "registered (features)")
-REAL = ("cookie", "alien_toy")
-GENERATED = ("screw", "hex_nut", "gear", "key", "washer", "connector")
+REAL = ["cookie", "alien_toy"]
+GENERATED = ["screw", "hex_nut", "gear", "key", "washer", "connector"]
 VARIANT, SUPPORT, GOOD, BAD = 90_000, 24, 20, 20
-
-
-def generate(folder: Path) -> dict[str, Any]:
-    """Products at any angle in MVTec layout; returns their support and test lists."""
-    lists = {}
-    for category in GENERATED:
-        names = []
-        for n in range(SUPPORT + GOOD + BAD):
-            image: Uint8Array = render(category, n, 320, variant=VARIANT, placement="free")
-            if n < SUPPORT:
-                path = folder / category / "train" / "good" / f"{n:03d}.png"
-            elif n < SUPPORT + GOOD:
-                path = folder / category / "test" / "good" / f"{n:03d}.png"
-            else:
-                rng, mask = np.random.default_rng([VARIANT, n]), np.zeros(1, bool)
-                good = image
-                while not mask.any():  # ground copied onto ground is no defect
-                    image, mask = draw_defects(good, rng)
-                path = folder / category / "test" / "drawn" / f"{n:03d}.png"
-                truth = folder / category / "ground_truth" / "drawn" / f"{n:03d}_mask.png"
-                truth.parent.mkdir(parents=True, exist_ok=True)
-                cv2.imwrite(str(truth), mask.astype(np.uint8) * 255)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), image[..., ::-1])
-            if n >= SUPPORT:
-                names.append(str(path.relative_to(folder / category / "test")))
-        draws = [np.random.default_rng(100 + d).permutation(SUPPORT)[:8] for d in range(3)]
-        lists[category] = {"support": [[f"{i:03d}.png" for i in draw] for draw in draws], "test": names}
-    return lists
 
 
 class Aligner:
@@ -75,7 +49,7 @@ class Aligner:
         self._unroll = features or unroll_pixels
         self._reference = features.reference if features else unroll_pixels(reference)
 
-    def aligned(self, image: Uint8Array) -> tuple[Uint8Array, Any]:
+    def align(self, image: Uint8Array) -> tuple[Uint8Array, Any]:
         """The image in the reference's pose, and the affine matrix (2, 3) that brought it there."""
         here, there = self._unroll(image), self._reference
         height, width = image.shape[:2]
@@ -85,79 +59,128 @@ class Aligner:
         return cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE), matrix
 
 
-def fit(support: list[Path], way: str, encoder: Any) -> tuple[Predict, dict[str, Any]]:
-    """Enroll in one of the ways."""
-    images = [read_image(path) for path in support]
-    aligner = None
-    if way.startswith("registered"):
-        aligner = Aligner(images[0], None if "pixels" in way else encoder)
-        images = [aligner.aligned(p)[0] for p in images]
-    views = "auto" if way == "auto" else ROTATIONS if "rotations" in way else FLIPS
-    inspector = Inspector.from_support(images, encoder=encoder, image_size=256, views=views)
+class Registered:
+    """See `registered_fewshot_ad` for the arguments."""
 
-    def predict(path: Path) -> tuple[float, bool | None, Any]:
-        image = read_image(path)
-        if aligner is None:
-            result = inspector.inspect(image)
-            return result.score, result.is_anomalous, result.anomaly_map
-        aligned, matrix = aligner.aligned(image)
-        result = inspector.inspect(aligned)
-        back = cv2.warpAffine(
-            result.anomaly_map, matrix, image.shape[1::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    def __init__(self, by: str, seed: int) -> None:
+        self._by, self._seed = by, seed
+        self._encoder = load_encoder()
+
+    def fit(
+        self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
+    ) -> None:
+        """Enroll the images in the pose of the first one."""
+        self._aligner = Aligner(normal[0], self._encoder if self._by == "features" else None)
+        support = [self._aligner.align(image)[0] for image in normal]
+        self._inspector = Inspector.from_support(
+            support, encoder=self._encoder, image_size=256, views=FLIPS, seed=self._seed, progress=progress
         )
-        return result.score, result.is_anomalous, back
 
-    return predict, {"views": len(inspector.enrollment.settings.views)}
+    def predict(self, images: Sequence[Uint8Array]) -> Predictions:
+        """Inspect each image in that pose and map its anomaly map back."""
+        scores, maps, rejected = [], [], []
+        for image in images:
+            aligned, matrix = self._aligner.align(image)
+            result = self._inspector.inspect(aligned)
+            scores.append(result.score)
+            rejected.append(result.is_anomalous)
+            maps.append(self._back(result.anomaly_map, matrix))
+        return Predictions(np.array(scores, np.float32), tuple(maps), np.array(rejected, bool))
+
+    @staticmethod
+    def _back(score_map: Float32Array, matrix: Any) -> Float32Array:
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(score_map, matrix, score_map.shape[1::-1], flags=flags)
+
+    def model_bytes(self) -> int:
+        """The memory banks; the encoder is that of `fewshot_ad`."""
+        return sum(bank.vectors.size * bank.stored_dtype.itemsize for bank in self._inspector.banks)
+
+
+@baseline(
+    Card(
+        name="registered_fewshot_ad",
+        title="fewshot-ad after registration of the whole image",
+        paper="fewshot-ad 2026, this package",
+        year=2026,
+        family="registration",
+        supervision="good images",
+        source="fewshot_ad",
+        license="Apache-2.0",
+        maps=True,
+        needs_masks=False,
+        needs_internet=False,
+        trains=False,
+        weights="The default encoder.",
+    )
+)
+def registered_fewshot_ad(*, seed: int = 0, by: Literal["pixels", "features"] = "pixels") -> Method:
+    """The Inspector on images in the pose of the first support image; `by` says what the pose is estimated from."""
+    return Registered(by, seed)
+
+
+def generate(root: Path) -> None:
+    """Write products at any angle in MVTec layout; images that are there stay."""
+    for category in GENERATED:
+        for number in range(SUPPORT + GOOD + BAD):
+            split = "train/good" if number < SUPPORT else "test/good" if number < SUPPORT + GOOD else "test/drawn"
+            path = root / category / split / f"{number:03d}.png"
+            if path.exists():
+                continue
+            image: Uint8Array = render(category, number, 320, variant=VARIANT, placement="free")
+            if split == "test/drawn":
+                image, mask = defective(image, number)
+                truth = root / category / "ground_truth" / "drawn" / f"{number:03d}_mask.png"
+                truth.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(truth), mask.astype(np.uint8) * 255)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), image[..., ::-1])
+
+
+def defective(good: Uint8Array, number: int) -> tuple[Uint8Array, np.ndarray[Any, Any]]:
+    """The image with defects drawn on it, and their mask, (H, W) bool."""
+    rng, mask, image = np.random.default_rng([VARIANT, number]), np.zeros(1, bool), good
+    while not mask.any():  # ground copied onto ground is no defect
+        image, mask = draw_defects(good, rng)
+    return image, mask
+
+
+def plan(data: Path, generated: Path) -> Plan:
+    """Five ways, K = 4, three draws."""
+    ways = {"flips": FLIPS, "flips + rotations": ROTATIONS, "auto": "auto"}
+    methods: dict[str, Any] = {
+        way: {"baseline": "fewshot_ad", "options": {"image_size": 256, "views": views}} for way, views in ways.items()
+    }
+    for by in ("pixels", "features"):
+        methods[f"registered ({by})"] = {"baseline": "registered_fewshot_ad", "options": {"by": by}}
+    return parse_plan(
+        {
+            "name": "Parts at any angle",
+            "methods": methods,
+            "datasets": {
+                "real parts": {"layout": "mvtec", "root": str(data), "categories": REAL},
+                "generated parts": {"layout": "mvtec", "root": str(generated), "categories": GENERATED},
+            },
+            "shots": [4],
+            "protocol": {"test_limit": 60, "pixel_side": 256, "bootstrap": 0, "overlays": 0},
+        },
+        HERE,
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
-    parser.add_argument("--out", type=Path, default=HERE / "out" / "alignment.jsonl")
-    parser.add_argument("--shots", type=int, nargs="*", default=[2, 4])
-    parser.add_argument("--ways", nargs="*", choices=WAYS, default=WAYS)
-    parser.add_argument("--report", action="store_true", help="print the table of what is recorded, compute nothing")
+    parser.add_argument("--out", type=Path, default=HERE / "out" / "alignment.jsonl", help="record file, added to")
+    parser.add_argument("--report", action="store_true", help="print the tables of what is recorded, compute nothing")
     args = parser.parse_args()
     if not args.report:
-        run(args)
-    groups: dict[tuple[int, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for record in read_records(args.out):
-        groups[record["shots"], record["product"], record["way"]].append(record)
-    ways = [*WAYS, *sorted({key[2] for key in groups} - set(WAYS))]
-    print("| K | product | " + " | ".join(ways) + " |\n|" + "---|" * (2 + len(ways)))
-    for shots, product in sorted({key[:2] for key in groups}):
-        cells = []
-        for way in ways:
-            group = groups.get((shots, product, way), [])
-            cell = " ".join(
-                f"{np.mean(v):.3f}" if figure == "image_auroc" else f"({np.mean(v):.3f})"
-                for figure in ("image_auroc", "au_pro")
-                if (v := [r[figure] for r in group if r.get(figure) is not None])
-            )
-            cells.append(cell)
-        print(f"| {shots} | {product} | " + " | ".join(cells) + " |")
-
-
-def run(args: argparse.Namespace) -> None:
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {(r["product"], r["shots"], r["draw"], r["way"]) for r in read_records(args.out)}
-    encoder = load_encoder()
-    with tempfile.TemporaryDirectory() as temporary:
-        made = generate(Path(temporary))
-        shared = json.loads(LISTS.read_text())
-        products = [(args.data / p, shared[p]) for p in REAL if (args.data / p).is_dir()]
-        products += [(Path(temporary) / p, made[p]) for p in GENERATED]
-        for product, lists in products:
-            for shots in args.shots:
-                for draw in range(3):
-                    for way in args.ways:
-                        if (product.name, shots, draw, way) in done:
-                            continue
-                        figures = evaluate(product, lists, shots, draw, lambda support: fit(support, way, encoder))  # noqa: B023 - called at once
-                        record = {"product": product.name, "shots": shots, "draw": draw, "way": way} | figures
-                        with args.out.open("a") as file:
-                            file.write(json.dumps(record) + "\n")
-                        print(product.name, shots, draw, way, round(figures["image_auroc"], 3), figures.get("au_pro"))
+        parts = args.out.parent / "parts_at_any_angle"
+        generate(parts)
+        # In this process, which alone knows the method of this script.
+        for state in run_plan(plan(args.data.resolve(), parts.resolve()), args.out, in_process):
+            print(f"{state.jobs}/{state.total} jobs, {state.failures} failed: {state.last or 'start'}", flush=True)
+    print(tables.markdown(record.read(args.out), ("image_auroc", "pixel_auroc", "au_pro", "ms")))
 
 
 if __name__ == "__main__":

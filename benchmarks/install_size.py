@@ -2,15 +2,20 @@
 
 python benchmarks/install_size.py            # base
 python benchmarks/install_size.py torch      # base, and what the extra `torch` adds (several GB with CUDA)
+python benchmarks/install_size.py --record   # and put the figures on record
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
+
+import measured_tables
+import measurements
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,10 +35,16 @@ def size(folder: Path) -> int:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("extras", nargs="*", help="extras whose addition to the base is measured")
+    measurements.add_record_option(parser)
+    args = parser.parse_args()
     base = installed_megabytes(str(ROOT))
-    print(f"base: {base:.0f} MB")
-    for extra in sys.argv[1:]:
-        print(f"extra {extra}: {installed_megabytes(f'{ROOT}[{extra}]') - base:.0f} MB more")
+    rows = [{"what": "base", "megabytes": base}]
+    for extra in args.extras:
+        more = installed_megabytes(f"{ROOT}[{extra}]") - base
+        rows.append({"what": f"extra `{extra}`, in addition", "megabytes": more})
+    measured_tables.finish("install_size", rows, args.record)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ without anomalib the peer's rows are left out). Both sides use EfficientNet-Lite
 all processor threads; each runs in a process of its own, warmed up. Medians and 95th percentiles of 200.
 
     python benchmarks/latency.py
+    python benchmarks/latency.py --record    # and put the figures on record
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import cv2
+import measured_tables
+import measurements
 import numpy as np
+
+from fewshot_ad.benchmark.machine import peak_megabytes
 
 REPEATS = 200
 VIEWS = "hflip,vflip,rotate=45/90/135/180/270"
 
 
 def stream(count: int) -> Iterator[np.ndarray[Any, Any]]:
-    """Crops of a real image, enlarged to (1024, 1024, 3) uint8, one at a time."""
+    """Crops of a real image, enlarged to (1024, 1024, 3) uint8 RGB, one at a time."""
     from skimage import data
 
     brick = data.brick()
@@ -41,24 +46,14 @@ def images(count: int) -> list[np.ndarray[Any, Any]]:
     return list(stream(count))
 
 
-def pool(pictures: list[np.ndarray[Any, Any]], encoder: Any) -> np.ndarray[Any, Any]:
+def pool(sources: list[np.ndarray[Any, Any]], encoder: Any) -> np.ndarray[Any, Any]:
     """The patch embeddings of all views, the same for both sides."""
     from fewshot_ad.enrollment.embedding import embed_support
-    from fewshot_ad.enrollment.support import parse_views, read_support
-    from fewshot_ad.scoring import ScoringConfig
+    from fewshot_ad.enrollment.presets import enrollment_settings
+    from fewshot_ad.enrollment.support import read_support
 
-    images = read_support(pictures).images
-    return embed_support(images, parse_views(VIEWS), 256, encoder, ScoringConfig(), 0).pools[0].vectors
-
-
-def peak_megabytes() -> float:
-    """Peak resident memory of this process; NaN where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return float("nan")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1024)
+    settings = enrollment_settings(views=VIEWS, image_size=256)
+    return embed_support(read_support(sources).images, settings, encoder).pools[0].vectors
 
 
 def timed(call: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
@@ -73,63 +68,93 @@ def timed(call: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
     return {"p50": float(np.percentile(times, 50)), "p95": float(np.percentile(times, 95))}
 
 
-def ours() -> dict[str, Any]:
+def row(what: str, unit: str, value: float | None, p95: float | None = None) -> dict[str, Any]:
+    """One row of the table; what was not measured is absent."""
+    entry = {"what": what, "unit": unit, "value": value, "p95": p95}
+    return {name: figure for name, figure in entry.items() if figure is not None}
+
+
+def timed_row(what: str, call: Callable[[], Any]) -> dict[str, Any]:
+    """A row of p50 and p95."""
+    figures = timed(call)
+    return row(what, "ms", figures["p50"], figures["p95"])
+
+
+def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+    """How long one call takes, and what it returns."""
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def ours() -> list[dict[str, Any]]:
     """This package: enrollment and inspection."""
     from fewshot_ad import Inspector, load_encoder
-    from fewshot_ad.search.memory_bank import greedy_coreset
 
-    pictures = images(9)
+    sources = images(9)
+    support, query = sources[:8], sources[8]
     encoder = load_encoder()
     encoder.encode(np.zeros((256, 256, 3), np.uint8))
-    rows: dict[str, Any] = {}
-    start = time.perf_counter()
-    large = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256, budget=4000)
-    rows["enroll 8 images x 8 views at 256, bank 4000 (s)"] = time.perf_counter() - start
-    start = time.perf_counter()
-    large.add([pictures[8]])
-    rows["add 1 image to it (s)"] = time.perf_counter() - start
-    start = time.perf_counter()
-    inspector = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256)
-    rows["enroll 8 images x 8 views at 256, bank 2000 (s)"] = time.perf_counter() - start
-    start = time.perf_counter()
-    Inspector.from_support(pictures[:8], encoder=encoder)
-    rows["enroll 8 images, views and size auto (s)"] = time.perf_counter() - start
-    embeddings = pool(pictures[:8], encoder)
-    start = time.perf_counter()
-    greedy_coreset(embeddings, 4000)
-    rows[f"coreset, {len(embeddings)} patches to 4000 (s)"] = time.perf_counter() - start
-    query = pictures[8]
-    rows["inspect"] = timed(lambda: inspector.inspect(query).anomaly_map)
-    rows["inspect, map not read"] = timed(lambda: inspector.inspect(query))
-    rows["inspect, bank 4000"] = timed(lambda: large.inspect(query).anomaly_map)
-    fast = Inspector.from_support(pictures[:8], preset="fast")
-    rows["inspect, preset fast"] = timed(lambda: fast.inspect(query).anomaly_map)
+    fixed: dict[str, Any] = {"encoder": encoder, "views": VIEWS, "image_size": 256}
+    rows, large, inspector = enrollment_rows(support, query, fixed)
+    fast = Inspector.from_support(support, preset="fast")
+    rows += [
+        timed_row("inspect", lambda: inspector.inspect(query).anomaly_map),
+        timed_row("inspect, map not read", lambda: inspector.inspect(query)),
+        timed_row("inspect, bank 4000", lambda: large.inspect(query).anomaly_map),
+        timed_row("inspect, preset fast", lambda: fast.inspect(query).anomaly_map),
+    ]
     timings = [inspector.inspect(query).timings_ms for _ in range(REPEATS)]
     for stage in ("resize", "encode", "search", "map"):
-        values = [t[stage] for t in timings]
-        rows[f"  {stage}"] = {"p50": float(np.percentile(values, 50)), "p95": float(np.percentile(values, 95))}
+        p50, p95 = (float(value) for value in np.percentile([t[stage] for t in timings], (50, 95)))
+        rows.append(row(f"stage {stage}", "ms", p50, p95))
     small = np.ascontiguousarray(cv2.resize(query, (256, 256), interpolation=cv2.INTER_AREA))
-    rows["bare encoder (OpenVINO, float32)"] = timed(lambda: encoder.encode(small))
-    rows["bare encoder, preset fast"] = timed(lambda: fast.encoder.encode(small))
-    for name, product in (("", inspector), (", preset fast", fast)):
-        start = time.perf_counter()
-        count = sum(1 for _ in product.inspect_batch([query] * 400))
-        rows[f"inspect_batch from memory{name} (images/s)"] = count / (time.perf_counter() - start)
-    rows["peak memory (MB)"] = peak_megabytes()
+    rows.append(timed_row("bare encoder, OpenVINO", lambda: encoder.encode(small)))
+    rows.append(timed_row("bare encoder, preset fast", lambda: fast.encoder.encode(small)))
+    for suffix, product in (("", inspector), (", preset fast", fast)):
+        duration, results = seconds(lambda: list(product.inspect_batch([query] * 400)))  # noqa: B023 - called at once
+        rows.append(row(f"inspect_batch from memory{suffix}", "images/s", len(results) / duration))
+    rows.append(row("peak memory", "MB", peak_megabytes()))
+    # After the peak memory, which its 8,000 vectors would raise.
+    accurate = Inspector.from_support(support, preset="accurate")
+    rows.append(timed_row("inspect, preset accurate", lambda: accurate.inspect(query).anomaly_map))
     return rows
 
 
+def enrollment_rows(
+    support: list[np.ndarray[Any, Any]], further: np.ndarray[Any, Any], fixed: dict[str, Any]
+) -> tuple[list[dict[str, Any]], Any, Any]:
+    """Times of enrollment; and the inspectors with 4,000 vectors and with the default's number."""
+    from fewshot_ad import Inspector
+    from fewshot_ad.search.memory_bank import greedy_coreset
+
+    large_s, large = seconds(lambda: Inspector.from_support(support, budget=4000, **fixed))
+    add_s, _ = seconds(lambda: large.add([further]))
+    default_s, inspector = seconds(lambda: Inspector.from_support(support, **fixed))
+    auto_s, _ = seconds(lambda: Inspector.from_support(support, encoder=fixed["encoder"]))
+    embeddings = pool(support, fixed["encoder"])
+    coreset_s, _ = seconds(lambda: greedy_coreset(embeddings, 4000))
+    rows = [
+        row("enroll 8 images x 8 views at 256, bank 4000", "s", large_s),
+        row("add 1 image to it", "s", add_s),
+        row("enroll 8 images x 8 views at 256, bank 2000", "s", default_s),
+        row("enroll 8 images, views and size auto", "s", auto_s),
+        row(f"coreset, {len(embeddings)} patches to 4000", "s", coreset_s),
+    ]
+    return rows, large, inspector
+
+
 def peer_patchcore(
-    pictures: list[np.ndarray[Any, Any]], coreset: bool = True
-) -> tuple[Callable[[Any], Any], dict[str, Any], Any, Any]:
+    support: list[np.ndarray[Any, Any]], coreset: bool = True
+) -> tuple[Callable[[Any], Any], list[dict[str, Any]], Any, Any]:
     """Anomalib's PatchCore with the same backbone, weights and number of bank vectors.
 
     Args:
-        pictures: The support set.
-        coreset: Whether to choose the vectors as it does; the first ones take as long to search.
+        support: Images, (H, W, 3) uint8 RGB.
+        coreset: Whether to choose the vectors as anomalib does; the first ones take as long to search.
 
     Returns:
-        Inspection of an image; the time of enrollment; preparation of an image; the model.
+        A function that inspects one image; rows on the enrollment; a function that prepares one image; the model.
     """
     import timm
     import torch
@@ -146,18 +171,19 @@ def peer_patchcore(
     state = dict(zip(names, read_state_dict(lite0_weights_file()).values(), strict=True))
     extractor.load_state_dict({name: state[name] for name in extractor.state_dict()})
 
-    def load(picture: np.ndarray[Any, Any]) -> torch.Tensor:
-        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    def load(image: np.ndarray[Any, Any]) -> torch.Tensor:
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
         return (resize(pixels, [256, 256], antialias=True) - 0.5) / 0.5
 
     # The initialization's patches: as many, and of as many dimensions, as ours.
-    embeddings = torch.from_numpy(pool(pictures, load_encoder("efficientnet_lite0")))
-    rows: dict[str, Any] = {}
+    embeddings = torch.from_numpy(pool(support, load_encoder("efficientnet_lite0")))
+    rows: list[dict[str, Any]] = []
     if coreset:
-        start = time.perf_counter()
-        sampler = KCenterGreedy(embedding=embeddings, sampling_ratio=4000 / len(embeddings))
-        model.memory_bank = sampler.sample_coreset()
-        rows[f"coreset, {len(embeddings)} patches to 4000 (s)"] = time.perf_counter() - start
+        ratio = 4000 / len(embeddings)
+        duration, model.memory_bank = seconds(
+            lambda: KCenterGreedy(embedding=embeddings, sampling_ratio=ratio).sample_coreset()
+        )
+        rows.append(row(f"coreset, {len(embeddings)} patches to 4000", "s", duration))
     else:
         model.memory_bank = embeddings[:4000]
     model.eval()
@@ -170,54 +196,43 @@ def peer_patchcore(
     return inspect, rows, load, model
 
 
-def peer() -> dict[str, Any]:
+def peer() -> list[dict[str, Any]]:
     """Anomalib's side."""
     import torch
 
-    pictures = images(9)
-    inspect, rows, load, model = peer_patchcore(pictures[:8])
-    query = pictures[8]
-    rows["inspect"] = timed(lambda: inspect(query))
+    sources = images(9)
+    inspect, rows, load, model = peer_patchcore(sources[:8])
+    query = sources[8]
     prepared = load(query)
 
     def bare() -> Any:
         with torch.inference_mode():
             return model.feature_extractor(prepared)
 
-    rows["bare encoder (torch, float32)"] = timed(bare)
-    rows["peak memory (MB)"] = peak_megabytes()
-    return rows
+    return [
+        *rows,
+        timed_row("inspect", lambda: inspect(query)),
+        timed_row("bare encoder, torch", bare),
+        row("peak memory", "MB", peak_megabytes()),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    side = parser.parse_args().side
-    if side:
-        print(json.dumps({"ours": ours, "peer": peer}[side]()))
+    measurements.add_record_option(parser)
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps({"ours": ours, "peer": peer}[args.side]()))
         return
-    measured: dict[str, dict[str, Any]] = {}
-    for side, label in (("ours", "fewshot_ad"), ("peer", "anomalib PatchCore")):
+    rows: list[dict[str, Any]] = []
+    for side, method in (("ours", "fewshot_ad"), ("peer", "anomalib PatchCore")):
         run = subprocess.run([sys.executable, __file__, "--side", side], capture_output=True, text=True, check=False)
         if run.returncode:
-            print(f"{label} left out: {run.stderr.strip().splitlines()[-1]}")
+            print(f"{method} left out: {run.stderr.strip().splitlines()[-1]}")
             continue
-        measured[label] = json.loads(run.stdout.splitlines()[-1])
-    print("| method | what | p50 or value | p95 |\n|---|---|---|---|")
-    for label, rows in measured.items():
-        for what, value in rows.items():
-            if isinstance(value, dict):
-                print(f"| {label} | {what} (ms) | {value['p50']:.2f} | {value['p95']:.2f} |")
-            else:
-                print(f"| {label} | {what} | {value:.2f} | |")
-    if len(measured) == 2:
-        a, b = measured.values()
-        bare = a["bare encoder (OpenVINO, float32)"]["p50"]
-        print(f"\ninspect: {a['inspect']['p50'] / bare:.2f} x the bare encoder, of which the goal is 2.5")
-        for what in ("inspect", "inspect, bank 4000", "inspect, preset fast"):
-            print(f"{what}: {b['inspect']['p50'] / a[what]['p50']:.1f} x faster than anomalib PatchCore (p50)")
-        cores = [next(v for k, v in rows.items() if k.startswith("coreset")) for rows in (a, b)]
-        print(f"coreset: {cores[1] / cores[0]:.0f} x faster than anomalib KCenterGreedy")
+        rows += [{"method": method, **one} for one in json.loads(run.stdout.splitlines()[-1])]
+    measured_tables.finish("latency", rows, args.record)
 
 
 if __name__ == "__main__":

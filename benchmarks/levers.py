@@ -6,36 +6,41 @@ itself: its threads spin for a while after each call and would slow whatever com
 difference of a patch distance (of a feature for the encoder), as a share of the largest, or "none".
 
     python benchmarks/levers.py
+    python benchmarks/levers.py --record    # and put the figures on record
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
+import measured_tables
+import measurements
 import numpy as np
 import openvino
 from latency import VIEWS, images
 from openvino import opset13 as ops
 
 from fewshot_ad import Inspector, load_encoder
-from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import has_bf16
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.images import Geometry
 from fewshot_ad.scoring import anomaly_map
-from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.nearest import NearestSearch
 from fewshot_ad.search.one_pass import OnePass
 
 REPEATS = 100
+SIZE = (256, 256)
+Row: TypeAlias = dict[str, Any]
 
 
 def median(call: Callable[[], Any]) -> float:
@@ -87,7 +92,7 @@ def search(vectors: np.ndarray[Any, Any], precision: str, dims: int | None = Non
     return openvino.Core().compile_model(openvino.Model([root], [queries]), "CPU", config).create_infer_request()
 
 
-def int8_encoder(pictures: list[np.ndarray[Any, Any]], prepared: np.ndarray[Any, Any]) -> Any:
+def int8_encoder(support: list[np.ndarray[Any, Any]], prepared: np.ndarray[Any, Any]) -> Any:
     """The encoder, quantized by NNCF on the support set; None without NNCF."""
     try:
         import nncf
@@ -97,54 +102,88 @@ def int8_encoder(pictures: list[np.ndarray[Any, Any]], prepared: np.ndarray[Any,
     model = core.read_model(encoder_file("lite0_parts"))
     model = openvino.Model([model.output("stage4").node.input_value(0)], model.get_parameters())
     model.reshape(prepared[None].shape)
-    geometry = Geometry.fit(pictures[0].shape[:2], 256, 16)  # type: ignore[arg-type]
-    data = nncf.Dataset([geometry.to_input(p)[None] for p in pictures])
-    quantized = nncf.quantize(model, data, subset_size=len(pictures))
+    geometry = Geometry.fit(support[0].shape[:2], 256, 16)  # type: ignore[arg-type]
+    data = nncf.Dataset([geometry.to_input(image)[None] for image in support])
+    quantized = nncf.quantize(model, data, subset_size=len(support))
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     return core.compile_model(quantized, "CPU", config).create_infer_request()
 
 
-def row(name: str, old: str, new: str, times: tuple[float, float], error: str = "none") -> None:
-    print(f"| {name} | {old} {times[0]:.2f} | {new} {times[1]:.2f} | {times[0] / times[1]:.2f} | {error} |", flush=True)
+def row(lever: str, before: str, after: str, times: tuple[float, float], error: str = "none") -> Row:
+    """One row of the table: what a lever replaces and what it brings, in milliseconds."""
+    return {
+        "lever": lever,
+        "before": before,
+        "before_ms": times[0],
+        "after": after,
+        "after_ms": times[1],
+        "times": times[0] / times[1],
+        "error": error,
+    }
 
 
-def half_precision_exact(encoder: Encoder, prepared: np.ndarray[Any, Any], bank: MemoryBank) -> np.ndarray[Any, Any]:
-    """Distances of the half-precision encoder's embeddings, searched in float32."""
-    embeddings = encoder.encode(prepared)[0]
-    return bank.nearest(np.ascontiguousarray(embeddings.reshape(-1, embeddings.shape[2])))
+def off(values: np.ndarray[Any, Any], exact: np.ndarray[Any, Any]) -> str:
+    """The largest difference, as a share of the largest exact value."""
+    return f"{float(np.abs(values - exact).max() / exact.max()):.2%}"
 
 
-def off(got: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> str:
-    return f"{float(np.abs(got - wanted).max() / wanted.max()):.2%}"
+@dataclass(frozen=True)
+class Bench:
+    """What all levers are tried on.
+
+    Attributes:
+        support: Eight images, (1024, 1024, 3) uint8 RGB.
+        query: One more of them.
+        inspector: Enrolled from the support images, with a bank of 4,000 vectors.
+        geometry: From an image to the working scale.
+        prepared: The query at working scale.
+        embeddings: The query's patch embeddings, (h, w, d) float32.
+        exact: Distances of the query's patches in float32.
+    """
+
+    support: list[np.ndarray[Any, Any]]
+    query: np.ndarray[Any, Any]
+    inspector: Inspector
+    geometry: Geometry
+    prepared: np.ndarray[Any, Any]
+    embeddings: np.ndarray[Any, Any]
+    exact: np.ndarray[Any, Any]
+
+    @classmethod
+    def create(cls) -> Bench:
+        """Enroll."""
+        *support, query = images(9)
+        inspector = Inspector.from_support(support, views=VIEWS, image_size=256, budget=4000)
+        geometry = Geometry.fit(query.shape[:2], 256, 16)  # type: ignore[arg-type]
+        prepared = geometry.to_input(query)
+        embeddings = inspector.encoder.encode(prepared)[0]
+        exact = inspector.banks[0].nearest(flat(embeddings))
+        return cls(support, query, inspector, geometry, prepared, embeddings, exact)
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    pictures = images(9)
-    query = pictures[8]
-    encoder = load_encoder()
-    inspector = Inspector.from_support(pictures[:8], encoder=encoder, views=VIEWS, image_size=256, budget=4000)
-    geometry = Geometry.fit(query.shape[:2], 256, 16)  # type: ignore[arg-type]
-    prepared = geometry.to_input(query)
-    embeddings = encoder.encode(prepared)[0]
-    flat = np.ascontiguousarray(embeddings.reshape(-1, embeddings.shape[2]))
-    bank = inspector.banks[0]
-    exact = bank.nearest(flat)
-    print("| lever | before, ms | after, ms | times faster | error |\n|---|---|---|---|---|")
-    size = (256, 256)
-    times = alternately(lambda: cv2.resize(query, size, interpolation=cv2.INTER_AREA), lambda: geometry.scale(query))
-    row("shrinking by exact halves (and a slight blur)", "area", "halves", times, "one gray level")
-    one_pass = OnePass(encoder, inspector.banks)
-    times = alternately(
-        lambda: bank.nearest(encoder.encode(prepared)[0].reshape(-1, flat.shape[1])), lambda: one_pass(prepared)
-    )
-    row("encoder and search as one graph, 4,000 rows", "two", "one", times, off(one_pass(prepared)[0].ravel(), exact))
-    times = median(lambda: bank.search(flat)), median(lambda: bank.nearest(flat))
-    row("search by matrix product in OpenVINO", "FAISS flat", "OpenVINO", times, off(bank.search(flat)[0][:, 0], exact))
+def flat(embeddings: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """(h, w, d) -> (h * w, d), contiguous."""
+    return np.ascontiguousarray(embeddings.reshape(-1, embeddings.shape[2]))
+
+
+def search_levers(bench: Bench) -> Iterator[Row]:
+    """Shrinking, one graph, and other ways to search."""
+    encoder, bank, prepared, exact = bench.inspector.encoder, bench.inspector.banks[0], bench.prepared, bench.exact
+    area = functools.partial(cv2.resize, bench.query, SIZE, interpolation=cv2.INTER_AREA)
+    times = alternately(area, lambda: bench.geometry.scale(bench.query))
+    yield row("shrinking by exact halves (and a slight blur)", "area", "halves", times, "one gray level")
+    one_pass = OnePass(encoder, bench.inspector.banks)
+    times = alternately(lambda: bank.nearest(flat(encoder.encode(prepared)[0])), lambda: one_pass(prepared))
+    error = off(one_pass(prepared)[0].ravel(), exact)
+    yield row("encoder and search as one graph, 4,000 rows", "two", "one", times, error)
+    queries = flat(bench.embeddings)
+    times = median(lambda: bank.search(queries)), median(lambda: bank.nearest(queries))
+    error = off(bank.search(queries)[0][:, 0], exact)
+    yield row("search by matrix product in OpenVINO", "FAISS flat", "OpenVINO", times, error)
     half = NearestSearch(bank.vectors[:2000])
-    times = alternately(lambda: bank.nearest(flat), lambda: half(flat))
-    row("a bank of half the size", "4,000", "2,000", times, "see the board")
-    for name, new, settings in (
+    times = alternately(lambda: bank.nearest(queries), lambda: half(queries))
+    yield row("a bank of half the size", "4,000", "2,000", times, "see the board")
+    for name, after, settings in (
         ("search over principal axes", "96 of 152", {"precision": "f32", "dims": 96}),
         ("search over principal axes", "64 of 152", {"precision": "f32", "dims": 64}),
         ("index of the nearest as well", "with index", {"precision": "f32", "index": True}),
@@ -153,41 +192,60 @@ def main() -> None:
         if settings["precision"] == "bf16" and not has_bf16():
             continue
         request = search(bank.vectors, **settings)  # type: ignore[arg-type]
-        times = alternately(lambda: bank.nearest(flat), lambda: request.infer([flat]))  # noqa: B023
-        row(name, "as it is", new, times, off(request.infer([flat])[0], exact))
+        times = alternately(lambda: bank.nearest(queries), lambda: request.infer([queries]))  # noqa: B023
+        yield row(name, "as it is", after, times, off(request.infer([queries])[0], exact))
+
+
+def precision_levers(bench: Bench) -> Iterator[Row]:
+    """bfloat16 where the processor has it, int8 where NNCF is installed."""
+    encoder, prepared = bench.inspector.encoder, bench.prepared
     if has_bf16():
+        one_pass = OnePass(encoder, bench.inspector.banks)
         half_precision = load_encoder(precision="bf16")
         times = alternately(lambda: encoder.encode(prepared), lambda: half_precision.encode(prepared))
-        row("encoder in bfloat16", "f32", "bf16", times, off(half_precision.encode(prepared)[0], embeddings))
-        halves = OnePass(half_precision, inspector.banks)
+        error = off(half_precision.encode(prepared)[0], bench.embeddings)
+        yield row("encoder in bfloat16", "f32", "bf16", times, error)
+        halves = OnePass(half_precision, bench.inspector.banks)
         times = alternately(lambda: one_pass(prepared), lambda: halves(prepared))
-        error = off(halves(prepared)[0].ravel(), half_precision_exact(half_precision, prepared, bank))
-        row("encoder and search in bfloat16, one graph", "f32", "bf16", times, f"{error} of the search")
-    int8 = int8_encoder(pictures[:8], prepared)
+        # Against the half-precision encoder's embeddings searched in float32, so that the search alone differs.
+        exact = bench.inspector.banks[0].nearest(flat(half_precision.encode(prepared)[0]))
+        error = f"{off(halves(prepared)[0].ravel(), exact)} of the search"
+        yield row("encoder and search in bfloat16, one graph", "f32", "bf16", times, error)
+    int8 = int8_encoder(bench.support, prepared)
     if int8 is None:
-        print("| encoder in int8 | NNCF is not installed | | | |")
-    else:
-        times = alternately(lambda: encoder.encode(prepared), lambda: int8.infer([prepared[None]]))
-        row("encoder in int8 (NNCF)", "f32", "int8", times, off(int8.infer([prepared[None]])[0][0], embeddings))
-    grids, spread = one_pass(prepared), inspector.scoring.sigma
-    times = alternately(
-        lambda: cv2.GaussianBlur(cv2.resize(grids[0], size), (0, 0), spread),
-        lambda: anomaly_map(grids, geometry, spread, 256),
+        print("encoder in int8 left out: NNCF is not installed")
+        return
+    times = alternately(lambda: encoder.encode(prepared), lambda: int8.infer([prepared[None]]))
+    error = off(int8.infer([prepared[None]])[0][0], bench.embeddings)
+    yield row("encoder in int8 (NNCF)", "f32", "int8", times, error)
+
+
+def map_levers(bench: Bench) -> Iterator[Row]:
+    """What comes after the search, and the encoder's threads."""
+    grids, sigma = (
+        OnePass(bench.inspector.encoder, bench.inspector.banks)(bench.prepared),
+        bench.inspector.scoring.sigma,
     )
-    row("enlarging and smoothing as matrices", "one after the other", "matrices", times)
-    result = inspector.inspect(query)
     times = alternately(
-        lambda: cv2.resize(result.working_map, (1024, 1024), interpolation=cv2.INTER_LINEAR), lambda: result.working_map
+        lambda: cv2.GaussianBlur(cv2.resize(grids[0], SIZE), (0, 0), sigma),
+        lambda: anomaly_map(grids, bench.geometry, sigma, 256),
     )
-    row("full-size map only when read", "always", "when read", times)
+    yield row("enlarging and smoothing as matrices", "one after the other", "matrices", times)
+    result = bench.inspector.inspect(bench.query)
+    enlarge = functools.partial(cv2.resize, result.working_map, (1024, 1024), interpolation=cv2.INTER_LINEAR)
+    yield row("full-size map only when read", "always", "when read", alternately(enlarge, lambda: result.working_map))
     single = load_encoder(threads=1)
-    row(
-        "both cores for the encoder",
-        "1 thread",
-        "all",
-        alternately(lambda: single.encode(prepared), lambda: encoder.encode(prepared)),
-    )
-    torch_busy()
+    times = alternately(lambda: single.encode(bench.prepared), lambda: bench.inspector.encoder.encode(bench.prepared))
+    yield row("both cores for the encoder", "1 thread", "all", times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    measurements.add_record_option(parser)
+    args = parser.parse_args()
+    bench = Bench.create()
+    rows = [*search_levers(bench), *precision_levers(bench), *map_levers(bench), *torch_busy()]
+    measured_tables.finish("levers", rows, args.record)
 
 
 BUSY = """
@@ -196,20 +254,20 @@ import numpy as np, torch
 sys.path.insert(0, sys.argv[1])
 from latency import VIEWS, images
 from fewshot_ad import Inspector
-pictures = images(3)
-inspector = Inspector.from_support(pictures[:2], views=VIEWS, image_size=256)
+*support, query = images(3)
+inspector = Inspector.from_support(support, views=VIEWS, image_size=256)
 matrix, times = torch.rand(600, 600), []
 for _ in range(120):
     if sys.argv[2] == "busy":
         matrix @ matrix
     start = time.perf_counter()
-    inspector.inspect(pictures[2])
+    inspector.inspect(query)
     times.append((time.perf_counter() - start) * 1e3)
 print(np.median(times[20:]))
 """
 
 
-def torch_busy() -> None:
+def torch_busy() -> Iterator[Row]:
     """Inspections in a process whose OpenMP threads have just worked for torch; they go on spinning for a while."""
 
     def milliseconds(how: str, **environment: str) -> float:
@@ -218,13 +276,9 @@ def torch_busy() -> None:
         return float(run.stdout) if run.returncode == 0 else float("nan")
 
     alone = milliseconds("alone")
-    for name, environment in (("", {}), (", OMP_WAIT_POLICY=PASSIVE", {"OMP_WAIT_POLICY": "PASSIVE"})):
-        row(
-            "inspection right after a torch product" + name,
-            "alone",
-            "after",
-            (alone, milliseconds("busy", **environment)),
-        )
+    for suffix, environment in (("", {}), (", OMP_WAIT_POLICY=PASSIVE", {"OMP_WAIT_POLICY": "PASSIVE"})):
+        times = (alone, milliseconds("busy", **environment))
+        yield row(f"inspection right after a torch product{suffix}", "alone", "after", times)
 
 
 if __name__ == "__main__":

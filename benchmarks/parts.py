@@ -17,7 +17,7 @@ SIZE, COUNT = 224, 6
 
 
 def seconds(category: str) -> float:
-    """Of one image, on one core."""
+    """Seconds to render one image, on one core."""
     cv2.setNumThreads(1)
     render(category, 0, SIZE)
     start = time.perf_counter()
@@ -30,12 +30,12 @@ def main() -> None:
     with ProcessPoolExecutor(cpu_count()) as pool:
         list(pool.map(seconds, list(CATEGORIES)[:2]))  # warm up
         start = time.perf_counter()
-        each = dict(zip(CATEGORIES, pool.map(seconds, CATEGORIES), strict=True))
+        times = dict(zip(CATEGORIES, pool.map(seconds, CATEGORIES), strict=True))
         total = time.perf_counter() - start
     rate = len(CATEGORIES) * (COUNT + 1) / total
     print(f"{len(CATEGORIES)} categories, {SIZE} x {SIZE}, {cpu_count()} cores: {rate:.0f} images/s")
-    for category, one in sorted(each.items(), key=lambda item: -item[1]):
-        print(f"  {category:18s} {one * 1e3:6.1f} ms")
+    for category, duration in sorted(times.items(), key=lambda item: -item[1]):
+        print(f"  {category:18s} {duration * 1e3:6.1f} ms")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Times only: anomalib's PatchCore has our encoder's initialization and 4,000 rows
 weights, which compute just as long. Medians and 95th percentiles of 100.
 
     python benchmarks/peers_latency.py
+    python benchmarks/peers_latency.py --record    # and put the figures on record
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import measured_tables
+import measurements
 import numpy as np
-from latency import VIEWS, images, peak_megabytes, peer_patchcore, timed
+from latency import VIEWS, images, peer_patchcore, timed
+
+from fewshot_ad.benchmark.machine import peak_megabytes
 
 REPEATS = 100
 
@@ -27,7 +32,7 @@ def ours(settings: dict[str, Any]) -> Callable[[np.ndarray[Any, Any]], Any]:
     from fewshot_ad import Inspector
 
     inspector = Inspector.from_support(images(9)[:8], views=VIEWS, image_size=256, **settings)
-    return lambda picture: inspector.inspect(picture).anomaly_map
+    return lambda image: inspector.inspect(image).anomaly_map
 
 
 def _with_map(model: Any, side: int) -> Callable[[np.ndarray[Any, Any]], Any]:
@@ -36,11 +41,11 @@ def _with_map(model: Any, side: int) -> Callable[[np.ndarray[Any, Any]], Any]:
 
     model.eval()
 
-    def inspect(picture: np.ndarray[Any, Any]) -> Any:
+    def inspect(image: np.ndarray[Any, Any]) -> Any:
         with torch.inference_mode():
-            pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+            pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
             heat = model(resize(pixels, [side, side], antialias=True)).anomaly_map
-            return torch.nn.functional.interpolate(heat, size=picture.shape[:2], mode="bilinear")
+            return torch.nn.functional.interpolate(heat, size=image.shape[:2], mode="bilinear")
 
     return inspect
 
@@ -103,23 +108,21 @@ METHODS: dict[str, Callable[[], Callable[[np.ndarray[Any, Any]], Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
-    method = parser.parse_args().method
-    if method:
-        inspect, query = METHODS[method](), images(9)[8]
+    measurements.add_record_option(parser)
+    args = parser.parse_args()
+    if args.method:
+        inspect, query = METHODS[args.method](), images(9)[8]
         figures = timed(lambda: inspect(query), REPEATS) | {"megabytes": peak_megabytes()}
         print(json.dumps(figures))
         return
-    reference = None
-    print("| method | p50 ms | p95 ms | p50 / ours | peak memory, MB |\n|---|---|---|---|---|")
+    rows = []
     for name in METHODS:
         run = subprocess.run([sys.executable, __file__, "--method", name], capture_output=True, text=True, check=False)
         if run.returncode:
-            print(f"| {name} | left out: {run.stderr.strip().splitlines()[-1]} | | | |", flush=True)
+            print(f"{name} left out: {run.stderr.strip().splitlines()[-1]}", flush=True)
             continue
-        row = json.loads(run.stdout.splitlines()[-1])
-        reference = reference or row["p50"]
-        ratio, memory = row["p50"] / reference, row["megabytes"]
-        print(f"| {name} | {row['p50']:.1f} | {row['p95']:.1f} | {ratio:.1f} | {memory:.0f} |", flush=True)
+        rows.append({"method": name, **json.loads(run.stdout.splitlines()[-1])})
+    measured_tables.finish("peers_latency", rows, args.record)
 
 
 if __name__ == "__main__":

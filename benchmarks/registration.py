@@ -6,10 +6,10 @@ share of it (0: registered, 1: not followed at all). `moved` is how far they mov
 images): 0 is the identity they start from. On generated products that were not trained on. `spread` is the
 collapse monitor of the last epoch, `simsiam` its loss (-1 is perfect agreement).
 
-The cards that this leaves in the output folder are for encoder_board.py:
+The cards (.json) that this leaves in the output folder can be named as `encoder` of a method in a benchmark plan.
 
     python benchmarks/registration.py
-    python benchmarks/encoder_board.py --shots 2 --encoders benchmarks/out/registration/*/*.json
+    python benchmarks/registration.py --record    # and put the figures on record
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import measured_tables
+import measurements
 import numpy as np
 import torch
-from shared_board import HERE
 
 from fewshot_ad.cli.terminal import progress_bar
 from fewshot_ad.encoder.registration import PARTS, compose, invert, warp
@@ -33,6 +34,7 @@ from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.siamese import train
 
+HERE = Path(__file__).parent
 RECIPE = TrainingRecipe(
     backbone="tf_efficientnet_lite0",
     init="bundled",
@@ -52,23 +54,23 @@ CHANGES = {
 }
 
 
-def followed(encoder: SiameseEncoder, size: int) -> dict[str, float]:
+def what_is_left(encoder: SiameseEncoder, size: int) -> dict[str, float]:
     """What is left of each change, and how far an unchanged image is moved."""
-    pictures = np.stack([render(name, 0, size, variant=VARIANT) for name in CATEGORIES])
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    parts = np.stack([render(name, 0, size, variant=VARIANT) for name in CATEGORIES])
+    images = torch.from_numpy(parts).permute(0, 3, 1, 2).float() / 255
     line = torch.linspace(-0.8, 0.8, 9)
     grid = torch.stack([*torch.meshgrid(line, line, indexing="xy"), torch.ones(9, 9)]).reshape(3, -1)
     encoder.eval()
     with torch.inference_mode():
-        found = encoder.registered(images)[1][-1]
-        at = found @ grid
-        result = {"moved": float((at - grid[:2]).norm(dim=1).mean())}
+        pose = encoder.registered(images)[1][-1]
+        moved = pose @ grid
+        result = {"moved": float((moved - grid[:2]).norm(dim=1).mean())}
         for name, rows in CHANGES.items():
             change = torch.tensor(rows).expand(len(images), 2, 3)
             changed = encoder.registered(warp(images, change))[1][-1]
             # The changed copy shows at p what the image shows at change(p).
-            wanted = compose(invert(change), found) @ grid
-            result[name] = float((changed @ grid - wanted).norm(dim=1).mean() / (at - wanted).norm(dim=1).mean())
+            expected = compose(invert(change), pose) @ grid
+            result[name] = float((changed @ grid - expected).norm(dim=1).mean() / (moved - expected).norm(dim=1).mean())
     return result
 
 
@@ -78,8 +80,9 @@ def main() -> None:
     parser.add_argument("--modes", nargs="*", default=list(PARTS))
     parser.add_argument("--set", type=json.loads, default={}, help="JSON with other fields of the recipe")
     parser.add_argument("--name", default="", help="put before the names, for another recipe")
+    measurements.add_record_option(parser)
     args = parser.parse_args()
-    print("| mode | left of rotation | of scale | of translation | moved | simsiam | spread |\n|" + "---|" * 7)
+    rows = []
     for mode in args.modes:
         recipe: Any = dataclasses.replace(RECIPE, registration=mode, **args.set)
         name = args.name + mode.replace("+", "_")
@@ -88,11 +91,11 @@ def main() -> None:
             with progress_bar(False) as progress:
                 trained = train(recipe, folder, device="cpu", progress=progress)
         except TrainingError as error:
-            print(f"| {name} | {error} |")
+            print(f"{name} left out: {error}")
             continue
         if trained is None:
             continue  # another process of torchrun
-        figures = followed(trained.encoder, recipe.size)
+        figures = what_is_left(trained.encoder, recipe.size)
         last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
         publish(
             trained.encoder,
@@ -104,8 +107,8 @@ def main() -> None:
             license="unknown",
             source="benchmarks/registration.py",
         )
-        shown = [figures[k] for k in (*CHANGES, "moved")] + [last.get("simsiam", float("nan")), last["spread"]]
-        print(f"| {name} | " + " | ".join(f"{v:.3f}" for v in shown) + " |", flush=True)
+        rows.append({"mode": name, **figures, "simsiam": last.get("simsiam"), "spread": last["spread"]})
+    measured_tables.finish("registration", rows, args.record)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Start-up and size: import, a cold inspection in the shell, loading, memory, file. Each in processes of its own.
 
 python benchmarks/startup.py
+python benchmarks/startup.py --record    # and put the figures on record
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import time
 from pathlib import Path
 
 import cv2
+import measured_tables
+import measurements
 from latency import images
 
 REPEATS = 5
@@ -46,11 +49,11 @@ from pathlib import Path
 import cv2
 from fewshot_ad import Inspector
 inspector = Inspector.load(sys.argv[1])
-picture = cv2.imread(sys.argv[2])
+image = cv2.imread(sys.argv[2])
 def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 at = {}
-for i, _ in enumerate(inspector.inspect_batch([picture] * int(sys.argv[3]), color="bgr"), 1):
+for i, _ in enumerate(inspector.inspect_batch([image] * int(sys.argv[3]), color="bgr"), 1):
     if i in (1000, int(sys.argv[3])):
         at[i] = megabytes()
 print(*at.values())
@@ -65,35 +68,55 @@ def python(code: str, *args: str) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=10_000, help="images of the batch whose memory is watched")
-    count = parser.parse_args().batch
+    measurements.add_record_option(parser)
+    args = parser.parse_args()
+    rows = measure(args.batch)
+    measured_tables.finish("startup", rows, args.record)
+
+
+def measure(count: int) -> list[dict[str, str]]:
+    """The rows of the table; `count` images are in the batch whose memory is watched."""
     from fewshot_ad import Inspector
 
     with tempfile.TemporaryDirectory() as name:
         product, image = Path(name) / "product.fsad", Path(name) / "image.png"
-        pictures = images(9)
-        cv2.imwrite(str(image), pictures[8])
-        Inspector.from_support(pictures[:8], views="hflip,vflip,rotate=180", image_size=256).save(product)
+        sources = images(9)
+        cv2.imwrite(str(image), sources[8])
+        Inspector.from_support(sources[:8], views="hflip,vflip,rotate=180", image_size=256).save(product)
         size = product.stat().st_size / 1e6
         imported = min(python(IMPORT)[0] for _ in range(REPEATS))
-        cold = []
-        for _ in range(REPEATS):
-            start = time.perf_counter()
-            command = [sys.executable, "-m", "fewshot_ad", "inspect", str(product), str(image)]
-            subprocess.run(command, capture_output=True, check=False)
-            cold.append(time.perf_counter() - start)
+        cold = min(cold_inspection(product, image) for _ in range(REPEATS))
         load, load_all = python(LOAD, str(product))
-        memory = python(MEMORY, str(product), str(image))[0] if Path("/proc/self/statm").exists() else float("nan")
-        batch = python(BATCH, str(product), str(image), str(count)) if memory == memory else []
-    print("| what | measured | goal |\n|---|---|---|")
-    print(f"| `import fewshot_ad` (s) | {imported:.3f} | 0.25 |")
-    print(f"| `fewshot-ad inspect` of one image, cold, best of {REPEATS} (s) | {min(cold):.2f} | 1.0 |")
-    print(f"| loading a product, encoder at hand (ms) | {load * 1e3:.0f} | 50 |")
-    print(f"| loading a product and its encoder (ms) | {load_all * 1e3:.0f} | |")
-    print(f"| resident memory of an inspecting process (MB) | {memory:.0f} | 300 |")
-    if batch:
-        told = " -> ".join(f"{value:.0f}" for value in batch)
-        print(f"| resident memory of a batch after 1,000 and {count:,} images (MB) | {told} | constant |")
-    print(f"| .fsad of 8 images, 2,000 vectors (MB) | {size:.2f} | 3 |")
+        rows = [
+            {"what": "`import fewshot_ad` (s)", "measured": f"{imported:.3f}", "goal": "0.25"},
+            {
+                "what": f"`fewshot-ad inspect` of one image, cold, best of {REPEATS} (s)",
+                "measured": f"{cold:.2f}",
+                "goal": "1.0",
+            },
+            {"what": "loading a product, encoder at hand (ms)", "measured": f"{load * 1e3:.0f}", "goal": "50"},
+            {"what": "loading a product and its encoder (ms)", "measured": f"{load_all * 1e3:.0f}"},
+        ]
+        if Path("/proc/self/statm").exists():
+            memory = python(MEMORY, str(product), str(image))[0]
+            batch = " -> ".join(f"{value:.0f}" for value in python(BATCH, str(product), str(image), str(count)))
+            rows += [
+                {"what": "resident memory of an inspecting process (MB)", "measured": f"{memory:.0f}", "goal": "300"},
+                {
+                    "what": f"resident memory of a batch after 1,000 and {count:,} images (MB)",
+                    "measured": batch,
+                    "goal": "constant",
+                },
+            ]
+    return [*rows, {"what": ".fsad of 8 images, 2,000 vectors (MB)", "measured": f"{size:.2f}", "goal": "3"}]
+
+
+def cold_inspection(product: Path, image: Path) -> float:
+    """Seconds of one inspection in the shell, the start of Python included."""
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "fewshot_ad", "inspect", str(product), str(image)]
+    subprocess.run(command, capture_output=True, check=False)
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":

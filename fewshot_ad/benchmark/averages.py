@@ -17,9 +17,9 @@ Unit: TypeAlias = Literal["%", "s", "ms", "MB"]
 
 INCOMPLETE, OTHER_TEST = "†", "‡"
 HOW = (
-    "A figure is averaged over the categories of one support draw first; shown are the mean and the sample standard "
-    "deviation of these averages over the draws (no deviation of a single draw). Jobs: finished of planned, a job "
-    "being one category and draw."
+    "Figures are averaged over the categories of each support draw first; shown are the mean and the sample standard "
+    "deviation of these averages over the draws, and no deviation where there is one draw alone. Jobs: finished of "
+    "planned; one job is one category and draw."
 )
 NOTES = {
     INCOMPLETE: "averaged over fewer jobs than the methods beside it, which does not compare; never marked as best.",
@@ -27,9 +27,9 @@ NOTES = {
 }
 
 
-# Figures of decisions, and what to know of them.
-DECIDED = ("precision", "recall", "f1", "balanced_accuracy", "false_reject_rate", "escape_rate")
-HOW_DECIDED = (
+# Figures of decisions, and which methods have them.
+DECISIONS = ("precision", "recall", "f1", "balanced_accuracy", "false_reject_rate", "escape_rate")
+HOW_DECISIONS = (
     "Precision, recall, F1, balanced accuracy, false rejects and escapes exist only for methods that decide at a "
     "threshold of their own; in the zoo that is fewshot_ad alone."
 )
@@ -41,7 +41,7 @@ class Figure:
 
     Attributes:
         name: In `Record.figures`, or the field of `Record`.
-        label: In a table's head.
+        label: Head of the column in tables.
         unit: `%` of figures in 0..1.
         lower: Whether less is better.
     """
@@ -94,11 +94,11 @@ class Cell:
 
     Attributes:
         mean: Over draws of the means over categories.
-        sd: Sample standard deviation over draws; None of a single draw.
+        sd: Sample standard deviation over draws; None for a single draw.
         draws: Draws that took part.
         pairs: (category, draw) pairs that took part.
         of: Pairs that should have, see `aggregate`.
-        interval: 95% interval (low, high) of a single pair; that of one test set says nothing of an average.
+        interval: 95% interval (low, high) where the cell is of a single pair; an average has none.
     """
 
     mean: float
@@ -117,7 +117,7 @@ class Row:
         setting: See `Record`.
         shots: See `Record`.
         dataset: See `Record`.
-        category: Empty of an average over categories.
+        category: Product; empty for an average over categories.
         method: See `Record`.
         cells: By name of the figure; those that no record of the method has are left out.
         done: (category, draw) pairs the method finished.
@@ -156,13 +156,13 @@ def present(rows: Iterable[Row]) -> list[Figure]:
 def aggregate(records: Iterable[Record], by_category: bool = False) -> list[Row]:
     """Average the records of each (setting, shots, dataset, method) as `HOW` says.
 
-    A method's average is over its own finished (category, draw) pairs. A pair counts as wanting where another method
+    A method's average is over its own finished (category, draw) pairs. A pair counts as missing where another method
     has the figure, where the method failed, or where every method failed; so a figure that no method has on a
-    category (no masks) is not missed there. Use `shared` first to compare on common pairs alone.
+    category (no masks) is not missed there. Use `common` first to compare on common pairs alone.
 
     Args:
         records: Of any number of runs; see `latest`.
-        by_category: A row for each category instead of an average over them.
+        by_category: One row per category instead of an average over them.
 
     Returns:
         Rows by setting, shots, dataset, category and method; methods that finished nothing have a row without cells.
@@ -177,7 +177,7 @@ def aggregate(records: Iterable[Record], by_category: bool = False) -> list[Row]
 def latest(records: Iterable[Record]) -> list[Record]:
     """The last record of each method, dataset, category, setting, shots and draw: runs that were repeated count once.
 
-    Records of an other seed or protocol count as repetitions, too: they are no further draw.
+    Records of another seed or protocol count as repetitions, too: they are no further draw.
     """
     last: dict[tuple[object, ...], Record] = {}
     for record in records:
@@ -185,7 +185,7 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return list(last.values())
 
 
-def shared(records: Iterable[Record]) -> list[Record]:
+def common(records: Iterable[Record]) -> list[Record]:
     """The records of those (category, draw) pairs that every method of the same setting, shots and dataset finished.
 
     Methods that finished nothing there are left out, and keep no other method's pairs from counting.
@@ -204,7 +204,7 @@ def shared(records: Iterable[Record]) -> list[Record]:
     ]
 
 
-def failed(records: Iterable[Record]) -> list[Record]:
+def failures(records: Iterable[Record]) -> list[Record]:
     """The jobs that failed and have not been done since."""
     return [record for record in latest(records) if record.status == "failed"]
 
@@ -242,33 +242,35 @@ def _values(record: Record) -> dict[str, float]:
 
 
 def _rows(key: tuple[str, Shots, str, str], group: list[Record]) -> list[Row]:
-    asked = {_pair(r) for r in group}
-    finished = {_pair(r) for r in group if r.status == "done"}
-    wanted: dict[str, set[Pair]] = {}
-    tested: dict[Pair, Counter[tuple[int, int]]] = {}
+    all_pairs = {_pair(r) for r in group}
+    without_result = all_pairs - {_pair(r) for r in group if r.status == "done"}
+    expected: dict[str, set[Pair]] = {}
+    test_sizes: dict[Pair, Counter[tuple[int, int]]] = {}
     for record in group:
         for name in _values(record):
-            wanted.setdefault(name, asked - finished).add(_pair(record))
-        if count := _tested(record):
-            tested.setdefault(_pair(record), Counter())[count] += 1
+            expected.setdefault(name, set(without_result)).add(_pair(record))
+        if size := _test_size(record):
+            test_sizes.setdefault(_pair(record), Counter())[size] += 1
     rows = []
     for method in sorted({r.method for r in group}):
         own = [r for r in group if r.method == method]
-        failures = {_pair(r) for r in own if r.status == "failed"}
+        failed = {_pair(r) for r in own if r.status == "failed"}
         values: dict[str, dict[Pair, float]] = {}
         for record in own:
             for name, value in _values(record).items():
                 values.setdefault(name, {})[_pair(record)] = value
         intervals = own[0].intervals if len(own) == 1 else {}
-        cells = {name: _cell(values[name], len(wanted[name] | failures), intervals.get(name)) for name in values}
+        cells = {name: _cell(values[name], len(expected[name] | failed), intervals.get(name)) for name in values}
         other = any(
-            tested[_pair(r)][count] < max(tested[_pair(r)].values()) for r in own if (count := _tested(r)) is not None
+            test_sizes[_pair(r)][size] < max(test_sizes[_pair(r)].values())
+            for r in own
+            if (size := _test_size(r)) is not None
         )
-        rows.append(Row(*key, method, cells, len(own) - len(failures), len(asked), other))
+        rows.append(Row(*key, method, cells, len(own) - len(failed), len(all_pairs), other))
     return rows
 
 
-def _tested(record: Record) -> tuple[int, int] | None:
+def _test_size(record: Record) -> tuple[int, int] | None:
     counts = record.counts
     if record.status != "done" or "test_good" not in counts or "test_defective" not in counts:
         return None

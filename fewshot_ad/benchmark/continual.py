@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from fewshot_ad import metrics
-from fewshot_ad.benchmark.job import Outcome, created, fit, forget_peak, measured
+from fewshot_ad.benchmark.job import Outcome, create_method, fit_method, measure
 from fewshot_ad.benchmark.material import Material, material, sample_name
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.datasets.sample import Sample
@@ -18,14 +18,13 @@ from fewshot_ad.zoo import Method
 def run_continual(job: Job) -> list[Outcome]:
     """Fit on each category in turn, each time with `replay` images of every earlier one, and test on all so far.
 
-    The zoo's methods learn from what they are given and keep nothing else, so what is carried from one step to the
-    next are the replayed images: none is the worst case, all of them the unified model.
+    The zoo's methods keep nothing from one fit to the next, so the replayed images alone carry over: no image is the
+    worst case, all of them the unified model.
 
     Returns:
-        One outcome a category: the figures after the last step, and as `forgetting` how much image AUROC it had lost
-        by then since its best step (Chaudhry et al. 2018).
+        One outcome per category: the figures after the last step, and as `forgetting` how much image AUROC the
+        category had lost by then since its best step (Chaudhry et al. 2018).
     """
-    forget_peak()
     parts = material(job)
     # accuracy[t][j]: image AUROC of category j after step t.
     accuracy: list[list[float]] = []
@@ -34,14 +33,14 @@ def run_continual(job: Job) -> list[Outcome]:
         earlier = job.categories[:step]
         support = [s for category in earlier for s in parts[category].support[: job.replay]]
         support += parts[newest].support
-        method, seconds = _fitted(job, support, parts[newest])
-        # Intervals and pictures are for the last step alone.
+        method, seconds = _fit(job, support, parts[newest])
+        # Intervals and overlays are of the last step alone.
         last = step == len(job.categories) - 1
         quiet = dataclasses.replace(job.protocol, bootstrap=0, overlays=0)
         step_job = job if last else dataclasses.replace(job, protocol=quiet)
         names = [sample_name(sample, job.dataset.root) for sample in support]
         outcomes = [
-            measured(step_job, category, method, parts[category], support, names, seconds)
+            measure(step_job, category, method, parts[category], support, names, seconds)
             for category in (*earlier, newest)
         ]
         accuracy.append([outcome.record.figures.get("image_auroc", float("nan")) for outcome in outcomes])
@@ -56,8 +55,8 @@ def _with_forgetting(outcome: Outcome, forgetting: float) -> Outcome:
     return dataclasses.replace(outcome, record=record)
 
 
-def _fitted(job: Job, support: list[Sample], newest: Material) -> tuple[Method, float]:
-    method = created(job)
+def _fit(job: Job, support: list[Sample], newest: Material) -> tuple[Method, float]:
+    method = create_method(job)
     start = time.perf_counter()
-    fit(method, support, newest.labeled)
+    fit_method(method, support, newest.labeled)
     return method, time.perf_counter() - start

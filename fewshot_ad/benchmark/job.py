@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import datetime
-import importlib.metadata
-import os
-import platform
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from fewshot_ad import metrics
-from fewshot_ad.arrays import BoolArray, Float32Array
+from fewshot_ad.arrays import BoolArray, Float32Array, Uint8Array
+from fewshot_ad.benchmark.machine import machine, now, peak_megabytes, versions
 from fewshot_ad.benchmark.material import Images, Material, material, sample_name, source_samples
 from fewshot_ad.benchmark.overlays import Overlays
 from fewshot_ad.benchmark.plan import Job
@@ -29,15 +24,10 @@ from fewshot_ad.images import read_image
 from fewshot_ad.metrics import PixelMetrics, SaturatedRegion
 from fewshot_ad.zoo import Labeled, Method, create, options
 
-LIBRARIES = (
-    *("fewshot-ad", "numpy", "opencv-python-headless", "openvino", "faiss-cpu", "torch", "torchvision", "timm"),
-    *("anomalib", "lightning", "open_clip_torch", "ultralytics", "ray"),
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a job gave for one category.
+    """The result of one job for one category.
 
     Attributes:
         record: For the record file.
@@ -48,32 +38,28 @@ class Outcome:
     pictures: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
-def run(job: Job) -> list[Outcome]:
-    """Do a job; one outcome a category."""
-    if job.setting == "continual":
-        from fewshot_ad.benchmark.continual import run_continual
-
-        return run_continual(job)
-    forget_peak()
+def run_single_fit(job: Job) -> list[Outcome]:
+    """Fit the method once on all categories of a job, and test it on each; one outcome per category."""
     parts = material(job)
-    method = created(job)
+    method = create_method(job)
     support = [sample for part in parts.values() for sample in part.support]
     names = [sample_name(sample, job.dataset.root) for sample in support]
     if job.source is not None:
-        learned = source_samples(job.source)
-        support = [*learned, *support]
+        source = source_samples(job.source)
+        support = [*source, *support]
         # Each below its own dataset's folder, which may lie inside the other's.
-        names = [*(sample_name(sample, job.source.root) for sample in learned), *names]
+        names = [*(sample_name(sample, job.source.root) for sample in source), *names]
     start = time.perf_counter()
-    fit(method, support, [sample for part in parts.values() for sample in part.labeled])
+    fit_method(method, support, [sample for part in parts.values() for sample in part.labeled])
     fit_s = time.perf_counter() - start
-    return [measured(job, category, method, part, support, names, fit_s) for category, part in parts.items()]
+    return [measure(job, category, method, part, support, names, fit_s) for category, part in parts.items()]
 
 
-def created(job: Job) -> Method:
-    """The method of a job; one that wants to know what the product is called is told its category, unless a plan says.
+def create_method(job: Job) -> Method:
+    """The method of a job, not fitted yet.
 
-    Where one model is for several categories, there is no one name to tell.
+    A method with an option `class_name` that the plan leaves out gets the name of the job's category; where one model
+    serves several categories there is no single name, and the option keeps its default.
     """
     settings = dict(job.method.options)
     if len(job.categories) == 1 and "class_name" in options(job.method.baseline):
@@ -81,7 +67,7 @@ def created(job: Job) -> Method:
     return create(job.method.baseline, seed=job.seed, **settings)
 
 
-def fit(method: Method, support: Sequence[Sample], labeled: Sequence[Sample] = ()) -> None:
+def fit_method(method: Method, support: Sequence[Sample], labeled: Sequence[Sample] = ()) -> None:
     """Fit a method on samples."""
     defects = []
     for sample in labeled:
@@ -90,7 +76,7 @@ def fit(method: Method, support: Sequence[Sample], labeled: Sequence[Sample] = (
     method.fit(Images(support), defects)
 
 
-def measured(
+def measure(
     job: Job,
     category: str,
     method: Method,
@@ -99,86 +85,126 @@ def measured(
     names: Sequence[str],
     fit_s: float,
 ) -> Outcome:
-    """Predict a category's test images and put everything on record.
+    """Predict the test images of one category and put everything on record.
 
     Args:
-        job: What was asked for.
+        job: What the plan asks for.
         category: Product to test on.
         method: Fitted.
-        part: Of this category.
-        support: What the method was fitted on, of all categories.
-        names: Of the support images.
-        fit_s: Seconds it took.
+        part: Images of this category.
+        support: Images the method was fitted on, of all categories.
+        names: Names of the support images.
+        fit_s: Seconds the fit took.
+
+    Raises:
+        BenchmarkError: A score is not finite.
     """
-    pixels, saturated = PixelMetrics(), PixelMetrics()
-    has_saturations = any(sample.saturations for sample in part.test)
-    overlays = Overlays(job.protocol.overlays)
-    labels: list[int] = []
-    scores: list[float] = []
-    rejected: list[bool] = []
-    times: list[float] = []
-    masks = unreadable = 0
+    tally = _Tally(job, any(sample.saturations for sample in part.test))
     for sample in part.test:
-        try:
-            image = read_image(sample.path)
-        except ImageError:
-            unreadable += 1
-            continue
-        start = time.perf_counter()
-        said = method.predict([image])
-        times.append((time.perf_counter() - start) * 1e3)
-        labels.append(sample.label)
-        scores.append(float(said.scores[0]))
-        if said.rejected is not None:
-            rejected.append(bool(said.rejected[0]))
-        if said.maps is None:
-            continue
-        mask = sample.mask(image.shape[:2]) if sample.has_mask else None
-        if mask is not None:
-            masks += 1
-            heat, small = _at_side(said.maps[0], mask, job.protocol.pixel_side)
-            pixels.add(heat, small)
-            if has_saturations:
-                saturated.add_saturated(heat, _regions_at_side(sample, image.shape[:2], job.protocol.pixel_side))
-        overlays.offer(image, mask, said.maps[0], sample.label)
-    if not np.isfinite(scores).all():
-        raise BenchmarkError(f"expected finite scores, got {np.sum(~np.isfinite(scores))} that are not.")
-    decisions = rejected if len(rejected) == len(scores) else None
-    figures = image_figures(labels, scores, decisions)
-    if masks and any(s.label and s.has_mask for s in part.test):
-        figures |= _pixel_figures(pixels)
-        if has_saturations:
-            enough = saturated.result()
-            figures |= {"au_spro": enough.au_pro, "au_spro_05": enough.au_pro_05}
-    # Of one model for many categories, each record has the names of its own alone; the hash and the count are of all.
+        tally.predict(method, sample)
+    if not np.isfinite(tally.scores).all():
+        raise BenchmarkError(f"expected finite scores, got {np.sum(~np.isfinite(tally.scores))} that are not.")
+    figures = image_figures(tally.labels, tally.scores, tally.decisions)
+    if tally.masks and any(s.label and s.has_mask for s in part.test):
+        figures |= tally.pixel_figures()
+    # Where one model serves many categories, each record names its own images alone; hash and count are of all.
     own = [name for name, sample in zip(names, support, strict=True) if sample.category == category]
-    pictures = overlays.pictures(job.key(category))
+    pictures = tally.overlays.pictures(job.key(category))
     record = Record(
         **_identity(job, category),
         status="done",
         figures={name: float(value) for name, value in figures.items() if np.isfinite(value)},
-        intervals=_intervals(labels, scores, decisions, job.protocol.bootstrap, job.seed),
+        intervals=_intervals(tally.labels, tally.scores, tally.decisions, job.protocol.bootstrap, job.seed),
         fit_s=fit_s,
-        ms=float(np.median(times)),
-        ms_p95=float(np.percentile(times, 95)),
+        ms=float(np.median(tally.times_ms)),
+        ms_p95=float(np.percentile(tally.times_ms, 95)),
         model_mb=method.model_bytes() / 1e6,
-        memory_mb=_peak_megabytes(),
+        memory_mb=peak_megabytes(),
         counts={
             "support": len(support),
-            "test_good": labels.count(0),
-            "test_defective": labels.count(1),
-            "masks": masks,
-            "unreadable": unreadable,
+            "test_good": tally.labels.count(0),
+            "test_defective": tally.labels.count(1),
+            "masks": tally.masks,
+            "unreadable": tally.unreadable,
             **part.copy,
         },
         support=tuple(own if len(job.categories) > 1 else names),
         support_sha256=list_hash(names),
         overlays=tuple(pictures),
-        versions=_versions(),
-        machine=_machine(),
-        date=_now(),
+        versions=versions(),
+        machine=machine(),
+        date=now(),
     )
     return Outcome(record, pictures)
+
+
+class _Tally:
+    """The predictions of one category's test images, as far as figures and pictures need them.
+
+    Args:
+        job: What the plan asks for.
+        has_saturations: Whether the dataset says how much of each defect is enough.
+    """
+
+    def __init__(self, job: Job, has_saturations: bool) -> None:
+        self._side = job.protocol.pixel_side
+        self._pixels = PixelMetrics()
+        self._saturated = PixelMetrics() if has_saturations else None
+        self.overlays = Overlays(job.protocol.overlays)
+        self.labels: list[int] = []
+        self.scores: list[float] = []
+        self.times_ms: list[float] = []
+        self.masks = 0
+        self.unreadable = 0
+        self._rejected: list[bool] = []
+
+    @property
+    def decisions(self) -> list[bool] | None:
+        """The method's decisions; None unless it decided on every image."""
+        return self._rejected if len(self._rejected) == len(self.scores) else None
+
+    def predict(self, method: Method, sample: Sample) -> None:
+        """Predict one image; an unreadable one is only counted."""
+        try:
+            image = read_image(sample.path)
+        except ImageError:
+            self.unreadable += 1
+            return
+        start = time.perf_counter()
+        prediction = method.predict([image])
+        self.times_ms.append((time.perf_counter() - start) * 1e3)
+        self.labels.append(sample.label)
+        self.scores.append(float(prediction.scores[0]))
+        if prediction.rejected is not None:
+            self._rejected.append(bool(prediction.rejected[0]))
+        if prediction.maps is not None:
+            self._add_map(sample, image, prediction.maps[0])
+
+    def _add_map(self, sample: Sample, image: Uint8Array, score_map: Float32Array) -> None:
+        mask = sample.mask(image.shape[:2]) if sample.has_mask else None
+        if mask is not None:
+            self.masks += 1
+            heat, small = _at_side(score_map, mask, self._side)
+            self._pixels.add(heat, small)
+            if self._saturated is not None:
+                self._saturated.add_saturated(heat, _regions_at_side(sample, image.shape[:2], self._side))
+        self.overlays.offer(image, mask, score_map, sample.label)
+
+    def pixel_figures(self) -> dict[str, float]:
+        """The figures of merit of score maps."""
+        result = self._pixels.result()
+        figures = {
+            "pixel_auroc": result.auroc,
+            "pixel_aupr": result.aupr,
+            "pixel_f1_max": result.f1_max,
+            "pixel_iou_max": result.iou_max,
+            "au_pro": result.au_pro,
+            "au_pro_05": result.au_pro_05,
+        }
+        if self._saturated is not None:
+            saturated = self._saturated.result()
+            figures |= {"au_spro": saturated.au_pro, "au_spro_05": saturated.au_pro_05}
+        return figures
 
 
 def image_figures(labels: Sequence[int], scores: Sequence[float], rejected: Sequence[bool] | None) -> dict[str, float]:
@@ -204,32 +230,20 @@ def image_figures(labels: Sequence[int], scores: Sequence[float], rejected: Sequ
 def _intervals(
     labels: Sequence[int], scores: Sequence[float], rejected: Sequence[bool] | None, repeats: int, seed: int
 ) -> dict[str, metrics.Interval]:
-    """Of the figures of whole images; those of maps would need all maps in memory."""
+    """95% intervals of the figures of whole images; those of maps would need all maps in memory."""
     if not repeats or not 0 < sum(labels) < len(labels):
         return {}
-    found = {
+    intervals = {
         "image_auroc": metrics.bootstrap(metrics.auroc, labels, scores, repeats, seed=seed),
         "image_aupr": metrics.bootstrap(metrics.aupr, labels, scores, repeats, seed=seed),
         "image_f1_max": metrics.bootstrap(metrics.f1_max, labels, scores, repeats, seed=seed),
     }
     if rejected is not None:
-        found |= {
+        intervals |= {
             "false_reject_rate": metrics.bootstrap(metrics.false_reject_rate, labels, rejected, repeats, seed=seed),
             "escape_rate": metrics.bootstrap(metrics.escape_rate, labels, rejected, repeats, seed=seed),
         }
-    return found
-
-
-def _pixel_figures(pixels: PixelMetrics) -> dict[str, float]:
-    result = pixels.result()
-    return {
-        "pixel_auroc": result.auroc,
-        "pixel_aupr": result.aupr,
-        "pixel_f1_max": result.f1_max,
-        "pixel_iou_max": result.iou_max,
-        "au_pro": result.au_pro,
-        "au_pro_05": result.au_pro_05,
-    }
+    return intervals
 
 
 def _at_side(heat: Float32Array, mask: BoolArray, side: int | None) -> tuple[Float32Array, BoolArray]:
@@ -242,7 +256,7 @@ def _mask_at_side(mask: BoolArray, side: int) -> BoolArray:
     small = cv2.resize(mask.astype(np.uint8) * 255, (side, side), interpolation=cv2.INTER_AREA)
     defective = small > 127
     if mask.any() and not defective.any():
-        # Thinner than a pixel: finding it must not count as a false alarm.
+        # Thinner than one pixel: finding it must not count as a false alarm.
         defective = small > 0
     return np.asarray(defective)
 
@@ -251,7 +265,7 @@ def _regions_at_side(sample: Sample, hw: tuple[int, int], side: int | None) -> l
     regions = sample.saturated_regions(hw) if sample.label else []
     if side is None:
         return regions
-    # What is enough is a number of pixels or a share: the pixels shrink with the picture.
+    # What is enough is a number of pixels or a share: a number of pixels shrinks with the image.
     scale = side * side / (hw[0] * hw[1])
     return [
         dataclasses.replace(
@@ -263,16 +277,16 @@ def _regions_at_side(sample: Sample, hw: tuple[int, int], side: int | None) -> l
     ]
 
 
-def failed(job: Job, reason: str) -> list[Outcome]:
-    """What a job gives that did not come to its end."""
-    told: dict[str, Any] = {
+def failure(job: Job, reason: str) -> list[Outcome]:
+    """The outcomes of a job that did not come to its end, one per category."""
+    cause: dict[str, Any] = {
         "status": "failed",
         "reason": reason,
-        "versions": _versions(),
-        "machine": _machine(),
-        "date": _now(),
+        "versions": versions(),
+        "machine": machine(),
+        "date": now(),
     }
-    return [Outcome(Record(**_identity(job, category), **told)) for category in job.categories]
+    return [Outcome(Record(**_identity(job, category), **cause)) for category in job.categories]
 
 
 def _identity(job: Job, category: str) -> dict[str, Any]:
@@ -290,48 +304,3 @@ def _identity(job: Job, category: str) -> dict[str, Any]:
         "seed": job.seed,
         "protocol": job.protocol.identity(),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _machine() -> dict[str, str]:
-    from fewshot_ad.doctor import processor_name
-
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {
-        "processor": processor_name(),
-        "cpus": str(cpus),
-        "system": platform.system(),
-        "architecture": platform.machine(),
-    }
-
-
-def forget_peak() -> None:
-    """Start the peak memory of this process anew, where the system can: a new process inherits its parent's."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_megabytes() -> float | None:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) / 1024
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return float(peak / (1e6 if platform.system() == "Darwin" else 1e3))
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

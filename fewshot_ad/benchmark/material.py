@@ -11,7 +11,7 @@ from typing import Any
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.benchmark.plan import DatasetPlan, Job
 from fewshot_ad.benchmark.record import COPY
-from fewshot_ad.benchmark.support import by_hash, chosen
+from fewshot_ad.benchmark.support import by_hash, support_names
 from fewshot_ad.datasets import open_dataset
 from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.errors import BenchmarkError
@@ -36,14 +36,14 @@ class Images(Sequence[Uint8Array]):
 
 @dataclass(frozen=True)
 class Material:
-    """What a category has for a job.
+    """The images of one category for one job.
 
     Attributes:
         support: Images to fit on.
         test: Images to predict.
         labeled: Defective ones for supervised methods, none of which is tested.
-        copy: How many the local copy has of the category, as `copy_{split}_{good or defective}`, whatever of them the
-            job takes; the four usual ones always, others where there are any.
+        copy: Number of images of the category in the local copy, as `copy_{split}_{good or defective}`, used by the
+            job or not; the four usual ones always, others where the copy has such images.
     """
 
     support: tuple[Sample, ...]
@@ -55,8 +55,8 @@ class Material:
 def material(job: Job) -> dict[str, Material]:
     """The images of each of a job's categories, fixed by their names.
 
-    Where a plan has a supervised method, half of the defective images with masks are reserved, by hash: it learns
-    from them, and no method of the plan is tested on them.
+    Where a plan has a supervised method, half of the defective images with masks are reserved, by hash: that method
+    learns from them, and no method of the plan is tested on them.
 
     Raises:
         BenchmarkError: There are not enough images.
@@ -81,7 +81,7 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
     if job.shots == "full":
         support = list(good.values())
     else:
-        support = [good[n] for n in chosen(list(good), category, job.shots, job.draw, listed)]
+        support = [good[n] for n in support_names(list(good), category, job.shots, job.draw, listed)]
     test = [sample for sample in samples if sample.split == "test"]
     healthy = by_hash([s for s in test if s.label == 0], name, f"{category}/test")
     defective = by_hash([s for s in test if s.label == 1], name, f"{category}/test")
@@ -110,16 +110,16 @@ def _copy(samples: Sequence[Sample]) -> dict[str, int]:
     return {**dict.fromkeys(COPY, 0), **counts}
 
 
-def _without(samples: Sequence[Sample], taken: Sequence[Sample]) -> list[Sample]:
-    gone = {sample.path for sample in taken}
-    return [sample for sample in samples if sample.path not in gone]
+def _without(samples: Sequence[Sample], excluded: Sequence[Sample]) -> list[Sample]:
+    paths = {sample.path for sample in excluded}
+    return [sample for sample in samples if sample.path not in paths]
 
 
 def source_samples(plan: DatasetPlan) -> list[Sample]:
     """All good training images of a dataset's categories."""
     dataset = open_dataset(plan.layout, plan.root)
-    wanted = set(plan.categories or dataset.categories)
-    return [s for s in dataset.samples(split="train") if s.label == 0 and s.category in wanted]
+    categories = set(plan.categories or dataset.categories)
+    return [s for s in dataset.samples(split="train") if s.label == 0 and s.category in categories]
 
 
 def good_names(layout: str, root: Path) -> dict[str, list[str]]:

@@ -13,19 +13,19 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.inspection import blend_heat
 
 SIDE = 192
-# Values kept of each map for the common color scale, and maps that give some.
+# For the common color scale: values sampled per map, and the most maps that are sampled.
 SAMPLED, SAMPLED_MAPS = 256, 1000
 
 
 @dataclass(frozen=True, eq=False)
-class _Shown:
+class _Result:
     image: Uint8Array
     mask: npt.NDArray[np.uint8] | None
     heat: Float32Array
 
 
 class Overlays:
-    """Keeps the first few results of a category: defective ones, and a good one as the last.
+    """Keeps the first few results of one category: defective ones, and a good one as the last.
 
     Args:
         count: How many.
@@ -33,8 +33,8 @@ class Overlays:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._good: list[_Shown] = []
-        self._defective: list[_Shown] = []
+        self._good: list[_Result] = []
+        self._defective: list[_Result] = []
         self._values: list[Float32Array] = []
 
     def offer(self, image: Uint8Array, mask: npt.NDArray[np.bool_] | None, heat: Float32Array, label: int) -> None:
@@ -48,13 +48,13 @@ class Overlays:
         """
         if self._count and len(self._values) < SAMPLED_MAPS:
             self._values.append(heat.ravel()[:: max(1, heat.size // SAMPLED)].copy())
-        kept, wanted = (self._defective, self._count - 1) if label else (self._good, min(1, self._count))
-        if len(kept) < wanted:
+        results, most = (self._defective, self._count - 1) if label else (self._good, min(1, self._count))
+        if len(results) < most:
             truth = None if mask is None else _small(mask.astype(np.uint8) * 255)
-            kept.append(_Shown(_small(image), truth, _small(heat)))
+            results.append(_Result(_small(image), truth, _small(heat)))
 
     def pictures(self, key: str) -> dict[str, bytes]:
-        """Them as JPEG, by the path they are to have relative to the record file.
+        """The results as JPEG, by the path they are to have relative to the record file.
 
         All maps of the category have one color scale, from the median of the sampled values to their 99.5th
         percentile, so that a good image looks good beside a defective one.
@@ -62,31 +62,31 @@ class Overlays:
         Args:
             key: What the names start with.
         """
-        shown = [*self._defective, *self._good]
-        if not shown:
+        results = [*self._defective, *self._good]
+        if not results:
             return {}
         low, high = (float(v) for v in np.percentile(np.concatenate(self._values), (50, 99.5)))
-        made = {}
-        for number, one in enumerate(shown):
-            strip = cv2.cvtColor(_strip(one, low, high), cv2.COLOR_RGB2BGR)
+        files = {}
+        for number, result in enumerate(results):
+            strip = cv2.cvtColor(_strip(result, low, high), cv2.COLOR_RGB2BGR)
             encoded = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
-            made[f"overlays/{key}-{number}.jpg"] = encoded.tobytes()
-        return made
+            files[f"overlays/{key}-{number}.jpg"] = encoded.tobytes()
+        return files
 
 
-def _small(picture: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    scale = SIDE / max(picture.shape[:2])
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+def _small(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    scale = SIDE / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _strip(shown: _Shown, low: float, high: float) -> Uint8Array:
-    truth = shown.image.copy()
-    if shown.mask is None:
+def _strip(result: _Result, low: float, high: float) -> Uint8Array:
+    truth = result.image.copy()
+    if result.mask is None:
         # Gray says that nobody knows, in contrast to an untouched image, which says that nothing is wrong.
         truth = cv2.cvtColor(cv2.cvtColor(truth, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) // 2
     else:
-        edges, _ = cv2.findContours((shown.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        edges, _ = cv2.findContours((result.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(truth, edges, -1, (255, 0, 255), 2)
-    heat = np.clip((shown.heat - low) / max(high - low, 1e-12), 0, 1)
-    return np.ascontiguousarray(np.hstack([shown.image, truth, blend_heat(shown.image, heat, 0.6 * heat)]))
+    heat = np.clip((result.heat - low) / max(high - low, 1e-12), 0, 1)
+    return np.ascontiguousarray(np.hstack([result.image, truth, blend_heat(result.image, heat, 0.6 * heat)]))

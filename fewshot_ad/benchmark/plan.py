@@ -1,4 +1,4 @@
-"""The plan of a benchmark: methods x datasets x categories x shots x draws, and the jobs it makes."""
+"""The plan of a benchmark: methods x datasets x categories x shots x draws, and the jobs that follow from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS: tuple[Setting, ...] = get_args(Setting)
 
 @dataclass(frozen=True)
 class MethodPlan:
-    """A method as the plan calls it: a baseline of the zoo with some of its hyper-parameters set."""
+    """One method of the plan: a baseline of the zoo with some of its hyper-parameters set."""
 
     name: str
     baseline: str
@@ -29,16 +29,16 @@ class MethodPlan:
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """A dataset as the plan calls it.
+    """One dataset of the plan.
 
     Attributes:
         name: In the tables.
         layout: Name of its reader, see `fewshot-ad datasets`.
         root: Folder of the local copy.
-        categories: Those that take part; empty = all that are there.
-        support: Text file of fixed support lists, see `support.read_lists`; a category on it needs a list of every
-            draw, as long as the most shots. None takes the shipped lists of that layout where there are any, and draws
-            by hash where not.
+        categories: Those that take part; empty = all of the local copy.
+        support: Text file of fixed support lists, see `support.read_lists`; each category on it needs a list of
+            every draw, as long as the most shots. None takes the shipped lists of that layout, and draws by hash where
+            none ship.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Protocol:
     """How every method is measured; part of each job's identity.
 
     Attributes:
-        test_limit: Good and defective test images a category, at most so many of each, chosen by hash of their
-            names; None = all.
-        pixel_side: Maps and masks are brought to this many pixels squared for the pixel figures; None = the
+        test_limit: The most good and the most defective test images per category, picked by hash of their names;
+            None = all.
+        pixel_side: Side in pixels of the square to which maps and masks are scaled for the pixel figures; None = the
             image's own size.
         bootstrap: Resamples for the 95% intervals; 0 = none.
-        overlays: Pictures of single results kept a category.
+        overlays: Pictures of single results per category.
     """
 
     test_limit: int | None = None
@@ -67,7 +67,7 @@ class Protocol:
     overlays: int = 4
 
     def identity(self) -> dict[str, Any]:
-        """What of it the figures depend on: all but the pictures."""
+        """The fields that the figures depend on: all but the number of pictures."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k != "overlays"}
 
 
@@ -76,20 +76,20 @@ class Job:
     """One fit and the predictions that follow from it.
 
     Attributes:
-        method: What is fitted.
-        dataset: On what.
+        method: The method to fit.
+        dataset: The dataset to fit it on.
         categories: Products it is tested on: one, or all of the dataset where one model serves all.
         setting: `few-shot` and `full-shot`: fitted on each product's own images. `unified`: one model on those of
-            all categories. `noisy`: `noise` of the support images are defective ones, taken out of the test.
+            all categories. `noisy`: a share `noise` of the support images is defective, and out of the test.
             `continual`: the categories one after the other, each fit on the newest with `replay` images of each
-            earlier one, see `settings.continual`. `transfer`: fitted on `source` and on `shots` of the product.
-        shots: Good images a category, or `full`; 0 only in `transfer`.
+            earlier one, see `continual.run_continual`. `transfer`: fitted on `source` and on `shots` of the product.
+        shots: Good images per category, or `full`; 0 only in `transfer`.
         draw: Number of the support draw.
         seed: Of everything random.
         protocol: How it is measured.
         noise: Share of defective support images.
-        replay: Images kept of each earlier category.
-        source: Where a transferred model comes from.
+        replay: Images of each earlier category that are in the support set again.
+        source: The dataset that a transferred model comes from.
         listed: The support images of each category, where they are on a fixed list; of a shipped list, which is
             the start of the draw by hash, there may be fewer than the shots.
         reserve: Whether the images that supervised methods learn from are left out of the test.
@@ -111,7 +111,7 @@ class Job:
 
     @property
     def setting_name(self) -> str:
-        """The setting with what it is set to, as it stands on record."""
+        """The setting with its value, as it stands on record."""
         if self.setting == "noisy":
             return f"noisy {100 * self.noise:g}%"
         if self.setting == "continual":
@@ -119,7 +119,7 @@ class Job:
         return f"transfer from {self.source.name}" if self.source is not None else self.setting
 
     def key(self, category: str) -> str:
-        """Identity of what the job gives for one category: the same question has the same key on every machine."""
+        """Identity of the job's result for one category: the same question has the same key on every machine."""
         identity = {
             "baseline": self.method.baseline,
             "options": dict(self.method.options),
@@ -146,14 +146,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """All that one benchmark measures.
 
     Attributes:
         name: Title of the report.
         methods: See `MethodPlan`.
         datasets: See `DatasetPlan`.
         shots: Numbers of good images, and `full`.
-        draws: Support draws; of `full`, where there is nothing to draw, as many seeds.
+        draws: Support draws; for `full`, which has nothing to draw, as many seeds.
         settings: Which settings, each with its options.
         seed: Of everything random; the draw's number is added to it.
         protocol: How every method is measured.
@@ -175,7 +175,7 @@ class Plan:
         left out.
 
         Raises:
-            BenchmarkError: A category or support list is not there, a list of the user's is too short, or noise leaves
+            BenchmarkError: A category or support list is absent, a list of the user's is too short, or noise leaves
                 nothing to do.
         """
         from fewshot_ad.datasets import open_dataset
@@ -184,12 +184,12 @@ class Plan:
         reserve = any(cards()[method.baseline].supervision == "labeled defects" for method in self.methods)
         for dataset in self.datasets:
             lists = shipped_lists(dataset.layout) if dataset.support is None else read_lists(dataset.support)
-            there = open_dataset(dataset.layout, dataset.root).categories
-            categories = dataset.categories or tuple(there)
-            absent = sorted(set(categories) - set(there))
+            present = open_dataset(dataset.layout, dataset.root).categories
+            categories = dataset.categories or tuple(present)
+            absent = sorted(set(categories) - set(present))
             if absent:
                 raise BenchmarkError(
-                    f"{dataset.name}: expected categories among {sorted(there)}, got {absent}. Check the plan."
+                    f"{dataset.name}: expected categories among {sorted(present)}, got {absent}. Check the plan."
                 )
             for setting, options in self.settings:
                 source = options.get("source")
@@ -214,11 +214,11 @@ class Plan:
             return None
         names = lists.get((category, draw))
         if dataset.support is not None and any(category == listed for listed, _ in lists):
-            there = 0 if names is None else len(names)
-            if there < shots:
+            count = 0 if names is None else len(names)
+            if count < shots:
                 most = max(s for s in self.shots if s != "full")
                 raise BenchmarkError(
-                    f"{dataset.support}: expected at least {shots} names of {category}, draw {draw}, got {there}. Add "
+                    f"{dataset.support}: expected at least {shots} names of {category}, draw {draw}, got {count}. Add "
                     f"them, or write whole lists with `fewshot-ad benchmark lists {dataset.layout} {dataset.root} "
                     f"--shots {most} --draws {self.draws} -o FILE`."
                 )

@@ -1,4 +1,4 @@
-"""The plan of a benchmark from YAML, with every mistake in it told."""
+"""The plan of a benchmark from YAML; every mistake in it is an error that names the place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def read_plan(path: Path) -> Plan:
     """Read a plan; paths in it are relative to its own folder.
 
     Raises:
-        BenchmarkError: It is missing, no YAML, or says something that no plan can say.
+        BenchmarkError: It is missing, is not YAML, or says something that no plan can say.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -31,23 +31,25 @@ def read_plan(path: Path) -> Plan:
 
 
 def parse_plan(content: Any, folder: Path) -> Plan:
-    """The same from what YAML gave.
+    """Read a plan from parsed YAML.
 
     Args:
         content: The plan.
-        folder: What its paths are relative to.
+        folder: Its paths are relative to this one.
     """
-    _known(content, "the plan", ("name", "methods", "datasets", "shots", "draws", "settings", "seed", "protocol"))
+    _expect_names(
+        content, "the plan", ("name", "methods", "datasets", "shots", "draws", "settings", "seed", "protocol")
+    )
     methods = tuple(_method(name, entry) for name, entry in _entries(content, "methods"))
     datasets = {name: _dataset(name, entry, folder) for name, entry in _entries(content, "datasets")}
     shots = content.get("shots", [2, 4, 8])
-    known = isinstance(shots, list) and shots and all(s == "full" or _count(s) for s in shots)
-    if not known or len(set(shots)) < len(shots):
+    valid = isinstance(shots, list) and shots and all(s == "full" or _is_count(s) for s in shots)
+    if not valid or len(set(shots)) < len(shots):
         raise BenchmarkError(f"shots: expected a list of different whole numbers and `full`, got {shots!r}.")
     draws, seed = content.get("draws", 3), content.get("seed", 0)
-    if not _count(draws) or draws == 0:
+    if not _is_count(draws) or draws == 0:
         raise BenchmarkError(f"draws: expected a whole number from 1 up, got {draws!r}.")
-    if not _count(seed):
+    if not _is_count(seed):
         raise BenchmarkError(f"seed: expected a whole number, got {seed!r}.")
     settings = _settings(content.get("settings", ["few-shot"]), datasets)
     if 0 in shots and any(name != "transfer" for name, _ in settings):
@@ -68,18 +70,18 @@ def _method(name: str, entry: Any) -> MethodPlan:
     from fewshot_ad.zoo import cards, options
 
     entry = {} if entry is None else entry
-    _known(entry, f"methods: {name}", ("baseline", "options"))
-    baseline, chosen = entry.get("baseline", name), entry.get("options", {})
+    _expect_names(entry, f"methods: {name}", ("baseline", "options"))
+    baseline, settings = entry.get("baseline", name), entry.get("options", {})
     if baseline not in cards():
         raise BenchmarkError(f"methods: {name}: expected a baseline among {sorted(cards())}, got {baseline!r}.")
-    _known(chosen, f"methods: {name}: options", tuple(options(baseline)))
-    return MethodPlan(name, baseline, chosen)
+    _expect_names(settings, f"methods: {name}: options", tuple(options(baseline)))
+    return MethodPlan(name, baseline, settings)
 
 
 def _dataset(name: str, entry: Any, folder: Path) -> DatasetPlan:
     from fewshot_ad.datasets import dataset_cards
 
-    _known(entry, f"datasets: {name}", ("layout", "root", "categories", "support"))
+    _expect_names(entry, f"datasets: {name}", ("layout", "root", "categories", "support"))
     layout = entry.get("layout", name)
     if layout not in dataset_cards():
         raise BenchmarkError(f"datasets: {name}: expected a layout among {sorted(dataset_cards())}, got {layout!r}.")
@@ -101,24 +103,24 @@ def _dataset(name: str, entry: Any, folder: Path) -> DatasetPlan:
 
 def _settings(entry: Any, datasets: Mapping[str, DatasetPlan]) -> tuple[tuple[Setting, Mapping[str, Any]], ...]:
     allowed = {"noisy": ("noise",), "continual": ("replay",), "transfer": ("source",)}
-    made: list[tuple[Setting, Mapping[str, Any]]] = []
+    settings: list[tuple[Setting, Mapping[str, Any]]] = []
     for item in entry if isinstance(entry, list) else [entry]:
         if isinstance(item, dict) and len(item) == 1:
             name, options = next(iter(item.items()))
         else:
             name, options = item, {}
         if not isinstance(name, str) or name not in SETTINGS or name == "full-shot":
-            wanted = [s for s in SETTINGS if s != "full-shot"]
-            raise BenchmarkError(f"settings: expected {wanted}, got {name!r}. For full-shot give shots: [full].")
+            known = [s for s in SETTINGS if s != "full-shot"]
+            raise BenchmarkError(f"settings: expected {known}, got {name!r}. For full-shot give shots: [full].")
         options = {} if options is None else options
-        _known(options, f"settings: {name}", allowed.get(name, ()))
+        _expect_names(options, f"settings: {name}", allowed.get(name, ()))
         noise = options.get("noise", 0)
         if name == "noisy" and not (isinstance(noise, (int, float)) and 0 < noise < 1):
             raise BenchmarkError(
                 "settings: noisy: expected `noise`, the share of defective support images, between 0 and 1, got "
                 f"{noise!r}."
             )
-        if not _count(options.get("replay", 0)):
+        if not _is_count(options.get("replay", 0)):
             raise BenchmarkError(
                 f"settings: continual: expected a whole number to `replay`, got {options['replay']!r}."
             )
@@ -127,20 +129,20 @@ def _settings(entry: Any, datasets: Mapping[str, DatasetPlan]) -> tuple[tuple[Se
             if source not in datasets:
                 raise BenchmarkError(f"settings: transfer: expected `source` among {sorted(datasets)}, got {source}.")
             options = {"source": datasets[source]}
-        made.append((name, options))
-    if not made:
+        settings.append((name, options))
+    if not settings:
         raise BenchmarkError("settings: expected at least one, got none.")
-    return tuple(made)
+    return tuple(settings)
 
 
 def _protocol(entry: Any) -> Protocol:
     names = tuple(f.name for f in dataclasses.fields(Protocol))
-    _known(entry, "protocol", names)
+    _expect_names(entry, "protocol", names)
     for name, value in entry.items():
         size = name in ("test_limit", "pixel_side")
-        if not ((_count(value) and (value or not size)) or (size and value is None)):
-            wanted = "a whole number from 1 up, or null" if size else "a whole number"
-            raise BenchmarkError(f"protocol: {name}: expected {wanted}, got {value!r}.")
+        if not ((_is_count(value) and (value or not size)) or (size and value is None)):
+            expected = "a whole number from 1 up, or null" if size else "a whole number"
+            raise BenchmarkError(f"protocol: {name}: expected {expected}, got {value!r}.")
     return Protocol(**entry)
 
 
@@ -151,7 +153,7 @@ def _entries(content: Mapping[str, Any], name: str) -> Sequence[tuple[str, Any]]
     return [(str(key), value) for key, value in entries.items()]
 
 
-def _known(entry: Any, where: str, names: Sequence[str]) -> None:
+def _expect_names(entry: Any, where: str, names: Sequence[str]) -> None:
     if not isinstance(entry, dict):
         raise BenchmarkError(f"{where}: expected names and values, got {entry!r}.")
     unknown = sorted(set(map(str, entry)) - set(names))
@@ -159,5 +161,5 @@ def _known(entry: Any, where: str, names: Sequence[str]) -> None:
         raise BenchmarkError(f"{where}: expected {sorted(names)}, got {unknown}.")
 
 
-def _count(value: Any) -> bool:
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,4 +1,4 @@
-"""Figures that papers published, with where they were seen, to read beside measured ones."""
+"""Figures that papers published, with their sources, to read beside measured ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ FIGURES = ("image_auroc", "pixel_auroc", "pixel_aupr", "au_pro")
 
 @dataclass(frozen=True)
 class Published:
-    """What a source says of a method.
+    """The figures of one method in one source.
 
     Attributes:
         method: As the source spells it; what tells variants apart in brackets.
         dataset: Name as the readers of `fewshot_ad.datasets` have it.
-        shots: Good images of a category it was fitted on, or `full`; 0 of a method that knows of none.
-        setting: As `benchmark.record.Record.setting`; `zero-shot` of 0 shots, which no job of a plan is.
+        shots: Good images per category that it was fitted on, or `full`; 0 for a method that needs none.
+        setting: As `benchmark.record.Record.setting`; `zero-shot` where the shots are 0, which no plan asks for.
         figures: Means over the categories by name, see `benchmark.record.Record.figures`; in 0..1.
-        source: Where they were seen.
+        source: Paper or page, with the table.
         note: What to know before comparing; may be empty.
-        verified: Whether the figures were seen in that source, rather than recalled.
+        verified: Whether the figures were checked in that source, rather than recalled.
     """
 
     method: str
@@ -45,7 +45,7 @@ class Published:
 
     @property
     def said_by(self) -> str:
-        """The source, and whether the figures were seen there."""
+        """The source, with a remark where the figures were not checked in it."""
         return self.source if self.verified else f"{self.source} (recalled, not checked there)"
 
 
@@ -71,22 +71,22 @@ def published(dataset: str | None = None, method: str | None = None) -> tuple[Pu
 
 
 def beside(entries: Sequence[Published], records: Sequence[Record]) -> list[tuple[str, Published]]:
-    """The published figures of the datasets on record, each with the dataset's name there.
+    """The published figures of the datasets on record, each with the name that the records give the dataset.
 
     A plan may call a dataset anything: it is known by the name of its reader where all its published categories are on
     record and no others, as other data may have the same layout; else by the plan's own name for it.
     """
-    there: dict[str, tuple[set[str], set[str]]] = {}
+    datasets: dict[str, tuple[set[str], set[str]]] = {}
     for record in records:
-        layouts, categories = there.setdefault(record.dataset, (set(), set()))
+        layouts, categories = datasets.setdefault(record.dataset, (set(), set()))
         layouts.add(record.layout)
         categories.add(record.category)
     cards = dataset_cards()
-    called: dict[str, set[str]] = {}
-    for name, (layouts, categories) in there.items():
+    aliases: dict[str, set[str]] = {}
+    for name, (layouts, categories) in datasets.items():
         whole = {layout for layout in layouts if layout in cards and categories == set(cards[layout].categories)}
-        called[name] = {_plain(one) for one in (name, *whole)}
-    return [(name, entry) for entry in entries for name in called if _plain(entry.dataset) in called[name]]
+        aliases[name] = {_plain(one) for one in (name, *whole)}
+    return [(name, entry) for entry in entries for name in aliases if _plain(entry.dataset) in aliases[name]]
 
 
 def _plain(name: str) -> str:
@@ -107,7 +107,7 @@ def parse(text: str) -> tuple[Published, ...]:
             shots say it.
 
     Raises:
-        BenchmarkError: It is something else, or an entry is incomplete, impossible or there twice.
+        BenchmarkError: It is something else, or an entry is incomplete, impossible or a repetition.
     """
     try:
         document = yaml.safe_load(text)

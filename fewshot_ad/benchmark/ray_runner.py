@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewshot_ad.benchmark.job import Outcome, failed
+from fewshot_ad.benchmark.job import Outcome, failure
 from fewshot_ad.benchmark.plan import Job
-from fewshot_ad.benchmark.run import Runner, attempt, kept_to, limit_threads
+from fewshot_ad.benchmark.run import Runner, attempt, limit_threads, pin_to
 from fewshot_ad.errors import BenchmarkError
 
 
@@ -27,17 +27,17 @@ def on_ray(
     """A runner on Ray.
 
     The datasets must lie at the same paths on all nodes. A job whose worker or node is lost runs again elsewhere; its
-    result is appended once, by this process, whichever attempt gave it. On Linux a job keeps to `cpus` processors of
+    result is appended once, by this process, whichever attempt gave it. On Linux each job keeps to `cpus` processors of
     its node that no other job has; elsewhere `cpus` limits OpenCV and torch, but not OpenVINO.
 
     Args:
         address: Of an existing cluster, as `ray.init` takes it (`auto`, `ray://host:10001`). None starts a local one
             for as long as the run takes, whatever else runs on this machine or `RAY_ADDRESS` says; where this process
             is connected to Ray already, None and `auto` take that cluster.
-        cpus: Processors a job.
-        memory_mb: Memory a job, in megabytes; None leaves it to Ray.
-        gpus: Graphics processors a job.
-        retries: How often a job is tried again after the loss of its worker.
+        cpus: Processors per job.
+        memory_mb: Memory per job, in megabytes; None leaves it to Ray.
+        gpus: Graphics processors per job.
+        retries: How often each job is tried again after the loss of its worker.
 
     Raises:
         BenchmarkError: Ray is not installed. The runner raises it where there is no cluster at that address, where
@@ -67,11 +67,7 @@ def on_ray(
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
                 job = waiting.pop(ready)
-                try:
-                    outcomes = ray.get(ready)
-                except ray.exceptions.RayError as error:
-                    outcomes = failed(job, reason(error, retries))
-                yield job, outcomes
+                yield job, _outcomes(ray, job, ready, retries)
         finally:
             for reference in waiting:
                 ray.cancel(reference, force=True)
@@ -79,6 +75,14 @@ def on_ray(
                 ray.shutdown()
 
     return runner
+
+
+def _outcomes(ray: Any, job: Job, reference: Any, retries: int) -> list[Outcome]:
+    try:
+        outcomes: list[Outcome] = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return failure(job, reason(error, retries))
+    return outcomes
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -117,13 +121,13 @@ def _expect_connected(ray: Any, address: str) -> None:
 
 
 def _expect_node(ray: Any, asked: Mapping[str, float]) -> None:
-    """Refuse what Ray would wait for without end: jobs that fit on no node that is there now."""
+    """Refuse jobs that fit on no present node, for which Ray would wait without end."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
         return
-    got = "; ".join(dict.fromkeys(_amounts(node) for node in nodes)) or "no node"
+    offers = "; ".join(dict.fromkeys(_amounts(node) for node in nodes)) or "no node"
     raise BenchmarkError(
-        f"expected a Ray node with {_amounts(asked)} for a job, got: {got}. Ask for less, or add such a node to the "
+        f"expected a Ray node with {_amounts(asked)} for a job, got: {offers}. Ask for less, or add such a node to the "
         "cluster."
     )
 
@@ -135,7 +139,7 @@ def _amounts(resources: Mapping[str, float]) -> str:
 
 
 def reason(error: Exception, retries: int) -> str:
-    """Why a job gave nothing, in a line.
+    """Why a job gave nothing, in one line.
 
     Args:
         error: What `ray.get` raised.
@@ -163,12 +167,12 @@ def _first_line(error: BaseException) -> str:
 
 def _work(job: Job, cpus: int) -> list[Outcome]:
     limit_threads(cpus)
-    with kept_apart(cpus):
+    with pin_apart(cpus):
         return attempt(job)
 
 
 @contextlib.contextmanager
-def kept_apart(cpus: int) -> Iterator[None]:
+def pin_apart(cpus: int) -> Iterator[None]:
     """Keep this thread, and those it starts, to so many processors that no other job of this user has.
 
     OpenVINO takes all processors it may run on, whatever Ray thinks a job has. Where there are not as many free ones,
@@ -180,7 +184,7 @@ def kept_apart(cpus: int) -> Iterator[None]:
             held.close()
             yield
             return
-        with kept_to(own):
+        with pin_to(own):
             yield
 
 

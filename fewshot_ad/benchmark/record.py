@@ -1,4 +1,4 @@
-"""The record of a benchmark: one line of JSON a job, appended as jobs end, read back whatever happened in between."""
+"""The record of a benchmark: one line of JSON per job, appended as jobs end, readable after any interruption."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ COPY = ("copy_train_good", "copy_validation_good", "copy_test_good", "copy_test_
 
 @dataclass(frozen=True)
 class Record:
-    """What one job gave.
+    """The result of one job for one category.
 
     Attributes:
         key: Identity of the job, see `plan.Job.key`; a plan that asks for it again finds it done.
         method: Name of the method as the plan calls it.
         baseline: Name in the zoo.
         options: Hyper-parameters other than the published ones, as the plan has them. A baseline with an option
-            `class_name` that the plan leaves out was told the category, where it served that category alone.
+            `class_name` that the plan leaves out got the category's name, where it served that category alone.
         dataset: Name of the dataset as the plan calls it.
         layout: Name of its reader.
         category: Product.
-        setting: What was fitted on what, see `plan.Job`, with what it was set to: `noisy 10%`, `continual, replay 2`.
+        setting: Which images the method was fitted on, see `plan.Job`, with its value: `noisy 10%`,
+            `continual, replay 2`.
         shots: Good images it was fitted on, or `full`.
         draw: Number of the support draw.
         seed: Of everything random.
@@ -44,20 +45,22 @@ class Record:
             `precision`, `recall`, `f1`, `false_reject_rate`, `escape_rate` and `balanced_accuracy` at the method's own
             threshold; `forgetting`. Those that do not apply are left out.
         intervals: 95% bootstrap intervals (low, high) of `image_auroc`, `image_aupr`, `image_f1_max`,
-            `false_reject_rate` and `escape_rate`; not of figures of maps, which would all have to be kept.
+            `false_reject_rate` and `escape_rate`; not of figures of maps, all of which would have to stay in memory.
         fit_s: Seconds to fit.
-        ms: Median milliseconds an image, from a decoded array to score and map.
+        ms: Median milliseconds per image, from a decoded array to score and map.
         ms_p95: 95th percentile of that.
         model_mb: Size of what an inspection needs, in megabytes.
         memory_mb: Peak resident memory of the process that ran the job, in megabytes.
         counts: Images by use: `support`, `test_good`, `test_defective`, `masks`, `unreadable`; and those of the
-            category that the local copy has, see `material.Material.copy`, which old records lack.
+            category that the local copy has, see `material.Material.copy`, which old records lack. Converted records
+            have also `image_size` (pixels), `views` and `bank_vectors`, as enrollment chose them.
         support: Names of the images it was fitted on; of one model for many categories, those of this category.
         support_sha256: Hash of the names of all.
         overlays: Pictures of single results, relative to the record file: image, truth and map side by side.
         versions: Versions of the libraries that took part.
         machine: Processor, cores and system.
-        date: ISO time the job ended at.
+        date: ISO time the job ended at; empty where that was not written down.
+        note: What to know of this record that no other field says, as where it was converted from; mostly empty.
         schema: Of this record.
     """
 
@@ -89,6 +92,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
     date: str = ""
+    note: str = ""
     schema: int = RECORD_SCHEMA
 
 
@@ -101,7 +105,7 @@ def comparable(records: Sequence[Record]) -> None:
     """Make sure that records can stand in one table.
 
     Raises:
-        BenchmarkError: They were measured under several protocols, or a method's name stands for several things.
+        BenchmarkError: They were measured under several protocols, or one name stands for several methods.
     """
     if len({json.dumps(r.protocol, sort_keys=True) for r in records}) > 1:
         raise BenchmarkError(
@@ -125,7 +129,7 @@ def comparable(records: Sequence[Record]) -> None:
 
 
 def append(path: Path, record: Record) -> None:
-    """Add a line, in one write and synced, so that a kill leaves at most one line cut short.
+    """Add one line, in one write and synced, so that a kill leaves at most one line cut short.
 
     Raises:
         BenchmarkError: It cannot be written.
@@ -144,7 +148,7 @@ def append(path: Path, record: Record) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise BenchmarkError(
-            f"{path}: the record cannot be written ({error.strerror}). What is in it is kept; free some space or "
+            f"{path}: the record cannot be written ({error.strerror}). Its lines so far are safe; free some space or "
             "choose another file, and start the same plan again."
         ) from error
 

@@ -22,7 +22,7 @@ from fewshot_ad.benchmark.tables import job_name, shots_name
 from fewshot_ad.errors import BenchmarkError
 
 Json: TypeAlias = "dict[str, Any]"
-# Together the pictures may take so many bytes before they are written as text; each alone, so many.
+# Most bytes of all pictures together, before they are written as text, and of each one.
 PICTURES_BYTES, PICTURE_BYTES = 24_000_000, 500_000
 _KINDS = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
 
@@ -102,7 +102,7 @@ def _script_json(data: Json) -> str:
 
 def _data(records: Sequence[Record], published: Sequence[Published], folders: Sequence[Path], pictures: int) -> Json:
     current = averages.latest(records)
-    shared = averages.shared(current)
+    common = averages.common(current)
     finished = sum(record.status == "done" for record in current)
     rows = averages.aggregate(current)
     # Where every job failed, the page still needs a figure to have no values of.
@@ -111,17 +111,17 @@ def _data(records: Sequence[Record], published: Sequence[Published], folders: Se
     return {
         "how": averages.HOW,
         "notes": averages.NOTES,
-        "decided": averages.DECIDED,
-        "howDecided": averages.HOW_DECIDED,
+        "decided": averages.DECISIONS,
+        "howDecided": averages.HOW_DECISIONS,
         "incomplete": averages.INCOMPLETE,
         "figures": [{"name": f.name, "label": f.label, "unit": f.unit, "lower": f.lower} for f in figures],
         "rows": _rows(current),
-        "shared": _rows(shared) if len(shared) < finished else None,
+        "shared": _rows(common) if len(common) < finished else None,
         "published": _published(published, current),
         "pictures": shown,
         "picturesLeft": f"{left} more are left out to keep this file small." if left else "",
         "counts": _counts(current),
-        "failed": [[job_name(r), r.reason or "not given"] for r in averages.failed(current)],
+        "failed": [[job_name(r), r.reason or "not given"] for r in averages.failures(current)],
         "summary": _summary(current, len(records) - len(current)),
         "runs": _runs(current),
         "methods": _methods(current),
@@ -185,7 +185,7 @@ def _published(published: Sequence[Published], records: Sequence[Record]) -> lis
 
 
 def _pictures(records: Sequence[Record], folders: Sequence[Path], most: int) -> tuple[list[Json], int]:
-    """Pictures as data URIs, and how many there are no room for: first ones of all methods, then second ones."""
+    """Pictures as data URIs, the first ones of all methods before the second ones; and how many are left out."""
     candidates: list[tuple[int, int, Record, str]] = []
     counts: Counter[tuple[tuple[str, str, str, str], str]] = Counter()
     for number, record in enumerate(records):
@@ -235,7 +235,7 @@ def _counts(records: Sequence[Record]) -> list[Json]:
         # Some methods are tested on a part only; the largest test is closest to the dataset.
         if good + defective > known["good"] + known["defective"]:
             known.update(good=good, defective=defective)
-        # Old records do not have what was there, only what was tested.
+        # Old records say what was tested, not what the copy held.
         if all(name in r.counts for name in COPY):
             known["copy"] = [r.counts[name] for name in COPY]
     return sorted(counts.values(), key=lambda c: (c["dataset"], c["category"]))
@@ -269,11 +269,13 @@ def _machine(record: Record) -> str:
 def _runs(records: Sequence[Record]) -> list[list[str]]:
     machines = Counter(_machine(r) for r in records if r.machine)
     versions = Counter((name, version) for r in records for name, version in r.versions.items())
+    notes = Counter(r.note for r in records if r.note)
     where = Counter(f"{r.setting}, {shots_name(r.shots)}, {r.dataset}" for r in records)
     return [
         *(["machine", name, str(count)] for name, count in sorted(machines.items())),
         *([name, version, str(count)] for (name, version), count in sorted(versions.items())),
         *(["jobs", name, str(count)] for name, count in where.items()),
+        *(["note", text, str(count)] for text, count in notes.items()),
     ]
 
 

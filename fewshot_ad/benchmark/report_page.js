@@ -24,8 +24,8 @@ const byDataset = () => state.columns === "datasets";
 const figure = () => data.figures.find((f) => f.name === state.figure);
 const cost = (name) => data.figures.find((f) => f.name === name);
 
-// The rows of the chosen setting and support, averaged over categories or not.
-function chosen(byCategory, dataset) {
+// The rows of the selected setting and support, averaged over categories or not.
+function rowsOf(byCategory, dataset) {
   const rows = state.shared ? data.shared : data.rows;
   return rows.filter((row) => row.setting === state.setting && row.shots === state.shots
     && (row.category !== null) === byCategory && (dataset === undefined || row.dataset === dataset));
@@ -82,7 +82,7 @@ function linearTicks(low, high) {
 
 function drawScatter() {
   const box = $("scatter"), shown = figure();
-  const points = chosen(false, state.dataset).filter((r) => r.cells[shown.name] && r.cells.ms?.[0] > 0)
+  const points = rowsOf(false, state.dataset).filter((r) => r.cells[shown.name] && r.cells.ms?.[0] > 0)
     .map((r) => ({ name: r.method, x: r.cells.ms[0], y: r.cells[shown.name][0], cell: r.cells[shown.name],
       ms: r.cells.ms })).sort((a, b) => a.x - b.x);
   if (!points.length) return box.replaceChildren(el("p", {}, `No method has ${shown.label} and a latency here.`));
@@ -168,7 +168,7 @@ function color(share) {
 }
 
 function drawHeat() {
-  const shown = figure(), rows = chosen(true, state.dataset).filter((r) => r.cells[shown.name]);
+  const shown = figure(), rows = rowsOf(true, state.dataset).filter((r) => r.cells[shown.name]);
   const values = rows.map((r) => r.cells[shown.name][0]);
   if (!values.length) {
     $("legend").replaceChildren();
@@ -186,7 +186,7 @@ function drawHeat() {
   $("legend").replaceChildren(`${shown.label}: ${ends[0]}`, strip, `${ends[1]} ${shown.unit}`,
     shown.lower ? " (less is better)" : " (more is better)");
   const categories = unique(rows.map((r) => r.category));
-  const means = new Map(chosen(false, state.dataset).map((r) => [r.method, r.cells[shown.name]]));
+  const means = new Map(rowsOf(false, state.dataset).map((r) => [r.method, r.cells[shown.name]]));
   const sign = shown.lower ? 1 : -1;
   const methods = unique(rows.map((r) => r.method)).sort((a, b) => sign * (means.get(a)[0] - means.get(b)[0]));
   const head = ["Method", "Mean", ...categories].map((c) => el("th", { scope: "col" }, c));
@@ -214,7 +214,7 @@ function track(parts) {
 }
 
 function drawBars(id, name) {
-  const rows = chosen(false, state.dataset).filter((r) => r.cells[name]?.[0] > 0)
+  const rows = rowsOf(false, state.dataset).filter((r) => r.cells[name]?.[0] > 0)
     .sort((a, b) => a.cells[name][0] - b.cells[name][0]);
   if (!rows.length) return $(id).replaceChildren(el("p", {}, "Nothing on record."));
   const floor = 10 ** Math.floor(Math.log10(rows[0].cells[name][0]) - 1e-9), high = rows.at(-1).cells[name][0];
@@ -252,11 +252,11 @@ function drawPictures() {
   state.category = options($("picture-category"), categories, state.category);
   const all = [["", "all methods"], ...unique(here.map((p) => p.method)).map((m) => [`:${m}`, m])];
   state.method = options($("picture-method"), all, state.method);
-  const kept = here.filter((p) => p.category === state.category && (!state.method || `:${p.method}` === state.method));
-  $("pictures").replaceChildren(...kept.map((p) => el("figure", {}, el("img", { src: p.source, loading: "lazy",
+  const visible = here.filter((p) => p.category === state.category && (!state.method || `:${p.method}` === state.method));
+  $("pictures").replaceChildren(...visible.map((p) => el("figure", {}, el("img", { src: p.source, loading: "lazy",
     alt: `${p.category} as ${p.method} sees it: image, ground truth and anomaly map` }),
     el("figcaption", {}, `${p.method}, draw ${p.draw}`))));
-  if (!kept.length) $("pictures").replaceChildren(el("p", {}, "No pictures were kept here."));
+  if (!visible.length) $("pictures").replaceChildren(el("p", {}, "No pictures are on record here."));
 }
 
 function drawOnce() {

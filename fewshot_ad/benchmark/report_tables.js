@@ -11,7 +11,7 @@ function ordered(lines, value, descending) {
   }).map(([, line]) => line);
 }
 
-const found = (text, search) => text.toLowerCase().includes(search.trim().toLowerCase());
+const matches = (text, search) => text.toLowerCase().includes(search.trim().toLowerCase());
 
 // Sort of a table: { sort, descending }; `redraw` is called when a head is pressed, `lower` says what comes lowest first.
 function sortHead(table, columns, order, redraw, lower, kind) {
@@ -33,12 +33,12 @@ function list(id, head, lines) {
   const order = { sort: "", descending: false }, table = el("table", {}), count = el("output", {});
   const search = el("input", { type: "search", autocomplete: "off" });
   const redraw = () => {
-    const kept = lines.filter((line) => found(line.join(" "), search.value));
-    const shown = order.sort ? ordered(kept, (line) => line[order.sort], order.descending) : kept;
+    const visible = lines.filter((line) => matches(line.join(" "), search.value));
+    const shown = order.sort ? ordered(visible, (line) => line[order.sort], order.descending) : visible;
     const columns = head.map((name, i) => [String(i), name]);
     table.replaceChildren(sortHead(table, columns, order, redraw, () => true, "text"), el("tbody", {},
       ...shown.map((line) => el("tr", {}, ...line.map((text) => el("td", { class: "text" }, text))))));
-    count.textContent = `${kept.length} of ${lines.length} rows`;
+    count.textContent = `${visible.length} of ${lines.length} rows`;
   };
   search.addEventListener("input", redraw);
   redraw();
@@ -48,7 +48,7 @@ function list(id, head, lines) {
 
 // ---- table of methods ---------------------------------------------------------------------------------------------
 function tableModel() {
-  const averages = chosen(false), shown = figure(), methods = new Map();
+  const averages = rowsOf(false), shown = figure(), methods = new Map();
   const entry = (method) => {
     if (!methods.has(method)) methods.set(method, { method, cells: Object.create(null), done: 0, of: 0 });
     return methods.get(method);
@@ -63,7 +63,7 @@ function tableModel() {
     if (row.dataset === state.dataset) one.ms = row.cells.ms;
   }
   if (!byDataset()) {
-    const rows = chosen(true, state.dataset);
+    const rows = rowsOf(true, state.dataset);
     columns = columns.concat(unique(rows.map((r) => r.category)));
     for (const row of rows) entry(row.method).cells[row.category] = row.cells[shown.name];
   }
@@ -94,9 +94,9 @@ function drawTable() {
   const names = { method: "Method", jobs: "Jobs", latency: "Latency (ms)", ":": "Mean" };
   const lower = (key) => key === "method" || key === "latency" || (key !== "jobs" && shown.lower);
   const head = sortHead($("table"), keys.map((key) => [key, names[key] ?? key.slice(1)]), state, drawTable, lower, "");
-  const kept = ordered(lines, (line) => sortValue(line, state.sort), state.descending)
-    .filter((line) => found(line.method, state.search));
-  const body = kept.map((line) => {
+  const visible = ordered(lines, (line) => sortValue(line, state.sort), state.descending)
+    .filter((line) => matches(line.method, state.search));
+  const body = visible.map((line) => {
     const row = [el("th", { scope: "row" }, line.method,
       line.published ? el("small", {}, `published: ${line.published.source}`) : null)];
     for (const column of columns) row.push(cellNode(line.cells[column], line.published ? null : shown));
@@ -109,7 +109,7 @@ function drawTable() {
   const over = byDataset() ? "by dataset" : `on ${state.dataset} by category`;
   $("h-table").textContent = `${shown.label} (${shown.unit}) ${over}`;
   $("table").replaceChildren(head, el("tbody", {}, ...body));
-  $("found").textContent = `${kept.length} of ${lines.length} rows`;
+  $("found").textContent = `${visible.length} of ${lines.length} rows`;
   const marks = lines.flatMap((line) => Object.values(line.cells).flatMap((cell) => [...(cell?.[2] ?? "")]));
   if (lines.some((line) => line.done < line.of)) marks.push(data.incomplete);
   const notes = Object.keys(data.notes).filter((mark) => marks.includes(mark)).map((m) => `${m} ${data.notes[m]}`);

@@ -20,7 +20,9 @@ import cv2
 import torch
 
 from fewshot_ad.benchmark import record as ledger
-from fewshot_ad.benchmark.job import Outcome, failed, run
+from fewshot_ad.benchmark.continual import run_continual
+from fewshot_ad.benchmark.job import Outcome, failure, run_single_fit
+from fewshot_ad.benchmark.machine import forget_peak
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
@@ -30,11 +32,11 @@ Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, list[Outcome]]
 
 
 @dataclass(frozen=True)
-class Done:
+class RunState:
     """How far a run has come.
 
     Attributes:
-        jobs: Jobs ended, those found on record included.
+        jobs: Jobs that ended, those on record before the run included.
         total: All jobs of the plan.
         failures: Jobs that failed, now or before.
         last: The job that ended last; None at the start.
@@ -48,7 +50,7 @@ class Done:
     records: tuple[Record, ...] = ()
 
 
-def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) -> Iterator[Done]:
+def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) -> Iterator[RunState]:
     """Do what a plan asks for and what is not on record yet.
 
     Stopped at any point, by a kill too, and started again, it goes on with the jobs that had not ended.
@@ -67,9 +69,9 @@ def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) 
         jobs = list(plan.jobs())
         left = [job for job in jobs if not _ended(job, known, retry_failed)]
         ended = len(jobs) - len(left)
-        there = [job for job in jobs if _ended(job, known, retry_failed)]
-        failures = sum(any(_status(job, c, known) == "failed" for c in job.categories) for job in there)
-        yield Done(ended, len(jobs), failures, None)
+        recorded = [job for job in jobs if _ended(job, known, retry_failed)]
+        failures = sum(any(_status(job, c, known) == "failed" for c in job.categories) for job in recorded)
+        yield RunState(ended, len(jobs), failures, None)
         for job, outcomes in runner(left):
             for outcome in outcomes:
                 _keep_pictures(outcome, out.parent)
@@ -77,7 +79,7 @@ def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) 
             ended += 1
             records = tuple(outcome.record for outcome in outcomes)
             failures += any(record.status == "failed" for record in records)
-            yield Done(ended, len(jobs), failures, job, records)
+            yield RunState(ended, len(jobs), failures, job, records)
 
 
 def pending(plan: Plan, out: Path, retry_failed: bool = False) -> list[Job]:
@@ -108,12 +110,13 @@ def _status(job: Job, category: str, known: dict[str, Record]) -> str:
 
 
 def attempt(job: Job) -> list[Outcome]:
-    """Do a job; whatever goes wrong in it is its record, and never stops the others."""
+    """Do a job in the way of its setting; whatever goes wrong in it is its record, and never stops the others."""
+    forget_peak()
     try:
-        return run(job)
+        return run_continual(job) if job.setting == "continual" else run_single_fit(job)
     except Exception as error:
         logger.debug("%s failed:\n%s", job, traceback.format_exc())
-        return failed(job, f"{type(error).__name__}: {error}")
+        return failure(job, f"{type(error).__name__}: {error}")
 
 
 def in_process(jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
@@ -128,7 +131,7 @@ def processes(workers: int, limit_s: float | None = None) -> Runner:
     Each of the workers keeps to its share of the processors, where the system can do that.
 
     Args:
-        workers: Jobs at a time.
+        workers: Jobs at one time.
         limit_s: Seconds after which a job is stopped and recorded as failed; None = no limit.
     """
     if workers < 1:
@@ -145,7 +148,7 @@ def processes(workers: int, limit_s: float | None = None) -> Runner:
                     job, cpus = waiting.pop(), free.pop()
                     receiver, sender = context.Pipe(duplex=False)
                     process = context.Process(target=_work, args=(job, len(cpus), sender), daemon=True)
-                    with kept_to(cpus):
+                    with pin_to(cpus):
                         process.start()
                     sender.close()
                     running[receiver] = _Running(job, cpus, process, time.monotonic())
@@ -171,15 +174,15 @@ class _Running:
 
 
 def shares(workers: int) -> list[tuple[int, ...]]:
-    """The processors of this machine in equal shares, as far as there are any; at least one each."""
+    """The processors of this machine in equal shares; at least one per worker, shared where there are too few."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     size = max(1, len(cpus) // workers)
     return [tuple(cpus[(i * size + k) % len(cpus)] for k in range(size)) for i in range(workers)]
 
 
 @contextlib.contextmanager
-def kept_to(cpus: Sequence[int]) -> Iterator[None]:
-    """What is started meanwhile runs on these processors alone, with all threads it will ever have."""
+def pin_to(cpus: Sequence[int]) -> Iterator[None]:
+    """Processes that start inside this context run on these processors alone, with all their threads."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -220,7 +223,7 @@ def _outcome(one: _Running, receiver: Any, ended: bool, limit_s: float | None) -
     try:
         if not ended:
             process.terminate()
-            return failed(one.job, f"stopped after the limit of {limit_s:g} s.")
+            return failure(one.job, f"stopped after the limit of {limit_s:g} s.")
         outcomes: list[Outcome] = receiver.recv()
         return outcomes
     except (EOFError, OSError, pickle.UnpicklingError):
@@ -228,7 +231,7 @@ def _outcome(one: _Running, receiver: Any, ended: bool, limit_s: float | None) -
         process.join()
         code = process.exitcode
         why = f"signal {-code}, perhaps out of memory" if code is not None and code < 0 else f"exit code {code}"
-        return failed(one.job, f"its process died ({why}).")
+        return failure(one.job, f"its process died ({why}).")
     finally:
         receiver.close()
         process.join(10)

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 def read_lists(path: Path) -> Lists:
     """Fixed support lists: category and draw -> file names, the first K of which are the support set of K shots.
 
-    The file is text: a line has a category, a draw and file names, separated by tabs; `#` starts a comment.
+    The file is text: each line has a category, a draw and file names, separated by tabs; `#` starts a comment.
 
     Raises:
         BenchmarkError: It cannot be read, or a line is something else.
@@ -29,7 +29,7 @@ def read_lists(path: Path) -> Lists:
 
 
 def shipped_lists(layout: str) -> Lists:
-    """The lists that come with fewshot_ad for a dataset; empty where there are none."""
+    """The lists that ship with fewshot_ad for one dataset; empty where none do."""
     file = importlib.resources.files("fewshot_ad.benchmark") / "support_lists" / f"{layout}.txt"
     return _parse(file.read_text(encoding="utf-8"), file.name) if file.is_file() else {}
 
@@ -51,12 +51,14 @@ def _parse(text: str, name: str) -> Lists:
 def by_hash(items: Iterable[Item], name: Callable[[Item], str], salt: str) -> list[Item]:
     """Items in an order that looks random and depends on nothing but their names and the salt.
 
-    An image more or less, or another order of the folder, leaves all others where they are.
+    One image more or less, or another order of the folder, leaves all others where they are.
     """
     return sorted(items, key=lambda item: hashlib.sha256(f"{salt}/{name(item)}".encode()).digest())
 
 
-def chosen(names: Sequence[str], category: str, shots: int, draw: int, listed: Sequence[str] | None) -> list[str]:
+def support_names(
+    names: Sequence[str], category: str, shots: int, draw: int, listed: Sequence[str] | None
+) -> list[str]:
     """The file names of a support set.
 
     Args:
@@ -64,13 +66,13 @@ def chosen(names: Sequence[str], category: str, shots: int, draw: int, listed: S
         category: Product.
         shots: How many.
         draw: Number of the draw.
-        listed: The names on a fixed list, which are taken first; None lets the names alone decide, as they do of what
-            the list is short of.
+        listed: The names on a fixed list, which come first; names that the list is short of, and all where it is None,
+            follow from a hash of the names.
 
     Raises:
         BenchmarkError: There are not enough images, or one of a list is not there.
     """
-    first = _found(names, category, draw, (listed or ())[:shots])
+    first = _as_in_dataset(names, category, draw, (listed or ())[:shots])
     if len(names) < shots:
         raise BenchmarkError(
             f"{category}: expected {shots} good training images, got {len(names)}. Take fewer shots, or complete "
@@ -80,7 +82,7 @@ def chosen(names: Sequence[str], category: str, shots: int, draw: int, listed: S
     return [*first, *rest[: shots - len(first)]]
 
 
-def _found(names: Sequence[str], category: str, draw: int, listed: Sequence[str]) -> list[str]:
+def _as_in_dataset(names: Sequence[str], category: str, draw: int, listed: Sequence[str]) -> list[str]:
     """Listed names as the dataset has them."""
     # A copy of the dataset may have been recompressed to another format.
     by_stem = {str(Path(name).with_suffix("")): name for name in names}

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from fewshot_ad.benchmark.averages import (
-    DECIDED,
+    DECISIONS,
     HOW,
-    HOW_DECIDED,
+    HOW_DECISIONS,
     INCOMPLETE,
     NOTES,
     OTHER_TEST,
@@ -18,7 +18,7 @@ from fewshot_ad.benchmark.averages import (
     Row,
     aggregate,
     best,
-    failed,
+    failures,
     figure,
     present,
 )
@@ -35,7 +35,7 @@ NONE = "\N{EN DASH}"
 
 
 def csv(records: Sequence[Record], by_category: bool = False) -> str:
-    """All averages in long form, one line a figure; values as they are, figures in 0..1.
+    """All averages in long form, one line per figure; values as they are, figures in 0..1.
 
     A method that finished nothing has one line without a figure. `low` and `high` are the 95% interval of a figure that
     is of one job alone.
@@ -61,7 +61,7 @@ def csv(records: Sequence[Record], by_category: bool = False) -> str:
 
 
 def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN, published: Sequence[Published] = ()) -> str:
-    """A table for each setting, shots and dataset, methods by their first figure; then the failed jobs.
+    """One table per setting, shots and dataset, methods by their first figure; then the failed jobs.
 
     Args:
         records: What to show.
@@ -84,12 +84,12 @@ def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN, published
                 method = f"{_md(entry.method)} (published: {_md(entry.said_by)})"
                 lines.append(_md_line([method, NONE, *texts]))
         blocks.append("\n".join([*lines, *(f"\n{sign} {note}" for sign, note in _notes(rows, columns))]))
-        decided = decided or any(c.name in DECIDED for c in columns)
-    blocks.append(f"{HOW} {HOW_DECIDED}" if decided else HOW)
-    failures = failed(records)
-    if failures:
-        lines = [f"### Failed jobs ({len(failures)})", "", "| Job | Reason |", "|---|---|"]
-        lines += [_md_line([_md(job_name(r)), _md(r.reason or "not given")]) for r in failures]
+        decided = decided or any(c.name in DECISIONS for c in columns)
+    blocks.append(f"{HOW} {HOW_DECISIONS}" if decided else HOW)
+    missing = failures(records)
+    if missing:
+        lines = [f"### Failed jobs ({len(missing)})", "", "| Job | Reason |", "|---|---|"]
+        lines += [_md_line([_md(job_name(r)), _md(r.reason or "not given")]) for r in missing]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -121,8 +121,8 @@ def latex(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
             ]
             lines.append("    " + " & ".join([_tex(row.method), f"{row.done}/{row.of}", *cells]) + r" \\")
         blocks.append("\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]))
-    failures = [f"% failed: {' '.join(f'{job_name(r)}: {r.reason}'.split())}" for r in failed(records)]
-    return "\n\n".join([*blocks, *(["\n".join(failures)] if failures else [])]) + "\n"
+    comments = [f"% failed: {' '.join(f'{job_name(r)}: {r.reason}'.split())}" for r in failures(records)]
+    return "\n\n".join([*blocks, *(["\n".join(comments)] if comments else [])]) + "\n"
 
 
 def shots_name(shots: Shots) -> str:

@@ -15,7 +15,7 @@ from fewshot_ad.errors import BenchmarkError
 
 if TYPE_CHECKING:
     from fewshot_ad.benchmark.record import Record
-    from fewshot_ad.benchmark.run import Done, Runner
+    from fewshot_ad.benchmark.run import Runner, RunState
 
 RunnerName: TypeAlias = Literal["in-process", "processes", "ray"]
 
@@ -90,7 +90,7 @@ def _runner(name: RunnerName, workers: int, limit: float | None, ray_options: di
     return in_process if name == "in-process" else processes(workers, limit)
 
 
-def _follow(states: Iterator[Done], as_json: bool) -> int:
+def _follow(states: Iterator[RunState], as_json: bool) -> int:
     """Show how a run goes on, to its end; returns how many jobs failed, now or before."""
     failures = 0
     with progress_bar(as_json) as progress:
@@ -102,7 +102,7 @@ def _follow(states: Iterator[Done], as_json: bool) -> int:
     return failures
 
 
-def _print_state(state: Done, as_json: bool) -> None:
+def _print_state(state: RunState, as_json: bool) -> None:
     if as_json:
         records = [dataclasses.asdict(record) for record in state.records]
         print_json({"jobs": state.jobs, "total": state.total, "failures": state.failures, "records": records})
@@ -205,11 +205,11 @@ def lists(
     """Write the support lists that follow from a dataset's file names, to fix them or to change them by hand."""
     with reported_errors(as_json):
         from fewshot_ad.benchmark.material import good_names
-        from fewshot_ad.benchmark.support import chosen
+        from fewshot_ad.benchmark.support import support_names
 
         categories = good_names(layout, root)
         lines = [
-            "\t".join([category, str(draw), *chosen(names, category, min(shots, len(names)), draw, None)])
+            "\t".join([category, str(draw), *support_names(names, category, min(shots, len(names)), draw, None)])
             for category, names in categories.items()
             for draw in range(draws)
         ]

@@ -69,7 +69,7 @@ class Preset:
     precision: Precision | Literal["auto"]
 
 
-# Figures: benchmarks/presets.py.
+# Figures: benchmarks/presets.py; docs/results/board.md, Presets.
 PRESETS: dict[PresetName, Preset] = {
     "fast": Preset("hflip,vflip,rotate=180", 256, 1000, "auto"),
     "balanced": Preset("auto", "auto", 2000, "f32"),

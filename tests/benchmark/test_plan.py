@@ -92,12 +92,12 @@ def test_what_a_plan_cannot_say(dataset: Path, mean_baseline: str, change: dict[
 
 def test_another_support_list_is_another_question(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
     def keys(listed: str | None) -> set[str]:
-        there: dict[str, Any] = {"layout": "mvtec", "root": str(dataset)}
+        entry: dict[str, Any] = {"layout": "mvtec", "root": str(dataset)}
         if listed is not None:
             (tmp_path / "lists.txt").write_text(listed)
-            there["support"] = str(tmp_path / "lists.txt")
-        made = parse_plan(content(dataset, datasets={"tiny": there}, shots=[2], draws=1, methods={"mean": {}}), Path())
-        return made.keys()
+            entry["support"] = str(tmp_path / "lists.txt")
+        plan = parse_plan(content(dataset, datasets={"tiny": entry}, shots=[2], draws=1, methods={"mean": {}}), Path())
+        return plan.keys()
 
     drawn, first, second = keys(None), keys("washer\t0\ta\tb\tc\n"), keys("washer\t0\tb\ta\tc\n")
     assert len(drawn & first) == 1  # zinc is on no list
@@ -108,8 +108,8 @@ def test_another_support_list_is_another_question(dataset: Path, mean_baseline: 
 
 def test_lists_of_ones_own_are_whole(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
     file = tmp_path / "lists.txt"
-    there = {"tiny": {"layout": "mvtec", "root": str(dataset), "support": str(file)}}
-    made = parse_plan(content(dataset, datasets=there, shots=[1, 2, "full"], draws=2, methods={"mean": {}}), Path())
+    datasets = {"tiny": {"layout": "mvtec", "root": str(dataset), "support": str(file)}}
+    plan = parse_plan(content(dataset, datasets=datasets, shots=[1, 2, "full"], draws=2, methods={"mean": {}}), Path())
     advice = f"fewshot-ad benchmark lists mvtec {dataset} --shots 2 --draws 2 -o FILE"
     for text, got in (
         ("washer\t0\ta\tb\nwasher\t1\ta\n", "at least 2 names of washer, draw 1, got 1"),
@@ -117,10 +117,10 @@ def test_lists_of_ones_own_are_whole(dataset: Path, mean_baseline: str, tmp_path
     ):
         file.write_text(text)
         with pytest.raises(BenchmarkError, match=f"lists.txt: expected {got}") as raised:
-            list(made.jobs())
+            list(plan.jobs())
         assert advice in str(raised.value)
     file.write_text("washer\t0\ta\tb\nwasher\t1\ta\tb\n")
-    assert {job.listed for job in made.jobs() if job.categories == ("zinc",)} == {(None,)}
+    assert {job.listed for job in plan.jobs() if job.categories == ("zinc",)} == {(None,)}
 
 
 def test_more_shots_and_draws_than_a_shipped_list_has(
@@ -130,10 +130,10 @@ def test_more_shots_and_draws_than_a_shipped_list_has(
     for i in range(209):
         write(good / f"{i:03d}.png", np.zeros((4, 4, 3), np.uint8))
     write(tmp_path / "bottle/test/good/000.png", np.zeros((4, 4, 3), np.uint8))
-    asked = content(tmp_path, methods={"mean": {}}, shots=[8, 16], draws=4)
-    with_lists = list(parse_plan(asked, Path()).jobs())
+    plan_content = content(tmp_path, methods={"mean": {}}, shots=[8, 16], draws=4)
+    with_lists = list(parse_plan(plan_content, Path()).jobs())
     monkeypatch.setattr("fewshot_ad.benchmark.plan.shipped_lists", lambda layout: {})
-    without = list(parse_plan(asked, Path()).jobs())
+    without = list(parse_plan(plan_content, Path()).jobs())
     for listed, drawn in zip(with_lists, without, strict=True):
         support = [sample.path for sample in material(listed)["bottle"].support]
         assert len(set(support)) == listed.shots
@@ -143,22 +143,22 @@ def test_more_shots_and_draws_than_a_shipped_list_has(
 
 def test_noise_that_comes_to_nothing_or_all(dataset: Path, mean_baseline: str) -> None:
     for shots, noise in ((2, 0.1), (1, 0.9)):
-        made = parse_plan(content(dataset, settings=[{"noisy": {"noise": noise}}], shots=[shots]), Path())
+        plan = parse_plan(content(dataset, settings=[{"noisy": {"noise": noise}}], shots=[shots]), Path())
         with pytest.raises(BenchmarkError, match="Take other shots, or another noise"):
-            list(made.jobs())
-    made = parse_plan(content(dataset, settings=[{"noisy": {"noise": 0.3}}], shots=[1, 4, "full"]), Path())
-    assert {job.shots for job in made.jobs()} == {4, "full"}
+            list(plan.jobs())
+    plan = parse_plan(content(dataset, settings=[{"noisy": {"noise": 0.3}}], shots=[1, 4, "full"]), Path())
+    assert {job.shots for job in plan.jobs()} == {4, "full"}
 
 
 def test_a_dataset_is_not_transferred_to_itself(dataset: Path, mean_baseline: str) -> None:
-    made = parse_plan(content(dataset, settings=[{"transfer": {"source": "tiny"}}]), Path())
-    assert list(made.jobs()) == []
+    plan = parse_plan(content(dataset, settings=[{"transfer": {"source": "tiny"}}]), Path())
+    assert list(plan.jobs()) == []
 
 
 def test_categories_that_are_not_there(dataset: Path, mean_baseline: str) -> None:
-    there = {"tiny": {"layout": "mvtec", "root": str(dataset), "categories": ["nut"]}}
+    datasets = {"tiny": {"layout": "mvtec", "root": str(dataset), "categories": ["nut"]}}
     with pytest.raises(BenchmarkError, match=r"expected categories among \['washer', 'zinc'\], got \['nut'\]"):
-        list(parse_plan(content(dataset, datasets=there), Path()).jobs())
+        list(parse_plan(content(dataset, datasets=datasets), Path()).jobs())
 
 
 def test_no_plan_and_no_yaml(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from fewshot_ad.benchmark.published import beside, parse, published
 from fewshot_ad.datasets import dataset_cards
 from fewshot_ad.errors import BenchmarkError
-from tests.benchmark.made_up import record
+from tests.benchmark.sample_records import record
 
 ENTRY = """
 entries:

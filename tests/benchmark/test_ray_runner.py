@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fewshot_ad.benchmark import record as ledger
-from fewshot_ad.benchmark.ray_runner import kept_apart, on_ray, reason
+from fewshot_ad.benchmark.ray_runner import on_ray, pin_apart, reason
 from fewshot_ad.benchmark.run import run_plan
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.test_run import finish, real
@@ -22,20 +22,20 @@ def cluster() -> Iterator[Any]:
     """A real cluster on this machine, by no means connected to: a head that takes no jobs, two nodes that take one."""
     from ray.cluster_utils import Cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    nodes = [made.add_node(num_cpus=1) for _ in range(2)]
-    yield made, nodes
-    made.shutdown()
+    head = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [head.add_node(num_cpus=1) for _ in range(2)]
+    yield head, nodes
+    head.shutdown()
 
 
 def test_a_connection_is_kept_and_no_other_cluster_taken_for_it(cluster: Any, dataset: Path, tmp_path: Path) -> None:
-    made, _ = cluster
-    ray.init(address=made.address, log_to_driver=False, logging_level=logging.ERROR)
+    head, _ = cluster
+    ray.init(address=head.address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         for address, memory_mb, message in (
             ("127.0.0.1:1", None, r"expected the Ray cluster at '127\.0\.0\.1:1', but this process is connected to"),
             (
-                made.address,
+                head.address,
                 10**9,
                 r"expected a Ray node with 1 CPU, 1000000000 MB of memory for a job, got: .* 1 CPU, ",
             ),
@@ -61,15 +61,15 @@ def test_no_address_is_a_local_cluster_and_a_job_that_fits_nowhere_is_refused(
 
 
 def test_a_node_lost_in_mid_run_loses_and_doubles_nothing(cluster: Any, dataset: Path, tmp_path: Path) -> None:
-    made, nodes = cluster
+    head, nodes = cluster
     asked = real(dataset, 2)
     out = tmp_path / "records.jsonl"
     states = []
-    for state in run_plan(asked, out, on_ray(made.address, cpus=1, retries=5)):
+    for state in run_plan(asked, out, on_ray(head.address, cpus=1, retries=5)):
         states.append(state)
         if state.jobs == 1:
             # Both nodes are at work: one dies with its job, and never comes back.
-            made.remove_node(nodes[0], allow_graceful=False)
+            head.remove_node(nodes[0], allow_graceful=False)
     assert not ray.is_initialized()
     assert (states[-1].jobs, states[-1].total, states[-1].failures) == (4, 4, 0)
     keys = [line for line in out.read_text().splitlines() if line]
@@ -90,17 +90,17 @@ def test_jobs_of_one_node_share_no_processor(tmp_path: Path, monkeypatch: pytest
     all_of_them = os.sched_getaffinity(0)
     if len(all_of_them) < 2:
         pytest.skip("ONE PROCESSOR: nothing to share out")
-    with kept_apart(1):
+    with pin_apart(1):
         first = os.sched_getaffinity(0)
         assert len(first) == 1
         # Another process sees all processors of the node again.
         os.sched_setaffinity(0, all_of_them)
-        with kept_apart(1):
+        with pin_apart(1):
             second = os.sched_getaffinity(0)
             assert len(second) == 1
             assert not first & second
             os.sched_setaffinity(0, all_of_them)
-            with kept_apart(len(all_of_them) - 1):
+            with pin_apart(len(all_of_them) - 1):
                 # Not as many are free.
                 assert os.sched_getaffinity(0) == all_of_them
     assert os.sched_getaffinity(0) == all_of_them

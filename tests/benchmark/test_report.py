@@ -12,7 +12,7 @@ import pytest
 from fewshot_ad.benchmark.report import render, write_report
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.browser import Browser
-from tests.benchmark.made_up import METHODS, PUBLISHED, plausible, record, said
+from tests.benchmark.sample_records import METHODS, PUBLISHED, plausible, record, said
 
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>&amp;<!--\u2028"
 
@@ -58,6 +58,11 @@ def page_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     write_report(plausible(folder), folder / "report.html", title="Made-up figures", published=PUBLISHED)
     return folder / "report.html"
+
+
+def test_notes_of_records_stand_among_the_runs() -> None:
+    records = [record("a", note="converted"), record("b", note="converted"), record("c")]
+    assert ["note", "converted", "2"] in data_of(render(records))["runs"]
 
 
 def test_the_page_loads_nothing(page_path: Path) -> None:

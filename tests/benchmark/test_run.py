@@ -34,8 +34,8 @@ def plan(dataset: Path, **changes: Any) -> Plan:
     return parse_plan(content(dataset, **{**small, **changes}), Path())
 
 
-def finish(made: Plan, out: Path, **options: Any) -> list[ledger.Record]:
-    for _ in run_plan(made, out, in_process, **options):
+def finish(the_plan: Plan, out: Path, **options: Any) -> list[ledger.Record]:
+    for _ in run_plan(the_plan, out, in_process, **options):
         pass
     return ledger.read(out)
 
@@ -76,18 +76,20 @@ def test_figures_are_those_of_the_scores(dataset: Path, mean_baseline: str, tmp_
     from fewshot_ad.benchmark.material import Images, material
     from fewshot_ad.zoo import create
 
-    made = plan(dataset, methods={"mean": {"options": {"side": 4}}}, protocol={"pixel_side": None, "bootstrap": 0})
-    record = finish(made, tmp_path / "records.jsonl")[0]
-    part = material(next(made.jobs()))["washer"]
+    the_plan = plan(dataset, methods={"mean": {"options": {"side": 4}}}, protocol={"pixel_side": None, "bootstrap": 0})
+    record = finish(the_plan, tmp_path / "records.jsonl")[0]
+    part = material(next(the_plan.jobs()))["washer"]
     method = create("mean", side=4)
     method.fit(Images(part.support))
-    said = method.predict(Images(part.test))
+    prediction = method.predict(Images(part.test))
     labels = [sample.label for sample in part.test]
-    assert said.maps is not None
+    assert prediction.maps is not None
     masks = [sample.mask((64, 64)) for sample in part.test]
-    assert record.figures["image_auroc"] == pytest.approx(metrics.auroc(labels, said.scores))
-    assert record.figures["pixel_auroc"] == pytest.approx(metrics.auroc(np.stack(masks), np.stack(said.maps)), abs=1e-3)
-    assert record.figures["au_pro"] == pytest.approx(au_pro(said.maps, masks), abs=5e-3)
+    assert record.figures["image_auroc"] == pytest.approx(metrics.auroc(labels, prediction.scores))
+    assert record.figures["pixel_auroc"] == pytest.approx(
+        metrics.auroc(np.stack(masks), np.stack(prediction.maps)), abs=1e-3
+    )
+    assert record.figures["au_pro"] == pytest.approx(au_pro(prediction.maps, masks), abs=5e-3)
 
 
 @pytest.mark.parametrize("side", [None, 32])
@@ -98,19 +100,19 @@ def test_saturated_figures_where_the_dataset_says_what_is_enough(
     rows = np.mgrid[0:64, 0:64][0]
     for kind in ("train/good", "validation/good", "test/good", "test/logical_anomalies"):
         for number in range(2):
-            picture = np.full((64, 64, 3), 100, np.uint8)
+            image = np.full((64, 64, 3), 100, np.uint8)
             if "anomalies" in kind:
-                picture[8:16, 8:56] = 220
+                image[8:16, 8:56] = 220
             path = tmp_path / "pushpins" / kind / f"{number:03d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), picture)
+            cv2.imwrite(str(path), image)
             if "anomalies" in kind:
                 mask = tmp_path / "pushpins/ground_truth/logical_anomalies" / path.stem / "000.png"
                 mask.parent.mkdir(parents=True, exist_ok=True)
                 cv2.imwrite(str(mask), np.where((rows >= 8) & (rows < 32), 9, 0).astype(np.uint8))
     enough = [{"defect_name": "extra", "pixel_value": 9, "saturation_threshold": 8 * 48, "relative_saturation": False}]
     (tmp_path / "pushpins/defects_config.json").write_text(json.dumps(enough))
-    made = parse_plan(
+    the_plan = parse_plan(
         {
             "datasets": {"loco": {"layout": "mvtec_loco", "root": str(tmp_path)}},
             "methods": {"mean": {"options": {"side": 64}}},
@@ -120,7 +122,7 @@ def test_saturated_figures_where_the_dataset_says_what_is_enough(
         },
         Path(),
     )
-    (record,) = finish(made, tmp_path / "records.jsonl")
+    (record,) = finish(the_plan, tmp_path / "records.jsonl")
     assert record.figures["au_spro_05"] == pytest.approx(1)
     assert record.figures["au_spro"] == pytest.approx(1)
     assert record.figures["au_pro_05"] < 0.5
@@ -167,7 +169,7 @@ def test_an_unreadable_test_image_is_left_out(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(dataset, copy)
-    (copy / "zinc/test/good/000.png").write_bytes(b"no picture")
+    (copy / "zinc/test/good/000.png").write_bytes(b"no image")
     records = finish(plan(copy), tmp_path / "records.jsonl")
     assert [r.counts["unreadable"] for r in records] == [0, 1]
     assert all(r.status == "done" for r in records)
@@ -197,8 +199,8 @@ def test_transfer_fits_on_the_source(dataset: Path, mean_baseline: str, tmp_path
         "washers": {"layout": "mvtec", "root": str(tmp_path / "copy"), "categories": ["washer"]},
         "zincs": {"layout": "mvtec", "root": str(dataset), "categories": ["zinc"]},
     }
-    made = plan(dataset, datasets=datasets, settings=[{"transfer": {"source": "washers"}}], shots=[0, 2])
-    records = [r for r in finish(made, tmp_path / "records.jsonl") if r.dataset == "zincs"]
+    the_plan = plan(dataset, datasets=datasets, settings=[{"transfer": {"source": "washers"}}], shots=[0, 2])
+    records = [r for r in finish(the_plan, tmp_path / "records.jsonl") if r.dataset == "zincs"]
     assert [len(r.support) for r in records] == [5, 7]
     assert all(name.startswith("washer/") for name in records[0].support)
 
@@ -212,8 +214,8 @@ def test_images_are_named_below_their_own_dataset(dataset: Path, mean_baseline: 
             "source": {"layout": "mvtec", "root": str(tmp_path / source), "categories": ["washer"]},
             "target": {"layout": "mvtec", "root": str(tmp_path / target), "categories": ["zinc"]},
         }
-        made = plan(dataset, datasets=datasets, settings=[{"transfer": {"source": "source"}}])
-        (record,) = [r for r in finish(made, tmp_path / f"{target}.jsonl") if r.dataset == "target"]
+        the_plan = plan(dataset, datasets=datasets, settings=[{"transfer": {"source": "source"}}])
+        (record,) = [r for r in finish(the_plan, tmp_path / f"{target}.jsonl") if r.dataset == "target"]
         assert {name.split("/")[0] for name in record.support} == {"washer", "zinc"}
 
 
@@ -223,10 +225,10 @@ def test_a_method_that_wants_to_know_the_product_is_told(
     from fewshot_ad.zoo import method as registry
 
     card, factory = registry._REGISTRY["mean"]
-    told: list[str] = []
+    names: list[str] = []
 
     def named(*, seed: int = 0, class_name: str = "object") -> Any:
-        told.append(class_name)
+        names.append(class_name)
         return factory(seed=seed)
 
     copy = tmp_path / "copy"
@@ -236,13 +238,13 @@ def test_a_method_that_wants_to_know_the_product_is_told(
     monkeypatch.setitem(registry._REGISTRY, "mean", (card, named))
     assert [job.key(job.categories[0]) for job in plan(copy).jobs()] == before
     records = finish(plan(copy), tmp_path / "records.jsonl")
-    assert told == ["steel washer", "zinc"]
+    assert names == ["steel washer", "zinc"]
     assert [(r.key, r.options) for r in records] == [(key, {}) for key in before]
     # A plan has the last word, and one model for all has no one name.
-    told.clear()
+    names.clear()
     finish(plan(copy, methods={"mean": {"options": {"class_name": "thing"}}}), tmp_path / "records.jsonl")
     finish(plan(copy, settings=["unified", {"continual": {"replay": 1}}]), tmp_path / "records.jsonl")
-    assert told == ["thing"] * 2 + ["object"] * 3
+    assert names == ["thing"] * 2 + ["object"] * 3
 
 
 def test_continual_measures_what_was_forgotten(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
@@ -276,8 +278,8 @@ def test_a_full_disk_is_said_and_loses_nothing(
 def test_where_one_method_is_supervised_all_are_tested_on_the_same(dataset: Path, mean_baseline: str) -> None:
     from fewshot_ad.benchmark.material import material
 
-    made = plan(dataset, methods={"mean": {}, "yolov8": {}})
-    first, second = (next(job for job in made.jobs() if job.method.name == name) for name in ("mean", "yolov8"))
+    the_plan = plan(dataset, methods={"mean": {}, "yolov8": {}})
+    first, second = (next(job for job in the_plan.jobs() if job.method.name == name) for name in ("mean", "yolov8"))
     ours, theirs = material(first)["zinc" if "zinc" in first.categories else "washer"], material(second)["washer"]
     assert ours.test == theirs.test
     assert not ours.labeled
@@ -347,11 +349,11 @@ def real(dataset: Path, count: int = 2) -> Plan:
 
 
 def test_each_job_in_a_process_of_its_own(dataset: Path, tmp_path: Path) -> None:
-    made = real(dataset, 1)
-    states = list(run_plan(made, tmp_path / "records.jsonl", processes(2)))
+    the_plan = real(dataset, 1)
+    states = list(run_plan(the_plan, tmp_path / "records.jsonl", processes(2)))
     assert (states[-1].jobs, states[-1].failures) == (2, 0)
     here = tmp_path / "here.jsonl"
-    finish(made, here)
+    finish(the_plan, here)
     by_key = {r.key: r for r in ledger.read(here)}
     for record in ledger.read(tmp_path / "records.jsonl"):
         assert record.figures == pytest.approx(by_key[record.key].figures, abs=1e-3)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_ad.benchmark.support import by_hash, chosen, list_hash, read_lists, shipped_lists
+from fewshot_ad.benchmark.support import by_hash, list_hash, read_lists, shipped_lists, support_names
 from fewshot_ad.datasets import dataset_cards as cards
 from fewshot_ad.errors import BenchmarkError
 
@@ -12,13 +12,13 @@ NAMES = [f"{i:03d}.png" for i in range(20)]
 
 
 def test_draws_nest_differ_and_depend_on_names_alone() -> None:
-    eight = chosen(NAMES, "nut", 8, 0, None)
-    assert chosen(NAMES, "nut", 4, 0, None) == eight[:4]
-    assert chosen(NAMES[::-1], "nut", 8, 0, None) == eight
-    assert chosen(NAMES, "nut", 8, 1, None) != eight
-    assert chosen(NAMES, "bolt", 8, 0, None) != eight
+    eight = support_names(NAMES, "nut", 8, 0, None)
+    assert support_names(NAMES, "nut", 4, 0, None) == eight[:4]
+    assert support_names(NAMES[::-1], "nut", 8, 0, None) == eight
+    assert support_names(NAMES, "nut", 8, 1, None) != eight
+    assert support_names(NAMES, "bolt", 8, 0, None) != eight
     # An image more changes at most one of them.
-    assert len(set(chosen([*NAMES, "extra.png"], "nut", 8, 0, None)) - set(eight)) <= 1
+    assert len(set(support_names([*NAMES, "extra.png"], "nut", 8, 0, None)) - set(eight)) <= 1
 
 
 def test_a_fixed_list_goes_before(tmp_path: Path) -> None:
@@ -26,10 +26,10 @@ def test_a_fixed_list_goes_before(tmp_path: Path) -> None:
     file.write_text("# a comment\nnut\t0\t003.png\t001.png\t\n")
     listed = read_lists(file)["nut", 0]
     assert listed == ("003.png", "001.png")
-    assert chosen(NAMES, "nut", 2, 0, listed) == ["003.png", "001.png"]
-    assert chosen([n.replace("png", "jpg") for n in NAMES], "nut", 1, 0, listed[:1]) == ["003.jpg"]
+    assert support_names(NAMES, "nut", 2, 0, listed) == ["003.png", "001.png"]
+    assert support_names([n.replace("png", "jpg") for n in NAMES], "nut", 1, 0, listed[:1]) == ["003.jpg"]
     with pytest.raises(BenchmarkError, match=r"003\.png is on the support list of draw 0, but not in the dataset"):
-        chosen(NAMES[:3], "nut", 1, 0, listed)
+        support_names(NAMES[:3], "nut", 1, 0, listed)
 
 
 @pytest.mark.parametrize(
@@ -43,18 +43,18 @@ def test_a_line_that_is_no_list(tmp_path: Path, line: str) -> None:
 
 def test_too_few_images() -> None:
     with pytest.raises(BenchmarkError, match="nut: expected 8 good training images, got 3"):
-        chosen(NAMES[:3], "nut", 8, 0, None)
+        support_names(NAMES[:3], "nut", 8, 0, None)
     with pytest.raises(BenchmarkError, match="nut: expected 8 good training images, got 3"):
-        chosen(NAMES[:3], "nut", 8, 0, NAMES[:2])
+        support_names(NAMES[:3], "nut", 8, 0, NAMES[:2])
 
 
 def test_the_shipped_lists_are_those_the_names_give() -> None:
     lists = shipped_lists("mvtec")
     assert len(lists) == 15 * 3
     bottle = [f"{i:03d}.png" for i in range(209)]
-    assert list(lists["bottle", 1]) == chosen(bottle, "bottle", 8, 1, None)
+    assert list(lists["bottle", 1]) == support_names(bottle, "bottle", 8, 1, None)
     # More shots than a list has names go on where it ends.
-    assert chosen(bottle, "bottle", 16, 1, lists["bottle", 1]) == chosen(bottle, "bottle", 16, 1, None)
+    assert support_names(bottle, "bottle", 16, 1, lists["bottle", 1]) == support_names(bottle, "bottle", 16, 1, None)
     assert shipped_lists("folder") == {}
 
 

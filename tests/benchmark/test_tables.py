@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fewshot_ad.benchmark import tables
-from fewshot_ad.benchmark.averages import Cell, aggregate, best, failed, figure, latest, shared
+from fewshot_ad.benchmark.averages import Cell, aggregate, best, common, failures, figure, latest
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
-from tests.benchmark.made_up import PUBLISHED, plausible, record
+from tests.benchmark.sample_records import PUBLISHED, plausible, record
 
 
 def auroc(method: str, values: dict[tuple[str, int], float | None], **changes: object) -> list[Record]:
@@ -73,9 +73,9 @@ def test_a_figure_that_no_method_has_on_a_category_is_not_missed_there() -> None
 
 def test_shared_jobs_alone_are_compared_on_request() -> None:
     idle = auroc("idle", {("bolt", 0): None})
-    kept = shared([*WHOLE, *PARTIAL, *idle])
-    assert {(r.category, r.draw) for r in kept} == {("bolt", 0), ("bolt", 1), ("nut", 1)}
-    means = {row.method: row.cells["image_auroc"].mean for row in aggregate(kept)}
+    pairs = common([*WHOLE, *PARTIAL, *idle])
+    assert {(r.category, r.draw) for r in pairs} == {("bolt", 0), ("bolt", 1), ("nut", 1)}
+    means = {row.method: row.cells["image_auroc"].mean for row in aggregate(pairs)}
     assert means == pytest.approx({"whole": (0.9 + 0.9) / 2, "partial": (0.6 + 0.85) / 2})
 
 
@@ -93,8 +93,8 @@ def test_of_repeated_jobs_the_last_counts() -> None:
     again = auroc("partial", {("nut", 0): 0.5})
     records = [*PARTIAL, *again]
     assert len(latest(records)) == 4
-    assert failed(PARTIAL) == [PARTIAL[1]]
-    assert failed(records) == []
+    assert failures(PARTIAL) == [PARTIAL[1]]
+    assert failures(records) == []
     assert aggregate(records)[0].cells["image_auroc"].mean == pytest.approx((0.55 + 0.85) / 2)
 
 

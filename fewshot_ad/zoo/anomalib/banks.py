@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.anomalib.adapter import DISTILLED, AnomalibMethod, Schedule, bare, card, timm_name
+from fewshot_ad.zoo.anomalib.adapter import DISTILLED, AnomalibMethod, Schedule, card, timm_name
+from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.method import Method, baseline
 
 _WEIGHTS = DISTILLED + " The whole image, no center crop."

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, bare, card
+from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card
+from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.method import Card, Method, baseline
 
 

@@ -15,7 +15,8 @@ import timm
 import torch
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, bare, card, timm_name
+from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card, timm_name
+from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.method import Method, baseline
 
 RANDOM = "Random weights, so its numbers mean nothing: weights=FILE takes the paper's, {}."

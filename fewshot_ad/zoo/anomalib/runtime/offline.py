@@ -28,7 +28,7 @@ from anomalib.models.image.uflow.torch_model import UflowModel
 from torch import nn
 from torch.nn import functional
 
-from fewshot_ad.zoo.anomalib.adapter import bare
+from fewshot_ad.zoo.anomalib.bare import bare
 
 CSFLOW_CHANNELS = 304
 CFA_LAYERS = ["layer1", "layer2", "layer3"]

@@ -15,7 +15,7 @@ from anomalib.models.image.uninet.components import (
 from anomalib.models.image.uninet.torch_model import Teachers, UniNetModel
 from torch import nn
 
-from fewshot_ad.zoo.anomalib.adapter import bare
+from fewshot_ad.zoo.anomalib.bare import bare
 
 LAYERS = ["layer1", "layer2", "layer3"]
 

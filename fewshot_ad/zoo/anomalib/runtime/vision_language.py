@@ -14,7 +14,7 @@ from anomalib.models.image.anomalyvfm.torch_model import AnomalyVFMModel, BaseMo
 from anomalib.models.image.winclip.torch_model import TEMPERATURE, WinClipModel
 from torch import nn
 
-from fewshot_ad.zoo.anomalib.adapter import bare
+from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.components.tensors import standardize
 
 

@@ -1,0 +1,311 @@
+"""Tables of accuracy on the boards, from committed records of the benchmark engine."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import measurements
+from measured_tables import NONE, number, table
+
+from fewshot_ad.benchmark import record, tables
+from fewshot_ad.benchmark.averages import Row, aggregate, figure
+from fewshot_ad.benchmark.record import Record
+
+OURS, FROZEN, PEER = "fewshot_ad", "fewshot_ad, frozen encoder", "anomalib_patchcore"
+PRODUCTS = ("bottle", "magnetic_tile", "cookie", "elpv_mono", "alien_toy", "casting")
+ACCURACY = ("image_auroc", "pixel_auroc", "au_pro")
+DECISIONS = (*ACCURACY, "f1", "false_reject_rate", "escape_rate")
+FLIPS = "256 px, flips"
+SHIPPED = ("lite0_parts", "resnet18_parts", "convnext_atto_parts")
+TRAINED = (
+    "E, margin alone",
+    "E, margin and anchor 0.05",
+    "lite0_parts, keep 0.3",
+    "lite0_parts",
+    "lite0 trained on images of other products",
+    "resnet18, distilled on research-only images",
+    "resnet18, distilled on generated images",
+    "resnet18_parts",
+    "convnext_atto_distilled",
+    "convnext_atto_parts",
+    "efficientnet_lite0",
+)
+RECIPE = (
+    *("published recipe, 4 epochs, stages and E", "published recipe, 4 epochs, E"),
+    *("published recipe, 50 epochs, E", "published recipe, 50 epochs, registered stages"),
+)
+MODES = (
+    *("affine", "rotation", "rotation + scale", "rotation + translation", "rotation + translation + scale"),
+    *("scale", "shear", "translation", "translation + scale"),
+)
+VIEWS = ("none", "gray", "hflip,vflip", "translate", "rotate", "brightness", "contrast", "all")
+BANKS = ("E and both stages joined", "E and both stages, one bank each")
+
+
+@functools.cache
+def read(name: str) -> tuple[Record, ...]:
+    """The committed records of one board."""
+    return tuple(record.read(measurements.RECORDS / f"{name}.jsonl"))
+
+
+def rows(
+    name: str,
+    methods: Sequence[str] = (),
+    dataset: str = "",
+    shots: Sequence[int] = (),
+    by_category: bool = False,
+) -> list[Row]:
+    """Averages of the records that are chosen, in the order of the methods; empty = all."""
+    picked = [
+        one
+        for one in read(name)
+        if (not methods or one.method in methods)
+        and (not dataset or one.dataset == dataset)
+        and (not shots or one.shots in shots)
+    ]
+    averages = aggregate(picked, by_category)
+    return sorted(averages, key=lambda row: methods.index(row.method)) if methods else averages
+
+
+def text(row: Row, name: str) -> str:
+    """A figure in percent with its deviation over the draws; a dash where there is none."""
+    cell = row.cells.get(name)
+    return NONE if cell is None else figure(name).text(cell.mean, cell.sd) + row.marks(name)
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Heads of the columns."""
+    return [f"{figure(name).label} ({figure(name).unit})" for name in names]
+
+
+def by_shots(averages: Sequence[Row], names: Sequence[str], suffix: str = "") -> str:
+    """One row for each number of shots and method, whose name is shown without the suffix."""
+    ordered = sorted(averages, key=lambda row: row.shots)
+    return table(
+        ["K", "method", *labels(names)],
+        ([str(row.shots), row.method.removesuffix(suffix), *(text(row, name) for name in names)] for row in ordered),
+    )
+
+
+def board() -> str:
+    """This package, its frozen encoder and anomalib's PatchCore on the six products."""
+    return by_shots(rows("shared_board", (OURS, FROZEN, PEER), "board"), DECISIONS)
+
+
+def board_gains() -> str:
+    """What this package gains or loses against anomalib's PatchCore and its own frozen encoder, in points."""
+    averages = {(row.method, row.shots): row for row in rows("shared_board", dataset="board")}
+    lines = []
+    for other in (PEER, FROZEN):
+        for shots in sorted({shots for _, shots in averages}):
+            ours, theirs = averages[OURS, shots], averages[other, shots]
+            lines.append([other, str(shots), *(_points(ours, theirs, name) for name in ACCURACY)])
+    return table(["against", "K", *(figure(name).label for name in ACCURACY)], lines)
+
+
+def _points(row: Row, other: Row, name: str) -> str:
+    # Adding zero turns -0.0 into 0.0.
+    return f"{round(100 * (row.cells[name].mean - other.cells[name].mean), 1) + 0.0:+.1f}"
+
+
+def by_product(dataset: str) -> Callable[[], str]:
+    """Every product of a dataset, with mean and deviation over the draws."""
+
+    def render() -> str:
+        averages = rows("shared_board", (OURS, FROZEN, PEER), dataset, by_category=True)
+        averages.sort(key=lambda row: (row.shots, row.category))
+        return table(
+            ["K", "product", "method", *labels(DECISIONS)],
+            ([str(row.shots), row.category, row.method, *(text(row, name) for name in DECISIONS)] for row in averages),
+        )
+
+    return render
+
+
+def presets() -> str:
+    """The presets' accuracy, the scales they took, and milliseconds from the latency run."""
+    names = ("fast", "balanced", "accurate")
+    times = {row["what"]: row for row in measurements.read("latency").rows if row["method"] == OURS}
+    lines = []
+    for name, row in zip(names, rows("encoder_board", [f"preset {name}" for name in names]), strict=True):
+        scales = Counter(one.counts["image_size"] for one in read("encoder_board") if one.method == row.method)
+        sizes = ", ".join(f"{size} px in {count}" for size, count in sorted(scales.items()))
+        ms = times["inspect" if name == "balanced" else f"inspect, preset {name}"]["value"]
+        lines.append([f"`{name}`", sizes, *(text(row, figure_name) for figure_name in ACCURACY), number(ms, 1)])
+    return table(["preset", "scale, enrollments", *labels(ACCURACY), "p50, ms"], lines)
+
+
+def encoders() -> str:
+    """The shipped encoders, views and scale fixed, with the bank sizes that are on record."""
+    methods = [
+        f"{encoder}, {FLIPS}, {vectors} vectors"
+        for encoder in ("efficientnet_lite0", *SHIPPED)
+        for vectors in ("2,000", "4,000")
+    ]
+    averages = [
+        row
+        for row in rows("encoder_board", methods, "board")
+        # 2,000 vectors are on record for the default alone at K = 4: see the table of bank sizes.
+        if not (row.shots == 4 and row.method.endswith("2,000 vectors"))
+    ]
+    return by_shots(averages, ACCURACY)
+
+
+def encoders_by_product() -> str:
+    """Image AUROC and AU-PRO by product, and the change against the frozen initialization in the same settings."""
+    pairs = [("shared_board", OURS, FROZEN)]
+    for encoder in SHIPPED:
+        for vectors in ("4,000", "2,000"):
+            settings = f"{FLIPS}, {vectors} vectors"
+            pairs.append(("encoder_board", f"{encoder}, {settings}", f"efficientnet_lite0, {settings}"))
+    lines = []
+    for name, method, base in pairs:
+        averages = {
+            (row.method, row.shots, row.category): row for row in rows(name, (method, base), "board", by_category=True)
+        }
+        for shots in (2, 4, 8):
+            cells = [
+                _change(averages.get((method, shots, product)), averages.get((base, shots, product)))
+                for product in PRODUCTS
+            ]
+            if NONE not in cells:
+                lines.append([method, str(shots), *cells])
+    return table(["method", "K", *PRODUCTS], lines)
+
+
+def _change(row: Row | None, base: Row | None) -> str:
+    if row is None or base is None:
+        return NONE
+    cells = [
+        f"{figure(name).text(row.cells[name].mean)} {_points(row, base, name)}"
+        for name in ("image_auroc", "au_pro")
+        if name in row.cells
+    ]
+    return cells[0] if len(cells) == 1 else f"{cells[0]} ({cells[1]})"
+
+
+def defaults() -> str:
+    """Scoring settings, each changed alone."""
+    methods = [
+        *("defaults", "norm_power 0 (plain L2)", "norm_power 0.5", "metric cosine"),
+        *("image score reweighted (eq. 7)", "edge weight 1"),
+    ]
+    return by_shots(rows("ablations", methods), (*ACCURACY, "f1"))
+
+
+def trained() -> str:
+    """Every encoder that was trained or distilled, at K = 4 with 4,000 vectors."""
+    suffix = f", {FLIPS}, 4,000 vectors"
+    return by_shots(rows("encoder_board", [name + suffix for name in TRAINED], shots=[4]), ACCURACY, suffix)
+
+
+def kept_initialization() -> str:
+    """How much of the initialization E keeps: 0.3 against the 0.5 that ships, with views and scale `auto`."""
+    methods = ("lite0_parts, keep 0.3, auto, 4,000 vectors", "lite0_parts, auto, 4,000 vectors")
+    return by_shots(rows("encoder_board", methods), ACCURACY)
+
+
+def published_recipe() -> str:
+    """The published recipe against its own initialization."""
+    methods = [f"{name}, {FLIPS}, {vectors} vectors" for name in RECIPE for vectors in ("4,000", "2,000")]
+    methods += [f"resnet18, distilled on generated images, {FLIPS}, {n} vectors" for n in ("2,000", "4,000")]
+    return by_shots(rows("encoder_board", methods), ACCURACY)
+
+
+def registration_board() -> str:
+    """What the memory bank holds after spatial transformers of each mode, and without any."""
+    suffix = f", {FLIPS}, 2,000 vectors"
+    methods = [f"registered stages, {mode}{suffix}" for mode in MODES]
+    methods.append(f"efficientnet_lite0, {FLIPS}, 4,000 vectors")
+    return by_shots(rows("encoder_board", methods, shots=[2]), ACCURACY, suffix)
+
+
+def views() -> str:
+    """Kinds of views, each alone."""
+    methods = [f"lite0_parts, views {kind}, 4,000 vectors" for kind in VIEWS]
+    products = rows("encoder_board", methods, by_category=True)
+    auroc = {(row.method, row.category): f"{100 * row.cells['image_auroc'].mean:.1f}" for row in products}
+    lines = [
+        [kind, *(text(row, name) for name in ACCURACY), *(auroc[row.method, product] for product in PRODUCTS)]
+        for kind, row in zip(VIEWS, rows("encoder_board", methods), strict=True)
+    ]
+    return table(["views", *labels(ACCURACY), *(f"{product}, image AUROC" for product in PRODUCTS)], lines)
+
+
+def bank_contents() -> str:
+    """E alone, the stages alone, and both."""
+    suffix = f", {FLIPS}, 4,000 vectors"
+    names = ["lite0_parts", "efficientnet_lite0", *(f"lite0_parts, {contents}" for contents in BANKS)]
+    return by_shots(rows("encoder_board", [name + suffix for name in names], shots=[4]), ACCURACY, suffix)
+
+
+def bank_sizes() -> str:
+    """Sizes of the memory bank."""
+    fixed = [f"lite0_parts, {FLIPS}, {vectors} vectors" for vectors in ("4,000", "2,000", "1,000")]
+    auto = [f"lite0_parts, auto, {vectors} vectors" for vectors in ("4,000", "1,000")]
+    averages = [
+        *rows("encoder_board", fixed, shots=[4]),
+        *rows("encoder_board", auto, shots=[8]),
+        *rows("shared_board", [OURS], "board", shots=[8]),
+    ]
+    return by_shots(averages, ACCURACY)
+
+
+def alignment() -> str:
+    """Parts at any angle: image AUROC, in brackets AU-PRO, in percent."""
+    ways = (
+        *("flips", "flips + rotations", "auto", "registered (pixels)", "registered (features)"),
+        "auto, before poses",
+    )
+    averages = {(row.category, row.method): row for row in rows("alignment", ways, by_category=True)}
+    lines = []
+    for product in sorted({category for category, _ in averages}):
+        cells = []
+        for way in ways:
+            row = averages[product, way]
+            shown = [f"{100 * row.cells[name].mean:.1f}" for name in ("image_auroc", "au_pro") if name in row.cells]
+            cells.append(shown[0] if len(shown) == 1 else f"{shown[0]} ({shown[1]})")
+        lines.append([product, *cells])
+    return table(["product", *ways], lines)
+
+
+def zoo() -> str:
+    """Means over the six products, K = 8 and all images."""
+    return tables.markdown(read("zoo_board")).rstrip()
+
+
+def zoo_by_product() -> str:
+    """Image AUROC of each product."""
+    averages = rows("zoo_board", by_category=True)
+    cells = {(row.shots, row.method, row.category): text(row, "image_auroc") for row in averages}
+    means = {(row.shots, row.method): row.cells["image_auroc"].mean for row in rows("zoo_board")}
+    order = sorted(means, key=lambda key: (key[0] == "full", -means[key]))
+    return table(
+        ["K", "method", *PRODUCTS],
+        (["all" if shots == "full" else str(shots), method, *(cells[shots, method, p] for p in PRODUCTS)]
+         for shots, method in order),
+    )  # fmt: skip
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "board": board,
+    "board-gains": board_gains,
+    "board-by-product": by_product("board"),
+    "board-small": by_product("small"),
+    "presets": presets,
+    "encoders": encoders,
+    "encoders-by-product": encoders_by_product,
+    "defaults": defaults,
+    "trained": trained,
+    "kept-initialization": kept_initialization,
+    "published-recipe": published_recipe,
+    "registration-board": registration_board,
+    "views": views,
+    "bank-contents": bank_contents,
+    "bank-sizes": bank_sizes,
+    "alignment": alignment,
+    "zoo": zoo,
+    "zoo-by-product": zoo_by_product,
+}
