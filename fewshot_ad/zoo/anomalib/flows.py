@@ -14,11 +14,11 @@ from fewshot_ad.zoo.anomalib.adapter import (
     DISTILLED,
     AnomalibMethod,
     Schedule,
-    bare,
     card,
     from_imagenet,
     timm_name,
 )
+from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.components.tensors import Backbone
 from fewshot_ad.zoo.method import Method, baseline
 
