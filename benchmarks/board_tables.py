@@ -11,12 +11,13 @@ from measured_tables import NONE, number, table
 
 from fewshot_ad.benchmark import record, tables
 from fewshot_ad.benchmark.averages import Row, aggregate, figure
-from fewshot_ad.benchmark.record import Record
+from fewshot_ad.benchmark.record import Record, Shots
 
 OURS, FROZEN, PEER = "fewshot_ad", "fewshot_ad, frozen encoder", "anomalib_patchcore"
 PRODUCTS = ("bottle", "magnetic_tile", "cookie", "elpv_mono", "alien_toy", "casting")
 ACCURACY = ("image_auroc", "pixel_auroc", "au_pro")
-DECISIONS = (*ACCURACY, "f1", "false_reject_rate", "escape_rate")
+RATES = ("false_reject_rate", "escape_rate")
+DECISIONS = (*ACCURACY, "f1", *RATES)
 FLIPS = "256 px, flips"
 SHIPPED = ("lite0_parts", "resnet18_parts", "convnext_atto_parts")
 TRAINED = (
@@ -92,6 +93,21 @@ def by_shots(averages: Sequence[Row], names: Sequence[str], suffix: str = "") ->
 def board() -> str:
     """This package, its frozen encoder and anomalib's PatchCore on the six products."""
     return by_shots(rows("shared_board", (OURS, FROZEN, PEER), "board"), DECISIONS)
+
+
+def board_short() -> str:
+    """The table of the README: this package with the peer's figure beside each of its own."""
+    averages = {(row.method, row.shots): row for row in rows("shared_board", (OURS, PEER), "board")}
+
+    def percent(method: str, shots: Shots, name: str) -> str:
+        return f"{100 * averages[method, shots].cells[name].mean:.1f}"
+
+    lines = []
+    for shots in sorted({shots for _, shots in averages}):
+        pairs = [percent(method, shots, name) for name in ("image_auroc", "au_pro") for method in (OURS, PEER)]
+        lines.append([str(shots), *pairs, *(percent(OURS, shots, name) for name in RATES)])
+    heading = ["K", "Image AUROC (%)", "PatchCore", "AU-PRO (%)", "PatchCore", *labels(RATES)]
+    return table(heading, lines)
 
 
 def board_gains() -> str:
@@ -291,6 +307,7 @@ def zoo_by_product() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "board": board,
+    "board-short": board_short,
     "board-gains": board_gains,
     "board-by-product": by_product("board"),
     "board-small": by_product("small"),

@@ -1,10 +1,10 @@
-"""Print the tables that stand in the docs, from the committed records in benchmarks/records.
+"""Print the tables that stand in README.md and docs/, from the committed records in benchmarks/records.
 
 A page holds a table between `<!-- table: NAME -->` and `<!-- end -->`.
 
     python benchmarks/tables.py latency     # one table
     python benchmarks/tables.py --list      # the names of all
-    python benchmarks/tables.py --write     # print every table anew into the pages of docs/
+    python benchmarks/tables.py --write     # print every table anew into README.md and the pages of docs/
     python benchmarks/tables.py --check     # say which pages differ; exit code 1 if one does
 """
 
@@ -19,8 +19,13 @@ import board_tables
 import measured_tables
 import measurements
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The README and all pages of docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def names() -> list[str]:
@@ -60,14 +65,14 @@ def main() -> int:
     if args.name:
         print(render(args.name))
     status = 0
-    for path in sorted(DOCS.rglob("*.md")) if args.write or args.check else ():
+    for path in pages() if args.write or args.check else ():
         page = path.read_text(encoding="utf-8")
         if with_tables(page) == page:
             continue
         if args.write:
             path.write_text(with_tables(page), encoding="utf-8")
         status = int(args.check)
-        print(f"{path.relative_to(DOCS.parent)} {'written' if args.write else 'differs: --write prints it anew'}")
+        print(f"{path.relative_to(ROOT)} {'written' if args.write else 'differs: --write prints it anew'}")
     return status
 
 
