@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import types
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,19 @@ from hypothesis import strategies as st
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry
 from fewshot_ad.inspection import MapScale
-from fewshot_ad.scoring import ScoringConfig, anomaly_map, find_regions, measure, reweighted, top_mean
+from fewshot_ad.scoring import (
+    Model,
+    ScoringConfig,
+    anomaly_map,
+    find_regions,
+    inspect_image,
+    measure,
+    patch_weights,
+    prepare,
+    reweighted,
+    top_mean,
+    top_mean_score,
+)
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
 
 
@@ -150,3 +164,187 @@ def test_regions_stay_inside_the_image(photo_hw: tuple[int, int], map_hw: tuple[
     assert region.box == (0, 0, photo_hw[1], photo_hw[0])
     assert 0 <= region.peak[0] < photo_hw[1]
     assert 0 <= region.peak[1] < photo_hw[0]
+
+
+class FlatEncoder:
+    """Gives the same patch embeddings for every image: one level of 4 x 4 patches of 8 pixels."""
+
+    spec = types.SimpleNamespace(name="flat", multiple=8)
+
+    def __init__(self, level: np.ndarray) -> None:
+        self.level = level
+        self.inputs: list[np.ndarray] = []
+
+    def encode(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
+        self.inputs.append(image)
+        return (self.level,)
+
+
+def model_of(threshold: float, **scoring: object) -> Model:
+    config = ScoringConfig(top_fraction=0.01, **scoring)  # type: ignore[arg-type]
+    return Model(32, (bank_of(np.zeros((2, 2))),), (1.0,), config, threshold, MapScale(0.5, 2.0))
+
+
+def inspected(level: np.ndarray, model: Model, **options: object):
+    photograph = np.full((64, 64, 3), 90, np.uint8)
+    return inspect_image(photograph, FlatEncoder(level), model, "washer", **options)  # type: ignore[arg-type]
+
+
+def level_with(row: int, column: int, distance: float) -> np.ndarray:
+    level = np.zeros((4, 4, 2), np.float32)
+    level[row, column] = (distance, 0)
+    return level
+
+
+def test_a_score_at_the_threshold_is_good_and_above_it_anomalous() -> None:
+    score = inspected(level_with(1, 2, 4.0), model_of(1.0)).score
+    assert score == pytest.approx(4.0, rel=1e-3)
+    good = inspected(level_with(1, 2, 4.0), model_of(score))
+    assert (good.is_anomalous, good.severity, good.regions) == (False, 1.0, ())
+    bad = inspected(level_with(1, 2, 4.0), model_of(score * 0.999))
+    assert bad.is_anomalous
+    assert bad.severity == pytest.approx(1 / 0.999)
+    (region,) = bad.regions
+    # Patch (1, 2) of 8 pixels at half the image's size.
+    assert region.peak[0] == pytest.approx(2 * (2.5 * 8), abs=4)
+    assert region.peak[1] == pytest.approx(2 * (1.5 * 8), abs=4)
+
+
+def test_an_inspection_says_of_what_and_how_long() -> None:
+    result = inspected(level_with(0, 0, 1.0), model_of(5.0), name="0001.png", decode_ms=100.0)
+    assert (result.product, result.encoder, result.name, result.threshold) == ("washer", "flat", "0001.png", 5.0)
+    stages = result.timings_ms
+    assert set(stages) == {"decode", "resize", "encode", "search", "map", "total"}
+    assert stages["decode"] == 100.0
+    assert all(0 <= ms < 100 for stage, ms in stages.items() if stage not in ("decode", "total"))
+    assert stages["total"] == pytest.approx(sum(ms for stage, ms in stages.items() if stage != "total"), rel=1e-6)
+
+
+def test_the_map_of_an_inspection_is_that_of_its_distances() -> None:
+    geometry = Geometry((64, 64), (32, 32), (32, 32))
+    for threshold in (1.0, 9.0):  # drawn with the verdict, or when it is read
+        model = model_of(threshold, sigma=8.0)
+        result = inspected(level_with(1, 2, 4.0), model)
+        grid = np.zeros((4, 4), np.float32)
+        grid[1, 2] = 4
+        np.testing.assert_allclose(result.working_map, anomaly_map([grid], geometry, 8.0, 32), atol=1e-3)
+        assert result.anomaly_map.shape == (64, 64)
+
+
+def test_an_input_that_was_made_ahead_is_used_as_it_is() -> None:
+    model, encoder = model_of(1.0), FlatEncoder(level_with(1, 1, 2.0))
+    photograph = np.full((64, 64, 3), 90, np.uint8)
+    prepared = prepare(photograph, encoder, model)  # type: ignore[arg-type]
+    assert prepared.pixels.shape == (32, 32, 3)
+    assert 0 <= prepared.milliseconds < 1000
+    inspect_image(photograph, encoder, model, "washer", prepared=prepared)  # type: ignore[arg-type]
+    assert encoder.inputs[0] is prepared.pixels
+
+
+def test_distances_are_divided_by_the_levels_scale_and_the_worst_level_counts() -> None:
+    geometry = Geometry((32, 32), (32, 32), (32, 32))
+    levels = [level_with(1, 2, 6.0), level_with(2, 1, 4.0)]
+    banks = [bank_of(np.zeros((2, 2)))] * 2
+    for kind in ("top_mean", "reweighted"):
+        config = ScoringConfig(image_score=kind, top_fraction=0.01)  # type: ignore[arg-type]
+        share = 1.0 if kind == "top_mean" else 0.5  # two equal bank vectors: half of the weight is taken away
+        for scale, expected in (((1.0, 1.0), 6.0), ((3.0, 1.0), 4.0), ((1.0, 8.0), 6.0)):
+            measured = measure(levels, banks, scale, geometry, config)
+            assert measured.score == pytest.approx(share * expected, rel=1e-2)
+            assert measured.grids[0][1, 2] == pytest.approx(6.0 / scale[0], rel=1e-3)
+
+
+def test_the_share_is_of_the_patches_that_show_the_image() -> None:
+    # 8 x 8 patches, of which 8 x 4 show the image: a quarter of those is 8.
+    geometry = Geometry((64, 32), (64, 32), (64, 64))
+    grid = np.arange(64, dtype=np.float32).reshape(8, 8)
+    config = ScoringConfig(top_fraction=0.25, edge_weight=1.0)
+    shown = np.sort(grid[:, :4].ravel())
+    assert top_mean_score([grid], geometry, config) == pytest.approx(shown[-8:].mean())
+    assert top_mean_score([grid * 0, grid], geometry, config) == pytest.approx(shown[-8:].mean())
+
+
+def test_patch_weights_of_small_grids() -> None:
+    geometry = Geometry((8, 24), (8, 24), (8, 24))
+    np.testing.assert_array_equal(patch_weights(geometry, (1, 3), 0.25), [[0.25, 0.25, 0.25]])
+    geometry = Geometry((24, 24), (24, 24), (24, 24))
+    weights = patch_weights(geometry, (3, 3), 0.25)
+    assert weights.dtype == np.float32
+    np.testing.assert_array_equal(weights, [[0.25, 0.25, 0.25], [0.25, 1.0, 0.25], [0.25, 0.25, 0.25]])
+
+
+def test_reweighting_of_a_single_vector_is_its_distance_on_the_common_scale() -> None:
+    bank = bank_of(np.zeros((1, 2)))
+    assert reweighted(np.array([3.0, 4.0], np.float32), bank, 2.0, 9) == pytest.approx(2.5, rel=1e-4)
+
+
+def test_reweighting_scales_and_compares_as_many_neighbors_as_asked() -> None:
+    vectors = np.array([[0.0, 0.0], [0.5, 0.0], [1.0, 0.0], [9.0, 0.0]])
+    query, bank = np.array([0.0, 2.0], np.float32), bank_of(vectors)
+    distances = np.linalg.norm(vectors - query, axis=1)
+    for neighbors in (2, 3, 4):
+        for scale in (1.0, 4.0):
+            scaled = distances / scale
+            expected = (1 - np.exp(scaled[0]) / np.exp(scaled[:neighbors]).sum()) * scaled[0]
+            assert reweighted(query, bank, scale, neighbors) == pytest.approx(expected, rel=1e-3)
+
+
+def test_smoothing_is_in_pixels_of_a_scale_of_256() -> None:
+    grid = np.zeros((16, 16), np.float32)
+    grid[8, 8] = 1
+    at_128 = anomaly_map([grid], Geometry((128, 128), (128, 128), (128, 128)), 4.0, 128)
+    expected = cv2.GaussianBlur(cv2.resize(grid, (128, 128), interpolation=cv2.INTER_LINEAR), (0, 0), 2.0)
+    np.testing.assert_allclose(at_128, expected, atol=1e-5)
+
+
+def test_the_mirrored_edge_is_cut_off_the_map() -> None:
+    geometry = Geometry((30, 20), (30, 20), (32, 32))
+    grid = np.random.default_rng(0).random((4, 4), np.float32)
+    full = cv2.resize(grid, (32, 32), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(anomaly_map([grid], geometry, 0, 32), full[:30, :20], atol=1e-6)
+    np.testing.assert_allclose(anomaly_map([grid, grid], geometry, 0, 32), full[:30, :20], atol=1e-6)
+
+
+def test_at_most_twenty_regions_are_told_and_they_are_the_worst() -> None:
+    heat = np.zeros((100, 100), np.float32)
+    for i in range(25):
+        heat[4 * (i // 5) * 5 : 4 * (i // 5) * 5 + 2, 4 * (i % 5) * 5 : 4 * (i % 5) * 5 + 2] = 2 + i
+    regions = find_regions(heat, MapScale(0.0, 1.0), (100, 100))
+    assert [region.severity for region in regions] == pytest.approx([26 - i for i in range(20)])
+
+
+def test_areas_that_touch_at_a_corner_are_one_and_the_map_s_threshold_counts() -> None:
+    heat = np.zeros((20, 20), np.float32)
+    heat[5, 5] = heat[6, 6] = 1.5
+    (region,) = find_regions(heat, MapScale(0.5, 1.5), (20, 20))
+    assert (region.box, region.area, region.severity) == ((5, 5, 2, 2), 2, pytest.approx(1.0))
+
+
+def test_below_the_maps_threshold_the_surroundings_of_the_peak_count() -> None:
+    heat = np.zeros((20, 20), np.float32)
+    heat[10, 8:13] = (0.5, 0.81, 0.9, 0.83, 0.79)
+    # From three quarters of the way between the median, 0.5, and the peak, 0.9: 0.8.
+    (region,) = find_regions(heat, MapScale(0.5, 1.5), (20, 20))
+    assert (region.box, region.peak) == ((9, 10, 3, 1), (10, 10))
+    # A map wholly below the median of good patches still has its peak.
+    (lowest,) = find_regions(heat * 0.1, MapScale(0.5, 1.5), (20, 20))
+    assert lowest.peak == (10, 10)
+
+
+def test_a_region_is_at_least_one_pixel_of_the_image() -> None:
+    heat = np.zeros((100, 100), np.float32)
+    heat[50, 50] = 2
+    (region,) = find_regions(heat, MapScale(0.0, 1.0), (20, 20))
+    assert region.area == 1
+    assert region.box == (10, 10, 1, 1)
+
+
+def test_the_defaults_and_the_limits_of_the_settings() -> None:
+    config = ScoringConfig()
+    assert (config.metric, config.image_score, config.top_fraction, config.neighbors) == ("l2", "top_mean", 0.02, 9)
+    assert (config.edge_weight, config.sigma) == (2 / 3, 4.0)
+    ScoringConfig(top_fraction=1, edge_weight=0, neighbors=2, sigma=0)
+    ScoringConfig(edge_weight=1)
+    for wrong in ({"top_fraction": 1.01}, {"top_fraction": -0.1}, {"edge_weight": -0.01}, {"edge_weight": 1.01}):
+        with pytest.raises(SupportSetError, match=next(iter(wrong))):
+            ScoringConfig(**wrong)  # type: ignore[arg-type]

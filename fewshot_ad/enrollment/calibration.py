@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -118,6 +119,7 @@ def prediction_limit(scores: Sequence[float], alpha: float) -> float:
     return max(limit, floor)
 
 
+@functools.lru_cache(maxsize=64)
 def student_t_quantile(probability: float, degrees_of_freedom: int) -> float:
     """Quantile of Student's t distribution.
 
