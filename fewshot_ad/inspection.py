@@ -56,7 +56,7 @@ class Inspection:
     """The verdict on one image.
 
     Attributes:
-        product: Name of the product.
+        product_name: Name of the product.
         encoder: Name of the encoder.
         score: Image score; higher is worse. A distance in the encoder's feature space.
         threshold: Scores above it are anomalous.
@@ -72,7 +72,7 @@ class Inspection:
         name: File name, or empty for one from memory.
     """
 
-    product: str
+    product_name: str
     encoder: str
     score: float
     threshold: float
@@ -121,7 +121,7 @@ class Inspection:
         return {
             "schema": RESULT_SCHEMA,
             "name": self.name,
-            "product": self.product,
+            "product": self.product_name,
             "encoder": self.encoder,
             "is_anomalous": self.is_anomalous,
             "score": self.score,

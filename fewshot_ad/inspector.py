@@ -49,7 +49,7 @@ class Inspector:
         self._adding = threading.Lock()
 
     @property
-    def product(self) -> str:
+    def product_name(self) -> str:
         """Name of the product."""
         return self._product.enrollment.product_name
 
@@ -105,7 +105,7 @@ class Inspector:
         cls,
         images: ImageSource | Iterable[ImageSource],
         *,
-        product: str | None = None,
+        product_name: str | None = None,
         encoder: str | Encoder = DEFAULT_ENCODER,
         preset: PresetName = "balanced",
         views: ViewsSpec | None = None,
@@ -129,7 +129,7 @@ class Inspector:
 
         Args:
             images: A folder, a glob, or images as paths, PIL images or arrays (see `images.read_image`).
-            product: Name; the folder's name by default.
+            product_name: Name of the product; the folder's name by default.
             encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
                 case the arguments from `engine` on are ignored.
             preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,
@@ -180,7 +180,7 @@ class Inspector:
             threads=threads,
             device=device,
         )
-        network, enrolled = enroll(support, product or _product_name(images), settings, network, faster, progress)
+        network, enrolled = enroll(support, product_name or _product_name(images), settings, network, faster, progress)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -277,7 +277,7 @@ class Inspector:
             reading.pixels,
             self._encoder,
             self._product.model,
-            self.product,
+            self.product_name,
             reading.name,
             reading.milliseconds,
             reading.prepared,
@@ -345,7 +345,7 @@ class Inspector:
 
     def __repr__(self) -> str:
         return (
-            f"Inspector(product={self.product!r}, encoder={self._encoder.spec.name!r}, "
+            f"Inspector(product_name={self.product_name!r}, encoder={self._encoder.spec.name!r}, "
             f"shots={len(self.enrollment.support)}, image_size={self.enrollment.settings.image_size}, "
             f"views={len(self.enrollment.settings.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"

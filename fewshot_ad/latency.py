@@ -71,7 +71,7 @@ def bench(
             if window is not None:
                 window(windows[-1])
     return {
-        "product": inspector.product,
+        "product": inspector.product_name,
         "photograph": list(images[0].shape),
         "threads": inspector.encoder.threads,
         "precision": inspector.encoder.spec.precision,

@@ -88,7 +88,7 @@ def inspect_image(
     image: Uint8Array,
     encoder: Encoder,
     model: Model,
-    product: str,
+    product_name: str,
     name: str = "",
     decode_ms: float = 0.0,
     prepared: Prepared | None = None,
@@ -99,7 +99,7 @@ def inspect_image(
         image: (H, W, 3) uint8 RGB.
         encoder: The encoder the banks were filled with.
         model: The enrolled product.
-        product: Its name, for the record.
+        product_name: Its name, for the record.
         name: Of the image, for the record.
         decode_ms: Milliseconds already spent on reading it.
         prepared: The encoder's input, if it was made ahead.
@@ -126,7 +126,7 @@ def inspect_image(
         draw_map = functools.partial(_drawn, heat)
     end = time.perf_counter()
     return Inspection(
-        product=product,
+        product_name=product_name,
         encoder=encoder.spec.name,
         score=measured.score,
         threshold=model.threshold,

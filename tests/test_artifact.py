@@ -151,7 +151,7 @@ def test_a_process_killed_while_saving_leaves_the_old_product_whole(saved: Path)
     )
     assert subprocess.run([sys.executable, "-c", script, str(saved)], check=False).returncode == 9
     assert saved.read_bytes() == before
-    assert Inspector.load(saved).product == "washer"
+    assert Inspector.load(saved).product_name == "washer"
 
 
 def test_settings_are_stored_as_they_are(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:

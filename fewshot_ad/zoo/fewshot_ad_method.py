@@ -85,7 +85,7 @@ class FewshotAD:
         try:
             self._inspector = Inspector.from_support(
                 normal,
-                product="product",
+                product_name="product",
                 preset=self.preset,
                 encoder=self.encoder,
                 views=self.views,
