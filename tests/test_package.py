@@ -79,9 +79,12 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_public_names_exist_and_no_others() -> None:
-    names = {"Calibration", "Inspection", "Inspector", "Region", "ScoringConfig", "load_encoder"}
-    assert set(fewshot_ad.__all__) == {*names, "__version__"}
-    assert set(fewshot_ad._HOMES) == names
+    classes = {"Calibration", "Inspection", "Inspector", "MapScale", "Region", "ScoringConfig"}
+    functions = {"list_images", "load_encoder", "read_image"}
+    errors = {name for name, value in vars(fewshot_ad.errors).items() if name.endswith("Error")}
+    packages = {"datasets", "metrics", "zoo"}
+    assert set(fewshot_ad.__all__) == {*classes, *functions, *errors, *packages, "__version__"}
+    assert set(fewshot_ad._HOMES) == {*classes, *functions, *errors}
     for name in fewshot_ad.__all__:
         assert getattr(fewshot_ad, name) is not None
     with pytest.raises(AttributeError):
