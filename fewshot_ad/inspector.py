@@ -48,58 +48,6 @@ class Inspector:
         self._setting = threading.Lock()
         self._adding = threading.Lock()
 
-    @property
-    def product_name(self) -> str:
-        """Name of the product."""
-        return self._product.enrollment.product_name
-
-    @property
-    def calibration(self) -> Calibration:
-        """Where the threshold comes from."""
-        return self._product.calibration
-
-    @property
-    def enrollment(self) -> Enrollment:
-        """How the product was enrolled."""
-        return self._product.enrollment
-
-    @property
-    def references(self) -> tuple[Reference, ...]:
-        """Support images at the working scale, as many as travel with the product."""
-        return self._product.references
-
-    @property
-    def threshold(self) -> float:
-        """Image scores above it are anomalous. Settable while running; the maps' scale moves in proportion."""
-        return self._product.model.threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"expected a positive, finite threshold, got {value}.")
-        with self._setting:
-            self._product = self._product.with_threshold(float(value))
-
-    @property
-    def scoring(self) -> ScoringConfig:
-        """How distances become a score and a map."""
-        return self._product.model.scoring
-
-    @property
-    def model(self) -> Model:
-        """What the decisions are made with."""
-        return self._product.model
-
-    @property
-    def banks(self) -> tuple[MemoryBank, ...]:
-        """The memory banks, one per level."""
-        return self._product.model.banks
-
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder; pass it to the next `from_support` or `load` to share it between products."""
-        return self._encoder
-
     @classmethod
     def from_support(  # noqa: PLR0913 - keywords of the facade, each with a default
         cls,
@@ -159,13 +107,7 @@ class Inspector:
             WeightsError: The encoder cannot be had.
         """
         settings = enrollment_settings(
-            preset,
-            views=views,
-            image_size=image_size,
-            budget=budget,
-            precision=precision,
-            scoring=scoring,
-            seed=seed,
+            preset, views=views, image_size=image_size, budget=budget, precision=precision, scoring=scoring, seed=seed
         )
         support = read_support(images, color, progress)
         network, faster = load_encoders(
@@ -184,6 +126,90 @@ class Inspector:
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        encoder: Encoder | None = None,
+        engine: EngineName | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        allow_download: bool = False,
+        threads: int | None = None,
+        device: Device = "cpu",
+    ) -> Inspector:
+        """Load a product; what was enrolled elsewhere gives the same number here, or is refused with the reason.
+
+        Args:
+            path: The `.fsad` file.
+            encoder: An encoder already loaded, to share it between products; the arguments that follow are then
+                ignored.
+            engine: Engine to run on; any gives the same scores.
+            weights: Local weights, if the product was enrolled with a timm model.
+            allow_download: Let timm fetch such weights from the internet.
+            threads: Number of CPU threads; None takes all. OpenVINO pins them to cores of their own.
+            device: `cpu`, or `cuda`, see `encoder.load_encoder`.
+
+        Raises:
+            NotEnrolledError: There is no such file.
+            ArtifactError: It is damaged, of another format, or does not fit the encoder.
+            WeightsError: Its encoder cannot be had.
+        """
+        tensors, record = read_artifact(path)
+        spec = encoder_of(record, path)
+        encoder = encoder or load_encoder(
+            spec.name,
+            engine=engine,
+            precision=spec.precision,
+            stages=spec.stages,
+            fusion=spec.fusion,
+            norm_power=spec.norm_power,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+            device=device,
+        )
+        return cls(encoder, unpack(tensors, record, encoder, path))
+
+    def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
+        """Inspect one image.
+
+        Args:
+            image: A path, a PIL image or an array (see `images.read_image`).
+            color: Channel order of an array with color.
+
+        Raises:
+            ImageError: The image cannot be used.
+        """
+        return self._judge(read(image, color))
+
+    def inspect_batch(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        *,
+        color: ColorOrder = "rgb",
+        errors: Literal["raise", "return"] = "raise",
+    ) -> Iterator[Inspection | ImageError]:
+        """Inspect many images, in order.
+
+        Args:
+            images: A folder, a glob, or a sequence of images, of which the next are decoded while one is
+                inspected; or an iterator, such as a camera's frames, which is asked for the next image only after
+                the verdict on the last has been taken.
+            color: Channel order of arrays.
+            errors: What to do with an image that cannot be used: `raise` its `ImageError`, or `return` it in
+                its place and go on.
+
+        Yields:
+            One `Inspection` per image, or its `ImageError`.
+        """
+        yield from verdicts(
+            images,
+            color,
+            lambda pixels: prepare(pixels, self._encoder, self._product.model),
+            self._judge if errors == "raise" else self._judge_or_tell,
+        )
 
     def add(
         self,
@@ -231,44 +257,69 @@ class Inspector:
             photo_hw = self.references[0].photo_hw
         self.inspect(np.zeros((*photo_hw, 3), np.uint8))
 
-    def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
-        """Inspect one image.
-
-        Args:
-            image: A path, a PIL image or an array (see `images.read_image`).
-            color: Channel order of an array with color.
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the product to one `.fsad` file, whole or not at all.
 
         Raises:
-            ImageError: The image cannot be used.
+            ArtifactError: It cannot be written; an older file there is untouched.
         """
-        return self._judge(read(image, color))
+        write_artifact(path, *pack(self._encoder.spec, self._product))
 
-    def inspect_batch(
-        self,
-        images: ImageSource | Iterable[ImageSource],
-        *,
-        color: ColorOrder = "rgb",
-        errors: Literal["raise", "return"] = "raise",
-    ) -> Iterator[Inspection | ImageError]:
-        """Inspect many images, in order.
+    def info(self) -> dict[str, Any]:
+        """All that is known of the product, as plain JSON types."""
+        return describe(*pack(self._encoder.spec, self._product)) | {"engine": self._encoder.engine_name}
 
-        Args:
-            images: A folder, a glob, or a sequence of images, of which the next are decoded while one is
-                inspected; or an iterator, such as a camera's frames, which is asked for the next image only after
-                the verdict on the last has been taken.
-            color: Channel order of arrays.
-            errors: What to do with an image that cannot be used: `raise` its `ImageError`, or `return` it in
-                its place and go on.
+    @property
+    def product_name(self) -> str:
+        """Name of the product."""
+        return self._product.enrollment.product_name
 
-        Yields:
-            One `Inspection` per image, or its `ImageError`.
-        """
-        yield from verdicts(
-            images,
-            color,
-            lambda pixels: prepare(pixels, self._encoder, self._product.model),
-            self._judge if errors == "raise" else self._judge_or_tell,
-        )
+    @property
+    def calibration(self) -> Calibration:
+        """Where the threshold comes from."""
+        return self._product.calibration
+
+    @property
+    def enrollment(self) -> Enrollment:
+        """How the product was enrolled."""
+        return self._product.enrollment
+
+    @property
+    def references(self) -> tuple[Reference, ...]:
+        """Support images at the working scale, as many as travel with the product."""
+        return self._product.references
+
+    @property
+    def threshold(self) -> float:
+        """Image scores above it are anomalous. Settable while running; the maps' scale moves in proportion."""
+        return self._product.model.threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"expected a positive, finite threshold, got {value}.")
+        with self._setting:
+            self._product = self._product.with_threshold(float(value))
+
+    @property
+    def scoring(self) -> ScoringConfig:
+        """How distances become a score and a map."""
+        return self._product.model.scoring
+
+    @property
+    def model(self) -> Model:
+        """What the decisions are made with."""
+        return self._product.model
+
+    @property
+    def banks(self) -> tuple[MemoryBank, ...]:
+        """The memory banks, one per level."""
+        return self._product.model.banks
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder; pass it to the next `from_support` or `load` to share it between products."""
+        return self._encoder
 
     def _judge(self, reading: Reading) -> Inspection:
         if isinstance(reading.pixels, ImageError):
@@ -285,63 +336,6 @@ class Inspector:
 
     def _judge_or_tell(self, reading: Reading) -> Inspection | ImageError:
         return reading.pixels if isinstance(reading.pixels, ImageError) else self._judge(reading)
-
-    def info(self) -> dict[str, Any]:
-        """All that is known of the product, as plain JSON types."""
-        return describe(*pack(self._encoder.spec, self._product)) | {"engine": self._encoder.engine_name}
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the product to one `.fsad` file, whole or not at all.
-
-        Raises:
-            ArtifactError: It cannot be written; an older file there is untouched.
-        """
-        write_artifact(path, *pack(self._encoder.spec, self._product))
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        encoder: Encoder | None = None,
-        engine: EngineName | None = None,
-        weights: str | os.PathLike[str] | None = None,
-        allow_download: bool = False,
-        threads: int | None = None,
-        device: Device = "cpu",
-    ) -> Inspector:
-        """Load a product; what was enrolled elsewhere gives the same number here, or is refused with the reason.
-
-        Args:
-            path: The `.fsad` file.
-            encoder: An encoder already loaded, to share it between products; the arguments that follow are then
-                ignored.
-            engine: Engine to run on; any gives the same scores.
-            weights: Local weights, if the product was enrolled with a timm model.
-            allow_download: Let timm fetch such weights from the internet.
-            threads: Number of CPU threads; None takes all. OpenVINO pins them to cores of their own.
-            device: `cpu`, or `cuda`, see `encoder.load_encoder`.
-
-        Raises:
-            NotEnrolledError: There is no such file.
-            ArtifactError: It is damaged, of another format, or does not fit the encoder.
-            WeightsError: Its encoder cannot be had.
-        """
-        tensors, record = read_artifact(path)
-        spec = encoder_of(record, path)
-        encoder = encoder or load_encoder(
-            spec.name,
-            engine=engine,
-            precision=spec.precision,
-            stages=spec.stages,
-            fusion=spec.fusion,
-            norm_power=spec.norm_power,
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-            device=device,
-        )
-        return cls(encoder, unpack(tensors, record, encoder, path))
 
     def __repr__(self) -> str:
         return (

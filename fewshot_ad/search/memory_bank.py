@@ -18,143 +18,6 @@ WINDOW = 2048
 FLOAT16_MAX = 6e4
 
 
-def jl_projection(embeddings: Float32Array, seed: int, dims: int = JL_DIMS) -> Float32Array:
-    """Random projection that keeps distances to within about sqrt(8 ln(n) / dims), and so the order of coverage.
-
-    Args:
-        embeddings: (n, d) float32.
-        seed: Of the projection.
-        dims: Dimensions to keep; embeddings of no more dimensions are returned as they are.
-
-    Source: Johnson & Lindenstrauss 1984, with Gaussian entries (Dasgupta & Gupta 2003).
-    """
-    if embeddings.shape[1] <= dims:
-        return np.ascontiguousarray(embeddings)
-    rng = np.random.default_rng(seed)
-    matrix = rng.standard_normal((embeddings.shape[1], dims), dtype=np.float32) / np.float32(np.sqrt(dims))
-    return np.ascontiguousarray(embeddings @ matrix)
-
-
-def greedy_coreset(
-    embeddings: Float32Array,
-    budget: int,
-    seed: int = 0,
-    progress: Progress | None = None,
-    threads: int | None = None,
-) -> IndexArray:
-    """Greedy k-center: pick, again and again, the embedding farthest from all picked so far.
-
-    Exact (on the projected embeddings, up to float32 rounding) and deterministic. A distance to the nearest pick can
-    only shrink, so a stale one is an upper bound: picks are made within a window of the largest distances as long as
-    its maximum exceeds every stale distance outside, which makes it the maximum of all. Then all distances are brought
-    up to date with the new picks in one matrix product, and the window is drawn anew.
-
-    Args:
-        embeddings: (n, d) float32.
-        budget: How many to pick; fewer are returned if n is smaller or the rest repeat what is picked.
-        seed: Of the projection.
-        progress: Called as `progress("coreset", done, budget)` between windows.
-        threads: Number of CPU threads of the search; None leaves it to OpenVINO.
-
-    Returns:
-        Indices (k,) int64 in the order picked; the first is the embedding farthest from the mean.
-
-    Source: Roth et al. 2022 (PatchCore), algorithm 1; Gonzalez 1985.
-    """
-    n = len(embeddings)
-    if n <= budget:
-        return np.arange(n, dtype=np.int64)
-    points = jl_projection(embeddings, seed)
-    squared = np.einsum("ij,ij->i", points, points)
-    repeats = 1e-6 * float(squared.max())
-    offset = points - points.mean(axis=0)
-    picked = np.empty(budget, np.int64)
-    picked[0] = int(np.argmax(np.einsum("ij,ij->i", offset, offset)))
-    nearest = np.full(n, np.inf, np.float32)
-    done, count = 0, 1
-    while count < budget:
-        np.minimum(nearest, NearestSearch(points[picked[done:count]], threads, lasting=False)(points), out=nearest)
-        nearest[picked[:count]] = 0
-        done = count
-        if progress is not None:
-            progress("coreset", count, budget)
-        size = min(WINDOW, n - 1)
-        window = np.argpartition(nearest, n - size)[n - size :]
-        outside = float(np.delete(nearest, window).max())
-        bound, near, near_squared = nearest[window], points[window], squared[window]
-        while count < budget:
-            at = int(np.argmax(bound))
-            if bound[at] < outside:
-                break
-            if bound[at] <= repeats:
-                return picked[:count]
-            picked[count] = window[at]
-            count += 1
-            distance = near_squared + near_squared[at] - 2 * (near @ near[at])
-            np.minimum(bound, distance, out=bound)
-            bound[at] = 0
-    if progress is not None:
-        progress("coreset", budget, budget)
-    return picked
-
-
-def nearest_of_others(embeddings: Float32Array, picked: IndexArray, groups: Int32Array) -> IndexArray:
-    """For each picked embedding, the nearest one of another group.
-
-    Args:
-        embeddings: (n, d) float32.
-        picked: (k,) int64 indices into them.
-        groups: (n,) int32 group of each embedding, at least two different ones.
-
-    Returns:
-        (k,) int64 indices into the embeddings.
-    """
-    squared = np.einsum("ij,ij->i", embeddings, embeddings)
-    smallest = np.full(len(picked), np.inf, np.float32)
-    nearest = np.zeros(len(picked), np.int64)
-    for group in np.unique(groups):
-        members, others = np.flatnonzero(groups == group), np.flatnonzero(groups[picked] != group)
-        queries = -2 * embeddings[picked[others]]
-        # Tiles of some megabytes stay in the processor's cache.
-        for start in range(0, len(members), 1024):
-            rows = members[start : start + 1024]
-            tile = queries @ embeddings[rows].T
-            tile += squared[rows]
-            at = tile.argmin(axis=1)
-            value = tile[np.arange(len(tile)), at]
-            better = value < smallest[others]
-            smallest[others[better]] = value[better]
-            nearest[others[better]] = rows[at[better]]
-    return nearest
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """Where bank vectors come from.
-
-    Attributes:
-        image: (n,) int32 index of the support image.
-        view: (n,) int32 index of the view; 0 is the image itself.
-        xy: (n, 2) int32 patch center in the image, (x, y) in pixels.
-    """
-
-    image: Int32Array
-    view: Int32Array
-    xy: Int32Array
-
-    def __getitem__(self, index: IndexArray | npt.NDArray[np.bool_]) -> Origin:
-        return Origin(self.image[index], self.view[index], self.xy[index])
-
-    @classmethod
-    def join(cls, parts: list[Origin]) -> Origin:
-        """Concatenate."""
-        return cls(
-            np.concatenate([p.image for p in parts]),
-            np.concatenate([p.view for p in parts]),
-            np.concatenate([p.xy for p in parts]),
-        )
-
-
 class MemoryBank:
     """Patch embeddings of good parts with their origins, searched exactly.
 
@@ -232,3 +95,140 @@ class MemoryBank:
             (m,) float32 in the bank's metric.
         """
         return to_distance(self._nearest(embeddings), self.metric)
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where bank vectors come from.
+
+    Attributes:
+        image: (n,) int32 index of the support image.
+        view: (n,) int32 index of the view; 0 is the image itself.
+        xy: (n, 2) int32 patch center in the image, (x, y) in pixels.
+    """
+
+    image: Int32Array
+    view: Int32Array
+    xy: Int32Array
+
+    def __getitem__(self, index: IndexArray | npt.NDArray[np.bool_]) -> Origin:
+        return Origin(self.image[index], self.view[index], self.xy[index])
+
+    @classmethod
+    def join(cls, parts: list[Origin]) -> Origin:
+        """Concatenate."""
+        return cls(
+            np.concatenate([p.image for p in parts]),
+            np.concatenate([p.view for p in parts]),
+            np.concatenate([p.xy for p in parts]),
+        )
+
+
+def greedy_coreset(
+    embeddings: Float32Array,
+    budget: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> IndexArray:
+    """Greedy k-center: pick, again and again, the embedding farthest from all picked so far.
+
+    Exact (on the projected embeddings, up to float32 rounding) and deterministic. A distance to the nearest pick can
+    only shrink, so a stale one is an upper bound: picks are made within a window of the largest distances as long as
+    its maximum exceeds every stale distance outside, which makes it the maximum of all. Then all distances are brought
+    up to date with the new picks in one matrix product, and the window is drawn anew.
+
+    Args:
+        embeddings: (n, d) float32.
+        budget: How many to pick; fewer are returned if n is smaller or the rest repeat what is picked.
+        seed: Of the projection.
+        progress: Called as `progress("coreset", done, budget)` between windows.
+        threads: Number of CPU threads of the search; None leaves it to OpenVINO.
+
+    Returns:
+        Indices (k,) int64 in the order picked; the first is the embedding farthest from the mean.
+
+    Source: Roth et al. 2022 (PatchCore), algorithm 1; Gonzalez 1985.
+    """
+    n = len(embeddings)
+    if n <= budget:
+        return np.arange(n, dtype=np.int64)
+    points = jl_projection(embeddings, seed)
+    squared = np.einsum("ij,ij->i", points, points)
+    repeats = 1e-6 * float(squared.max())
+    offset = points - points.mean(axis=0)
+    picked = np.empty(budget, np.int64)
+    picked[0] = int(np.argmax(np.einsum("ij,ij->i", offset, offset)))
+    nearest = np.full(n, np.inf, np.float32)
+    done, count = 0, 1
+    while count < budget:
+        np.minimum(nearest, NearestSearch(points[picked[done:count]], threads, lasting=False)(points), out=nearest)
+        nearest[picked[:count]] = 0
+        done = count
+        if progress is not None:
+            progress("coreset", count, budget)
+        size = min(WINDOW, n - 1)
+        window = np.argpartition(nearest, n - size)[n - size :]
+        outside = float(np.delete(nearest, window).max())
+        bound, near, near_squared = nearest[window], points[window], squared[window]
+        while count < budget:
+            at = int(np.argmax(bound))
+            if bound[at] < outside:
+                break
+            if bound[at] <= repeats:
+                return picked[:count]
+            picked[count] = window[at]
+            count += 1
+            distance = near_squared + near_squared[at] - 2 * (near @ near[at])
+            np.minimum(bound, distance, out=bound)
+            bound[at] = 0
+    if progress is not None:
+        progress("coreset", budget, budget)
+    return picked
+
+
+def jl_projection(embeddings: Float32Array, seed: int, dims: int = JL_DIMS) -> Float32Array:
+    """Random projection that keeps distances to within about sqrt(8 ln(n) / dims), and so the order of coverage.
+
+    Args:
+        embeddings: (n, d) float32.
+        seed: Of the projection.
+        dims: Dimensions to keep; embeddings of no more dimensions are returned as they are.
+
+    Source: Johnson & Lindenstrauss 1984, with Gaussian entries (Dasgupta & Gupta 2003).
+    """
+    if embeddings.shape[1] <= dims:
+        return np.ascontiguousarray(embeddings)
+    rng = np.random.default_rng(seed)
+    matrix = rng.standard_normal((embeddings.shape[1], dims), dtype=np.float32) / np.float32(np.sqrt(dims))
+    return np.ascontiguousarray(embeddings @ matrix)
+
+
+def nearest_of_others(embeddings: Float32Array, picked: IndexArray, groups: Int32Array) -> IndexArray:
+    """For each picked embedding, the nearest one of another group.
+
+    Args:
+        embeddings: (n, d) float32.
+        picked: (k,) int64 indices into them.
+        groups: (n,) int32 group of each embedding, at least two different ones.
+
+    Returns:
+        (k,) int64 indices into the embeddings.
+    """
+    squared = np.einsum("ij,ij->i", embeddings, embeddings)
+    smallest = np.full(len(picked), np.inf, np.float32)
+    nearest = np.zeros(len(picked), np.int64)
+    for group in np.unique(groups):
+        members, others = np.flatnonzero(groups == group), np.flatnonzero(groups[picked] != group)
+        queries = -2 * embeddings[picked[others]]
+        # Tiles of some megabytes stay in the processor's cache.
+        for start in range(0, len(members), 1024):
+            rows = members[start : start + 1024]
+            tile = queries @ embeddings[rows].T
+            tile += squared[rows]
+            at = tile.argmin(axis=1)
+            value = tile[np.arange(len(tile)), at]
+            better = value < smallest[others]
+            smallest[others[better]] = value[better]
+            nearest[others[better]] = rows[at[better]]
+    return nearest
