@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import types
 
 import cv2
@@ -220,6 +221,14 @@ def test_an_inspection_says_of_what_and_how_long() -> None:
     assert stages["total"] == pytest.approx(sum(ms for stage, ms in stages.items() if stage != "total"), rel=1e-6)
 
 
+def test_times_are_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each look at the clock is a quarter of a second after the one before.
+    clock = itertools.count()
+    monkeypatch.setattr("fewshot_ad.scoring.time.perf_counter", lambda: next(clock) / 4)
+    stages = inspected(level_with(0, 0, 1.0), model_of(5.0)).timings_ms
+    assert stages == {"decode": 0.0, "resize": 250.0, "encode": 250.0, "search": 250.0, "map": 250.0, "total": 1000.0}
+
+
 def test_the_map_of_an_inspection_is_that_of_its_distances() -> None:
     geometry = Geometry((64, 64), (32, 32), (32, 32))
     for threshold in (1.0, 9.0):  # drawn with the verdict, or when it is read
@@ -267,6 +276,8 @@ def test_the_share_is_of_the_patches_that_show_the_image() -> None:
 def test_patch_weights_of_small_grids() -> None:
     geometry = Geometry((8, 24), (8, 24), (8, 24))
     np.testing.assert_array_equal(patch_weights(geometry, (1, 3), 0.25), [[0.25, 0.25, 0.25]])
+    geometry = Geometry((24, 8), (24, 8), (24, 8))
+    np.testing.assert_array_equal(patch_weights(geometry, (3, 1), 0.25), [[0.25], [0.25], [0.25]])
     geometry = Geometry((24, 24), (24, 24), (24, 24))
     weights = patch_weights(geometry, (3, 3), 0.25)
     assert weights.dtype == np.float32

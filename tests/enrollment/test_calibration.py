@@ -80,6 +80,8 @@ def test_calibration_by_hand() -> None:
     assert calibration.map_scale.threshold == prediction_limit(peaks, 0.2)
     assert calibration.map_scale.median_good == 0.6
     assert (calibration.scores, calibration.map_peaks) == (tuple(scores), tuple(peaks))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        calibration.threshold = 1.0  # type: ignore[misc]
 
 
 def test_a_flat_map_has_a_scale_of_some_width() -> None:
