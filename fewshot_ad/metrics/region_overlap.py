@@ -154,7 +154,7 @@ def region_weights(mask: BoolArray) -> tuple[Float64Array, int]:
     """
     count, labels = _connected_regions(mask)
     inside = labels[mask]
-    return 1 / np.bincount(inside, minlength=count + 1)[inside], count
+    return 1 / np.bincount(inside)[inside], count
 
 
 def saturated_weights(heat: npt.NDArray[Any], defects: Sequence[SaturatedRegion]) -> tuple[Float64Array, BoolArray]:

@@ -211,8 +211,12 @@ def test_what_cannot_be_counted_is_refused_and_changes_nothing() -> None:
     for bad in (np.array([[np.nan, 0.0]]), np.array([[np.inf, 0.0]]), np.array([[1e39, 0.0]])):
         with pytest.raises(BenchmarkError, match="finite"):
             metrics.add(bad, np.array([[False, True]]))
-    with pytest.raises(BenchmarkError, match="mask of its size"):
-        metrics.add(np.zeros((2, 2)), np.zeros((2, 3), bool))
+    for map_shape, mask_shape in (((2, 2), (2, 3)), ((2, 3), (2, 2)), ((4,), (4,)), ((2, 2, 3), (2, 2, 3))):
+        with pytest.raises(BenchmarkError, match="mask of its size"):
+            metrics.add(np.zeros(map_shape), np.zeros(mask_shape, bool))
+    for map_shape in ((4,), (2, 2, 3)):
+        with pytest.raises(BenchmarkError, match=r"expected an \(H, W\) map"):
+            metrics.add_saturated(np.zeros(map_shape), [])
     assert metrics.result().n_images == 1
     assert metrics.result().auroc == 1
 
@@ -276,6 +280,14 @@ def test_bootstrap_of_au_pro_of_alike_images_is_a_point_at_the_exact_figure() ->
             low, high = bootstrap_au_pro([heat] * 3, [mask] * 3, limit, repeats=20)
             assert low == pytest.approx(high)
             assert low == pytest.approx(au_pro([heat] * 3, [mask] * 3, limit), abs=1e-3)
+
+
+def test_bootstrap_of_au_pro_draws_a_thousand_times_up_to_a_rate_of_30_percent_by_default() -> None:
+    rng = np.random.default_rng(9)
+    masks = _masks(rng)[-6:]
+    maps = [_noise(rng, mask) for mask in masks]
+    explicit = bootstrap_au_pro(maps, masks, limit=0.3, repeats=1000, level=0.95, seed=0)
+    assert bootstrap_au_pro(maps, masks) == explicit
 
 
 def test_bootstrap_of_au_pro_needs_a_defect_and_a_good_pixel() -> None:

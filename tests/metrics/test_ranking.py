@@ -67,6 +67,10 @@ def test_ranking_figures_by_hand() -> None:
     # Half of the recall at precision 1, the other half at 2 of 4.
     assert aupr(labels, scores) == pytest.approx(0.5 * 1 + 0.5 * 0.5)
     assert f1_max(labels, scores) == (pytest.approx(2 / 3), 5.0)
+    # A defective image may score lowest, or be the only one.
+    assert auroc([1, 0, 1], [3.0, 2.0, 1.0]) == pytest.approx(0.5)
+    assert auroc([1, 0], [1.0, 1.0]) == pytest.approx(0.5)
+    assert f1_max([0, 1, 0], [3.0, 2.0, 1.0]) == (pytest.approx(2 / 3), 2.0)
 
 
 def test_ranking_figures_where_a_class_is_absent() -> None:
@@ -77,7 +81,9 @@ def test_ranking_figures_where_a_class_is_absent() -> None:
     assert np.isnan(f1_max([0, 0], [0.1, 0.2])).all()
 
 
-@pytest.mark.parametrize(("labels", "scores"), [([1, 0], [1.0, np.nan]), ([1, 0], [1.0]), ([], [])])
+@pytest.mark.parametrize(
+    ("labels", "scores"), [([1, 0], [1.0, np.nan]), ([1, 0], [1.0]), ([1, 0], [1.0, 2.0, 3.0]), ([], [])]
+)
 def test_scores_that_cannot_be_ranked_are_refused(labels: list[int], scores: list[float]) -> None:
     with pytest.raises(BenchmarkError, match="as many scores as labels"):
         auroc(labels, scores)
@@ -112,8 +118,9 @@ def test_iou_by_hand() -> None:
     assert iou(a, a) == 1
     assert iou(a, ~a) == 0
     assert np.isnan(iou(a & ~a, a & ~a))
-    with pytest.raises(BenchmarkError, match="shape"):
-        iou(a, b.T)
+    for other in (b[:, :3], np.vstack([b, b]), b.T):
+        with pytest.raises(BenchmarkError, match="shape"):
+            iou(a, other)
 
 
 def test_forgetting_by_hand() -> None:

@@ -65,8 +65,9 @@ def test_au_pro_weighs_regions_alike_and_needs_one() -> None:
     assert np.isnan(au_pro([], []))
     with pytest.raises(ValueError, match="shape"):
         au_pro([np.zeros((4, 4))], [np.zeros((5, 4), bool)])
-    with pytest.raises(BenchmarkError, match="limit"):
-        au_pro(big_map, masks, limit=0)
+    for limit in (0, -0.1, 1.5):
+        with pytest.raises(BenchmarkError, match="limit"):
+            au_pro(big_map, masks, limit=limit)
 
 
 @pytest.mark.parametrize("digits", [0, 6])
@@ -123,6 +124,13 @@ def test_area_of_several_curves_at_once() -> None:
     rates = np.array([[0.5, 1.0], [0.0, 1.0]])
     overlaps = np.array([[0.5, 1.0], [1.0, 1.0]])
     assert area_up_to(rates, overlaps, 0.2) == pytest.approx([0.1, 1.0])
+    rng = np.random.default_rng(7)
+    rates, overlaps = (np.sort(rng.random((2, 3, 9))) for _ in range(2))
+    rates[..., -1] = 1
+    areas = area_up_to(rates, overlaps, 0.4)
+    assert areas.shape == (2, 3)
+    for index in np.ndindex(2, 3):
+        assert areas[index] == pytest.approx(area_up_to(rates[index], overlaps[index], 0.4))
 
 
 def test_spro_by_hand() -> None:
@@ -134,15 +142,29 @@ def test_spro_by_hand() -> None:
     # Two of the five pixels, of which four are enough; three of the ten, of which a fifth is.
     regions = [[SaturatedRegion(first, 4), SaturatedRegion(second, 0.2, relative=True)], []]
     assert spro([predicted, predicted], regions) == pytest.approx((2 / 4 + 1) / 2)
-    assert SaturatedRegion(first, 100).enough == 5
     assert np.isnan(spro([predicted], [[]]))
+
+
+@pytest.mark.parametrize(
+    ("saturation", "relative", "pixels"),
+    [(100, False, 10), (4, False, 4), (2.5, False, 2.5), (0.37, True, 3), (1.0, True, 10), (0.01, True, 1)],
+)
+def test_pixels_that_are_enough(saturation: float, relative: bool, pixels: float) -> None:
+    # A share is rounded down to whole pixels, but not to none.
+    assert SaturatedRegion(np.ones((2, 5), bool), saturation, relative).enough == pixels
 
 
 @pytest.mark.parametrize(("saturation", "relative"), [(0, False), (-1, False), (0, True), (1.5, True)])
 def test_saturations_that_make_no_sense_are_refused(saturation: float, relative: bool) -> None:
     region = SaturatedRegion(np.ones((2, 2), bool), saturation, relative)
-    with pytest.raises(BenchmarkError, match="saturation"):
+    unit = "a share" if relative else "pixels"
+    with pytest.raises(BenchmarkError, match=rf"got 4 pixels and {saturation} \({unit}\)"):
         spro([np.ones((2, 2), bool)], [[region]])
+
+
+def test_a_defect_without_a_pixel_is_refused() -> None:
+    with pytest.raises(BenchmarkError, match="got 0 pixels and 3"):
+        au_spro([np.ones((2, 2))], [[SaturatedRegion(np.zeros((2, 2), bool), 3)]])
 
 
 def test_au_spro_is_au_pro_where_all_of_a_region_is_needed() -> None:
