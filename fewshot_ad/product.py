@@ -19,6 +19,7 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.selection import choose_settings
 from fewshot_ad.enrollment.support import SupportSet
 from fewshot_ad.errors import SupportSetError
+from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.scoring import Model
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.one_pass import OnePass
@@ -196,7 +197,8 @@ def _faster_if_equal(
         precision.severities(support.images, settings, e, p.model, p.calibration)
         for e, p in ((encoder, product), (faster, candidate))
     )
-    worst, flips = precision.compare(expected, other)
+    worst = relative_difference(other, expected, 1.0)
+    flips = decision_flips([severity > 1 for severity in other], [severity > 1 for severity in expected])
     difference = f"scores of {len(other)} support images and views differ by at most {worst:.1%} of the threshold"
     if flips or worst > precision.SCORE_TOLERANCE:
         return encoder, product.with_reasons(

@@ -61,9 +61,3 @@ def severities(
             levels = embed_image(image, encoder, view).levels
             scores.append(measure(levels, model.banks, model.level_scale, image.geometry, settings.scoring).score)
     return [score / calibration.threshold for score in scores]
-
-
-def compare(expected: Sequence[float], candidate: Sequence[float]) -> tuple[float, int]:
-    """Largest difference of two lists of severities, and how many decisions differ."""
-    worst = float(np.abs(np.subtract(candidate, expected)).max())
-    return worst, sum((a > 1) != (b > 1) for a, b in zip(candidate, expected, strict=True))
