@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import types
 
@@ -90,7 +91,7 @@ def test_levels_are_joined_by_their_maximum() -> None:
 
 
 def test_one_level_gives_the_map_that_enlarging_and_smoothing_give() -> None:
-    for hw, sigma in (((256, 256), 4.0), ((96, 400), 2.5), ((272, 64), 0.0)):
+    for hw, sigma in (((256, 256), 4.0), ((96, 400), 2.5), ((256, 256), 0.9), ((272, 64), 0.0)):
         geometry = Geometry(hw, hw, hw)
         grid = np.random.default_rng(0).random((hw[0] // 8, hw[1] // 8), np.float32)
         wanted = cv2.resize(grid, hw[::-1], interpolation=cv2.INTER_LINEAR)
@@ -261,6 +262,16 @@ def test_distances_are_divided_by_the_levels_scale_and_the_worst_level_counts() 
             measured = measure(levels, banks, scale, geometry, config)
             assert measured.score == pytest.approx(share * expected, rel=1e-2)
             assert measured.grids[0][1, 2] == pytest.approx(6.0 / scale[0], rel=1e-3)
+
+
+def test_distances_of_the_joint_graph_are_brought_to_the_common_scale_too() -> None:
+    grid = np.zeros((4, 4), np.float32)
+    grid[1, 2] = 6
+    model = dataclasses.replace(model_of(2.0), level_scale=(3.0,), one_pass=lambda pixels: (grid,))
+    result = inspected(level_with(0, 0, 99.0), model)  # what the encoder alone says is not looked at
+    assert result.score == pytest.approx(2.0)
+    assert not result.is_anomalous
+    assert result.working_map.max() < 2.0
 
 
 def test_the_share_is_of_the_patches_that_show_the_image() -> None:
