@@ -12,6 +12,6 @@ def test_the_largest_difference_counts_in_either_direction() -> None:
 
 
 def test_decision_flips_are_counted_and_lengths_must_agree() -> None:
-    assert decision_flips([True, False, True], [True, True, False]) == 2
+    assert decision_flips([True, False, True, True, False], [True, True, False, True, False]) == 2
     with pytest.raises(ValueError, match="longer"):
         decision_flips([True], [True, False])
