@@ -370,3 +370,13 @@ def test_the_defaults_and_the_limits_of_the_settings() -> None:
     for wrong in ({"top_fraction": 1.01}, {"top_fraction": -0.1}, {"edge_weight": -0.01}, {"edge_weight": 1.01}):
         with pytest.raises(SupportSetError, match=next(iter(wrong))):
             ScoringConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_reweighting_weighs_the_edge_before_it_looks_for_the_worst_patch() -> None:
+    geometry = Geometry((32, 32), (32, 32), (32, 32))
+    bank = [bank_of(np.zeros((1, 2)))]  # one vector: the score is the distance itself
+    config = ScoringConfig(image_score="reweighted", edge_weight=0.5)
+    level = level_with(0, 2, 6.0)  # on the edge: counts as 3
+    assert measure([level], bank, [1.0], geometry, config).score == pytest.approx(3.0, rel=1e-3)
+    level[1, 1] = (4, 0)
+    assert measure([level], bank, [1.0], geometry, config).score == pytest.approx(4.0, rel=1e-3)
