@@ -110,14 +110,16 @@ def inspect_image(
     if model.one_pass is not None:
         raw = model.one_pass(prepared.pixels)
         encoded = time.perf_counter()
-        grids = tuple(grid / np.float32(scale) for grid, scale in zip(raw, model.level_scale, strict=True))
-        measured = Measurement(top_mean_score(grids, geometry, model.scoring), grids)
+        score_maps = tuple(
+            score_map / np.float32(scale) for score_map, scale in zip(raw, model.level_scale, strict=True)
+        )
+        measured = Measurement(top_mean_score(score_maps, geometry, model.scoring), score_maps)
     else:
         levels = encoder.encode(prepared.pixels)
         encoded = time.perf_counter()
         measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
     searched = time.perf_counter()
-    draw_map = functools.partial(anomaly_map, measured.grids, geometry, model.scoring.sigma, model.image_size)
+    draw_map = functools.partial(anomaly_map, measured.score_maps, geometry, model.scoring.sigma, model.image_size)
     is_anomalous = measured.score > model.threshold
     regions: tuple[Region, ...] = ()
     if is_anomalous:
@@ -177,11 +179,11 @@ class Measurement:
 
     Attributes:
         score: Image score.
-        grids: One (h, w) float32 array of patch distances per level, on the common scale.
+        score_maps: One (h, w) float32 array of patch distances per level, on the common scale.
     """
 
     score: float
-    grids: tuple[Float32Array, ...]
+    score_maps: tuple[Float32Array, ...]
 
 
 def measure(
@@ -201,28 +203,28 @@ def measure(
         scoring: How.
     """
     queries = [normalize(level.reshape(-1, level.shape[2]), scoring.metric) for level in levels]
-    grids = tuple(
+    score_maps = tuple(
         (bank.nearest(q) / np.float32(scale)).reshape(level.shape[:2])
         for q, level, bank, scale in zip(queries, levels, banks, level_scale, strict=True)
     )
     if scoring.image_score == "top_mean":
-        return Measurement(top_mean_score(grids, geometry, scoring), grids)
+        return Measurement(top_mean_score(score_maps, geometry, scoring), score_maps)
     score = 0.0
-    for q, grid, bank, scale in zip(queries, grids, banks, level_scale, strict=True):
-        weights = patch_weights(geometry, grid.shape, scoring.edge_weight)
-        at = int(np.argmax(grid * weights))
+    for q, score_map, bank, scale in zip(queries, score_maps, banks, level_scale, strict=True):
+        weights = patch_weights(geometry, score_map.shape, scoring.edge_weight)
+        at = int(np.argmax(score_map * weights))
         score = max(score, reweighted(q[at], bank, scale, scoring.neighbors) * float(weights.flat[at]))
-    return Measurement(score, grids)
+    return Measurement(score, score_maps)
 
 
-def top_mean_score(grids: Sequence[Float32Array], geometry: Geometry, scoring: ScoringConfig) -> float:
+def top_mean_score(score_maps: Sequence[Float32Array], geometry: Geometry, scoring: ScoringConfig) -> float:
     """Image score of patch distances, one (h, w) float32 array per level: the largest of the levels' `top_mean`."""
     score = 0.0
-    for grid in grids:
-        weights = patch_weights(geometry, grid.shape, scoring.edge_weight)
+    for score_map in score_maps:
+        weights = patch_weights(geometry, score_map.shape, scoring.edge_weight)
         # Patches that show nothing of the image weigh nothing; they must not dilute the share either.
         fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
-        score = max(score, top_mean((grid * weights).ravel(), fraction))
+        score = max(score, top_mean((score_map * weights).ravel(), fraction))
     return score
 
 
@@ -271,7 +273,7 @@ def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbors: i
     return float((1 - min(1.0, share)) * distance)
 
 
-def anomaly_map(grids: Sequence[Float32Array], geometry: Geometry, sigma: float, image_size: int) -> Float32Array:
+def anomaly_map(score_maps: Sequence[Float32Array], geometry: Geometry, sigma: float, image_size: int) -> Float32Array:
     """Patch distances -> smoothed map at the working scale.
 
     Each level is brought to the encoder's input size bilinearly, and the levels' maximum is smoothed. There is no more
@@ -281,17 +283,19 @@ def anomaly_map(grids: Sequence[Float32Array], geometry: Geometry, sigma: float,
         (h, w) float32 of `geometry.content_hw`.
     """
     (height, width), spread = geometry.input_hw, sigma * image_size / 256
-    if len(grids) == 1:
-        rows, columns = (_enlarge(n, size, spread) for n, size in zip(grids[0].shape, (height, width), strict=True))
+    if len(score_maps) == 1:
+        rows, columns = (
+            _enlarge(n, size, spread) for n, size in zip(score_maps[0].shape, (height, width), strict=True)
+        )
         joined = np.empty((height, width), np.float32)
         # BLAS starts threads above 2^18 multiplications, and they would go on spinning beside the next encoder run.
         step = max(1, 2**18 // (columns.shape[0] * columns.shape[1]))
         for start in range(0, height, step):
-            np.matmul(rows[start : start + step] @ grids[0], columns.T, out=joined[start : start + step])
+            np.matmul(rows[start : start + step] @ score_maps[0], columns.T, out=joined[start : start + step])
         return geometry.crop(joined)
-    joined = cv2.resize(grids[0], (width, height), interpolation=cv2.INTER_LINEAR)
-    for grid in grids[1:]:
-        np.maximum(joined, cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR), out=joined)
+    joined = cv2.resize(score_maps[0], (width, height), interpolation=cv2.INTER_LINEAR)
+    for score_map in score_maps[1:]:
+        np.maximum(joined, cv2.resize(score_map, (width, height), interpolation=cv2.INTER_LINEAR), out=joined)
     if sigma > 0:
         joined = cv2.GaussianBlur(joined, (0, 0), spread, borderType=cv2.BORDER_REFLECT_101)
     return geometry.crop(joined)

@@ -193,3 +193,22 @@ def test_a_file_of_the_first_format_without_its_fields_is_refused(tmp_path: Path
     write_artifact(tmp_path / "p.fsad", {"a": np.zeros(1)}, {"format_version": 1})
     with pytest.raises(ArtifactError, match=r"lacks or has an unexpected field \('enrolment'\)"):
         read_artifact(tmp_path / "p.fsad")
+
+
+def test_a_file_of_the_first_format_keeps_all_its_settings(tmp_path: Path) -> None:
+    inspector = Inspector.load(Path(__file__).parent / "golden" / "brick_v1.fsad")
+    enrollment, settings = inspector.enrollment, inspector.enrollment.settings
+    assert inspector.product_name == enrollment.product_name == "brick"
+    assert [str(view) for view in settings.views] == ["hflip", "gray", "rotate=90"]
+    assert (settings.image_size, settings.budget, settings.seed, settings.precision) == (128, 150, 0, "f32")
+    assert settings.auto == ()
+    assert settings.scoring == ScoringConfig()
+    assert [name for name, _ in enrollment.support] == [f"image[{i}]" for i in range(4)]
+    assert enrollment.created.startswith("2026-")
+    assert "openvino" in enrollment.versions
+    assert inspector.threshold == inspector.calibration.threshold
+    inspector.save(tmp_path / "p.fsad")
+    assert read_artifact(tmp_path / "p.fsad")[1]["format_version"] == FORMAT_VERSION
+    again = Inspector.load(tmp_path / "p.fsad")
+    assert again.enrollment == enrollment
+    assert again.calibration == inspector.calibration

@@ -77,7 +77,7 @@ def test_edge_patches_weigh_less_in_the_score_but_not_in_the_map() -> None:
         level[row, column] = (3, 4)
         measured = measure([level], bank, [1.0], geometry, ScoringConfig(edge_weight=0.5, top_fraction=0.01))
         assert measured.score == pytest.approx(5 * weight, abs=1e-3)
-        assert measured.grids[0][row, column] == pytest.approx(5, rel=1e-4)
+        assert measured.score_maps[0][row, column] == pytest.approx(5, rel=1e-4)
 
 
 def test_levels_are_joined_by_their_maximum() -> None:
@@ -261,7 +261,7 @@ def test_distances_are_divided_by_the_levels_scale_and_the_worst_level_counts() 
         for scale, expected in (((1.0, 1.0), 6.0), ((3.0, 1.0), 4.0), ((1.0, 8.0), 6.0)):
             measured = measure(levels, banks, scale, geometry, config)
             assert measured.score == pytest.approx(share * expected, rel=1e-2)
-            assert measured.grids[0][1, 2] == pytest.approx(6.0 / scale[0], rel=1e-3)
+            assert measured.score_maps[0][1, 2] == pytest.approx(6.0 / scale[0], rel=1e-3)
 
 
 def test_distances_of_the_joint_graph_are_brought_to_the_common_scale_too() -> None:

@@ -64,12 +64,12 @@ def build_banks(
     if len(banks) > 1:
         # Levels differ in the size of their distances; a median good patch becomes 1 on each.
         level_scale = tuple(
-            max(1e-12, float(np.median(np.concatenate([m.grids[at].ravel() for m in folds]))))
+            max(1e-12, float(np.median(np.concatenate([m.score_maps[at].ravel() for m in folds]))))
             for at in range(len(banks))
         )
         folds = hold_out(embedded, picked, scoring, level_scale, threads, progress)
     peaks = _peaks(folds, embedded.stand_ins, settings)
-    median = float(np.median(np.concatenate([grid.ravel() for m in folds for grid in m.grids])))
+    median = float(np.median(np.concatenate([score_map.ravel() for m in folds for score_map in m.score_maps])))
     method: Method = "leave-one-image-out" if embedded.n > 1 else "leave-one-view-out"
     # Views of one image are no further images.
     n = len(folds) if embedded.n > 1 else 1
@@ -205,6 +205,6 @@ def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) 
 
 def _peaks(folds: Sequence[Measurement], stand_ins: Sequence[StandIn], settings: EnrollmentSettings) -> list[float]:
     return [
-        float(anomaly_map(m.grids, stand_in.geometry, settings.scoring.sigma, settings.image_size).max())
+        float(anomaly_map(m.score_maps, stand_in.geometry, settings.scoring.sigma, settings.image_size).max())
         for m, stand_in in zip(folds, stand_ins, strict=True)
     ]

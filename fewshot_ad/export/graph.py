@@ -54,8 +54,8 @@ def single_graph(
     network = encoder_graph(encoder_file, outputs)
     judge = Builder()
     stages = [f"encoder_{name}" for name in outputs]
-    grids = _distances(judge, stages, spec, model, geometry)
-    _verdict(judge, grids, model, geometry, spec)
+    score_maps = _distances(judge, stages, spec, model, geometry)
+    _verdict(judge, score_maps, model, geometry, spec)
     after = _to_model(
         judge,
         _stage_values(stages, spec, geometry),
@@ -287,19 +287,19 @@ def _nearest(b: Builder, level: str, bank: MemoryBank, grid_hw: tuple[int, int],
     return b.op("Div", b.op("Reshape", distance, b.ints(*grid_hw)), b.constant(scale))
 
 
-def _verdict(b: Builder, grids: Sequence[str], model: Model, geometry: Geometry, spec: EncoderSpec) -> None:
+def _verdict(b: Builder, score_maps: Sequence[str], model: Model, geometry: Geometry, spec: EncoderSpec) -> None:
     """Patch distances -> the outputs, as `scoring.top_mean_score` and `scoring.anomaly_map` do."""
     scoring: ScoringConfig = model.scoring
     scores, maps = [], []
-    for i, grid in enumerate(grids):
+    for i, score_map in enumerate(score_maps):
         stride = min(spec.strides) if spec.fusion == "concat" else spec.strides[i]
         grid_hw = _grid(geometry, stride)
         weights = patch_weights(geometry, grid_hw, scoring.edge_weight)
         fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
-        counted = b.op("Reshape", b.op("Mul", grid, b.constant(weights)), b.ints(-1))
+        counted = b.op("Reshape", b.op("Mul", score_map, b.constant(weights)), b.ints(-1))
         b.op("TopK", counted, b.ints(max(1, int(weights.size * fraction))), outputs=2, axis=0)
         scores.append(b.op("ReduceMean", b.nodes[-1].output[0], b.ints(0), keepdims=1))
-        maps.append(_enlarged(b, b.op("Reshape", grid, b.ints(1, 1, *grid_hw)), (1, 1, *geometry.input_hw)))
+        maps.append(_enlarged(b, b.op("Reshape", score_map, b.ints(1, 1, *grid_hw)), (1, 1, *geometry.input_hw)))
     score = b.op("Max", *scores)
     heat = b.op("Max", *maps)
     if scoring.sigma > 0:

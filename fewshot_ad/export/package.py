@@ -194,7 +194,7 @@ def _write_encoder_and_banks(inspector: Inspector, folder: Path, photo_hw: tuple
 
     def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
         outputs = session.run(None, {"photograph": geometry.to_input(image)[None]})
-        grids = []
+        score_maps = []
         for output, bank, scale in zip(outputs, vectors, model.level_scale, strict=True):
             q = output[0].reshape(-1, output.shape[-1]).astype(np.float64)
             if model.scoring.metric == "cosine":
@@ -202,9 +202,9 @@ def _write_encoder_and_banks(inspector: Inspector, folder: Path, photo_hw: tuple
             b = bank.astype(np.float64)
             squared = (q**2).sum(1) + ((b**2).sum(1) - 2 * q @ b.T).min(1)
             distance = np.sqrt(squared.clip(0)) if model.scoring.metric == "l2" else squared / 2
-            grids.append((distance / scale).astype(np.float32).reshape(output.shape[1:3]))
-        score = top_mean_score(grids, geometry, model.scoring)
-        heat = anomaly_map(grids, geometry, model.scoring.sigma, model.image_size)
+            score_maps.append((distance / scale).astype(np.float32).reshape(output.shape[1:3]))
+        score = top_mean_score(score_maps, geometry, model.scoring)
+        heat = anomaly_map(score_maps, geometry, model.scoring.sigma, model.image_size)
         return score, score > model.threshold, heat
 
     return run

@@ -58,14 +58,14 @@ class OnePass:
     def graph(self) -> Any:
         """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> (h, w) float32 distances per level; N is 1."""
         encoder = self._engine.graph()
-        grids = []
+        score_maps = []
         for at, bank in enumerate(self._banks):
             level = encoder.output(at).node.input_value(0)
             flat = ops.reshape(level, ops.constant(np.array([-1, bank.vectors.shape[1]])), False)
             distances = nearest_graph(flat, bank.vectors, bank.metric, self._bf16)
             grid_hw = ops.slice(ops.shape_of(level), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
-            grids.append(ops.reshape(distances, grid_hw, False))
-        return openvino.Model(grids, encoder.get_parameters())
+            score_maps.append(ops.reshape(distances, grid_hw, False))
+        return openvino.Model(score_maps, encoder.get_parameters())
 
     def __call__(self, image: Uint8Array) -> tuple[Float32Array, ...]:
         """Distances of the patches of one input.
