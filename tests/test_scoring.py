@@ -203,6 +203,8 @@ def test_a_score_at_the_threshold_is_good_and_above_it_anomalous() -> None:
     assert score == pytest.approx(4.0, rel=1e-3)
     good = inspected(level_with(1, 2, 4.0), model_of(score))
     assert (good.is_anomalous, good.severity, good.regions) == (False, 1.0, ())
+    below = inspected(level_with(1, 2, 4.0), model_of(score * 2))
+    assert (below.is_anomalous, below.severity, below.regions) == (False, 0.5, ())
     bad = inspected(level_with(1, 2, 4.0), model_of(score * 0.999))
     assert bad.is_anomalous
     assert bad.severity == pytest.approx(1 / 0.999)
@@ -289,6 +291,9 @@ def test_patch_weights_of_small_grids() -> None:
     np.testing.assert_array_equal(patch_weights(geometry, (1, 3), 0.25), [[0.25, 0.25, 0.25]])
     geometry = Geometry((24, 8), (24, 8), (24, 8))
     np.testing.assert_array_equal(patch_weights(geometry, (3, 1), 0.25), [[0.25], [0.25], [0.25]])
+    # Content of 20 pixels: the third patch of 8 is half on it and counts, the fourth does not.
+    geometry = Geometry((20, 20), (20, 20), (32, 32))
+    np.testing.assert_array_equal(patch_weights(geometry, (4, 4), 0.25).max(axis=0), [0.25, 1, 0.25, 0])
     geometry = Geometry((24, 24), (24, 24), (24, 24))
     weights = patch_weights(geometry, (3, 3), 0.25)
     assert weights.dtype == np.float32
@@ -380,3 +385,17 @@ def test_reweighting_weighs_the_edge_before_it_looks_for_the_worst_patch() -> No
     assert measure([level], bank, [1.0], geometry, config).score == pytest.approx(3.0, rel=1e-3)
     level[1, 1] = (4, 0)
     assert measure([level], bank, [1.0], geometry, config).score == pytest.approx(4.0, rel=1e-3)
+
+
+@pytest.mark.parametrize(("first", "second"), [(2.0, 3.0), (3.0, 2.0)])
+def test_regions_that_reach_into_each_other_keep_their_own_peaks(first: float, second: float) -> None:
+    heat = np.zeros((30, 30), np.float32)
+    heat[2, 2:20] = heat[2:20, 2] = first  # two hooks, each inside the other's box
+    heat[15, 6:24] = heat[6:16, 23] = second
+    severities = {region.box: region.severity for region in find_regions(heat, MapScale(0.0, 1.0), (30, 30))}
+    assert severities == {(2, 2, 18, 18): pytest.approx(first), (6, 6, 18, 10): pytest.approx(second)}
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ScoringConfig().sigma = 1.0  # type: ignore[misc]
