@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +213,64 @@ def test_a_file_of_the_first_format_keeps_all_its_settings(tmp_path: Path) -> No
     again = Inspector.load(tmp_path / "p.fsad")
     assert again.enrollment == enrollment
     assert again.calibration == inspector.calibration
+
+
+def test_what_is_said_of_a_product(inspector: Inspector, tmp_path: Path) -> None:
+    inspector.save(tmp_path / "p.fsad")
+    loaded = Inspector.load(tmp_path / "p.fsad")
+    info = loaded.info()
+    bank = loaded.banks[0]
+    assert info["bank"]["vectors"] == [len(bank)]
+    assert info["bank"]["dimensions"] == list(loaded.encoder.spec.dims)
+    assert info["bank"]["megabytes"] == pytest.approx(bank.vectors.size * 2 / 1e6, abs=6e-4)
+    assert info["threshold_set_by_hand"] is False
+    for factor in (0.9, 1.1):
+        loaded.threshold = factor * loaded.calibration.threshold
+        assert loaded.info()["threshold_set_by_hand"] is True
+        assert loaded.info()["threshold"] == loaded.threshold
+        assert loaded.info()["calibration"]["threshold"] == loaded.calibration.threshold
+
+
+@pytest.mark.parametrize("version", [0, -1, None, "2"])
+def test_no_other_format_is_read(version: object, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "p.fsad", {"a": np.zeros(1)}, {"format_version": version})
+    with pytest.raises(ArtifactError, match="expected format version 2, got"):
+        read_artifact(tmp_path / "p.fsad")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("bank0.vectors", lambda a: a[:, :-1]),
+        ("bank0.vectors", lambda a: np.hstack([a, a[:, :1]])),
+        ("bank0.image", lambda a: a[:-1]),
+        ("bank0.view", lambda a: np.append(a, a[:1])),
+        ("bank0.xy", lambda a: a[:, :1]),
+        ("bank0.xy", lambda a: np.hstack([a, a])),
+    ],
+)
+def test_arrays_of_other_shapes_are_refused(
+    name: str, change: Callable[[np.ndarray], np.ndarray], inspector: Inspector, encoder: Encoder, tmp_path: Path
+) -> None:
+    inspector.save(tmp_path / "p.fsad")
+    tensors, record = read_artifact(tmp_path / "p.fsad")
+    with pytest.raises(ArtifactError, match="bank vectors of"):
+        unpack({**tensors, name: change(tensors[name])}, record, encoder, "p.fsad")
+
+
+@pytest.mark.parametrize("stages", [(3,), (5,)])
+def test_a_lower_and_a_higher_stage_are_another_encoder(saved: Path, stages: tuple[int, ...]) -> None:
+    inspector = Inspector.load(saved)
+    tensors, record = read_artifact(saved)
+    spec = {**record["encoder"], "stages": list(stages)}
+    with pytest.raises(ArtifactError, match="stages"):
+        unpack(tensors, {**record, "encoder": spec}, inspector.encoder, saved)
+
+
+def test_how_much_space_is_needed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ArtifactError, match=r" 4\.0 MB are needed"):
+        write_artifact(tmp_path / "p.fsad", {"a": np.zeros(500_000)}, {})
