@@ -43,6 +43,7 @@ A plan in YAML says which methods, datasets, shots, draws and settings:
 def run(
     plan: Annotated[Path, typer.Argument(help="The plan, a YAML file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The record, one line of JSON per job; it is added to.")],
+    *,
     runner: Annotated[
         RunnerName,
         typer.Option(help="in-process: one job after the other; processes: each in its own; ray: on a Ray cluster."),

@@ -51,6 +51,7 @@ commands = typer.Typer()
 def enroll(
     good: Annotated[list[str], typer.Argument(help="Good images: a folder, files, or a quoted glob.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The product's file, for example bracket.fsad.")],
+    *,
     product_name: Annotated[
         str | None, typer.Option("--product", help="Name of the product. Default: the output's name.")
     ] = None,
@@ -188,6 +189,7 @@ def add(
 def inspect(
     artifact: ArtifactArgument,
     images: Annotated[list[str], typer.Argument(help="Images: folders, files, or quoted globs.")],
+    *,
     heatmaps: Annotated[
         Path | None, typer.Option(help="Write an overlay of each image into this folder, as PNG.")
     ] = None,

@@ -95,6 +95,7 @@ def _encoder_row(card: WeightsCard) -> dict[str, Any]:
 def train(
     folders: FoldersArgument = None,
     output: OutputOption = Path("encoder"),
+    *,
     name: NameOption = None,
     recipe: RecipeOption = None,
     changes: SetOption = None,
@@ -137,6 +138,7 @@ def train(
 def distill(
     folders: FoldersArgument = None,
     output: OutputOption = Path("backbone"),
+    *,
     student: Annotated[
         str, typer.Option(help="timm model that learns, for example resnet18 or convnext_atto.")
     ] = "resnet18",
