@@ -274,3 +274,20 @@ def test_how_much_space_is_needed_is_said(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(ArtifactError, match=r" 4\.0 MB are needed"):
         write_artifact(tmp_path / "p.fsad", {"a": np.zeros(500_000)}, {})
+
+
+def test_only_the_renamed_view_of_the_first_format_changes(tmp_path: Path) -> None:
+    data = (Path(__file__).parent / "golden" / "brick_v1.fsad").read_bytes()
+    record = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["fewshot_ad"])
+    kinds = ["brightness", "contrast", "grey", "hflip", "rotate", "translate_x", "vflip"]
+    record["enrolment"]["views"] = [{"kind": kind, "value": 0.5} for kind in kinds]
+    del record["sha256"]
+    write_artifact(tmp_path / "p.fsad", safetensors.numpy.load(data), record)
+    views = read_artifact(tmp_path / "p.fsad")[1]["enrollment"]["settings"]["views"]
+    assert [view["kind"] for view in views] == [kind.replace("grey", "gray") for kind in kinds]
+    assert all(view["value"] == 0.5 for view in views)
+
+
+def test_folders_are_made_for_a_product(inspector: Inspector, tmp_path: Path) -> None:
+    inspector.save(tmp_path / "new" / "folder" / "p.fsad")
+    assert Inspector.load(tmp_path / "new" / "folder" / "p.fsad").threshold == inspector.threshold
