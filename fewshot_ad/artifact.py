@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,8 @@ def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
 def _from_version_1(record: dict[str, Any]) -> dict[str, Any]:
     """The description of a file written before version 0.2, in today's form."""
     former, scoring = record["enrolment"], dict(record["scoring"])
-    scoring["neighbors"] = scoring.pop("neighbours")
+    if "neighbours" in scoring:
+        scoring["neighbors"] = scoring.pop("neighbours")
     settings = {
         "views": [{**view, "kind": "gray"} if view["kind"] == "grey" else view for view in former["views"]],
         "image_size": former["image_size"],
@@ -199,7 +200,7 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         "threshold": model.threshold,
         "calibration": dataclasses.asdict(product.calibration),
         "enrollment": dataclasses.asdict(product.enrollment),
-        "references": [list(reference.photo_hw) for reference in product.references],
+        "references": [list(reference.image_hw) for reference in product.references],
     }
 
 
@@ -216,14 +217,37 @@ def _preprocessing(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
     }
 
 
-def encoder_of(record: Mapping[str, Any], path: str | os.PathLike[str]) -> EncoderSpec:
-    """The encoder that a stored product needs.
+def checked_spec(
+    tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], path: str | os.PathLike[str]
+) -> EncoderSpec:
+    """The encoder that a stored product needs, if its preprocessing and its arrays fit; before any encoder is loaded.
+
+    Args:
+        tensors: The arrays of the artifact.
+        record: Its description.
+        path: Of the file, for messages.
 
     Raises:
-        ArtifactError: Its description is absent or not of the expected form.
+        ArtifactError: A field or an array is absent or not of the expected form.
     """
     with _fields_of(path):
-        return EncoderSpec.from_dict(record["encoder"])
+        spec = EncoderSpec.from_dict(record["encoder"])
+        expected = _preprocessing(spec, record["enrollment"]["settings"]["image_size"])
+        banks = [_bank_arrays(tensors, level) for level in range(len(spec.dims))]
+    if record.get("preprocessing") != expected:
+        raise ArtifactError(
+            f"{path}: it was enrolled with another preprocessing ({record.get('preprocessing')}) than this version's "
+            f"({expected}), so its scores would mean something else. Install that version, or enroll again."
+        )
+    for dims, (vectors, origin) in zip(spec.dims, banks, strict=True):
+        n = len(vectors)
+        shapes = [vectors.shape, origin.image.shape, origin.view.shape, origin.xy.shape]
+        if shapes != [(n, dims), (n,), (n,), (n, 2)]:
+            raise ArtifactError(
+                f"{path}: expected {n} bank vectors of {dims} dimensions for {spec.name}, with their origins, got "
+                f"arrays of {shapes}. Enroll again."
+            )
+    return spec
 
 
 def unpack(
@@ -243,26 +267,29 @@ def unpack(
     Raises:
         ArtifactError: A field or an array is absent or not of the expected form, or it is another encoder.
     """
-    spec = encoder_of(record, path)
+    spec = checked_spec(tensors, record, path)
+    _check_encoder(spec, encoder.spec, path)
     with _fields_of(path):
         enrollment = _enrollment(record["enrollment"])
-        stored = tuple(
-            (tensors[f"bank{i}.vectors"], Origin(*(tensors[f"bank{i}.{part}"] for part in ("image", "view", "xy"))))
-            for i in range(len(spec.dims))
+        metric = enrollment.settings.scoring.metric
+        arrays = (_bank_arrays(tensors, level) for level in range(len(spec.dims)))
+        return Product.assemble(
+            encoder,
+            [MemoryBank(vectors, origin, metric, encoder.threads) for vectors, origin in arrays],
+            tuple(float(value) for value in record["level_scale"]),
+            Calibration.from_dict(record["calibration"]),
+            enrollment,
+            [
+                Reference(tensors[f"reference{i}"], (int(height), int(width)))
+                for i, (height, width) in enumerate(record.get("references", ()))
+            ],
+            float(record["threshold"]),
         )
-        references = tuple(
-            Reference(tensors[f"reference{i}"], (int(height), int(width)))
-            for i, (height, width) in enumerate(record.get("references", ()))
-        )
-        calibration = Calibration.from_dict(record["calibration"])
-        level_scale = tuple(float(value) for value in record["level_scale"])
-        threshold = float(record["threshold"])
-    _check_preprocessing(record, spec, enrollment.settings.image_size, path)
-    _check_shapes(stored, spec, path)
-    _check_encoder(spec, encoder.spec, path)
-    metric = enrollment.settings.scoring.metric
-    banks = [MemoryBank(vectors, origin, metric, encoder.threads) for vectors, origin in stored]
-    return Product.assemble(encoder, banks, level_scale, calibration, enrollment, references, threshold)
+
+
+def _bank_arrays(tensors: Mapping[str, npt.NDArray[Any]], level: int) -> tuple[npt.NDArray[Any], Origin]:
+    origin = Origin(*(tensors[f"bank{level}.{part}"] for part in ("image", "view", "xy")))
+    return tensors[f"bank{level}.vectors"], origin
 
 
 @contextlib.contextmanager
@@ -280,30 +307,6 @@ def _enrollment(fields: Mapping[str, Any]) -> Enrollment:
     typed["settings"] = EnrollmentSettings.from_dict(fields["settings"])
     typed["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
     return Enrollment(**typed)
-
-
-def _check_preprocessing(
-    record: Mapping[str, Any], spec: EncoderSpec, image_size: int, path: str | os.PathLike[str]
-) -> None:
-    expected = _preprocessing(spec, image_size)
-    if record.get("preprocessing") != expected:
-        raise ArtifactError(
-            f"{path}: it was enrolled with another preprocessing ({record.get('preprocessing')}) than this version's "
-            f"({expected}), so its scores would mean something else. Install that version, or enroll again."
-        )
-
-
-def _check_shapes(
-    stored: Sequence[tuple[npt.NDArray[Any], Origin]], spec: EncoderSpec, path: str | os.PathLike[str]
-) -> None:
-    for dims, (vectors, origin) in zip(spec.dims, stored, strict=True):
-        n = len(vectors)
-        shapes = [vectors.shape, origin.image.shape, origin.view.shape, origin.xy.shape]
-        if shapes != [(n, dims), (n,), (n,), (n, 2)]:
-            raise ArtifactError(
-                f"{path}: expected {n} bank vectors of {dims} dimensions for {spec.name}, with their origins, got "
-                f"arrays of {shapes}. Enroll again."
-            )
 
 
 def _check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[str]) -> None:

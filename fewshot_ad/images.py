@@ -262,25 +262,25 @@ class Geometry:
     bottom edges are padded by mirroring, to a multiple of the encoder's stride. Nothing is cropped.
 
     Attributes:
-        photo_hw: Height and width of the image in pixels.
+        image_hw: Height and width of the image in pixels.
         content_hw: Height and width of the scaled image.
         input_hw: Height and width of the encoder's input: the scaled image plus the padding.
     """
 
-    photo_hw: tuple[int, int]
+    image_hw: tuple[int, int]
     content_hw: tuple[int, int]
     input_hw: tuple[int, int]
 
     @classmethod
-    def fit(cls, photo_hw: tuple[int, int], image_size: int, multiple: int) -> Geometry:
+    def fit(cls, image_hw: tuple[int, int], image_size: int, multiple: int) -> Geometry:
         """The geometry of images of one size at a working scale.
 
         Args:
-            photo_hw: Height and width in pixels.
+            image_hw: Height and width in pixels.
             image_size: Working scale: the square root of the scaled image's area, in pixels.
             multiple: Each side of the encoder's input is a multiple of this.
         """
-        height, width = photo_hw
+        height, width = image_hw
         scale = image_size / (height * width) ** 0.5
         content = (max(multiple, round(height * scale)), max(multiple, round(width * scale)))
         padded = (-(-content[0] // multiple) * multiple, -(-content[1] // multiple) * multiple)
@@ -299,7 +299,7 @@ class Geometry:
             half = (image.shape[1] // 2, image.shape[0] // 2)
             image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
         if image.shape[:2] != self.content_hw:
-            shrinks = height * width < self.photo_hw[0] * self.photo_hw[1]
+            shrinks = height * width < self.image_hw[0] * self.image_hw[1]
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         return cv2.GaussianBlur(image, (5, 5), SMOOTHING)
 
@@ -329,7 +329,7 @@ class Geometry:
 
     def scale_xy(self) -> tuple[float, float]:
         """Number of image pixels per pixel of the scaled image, along x and y."""
-        return self.photo_hw[1] / self.content_hw[1], self.photo_hw[0] / self.content_hw[0]
+        return self.image_hw[1] / self.content_hw[1], self.image_hw[0] / self.content_hw[0]
 
 
 def inside_patches(mask: Uint8Array, grid_hw: Sequence[int], partly: bool = False) -> npt.NDArray[np.bool_]:

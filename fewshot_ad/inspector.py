@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fewshot_ad.arrays import Progress
-from fewshot_ad.artifact import describe, encoder_of, pack, read_artifact, unpack, write_artifact
+from fewshot_ad.artifact import checked_spec, describe, pack, read_artifact, unpack, write_artifact
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoder, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
@@ -93,7 +93,7 @@ class Inspector:
             engine: See `encoder.load_encoder`, as for the arguments that follow.
             precision: `f32`, the same scores on every processor; `bf16`, faster where the processor has it, and refused
                 elsewhere; or `auto`, the faster of the two if the scores of the support set and its views stay the
-                same to `precision.SCORE_TOLERANCE`. The choice is stored.
+                same to `precision.SEVERITY_TOLERANCE`. The choice is stored.
             stages: Stages of the backbone.
             fusion: `concat` or `separate`.
             norm_power: 0..1, see `encoder.EncoderSpec`.
@@ -157,7 +157,7 @@ class Inspector:
             WeightsError: Its encoder cannot be had.
         """
         tensors, record = read_artifact(path)
-        spec = encoder_of(record, path)
+        spec = checked_spec(tensors, record, path)
         encoder = encoder or load_encoder(
             spec.name,
             engine=engine,
@@ -242,20 +242,20 @@ class Inspector:
                 self._product = extended.with_threshold(self.threshold) if by_hand else extended
         return notes
 
-    def warm_up(self, photo_hw: tuple[int, int] | None = None) -> None:
+    def warm_up(self, image_hw: tuple[int, int] | None = None) -> None:
         """Do what the first inspection of a size takes longer for: compile the network (a few tenths of a second).
 
         Args:
-            photo_hw: Height and width of the images to come; None takes the support set's.
+            image_hw: Height and width of the images to come; None takes the support set's.
 
         Raises:
             ImageError: No size was given, and the product holds no support image to tell it from.
         """
-        if photo_hw is None:
+        if image_hw is None:
             if not self.references:
-                raise ImageError("this product holds no support image to tell the size from. Give photo_hw.")
-            photo_hw = self.references[0].photo_hw
-        self.inspect(np.zeros((*photo_hw, 3), np.uint8))
+                raise ImageError("this product holds no support image to tell the size from. Give image_hw.")
+            image_hw = self.references[0].image_hw
+        self.inspect(np.zeros((*image_hw, 3), np.uint8))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.

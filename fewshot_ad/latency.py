@@ -26,7 +26,7 @@ def own_images(inspector: Inspector) -> list[Uint8Array]:
     """
     if not inspector.references:
         raise ImageError("this product holds no support image. Give one with --images.")
-    return [cv2.resize(r.content, r.photo_hw[::-1], interpolation=cv2.INTER_LINEAR) for r in inspector.references]
+    return [cv2.resize(r.content, r.image_hw[::-1], interpolation=cv2.INTER_LINEAR) for r in inspector.references]
 
 
 def bench(

@@ -129,7 +129,7 @@ def enroll(
 
     Args:
         support: The support set.
-        product_name: Its name.
+        product_name: Name of the product.
         settings: What was asked for.
         encoder: The encoder.
         faster: The same in a faster precision, to be used if it says the same; None for no other.
@@ -200,9 +200,9 @@ def _faster_if_equal(
     worst = relative_difference(other, expected, 1.0)
     flips = decision_flips([severity > 1 for severity in other], [severity > 1 for severity in expected])
     difference = f"scores of {len(other)} support images and views differ by at most {worst:.1%} of the threshold"
-    if flips or worst > precision.SCORE_TOLERANCE:
+    if flips or worst > precision.SEVERITY_TOLERANCE:
         return encoder, product.with_reasons(
-            f"precision: f32; with {name} {difference} ({precision.SCORE_TOLERANCE:.0%} allowed), {flips} decisions "
+            f"precision: f32; with {name} {difference} ({precision.SEVERITY_TOLERANCE:.0%} allowed), {flips} decisions "
             "flip."
         )
     reason = f"precision: {name}; {gain:.1f} times as fast as f32, and {difference}."

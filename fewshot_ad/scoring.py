@@ -124,7 +124,7 @@ def inspect_image(
     regions: tuple[Region, ...] = ()
     if is_anomalous:
         heat = draw_map()
-        regions = find_regions(heat, model.map_scale, geometry.photo_hw)
+        regions = find_regions(heat, model.map_scale, geometry.image_hw)
         draw_map = functools.partial(_drawn, heat)
     end = time.perf_counter()
     return Inspection(
@@ -315,7 +315,7 @@ def _enlarge(patches: int, size: int, spread: float) -> Float32Array:
 
 
 def find_regions(
-    heat: Float32Array, map_scale: MapScale, photo_hw: tuple[int, int], peak_share: float = 0.75
+    heat: Float32Array, map_scale: MapScale, image_hw: tuple[int, int], peak_share: float = 0.75
 ) -> tuple[Region, ...]:
     """Connected areas of an anomalous image's map.
 
@@ -325,7 +325,7 @@ def find_regions(
     Args:
         heat: (h, w) float32 map at the working scale.
         map_scale: The product's fixed scale.
-        photo_hw: Height and width of the image, in whose pixels the regions are given.
+        image_hw: Height and width of the image, in whose pixels the regions are given.
         peak_share: For that case: from which share of the peak's height on.
 
     Returns:
@@ -334,7 +334,7 @@ def find_regions(
     top = float(heat.max())
     cut = min(map_scale.threshold, top, map_scale.median_good + peak_share * max(0.0, top - map_scale.median_good))
     count, labels, stats, _ = cv2.connectedComponentsWithStats((heat >= cut).astype(np.uint8), connectivity=8)
-    per_y, per_x = photo_hw[0] / heat.shape[0], photo_hw[1] / heat.shape[1]
+    per_y, per_x = image_hw[0] / heat.shape[0], image_hw[1] / heat.shape[1]
     regions = []
     for label in range(1, count):
         x, y, width, height, area = (int(v) for v in stats[label])
@@ -342,8 +342,8 @@ def find_regions(
         row, column = divmod(int(np.argmax(window)), width)
         severity = float(map_scale.apply(heat[y + row, x + column]))
         left, top_edge = int(x * per_x), int(y * per_y)
-        right = min(photo_hw[1], math.ceil((x + width) * per_x))
-        bottom = min(photo_hw[0], math.ceil((y + height) * per_y))
+        right = min(image_hw[1], math.ceil((x + width) * per_x))
+        bottom = min(image_hw[0], math.ceil((y + height) * per_y))
         peak = (int((x + column + 0.5) * per_x), int((y + row + 0.5) * per_y))
         box = (left, top_edge, right - left, bottom - top_edge)
         regions.append(Region(box, max(1, round(area * per_x * per_y)), peak, severity))

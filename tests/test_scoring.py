@@ -161,11 +161,11 @@ def test_wrong_settings_are_refused(wrong: dict) -> None:
 
 
 @given(st.tuples(*[st.integers(16, 3000)] * 2), st.tuples(*[st.integers(64, 512)] * 2))
-def test_regions_stay_inside_the_image(photo_hw: tuple[int, int], map_hw: tuple[int, int]) -> None:
-    (region,) = find_regions(np.full(map_hw, 2, np.float32), MapScale(0.0, 1.0), photo_hw)
-    assert region.box == (0, 0, photo_hw[1], photo_hw[0])
-    assert 0 <= region.peak[0] < photo_hw[1]
-    assert 0 <= region.peak[1] < photo_hw[0]
+def test_regions_stay_inside_the_image(image_hw: tuple[int, int], map_hw: tuple[int, int]) -> None:
+    (region,) = find_regions(np.full(map_hw, 2, np.float32), MapScale(0.0, 1.0), image_hw)
+    assert region.box == (0, 0, image_hw[1], image_hw[0])
+    assert 0 <= region.peak[0] < image_hw[1]
+    assert 0 <= region.peak[1] < image_hw[0]
 
 
 class FlatEncoder:

@@ -57,7 +57,7 @@ def export(
         image_hw = proof[0].shape[:2] if proof else None
         if size is not None:
             image_hw = _height_and_width(size)
-        report = write(inspector, folder, target, photo_hw=image_hw, images=proof)
+        report = write(inspector, folder, target, image_hw=image_hw, images=proof)
         files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
     if as_json:
         print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})

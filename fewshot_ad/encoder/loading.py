@@ -67,7 +67,18 @@ def load_encoder(
     Raises:
         WeightsError: The name, engine, precision or weights cannot be had; the message names the way out.
     """
-    request = _Request(name, engine, precision, stages, fusion, norm_power, weights, allow_download, threads, device)
+    request = _Request(
+        name=name,
+        engine=engine,
+        precision=precision,
+        stages=stages,
+        fusion=fusion,
+        norm_power=norm_power,
+        weights=weights,
+        allow_download=allow_download,
+        threads=threads,
+        device=device,
+    )
     card = WeightsCard.read(Path(name)) if name.endswith(".json") else shipped_encoders().get(name)
     return _load_timm(request) if card is None else _load_exported(request, card)
 
@@ -100,7 +111,7 @@ def is_exported(name: str) -> bool:
     return name.endswith(".json") or name in shipped_encoders()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Request:
     """The arguments of `load_encoder`, checked."""
 

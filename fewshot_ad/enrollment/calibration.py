@@ -57,6 +57,8 @@ class Calibration:
 
     def map_scale_at(self, threshold: float) -> MapScale:
         """The scale of the maps for a threshold of the score; it moves in proportion where that was set by hand."""
+        if threshold == self.threshold:
+            return self.map_scale
         good, limit = self.map_scale.median_good, self.map_scale.threshold
         return MapScale(good, good + (limit - good) * threshold / self.threshold)
 

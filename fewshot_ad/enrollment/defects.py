@@ -14,7 +14,7 @@ def scratch(image: Uint8Array, rng: np.random.Generator, length: float, width: f
     Args:
         image: (H, W, 3) uint8 RGB.
         rng: Decides place, direction and bend.
-        length: As a share of the picture's scale, the square root of its area.
+        length: As a share of the image's scale, the square root of its area.
         width: Likewise; never below one pixel.
         contrast: 0..1, how much of the way to the opposite of the surroundings' color it goes.
     """
@@ -31,7 +31,7 @@ def scratch(image: Uint8Array, rng: np.random.Generator, length: float, width: f
 
 
 def blot(image: Uint8Array, rng: np.random.Generator, radius: float, contrast: float) -> Uint8Array:
-    """A soft-edged ellipse. Arguments as for `scratch`; `radius` is a share of the picture's scale."""
+    """A soft-edged ellipse. Arguments as for `scratch`; `radius` is a share of the image's scale."""
     scale = (image.shape[0] * image.shape[1]) ** 0.5
     mask = np.zeros(image.shape[:2], np.float32)
     axes = tuple(max(1, round(float(v))) for v in rng.uniform(0.5, 1.0, 2) * radius * scale)
@@ -41,12 +41,12 @@ def blot(image: Uint8Array, rng: np.random.Generator, radius: float, contrast: f
 
 
 def displaced_patch(image: Uint8Array, rng: np.random.Generator, size: float) -> Uint8Array:
-    """A rectangle of the picture copied to where it does not belong.
+    """A rectangle of the image copied to where it does not belong.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         rng: Decides places and shape.
-        size: Side as a share of the picture's scale.
+        size: Side as a share of the image's scale.
 
     Source: Li et al. 2021 (CutPaste).
     """
@@ -62,7 +62,7 @@ def displaced_patch(image: Uint8Array, rng: np.random.Generator, size: float) ->
 
 
 def missing_piece(image: Uint8Array, rng: np.random.Generator, radius: float) -> Uint8Array:
-    """A ragged pentagon of one flat color where texture should be; `radius` is a share of the picture's scale."""
+    """A ragged pentagon of one flat color where texture should be; `radius` is a share of the image's scale."""
     scale = (image.shape[0] * image.shape[1]) ** 0.5
     angles = np.arange(5) * 2 * np.pi / 5
     corners = rng.uniform(0.6, 1.0, (5, 1)) * radius * scale * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -90,7 +90,7 @@ def _center(image: Uint8Array, rng: np.random.Generator) -> np.ndarray[tuple[int
 
 
 def _paint(image: Uint8Array, mask: Float32Array, contrast: float) -> Uint8Array:
-    """Blend the opposite of the surroundings' mean color into the picture where the mask (H, W) 0..1 says."""
+    """Blend the opposite of the surroundings' mean color into the image where the mask (H, W) 0..1 says."""
     scale = (image.shape[0] * image.shape[1]) ** 0.5
     sigma = max(0.3, scale / 400)
     x, y, width, height = cv2.boundingRect((mask > 0).astype(np.uint8))

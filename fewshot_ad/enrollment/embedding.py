@@ -83,7 +83,7 @@ def embed_support(
             if progress is not None:
                 progress("views", i * (len(settings.views) + 1) + v + 1, total)
         for pools, target in zip(own, collected, strict=True):
-            target.append(_at_most(join_pools(pools), share, [settings.seed, i]))
+            target.append(_thinned(join_pools(pools), share, [settings.seed, i]))
     return Embedded(tuple(join_pools(pools) for pools in collected), tuple(stand_ins), len(images), tuple(references))
 
 
@@ -185,7 +185,7 @@ def join_pools(pools: Sequence[Pool]) -> Pool:
     return Pool(np.concatenate([p.vectors for p in pools]), Origin.join([p.origin for p in pools]))
 
 
-def _at_most(pool: Pool, count: int, seed: Sequence[int]) -> Pool:
+def _thinned(pool: Pool, count: int, seed: Sequence[int]) -> Pool:
     """At most so many patches of a pool, the image's own before those of its views, otherwise at random."""
     if len(pool.vectors) <= count:
         return pool
@@ -223,17 +223,17 @@ class Reference:
 
     Attributes:
         png: (n,) uint8: the image at the working scale, as a PNG file.
-        photo_hw: Height and width of the image itself in pixels.
+        image_hw: Height and width of the image itself in pixels.
     """
 
     png: Uint8Array
-    photo_hw: tuple[int, int]
+    image_hw: tuple[int, int]
 
     @classmethod
     def make(cls, image: ScaledImage) -> Reference:
         """From the scaled image."""
         encoded = cv2.imencode(".png", cv2.cvtColor(image.content, cv2.COLOR_RGB2BGR))[1]
-        return cls(encoded.ravel(), image.geometry.photo_hw)
+        return cls(encoded.ravel(), image.geometry.image_hw)
 
     @property
     def content(self) -> Uint8Array:

@@ -168,9 +168,9 @@ class FeatureUnroller:
         return embed_image(stretched, self._encoder).levels[0]
 
 
-def _border(picture: Float32Array, width: int) -> Float32Array:
-    sides = (picture[:width], picture[-width:], picture[:, :width], picture[:, -width:])
-    return np.concatenate([side.reshape(-1, picture.shape[2]) for side in sides])
+def _border(image: Float32Array, width: int) -> Float32Array:
+    sides = (image[:width], image[-width:], image[:, :width], image[:, -width:])
+    return np.concatenate([side.reshape(-1, image.shape[2]) for side in sides])
 
 
 def _unrolled(planes: Float32Array, x: float, y: float) -> Unrolled:

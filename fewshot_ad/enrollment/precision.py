@@ -1,4 +1,4 @@
-"""`precision="auto"`: the faster precision, if the scores of the support set and its views stay what they are."""
+"""What `precision="auto"` rests on: how much faster a precision is, and how severe it finds what is good."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fewshot_ad.scoring import Model, measure
 
 # Largest difference of a score, as a share of the threshold. Scores of good parts differ by more than this from one
 # image to the next.
-SCORE_TOLERANCE = 0.05
+SEVERITY_TOLERANCE = 0.05
 # A precision that gains less than this is not worth scores of its own.
 MIN_SPEEDUP = 1.15
 REPEATS = 15

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -35,13 +35,13 @@ class EnrollmentSettings:
             from.
     """
 
-    views: tuple[View, ...] = BASE_VIEWS
-    image_size: int = BASE_SIZE
-    budget: int = 2000
-    precision: Precision | Literal["auto"] = "f32"
-    scoring: ScoringConfig = field(default_factory=ScoringConfig)
-    seed: int = 0
-    auto: tuple[Choosable, ...] = ()
+    views: tuple[View, ...]
+    image_size: int
+    budget: int
+    precision: Precision | Literal["auto"]
+    scoring: ScoringConfig
+    seed: int
+    auto: tuple[Choosable, ...]
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> EnrollmentSettings:

@@ -71,7 +71,7 @@ def choose_settings(
     views_steps, size_steps = 2 * ("views" in settings.auto), len(LARGER_SIZES) * ("image_size" in settings.auto)
     done, total = 0, views_steps + size_steps
 
-    def tick(steps: int = 1) -> None:
+    def tick(steps: int) -> None:
         nonlocal done
         for _ in range(steps):
             done += 1
@@ -103,7 +103,7 @@ def choose_views(
         tick: Called with the number of steps done, two in all.
     """
     rotated = (*BASE_VIEWS, *ROTATIONS)
-    turned, compared = turned_parts([_at_most(image.pixels, BASE_SIZE * 2) for image in images[:MAX_POSES]], encoder)
+    turned, compared = turned_parts([_shrunk(image.pixels, BASE_SIZE * 2) for image in images[:MAX_POSES]], encoder)
     if turned and turned >= TURNED_SHARE * compared:
         # A pose that none of so few images shows is the rule then, and held-out ones cannot tell.
         tick(2)
@@ -178,12 +178,13 @@ class Probe:
         self._scoring = scoring
         self._seed = seed
         # Twice the largest working scale is all the detail that can matter, and bounds the memory of the drawn copies.
-        self._images = [_at_most(image.pixels, 2 * max(LARGER_SIZES)) for image in images[:MAX_IMAGES]]
+        self._images = [_shrunk(image.pixels, 2 * max(LARGER_SIZES)) for image in images[:MAX_IMAGES]]
         rng = np.random.default_rng(seed)
         held_out = self._images[:MAX_HELD_OUT]
         self._defective = [[random_defect(image, rng) for _ in range(DEFECTS // len(held_out))] for image in held_out]
+        # By identity: all images live as long as the probe.
         self._scaled: dict[tuple[int, int], ScaledImage] = {}
-        self._patches: dict[tuple[int, View | None, int], PatchEmbeddings] = {}
+        self._support: dict[tuple[int, View | None, int], PatchEmbeddings] = {}
         self._separability: dict[tuple[tuple[View, ...], int], Separability] = {}
 
     def separability(self, views: tuple[View, ...], size: int) -> Separability:
@@ -202,8 +203,8 @@ class Probe:
             # A random subset finds the same ranking as a coreset and takes no time.
             subset = np.random.default_rng(self._seed).permutation(len(pool))[:PROBE_BANK]
             nearest = NearestSearch(pool[subset], self._encoder.threads, lasting=False)
-            drawn = [embed_image(self._scale(image, size), self._encoder) for image in defective]
-            scores = self._scores([self._support(at, None, size), *drawn], nearest)
+            drawn = [self._embed(image, None, size) for image in defective]
+            scores = self._scores([self._embed_support(at, None, size), *drawn], nearest)
             good.append(scores[0])
             bad.extend(scores[1:])
         log_good, log_bad = np.log(np.maximum(good, 1e-12)), np.log(np.maximum(bad, 1e-12))
@@ -211,34 +212,40 @@ class Probe:
         return Separability(auroc([0] * len(good) + [1] * len(bad), good + bad), float(margin))
 
     def _scores(self, inspected: Sequence[PatchEmbeddings], nearest: NearestSearch) -> list[float]:
-        """Image scores; one search for all, so that it and the encoder do not take turns."""
+        """Image scores, `top_mean` whatever the product's own; it ranks settings as well and needs no neighbors.
+
+        One search for all, so that it and the encoder do not take turns: hence not `scoring.measure`, but the function
+        that scores patch distances there.
+        """
         vectors = [self._vectors(patches) for patches in inspected]
         distances = to_distance(nearest(np.concatenate(vectors)), self._scoring.metric)
         starts = np.cumsum([len(v) for v in vectors])[:-1]
-        # The first level is enough to compare settings.
         return [
             top_mean_score([d.reshape(patches.levels[0].shape[:2])], patches.geometry, self._scoring)
             for patches, d in zip(inspected, np.split(distances, starts), strict=True)
         ]
 
     def _bank_vectors(self, at: int, view: View | None, size: int) -> Float32Array:
-        patches = self._support(at, view, size)
+        patches = self._embed_support(at, view, size)
         return self._vectors(patches)[patches.inside(0)]
 
     def _vectors(self, patches: PatchEmbeddings) -> Float32Array:
         level = patches.levels[0]
         return normalize(level.reshape(-1, level.shape[2]), self._scoring.metric)
 
-    def _support(self, at: int, view: View | None, size: int) -> PatchEmbeddings:
+    def _embed_support(self, at: int, view: View | None, size: int) -> PatchEmbeddings:
         key = (at, view, size)
-        if key not in self._patches:
-            if (at, size) not in self._scaled:
-                self._scaled[at, size] = self._scale(self._images[at], size)
-            self._patches[key] = embed_image(self._scaled[at, size], self._encoder, view)
-        return self._patches[key]
+        if key not in self._support:
+            self._support[key] = self._embed(self._images[at], view, size)
+        return self._support[key]
 
-    def _scale(self, image: Uint8Array, size: int) -> ScaledImage:
-        return scale_image(image, size, self._encoder.spec.multiple)
+    def _embed(self, image: Uint8Array, view: View | None, size: int) -> PatchEmbeddings:
+        key = (id(image), size)
+        if key not in self._scaled:
+            self._scaled[key] = scale_image(image, size, self._encoder.spec.multiple)
+        patches = embed_image(self._scaled[key], self._encoder, view)
+        # The first level is enough to compare settings, and all that is kept.
+        return dataclasses.replace(patches, levels=patches.levels[:1])
 
 
 @dataclass(frozen=True)
@@ -261,7 +268,7 @@ class Separability:
         return f"{self.auroc:.2f} (margin {self.margin:.1f})"
 
 
-def _at_most(image: Uint8Array, side: int) -> Uint8Array:
+def _shrunk(image: Uint8Array, side: int) -> Uint8Array:
     height, width = image.shape[:2]
     if height * width <= side * side:
         return image

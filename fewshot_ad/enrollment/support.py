@@ -1,4 +1,4 @@
-"""The support set and its views: the augmentations of the good images that fill the memory bank."""
+"""The support set, and its views: changed copies of the good images that fill the memory bank beside them."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _near_duplicates(thumbnails: Sequence[Float32Array], names: Sequence[str]) -
         for j in range(i):
             if float(np.abs(thumbnails[i] - thumbnails[j]).mean()) < 0.6:
                 notes.append(
-                    f"nearly identical: {names[j]} and {names[i]}. The same part imageed twice says "
+                    f"nearly identical: {names[j]} and {names[i]}. The same part photographed twice says "
                     "nothing about how parts differ; the threshold will be too tight."
                 )
                 break
@@ -165,7 +165,7 @@ def _near_duplicates(thumbnails: Sequence[Float32Array], names: Sequence[str]) -
 
 @dataclass(frozen=True)
 class View:
-    """One augmentation of a support image.
+    """One way to change a copy of a support image.
 
     Attributes:
         kind: A name in `VIEW_KINDS`.

@@ -25,7 +25,7 @@ OPSET = 20
 
 
 def single_graph(
-    encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, model: Model, photo_hw: tuple[int, int]
+    encoder_file: Path, outputs: Sequence[str], spec: EncoderSpec, model: Model, image_hw: tuple[int, int]
 ) -> Any:
     """The whole inspection as an ONNX model.
 
@@ -37,18 +37,18 @@ def single_graph(
         outputs: Names of the encoder's outputs that the product uses.
         spec: The encoder's specification.
         model: The enrolled product; its image score must be `top_mean`.
-        photo_hw: Height and width of the images to inspect.
+        image_hw: Height and width of the images to inspect.
 
     Raises:
         ExportError: The smoothing of the map reaches farther than the map is wide.
     """
-    geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
+    geometry = Geometry.fit(image_hw, model.image_size, spec.multiple)
     prepare = Builder()
     to_input(prepare, "photograph", geometry)
     prepare.nodes[-1].output[0] = "prepared"
     before = _to_model(
         prepare,
-        [helper.make_tensor_value_info("photograph", TensorProto.UINT8, [*photo_hw, 3])],
+        [helper.make_tensor_value_info("photograph", TensorProto.UINT8, [*image_hw, 3])],
         [helper.make_tensor_value_info("prepared", TensorProto.UINT8, [1, *geometry.input_hw, 3])],
     )
     network = encoder_graph(encoder_file, outputs)
@@ -111,7 +111,7 @@ def to_input(b: Builder, image: str, geometry: Geometry) -> str:
     """`Geometry.to_input` as nodes: (H, W, 3) uint8 -> (1, h, w, 3) uint8, to within one gray level."""
     x = b.op("Cast", image, to=TensorProto.FLOAT)
     x = b.op("Transpose", x, perm=[2, 0, 1])
-    height, width = geometry.photo_hw
+    height, width = geometry.image_hw
     to_height, to_width = geometry.content_hw
     while height >= 2 * to_height and width >= 2 * to_width:
         if height % 2 == 0 and width % 2 == 0:
@@ -123,7 +123,7 @@ def to_input(b: Builder, image: str, geometry: Geometry) -> str:
             x = _resized(b, x, (height, width), (height // 2, width // 2), cv2.INTER_AREA)
         height, width = height // 2, width // 2
     if (height, width) != geometry.content_hw:
-        shrinks = to_height * to_width < geometry.photo_hw[0] * geometry.photo_hw[1]
+        shrinks = to_height * to_width < geometry.image_hw[0] * geometry.image_hw[1]
         method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         x = _resized(b, x, (height, width), geometry.content_hw, method)
     x = b.op("Unsqueeze", x, b.ints(1))

@@ -35,7 +35,7 @@ def export(
     folder: str | os.PathLike[str],
     target: Target = "onnx-single",
     *,
-    photo_hw: tuple[int, int] | None = None,
+    image_hw: tuple[int, int] | None = None,
     images: Sequence[Uint8Array] | None = None,
 ) -> ProductParity:
     """Write a product as files that run without this package.
@@ -52,7 +52,7 @@ def export(
         folder: Folder to write into; created if it does not exist. The files of an earlier export are replaced once
             the new ones have passed the parity check.
         target: What to write.
-        photo_hw: Height and width of the images to inspect, as a graph is for one size; None = those of the support
+        image_hw: Height and width of the images to inspect, as a graph is for one size; None = those of the support
             set.
         images: (H, W, 3) uint8 RGB for the parity check; None = the support images stored in the product.
 
@@ -70,29 +70,29 @@ def export(
             f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbors of "
             "neighbors is no fixed graph. Enroll with top_mean."
         )
-    if photo_hw is None:
+    if image_hw is None:
         if not inspector.references:
             raise ExportError(
-                "this product holds no support image whose size could be used. Give photo_hw (command line: --size "
+                "this product holds no support image whose size could be used. Give image_hw (command line: --size "
                 "WIDTHxHEIGHT)."
             )
-        photo_hw = inspector.references[0].photo_hw
-    height, width = photo_hw
+        image_hw = inspector.references[0].image_hw
+    height, width = image_hw
     if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
         raise ExportError(
             f"expected images of at least {MIN_SIDE} x {MIN_SIDE} pixels and at most {MAX_PIXELS // 1_000_000} "
             f"megapixels, got {width} x {height}. Give the size your camera delivers."
         )
-    images_to_compare = proof_images(inspector, photo_hw, images)
+    images_to_compare = proof_images(inspector, image_hw, images)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
             staging = Path(temporary)
-            model = _WRITERS[target](inspector, staging, photo_hw)
+            model = _WRITERS[target](inspector, staging, image_hw)
             report = check_product_parity(inspector, model, images_to_compare, target)
             (staging / "parity.json").write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
-            _write_manifest(inspector, staging, target, photo_hw)
+            _write_manifest(inspector, staging, target, image_hw)
             _release(staging, folder)
     except OSError as error:
         raise ExportError(
@@ -124,7 +124,7 @@ def _release(staging: Path, folder: Path) -> None:
         os.replace(path, folder / path.name)
 
 
-def _onnx_graph(inspector: Inspector, path: Path, photo_hw: tuple[int, int], whole: bool = True) -> None:
+def _onnx_graph(inspector: Inspector, path: Path, image_hw: tuple[int, int], whole: bool = True) -> None:
     try:
         import onnx
 
@@ -136,15 +136,15 @@ def _onnx_graph(inspector: Inspector, path: Path, photo_hw: tuple[int, int], who
     spec, model = inspector.encoder.spec, inspector.model
     file, outputs = encoder_file(spec.name), [f"stage{s}" for s in spec.stages]
     if whole:
-        graph = single_graph(file, outputs, spec, model, photo_hw)
+        graph = single_graph(file, outputs, spec, model, image_hw)
     else:
-        graph = levels_graph(file, outputs, spec, Geometry.fit(photo_hw, model.image_size, spec.multiple))
+        graph = levels_graph(file, outputs, spec, Geometry.fit(image_hw, model.image_size, spec.multiple))
     onnx.save(graph, str(path))
 
 
-def _write_onnx(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> ExportedModel:
+def _write_onnx(inspector: Inspector, folder: Path, image_hw: tuple[int, int]) -> ExportedModel:
     path = folder / "product.onnx"
-    _onnx_graph(inspector, path, photo_hw)
+    _onnx_graph(inspector, path, image_hw)
     session = _session(path)
 
     def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
@@ -165,12 +165,12 @@ def _session(path: Path) -> Any:
     return ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
-def _write_openvino(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> ExportedModel:
+def _write_openvino(inspector: Inspector, folder: Path, image_hw: tuple[int, int]) -> ExportedModel:
     import openvino as ov
 
     path = folder / "product.xml"
     whole = folder / "whole.onnx"
-    _onnx_graph(inspector, whole, photo_hw)
+    _onnx_graph(inspector, whole, image_hw)
     ov.save_model(ov.Core().read_model(whole), path, compress_to_fp16=False)
     whole.unlink()
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
@@ -183,14 +183,14 @@ def _write_openvino(inspector: Inspector, folder: Path, photo_hw: tuple[int, int
     return run
 
 
-def _write_encoder_and_banks(inspector: Inspector, folder: Path, photo_hw: tuple[int, int]) -> ExportedModel:
+def _write_encoder_and_banks(inspector: Inspector, folder: Path, image_hw: tuple[int, int]) -> ExportedModel:
     spec, model = inspector.encoder.spec, inspector.model
-    _onnx_graph(inspector, folder / "encoder.onnx", photo_hw, whole=False)
+    _onnx_graph(inspector, folder / "encoder.onnx", image_hw, whole=False)
     for i, bank in enumerate(model.banks):
         np.save(folder / f"bank{i}.npy", bank.vectors, allow_pickle=False)
     session = _session(folder / "encoder.onnx")
     vectors = [np.load(folder / f"bank{i}.npy", allow_pickle=False) for i in range(len(model.banks))]
-    geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
+    geometry = Geometry.fit(image_hw, model.image_size, spec.multiple)
 
     def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
         outputs = session.run(None, {"photograph": geometry.to_input(image)[None]})
@@ -217,10 +217,10 @@ _WRITERS: dict[Target, Callable[[Inspector, Path, tuple[int, int]], ExportedMode
 }
 
 
-def _write_manifest(inspector: Inspector, folder: Path, target: Target, photo_hw: tuple[int, int]) -> None:
+def _write_manifest(inspector: Inspector, folder: Path, target: Target, image_hw: tuple[int, int]) -> None:
     info = inspector.info()
     spec, model = inspector.encoder.spec, inspector.model
-    geometry = Geometry.fit(photo_hw, model.image_size, spec.multiple)
+    geometry = Geometry.fit(image_hw, model.image_size, spec.multiple)
     whole = target != "onnx"
     manifest = {
         "schema": MANIFEST_SCHEMA,
@@ -234,7 +234,7 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, photo_hw
         },
         "input": {
             "name": "photograph",
-            "shape": [*photo_hw, 3] if whole else [1, *geometry.input_hw, 3],
+            "shape": [*image_hw, 3] if whole else [1, *geometry.input_hw, 3],
             "dtype": "uint8",
             "color": "rgb",
         },

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Largest difference of a score, or of a value of a map, as a share of its threshold. Where images are enlarged, OpenCV
 # and a graph may round a gray level in opposite directions; real faults differ by far more.
-SCORE_TOLERANCE = 0.01
+EXPORT_TOLERANCE = 0.01
 MAX_IMAGES = 4
 DEFECTS_PER_IMAGE = 4
 # An exported model: image (H, W, 3) uint8 RGB -> score, decision, map (h, w) at the working scale.
@@ -47,7 +47,7 @@ class ProductParity:
     score_difference: float
     map_difference: float
     decision_flips: int
-    tolerance: float = SCORE_TOLERANCE
+    tolerance: float = EXPORT_TOLERANCE
 
 
 def check_product_parity(
@@ -77,11 +77,11 @@ def check_product_parity(
         expected_decisions.append(expected.is_anomalous)
     count, flips = len(decisions), decision_flips(decisions, expected_decisions)
     report = ProductParity(target, count, sum(expected_decisions), score_difference, map_difference, flips)
-    if flips or max(score_difference, map_difference) > SCORE_TOLERANCE:
+    if flips or max(score_difference, map_difference) > EXPORT_TOLERANCE:
         raise ExportError(
             f"the exported model ({target}) does not agree with the product: scores differ by up to "
             f"{score_difference:.2%} and maps by up to {map_difference:.2%} of their thresholds "
-            f"({SCORE_TOLERANCE:.0%} allowed), {flips} of {count} decisions flip. Nothing was released."
+            f"({EXPORT_TOLERANCE:.0%} allowed), {flips} of {count} decisions flip. Nothing was released."
             + (
                 " The product was enrolled with bf16 and exports are float32; enroll with precision='f32'."
                 if inspector.encoder.spec.precision != "f32"
@@ -92,13 +92,13 @@ def check_product_parity(
 
 
 def proof_images(
-    inspector: Inspector, photo_hw: tuple[int, int], images: Sequence[Uint8Array] | None = None
+    inspector: Inspector, image_hw: tuple[int, int], images: Sequence[Uint8Array] | None = None
 ) -> Iterator[Uint8Array]:
     """Images of one size to compare on: a few images, each followed by its views and by copies with drawn defects.
 
     Args:
         inspector: The product, whose support images are enlarged to that size.
-        photo_hw: Height and width.
+        image_hw: Height and width.
         images: (H, W, 3) uint8 RGB to use instead of the support images.
 
     Returns:
@@ -108,7 +108,7 @@ def proof_images(
         ExportError: There is no image, or one is not of that size.
     """
     if images is None:
-        size = photo_hw[::-1]
+        size = image_hw[::-1]
         images = [
             cv2.resize(reference.content, size, interpolation=cv2.INTER_CUBIC) for reference in inspector.references
         ]
@@ -118,11 +118,11 @@ def proof_images(
             "this product holds no support image to prove the export on (too large, or enrolled by an earlier "
             "version). Give good images with images= (command line: --images FOLDER)."
         )
-    wrong_shapes = [image.shape for image in images if image.shape != (*photo_hw, 3)]
+    wrong_shapes = [image.shape for image in images if image.shape != (*image_hw, 3)]
     if wrong_shapes:
         raise ExportError(
-            f"expected images of {photo_hw[1]} x {photo_hw[0]} pixels, got shape {wrong_shapes[0]}. A graph is for one "
-            "size; give photo_hw (command line: --size WIDTHxHEIGHT)."
+            f"expected images of {image_hw[1]} x {image_hw[0]} pixels, got shape {wrong_shapes[0]}. A graph is for one "
+            "size; give image_hw (command line: --size WIDTHxHEIGHT)."
         )
     return _variants(images, inspector.enrollment.settings.views)
 

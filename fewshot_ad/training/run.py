@@ -29,7 +29,6 @@ FORMER_FIELDS = {
     "licences": "licenses",
     "init_licence": "init_license",
     "generated_photographs": "generated_images",
-    "grey_share": "gray_share",
 }
 Recipe = TypeVar("Recipe")
 Batch = TypeVar("Batch")
@@ -180,6 +179,8 @@ class RunFolder:
         self._recipe = recipe
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for part in self.folder.glob(f".{CHECKPOINT}.*.tmp"):
+                part.unlink()  # what a killed run was writing
             stored = self.folder / RECIPE
             if restart:
                 for name in (RECIPE, LOG, CHECKPOINT):

@@ -6,15 +6,15 @@ import pytest
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import build_banks, hold_out, odd_ones_out, pick_coresets
 from fewshot_ad.enrollment.embedding import Embedded, embed_support
-from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.support import parse_views, read_support
+from fewshot_ad.enrollment.presets import EnrollmentSettings, enrollment_settings
+from fewshot_ad.enrollment.support import read_support
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.scoring import ScoringConfig, measure
 from fewshot_ad.search.memory_bank import MemoryBank, greedy_coreset, nearest_of_others
 
 
 def settings(views: str = "hflip", budget: int = 1000, seed: int = 0) -> EnrollmentSettings:
-    return EnrollmentSettings(parse_views(views), 128, budget, seed=seed)
+    return enrollment_settings(views=views, image_size=128, budget=budget, seed=seed)
 
 
 def embedded(parts: list[np.ndarray], views: str, encoder: Encoder) -> Embedded:

@@ -4,13 +4,14 @@ import numpy as np
 
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.embedding import POOL_LIMIT, Embedded, embed_image, embed_support, scale_image
-from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.support import View, parse_views, read_support
+from fewshot_ad.enrollment.presets import enrollment_settings
+from fewshot_ad.enrollment.support import View, read_support
 from fewshot_ad.images import Geometry
 
 
 def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 128) -> Embedded:
-    return embed_support(read_support(parts).images, EnrollmentSettings(parse_views(views), size), encoder)
+    settings = enrollment_settings(views=views, image_size=size)
+    return embed_support(read_support(parts).images, settings, encoder)
 
 
 def test_a_view_is_embedded_as_the_picture_it_shows(parts: list[np.ndarray], encoder: Encoder) -> None:
@@ -52,4 +53,4 @@ def test_support_images_travel_with_the_product(parts: list[np.ndarray], encoder
     geometry = Geometry.fit((128, 128), 128, 16)
     assert len(support.references) == 5
     np.testing.assert_array_equal(support.references[1].content, geometry.scale(parts[1]))
-    assert support.references[1].photo_hw == (128, 128)
+    assert support.references[1].image_hw == (128, 128)

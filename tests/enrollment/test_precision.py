@@ -32,7 +32,7 @@ def test_the_faster_one_is_taken_only_if_it_says_the_same(
 
     monkeypatch.setattr(precision, "speedup", lambda *_: 2.0)
     assert enroll().encoder.spec.precision == "bf16"
-    monkeypatch.setattr(precision, "SCORE_TOLERANCE", 1e-6)
+    monkeypatch.setattr(precision, "SEVERITY_TOLERANCE", 1e-6)
     refused = enroll()
     assert refused.encoder.spec.precision == "f32"
     assert "differ by at most" in refused.enrollment.reasons[-1]
@@ -51,4 +51,6 @@ def test_what_is_promised_holds_for_inspections(
     exact = Inspector.from_support(parts, precision="f32", **settings)  # type: ignore[arg-type]
     assert auto.encoder.spec.precision == "bf16"
     for part in [*parts, make_part(30), make_part(31)]:
-        assert auto.inspect(part).severity == pytest.approx(exact.inspect(part).severity, abs=precision.SCORE_TOLERANCE)
+        assert auto.inspect(part).severity == pytest.approx(
+            exact.inspect(part).severity, abs=precision.SEVERITY_TOLERANCE
+        )

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.presets import BASE_SIZE, BASE_VIEWS, EnrollmentSettings, enrollment_settings
+from fewshot_ad.enrollment.presets import BASE_SIZE, BASE_VIEWS, enrollment_settings
 from fewshot_ad.enrollment.selection import Separability, choose_settings
-from fewshot_ad.enrollment.support import parse_views, read_support
+from fewshot_ad.enrollment.support import read_support
 
 
 def test_a_gain_must_show_in_both_figures() -> None:
@@ -19,7 +19,7 @@ def test_a_gain_must_show_in_both_figures() -> None:
 
 def test_what_the_user_chose_is_taken(parts: list[np.ndarray], encoder: Encoder) -> None:
     images = read_support(parts[:2]).images
-    asked = EnrollmentSettings(parse_views("gray"), 128)
+    asked = enrollment_settings(views="gray", image_size=128)
     assert choose_settings(images, asked, encoder) == (asked, ())
 
 

@@ -44,7 +44,7 @@ def test_every_target_says_what_the_product_says(inspector: Inspector, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("photo_hw", "settings"),
+    ("image_hw", "settings"),
     [
         ((300, 1000), {"image_size": 160}),  # padded, odd halvings, area
         ((90, 70), {"image_size": 128}),  # enlarged
@@ -53,13 +53,13 @@ def test_every_target_says_what_the_product_says(inspector: Inspector, tmp_path:
     ],
 )
 def test_the_graph_prepares_images_as_the_product_does(
-    tmp_path: Path, photo_hw: tuple[int, int], settings: dict[str, object]
+    tmp_path: Path, image_hw: tuple[int, int], settings: dict[str, object]
 ) -> None:
-    good = [cv2.resize(make_part(seed, 256), photo_hw[::-1], interpolation=cv2.INTER_AREA) for seed in range(3)]
+    good = [cv2.resize(make_part(seed, 256), image_hw[::-1], interpolation=cv2.INTER_AREA) for seed in range(3)]
     inspector = Inspector.from_support(good, views="hflip", **settings)  # type: ignore[arg-type]
     export(inspector, tmp_path)
     session = ort.InferenceSession(str(tmp_path / "product.onnx"))
-    image = cv2.resize(make_part(9, 256, defect=True), photo_hw[::-1], interpolation=cv2.INTER_AREA)
+    image = cv2.resize(make_part(9, 256, defect=True), image_hw[::-1], interpolation=cv2.INTER_AREA)
     score, flag, heat = session.run(["score", "is_anomalous", "anomaly_map"], {"photograph": image})
     expected = inspector.inspect(image)
     assert score[0] == pytest.approx(expected.score, rel=5e-3)
@@ -91,7 +91,7 @@ def test_what_cannot_be_exported_is_said(inspector: Inspector, parts: list[np.nd
     with pytest.raises(ExportError, match="expected target among"):
         export(inspector, tmp_path, "tflite")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="expected images of 128 x 200"):
-        export(inspector, tmp_path, photo_hw=(200, 128), images=parts)
+        export(inspector, tmp_path, image_hw=(200, 128), images=parts)
     blocker = tmp_path / "file"
     blocker.write_text("")
     with pytest.raises(ExportError, match="cannot be written"):
@@ -162,10 +162,10 @@ def test_exporting_again_leaves_nothing_of_the_last_one(inspector: Inspector, tm
     assert names == {"product.xml", "product.bin", "parity.json", "manifest.json", "mine.txt"}
 
 
-@pytest.mark.parametrize("photo_hw", [(0, 0), (1024, -5), (100_000, 100_000)])
-def test_impossible_sizes_are_refused(inspector: Inspector, tmp_path: Path, photo_hw: tuple[int, int]) -> None:
+@pytest.mark.parametrize("image_hw", [(0, 0), (1024, -5), (100_000, 100_000)])
+def test_impossible_sizes_are_refused(inspector: Inspector, tmp_path: Path, image_hw: tuple[int, int]) -> None:
     with pytest.raises(ExportError, match="your camera delivers"):
-        export(inspector, tmp_path, photo_hw=photo_hw)
+        export(inspector, tmp_path, image_hw=image_hw)
 
 
 def test_a_smoothing_wider_than_the_graph_is_said(parts: list[np.ndarray], tmp_path: Path) -> None:

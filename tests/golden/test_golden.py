@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tests.golden.cases import HERE, PRESETS, SHARED_PRODUCTS, shared_cases, shi
 from tests.golden.machine import this_machine
 from tests.golden.record import STORED
 
-# The record was made before the words of the project were changed; everything else must be equal.
+# The record was made before the words of the project were changed: it is translated, and must then be equal.
 SPELLED = (
     ("artefact", "artifact"),
     ("enrolment", "enrollment"),
@@ -31,23 +32,23 @@ def record(name: str) -> dict[str, Any]:
     return json.loads((HERE / name).read_text())
 
 
-def american(text: str) -> str:
+def american(recorded: str) -> str:
     for old, new in SPELLED:
-        text = text.replace(old, new)
-    return text
+        recorded = re.sub(old + r"(?!ed)", new, recorded)  # "photographed" is still the word for that
+    return recorded
 
 
 def differences(wanted: Any, got: Any, tolerance: float, at: str = "") -> list[str]:
     """What differs, with the way to it."""
     if isinstance(wanted, dict) and isinstance(got, dict):
-        wanted, got = ({american(key): value for key, value in d.items()} for d in (wanted, got))
+        wanted = {american(key): value for key, value in wanted.items()}
         if wanted.keys() != got.keys():
             return [f"{at}: fields {sorted(wanted.keys() ^ got.keys())}"]
         return [line for key in wanted for line in differences(wanted[key], got[key], tolerance, f"{at}/{key}")]
     if isinstance(wanted, list) and isinstance(got, list):
         if at.endswith("/output") and all(isinstance(line, str) for line in [*wanted, *got]):
             # A word of another length may break the lines elsewhere.
-            wanted, got = (american(" ".join(lines)).split() for lines in (wanted, got))
+            wanted, got = american(" ".join(wanted)).split(), " ".join(got).split()
         if len(wanted) != len(got):
             return [f"{at}: {len(wanted)} entries on record, {len(got)} here: {wanted} | {got}"]
         pairs = enumerate(zip(wanted, got, strict=True))
@@ -55,7 +56,7 @@ def differences(wanted: Any, got: Any, tolerance: float, at: str = "") -> list[s
     if isinstance(wanted, float) and isinstance(got, (int, float)):
         return [] if math.isclose(wanted, got, rel_tol=tolerance, abs_tol=1e-9) else [f"{at}: {wanted} | {got}"]
     if isinstance(wanted, str) and isinstance(got, str):
-        wanted, got = american(wanted), american(got)
+        wanted = american(wanted)
     return [] if wanted == got else [f"{at}: {wanted!r} | {got!r}"]
 
 
