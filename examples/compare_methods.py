@@ -1,22 +1,32 @@
-"""Which method suits my part? Fit some baselines of the zoo on a few good images, and rank labeled ones.
+"""Which method suits my part? Fit some baselines of the zoo on a few good images, and rank labeled ones (extra `zoo`).
 
-    python examples/compare_methods.py GOOD GOOD_TEST BAD_TEST [METHOD ...]    # extra `zoo`
+python examples/compare_methods.py good/ test/good/ test/bad/ fewshot_ad patchcore
 
-GOOD, GOOD_TEST and BAD_TEST are folders. For figures over many products, shots and draws, use `fewshot-ad benchmark`.
+For figures over many products, shots and draws, use `fewshot-ad benchmark`.
 """
 
-from __future__ import annotations
-
-import sys
+import argparse
 import time
+from pathlib import Path
 
 from fewshot_ad import list_images, metrics, read_image, zoo
 
+METHODS = ["fewshot_ad", "patchcore", "padim"]
+
 
 def main() -> None:
-    good, good_test, bad_test = ([read_image(path) for path in list_images(folder)] for folder in sys.argv[1:4])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("good", type=Path, help="folder of good images to learn from")
+    parser.add_argument("good_test", type=Path, help="folder of other good images")
+    parser.add_argument("bad_test", type=Path, help="folder of defective images")
+    methods = "baselines, see `fewshot-ad zoo`; default: " + " ".join(METHODS)
+    parser.add_argument("methods", nargs="*", default=METHODS, metavar="method", help=methods)
+    args = parser.parse_args()
+
+    folders = (args.good, args.good_test, args.bad_test)
+    good, good_test, bad_test = ([read_image(path) for path in list_images(folder)] for folder in folders)
     labels = [0] * len(good_test) + [1] * len(bad_test)
-    for name in sys.argv[4:] or ["fewshot_ad", "patchcore", "padim"]:
+    for name in args.methods:
         method = zoo.create(name)
         start = time.perf_counter()
         method.fit(good)

@@ -47,8 +47,8 @@ def read_image(source: ImageSource, color: ColorOrder = "rgb") -> Uint8Array:
     channel is dropped, 16 bits are scaled to 8 over their full range.
 
     Args:
-        source: A path; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 (full range) or float
-            in 0..1; or a PIL image.
+        source: A path; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 (full range), float
+            in 0..1 or bool; or a PIL image.
         color: Channel order of an array; ignored for files and PIL images, whose order is known.
 
     Returns:

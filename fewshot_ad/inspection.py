@@ -98,8 +98,10 @@ class Inspection:
     def overlay(self, opacity: float = 0.55) -> Uint8Array:
         """The image with the heatmap and the regions' outlines on it.
 
-        The colors mean the same on every image of a product: nothing is drawn up to the median good patch,
-        blue to green is below the threshold, red is at or above it. A good part looks good.
+        The colors mean the same on every image of a product, see `map_scale`: nothing is drawn up to the median good
+        patch (0); above it come blue, green and yellow; 0.8 is orange, 0.95 looks red already, and from the map's
+        threshold (1) on it is pure red. The score decides, not the map: a good part may show a red spot. Outlines are
+        drawn only on rejected images, since only these have regions.
 
         Args:
             opacity: Of the strongest color, 0..1.

@@ -31,11 +31,11 @@ logger = logging.getLogger(__name__)
 
 
 class Inspector:
-    """Says of each image of a product whether it is good, how sure that is, and where it is not.
+    """Says of each image of a product whether it is good, by how much, and where it is not.
 
     Get one from `Inspector.from_support` or `Inspector.load`.
 
-    Example:
+    Examples:
         >>> inspector = Inspector.from_support("good/")             # doctest: +SKIP
         >>> inspection = inspector.inspect("line/0001.png")         # doctest: +SKIP
         >>> inspection.is_anomalous, inspection.severity            # doctest: +SKIP
@@ -77,7 +77,8 @@ class Inspector:
 
         Args:
             images: A folder, a glob, or images as paths, PIL images or arrays (see `images.read_image`).
-            product_name: Name of the product; the folder's name by default.
+            product_name: Name of the product. By default the name of the images' folder; folders named `good`, `train`
+                and `ok` are skipped, so `bottle/train/good/` gives `bottle`. `product` for images from memory.
             encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
                 case the arguments from `engine` on are ignored.
             preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,

@@ -31,7 +31,17 @@ LicenseOption = Annotated[
 RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away the run in the output folder, if any.")]
 RecipeOption = Annotated[
     str | None,
-    typer.Option(help="A YAML file with fields of the recipe, or the name of a shipped one: parts, published."),
+    typer.Option(
+        help="A YAML file with fields of the recipe, or the name of a shipped one: parts, published. Default: "
+        "published, which lets timm download its initial weights; offline: --recipe parts, or --set init=FILE."
+    ),
+]
+DistillationRecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="A YAML file with fields of a distillation; none ships under a name. Default: the built-in settings.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="A field of the recipe as name=value (YAML), once for each field.")
@@ -153,7 +163,7 @@ def distill(
         ),
     ] = None,
     name: NameOption = None,
-    recipe: RecipeOption = None,
+    recipe: DistillationRecipeOption = None,
     changes: SetOption = None,
     license: LicenseOption = "unknown",
     parity: ParityOption = None,
