@@ -390,10 +390,10 @@ def test_reweighting_weighs_the_edge_before_it_looks_for_the_worst_patch() -> No
 @pytest.mark.parametrize(("first", "second"), [(2.0, 3.0), (3.0, 2.0)])
 def test_regions_that_reach_into_each_other_keep_their_own_peaks(first: float, second: float) -> None:
     heat = np.zeros((30, 30), np.float32)
-    heat[2, 2:20] = heat[2:20, 2] = first  # two hooks, each inside the other's box
-    heat[15, 6:24] = heat[6:16, 23] = second
+    heat[2:21, 2] = heat[20, 2:16] = first  # two hooks, each with an arm inside the other's box
+    heat[10, 6:26] = heat[10:28, 25] = second
     severities = {region.box: region.severity for region in find_regions(heat, MapScale(0.0, 1.0), (30, 30))}
-    assert severities == {(2, 2, 18, 18): pytest.approx(first), (6, 6, 18, 10): pytest.approx(second)}
+    assert severities == {(2, 2, 14, 19): pytest.approx(first), (6, 10, 20, 18): pytest.approx(second)}
 
 
 def test_settings_cannot_be_changed_in_place() -> None:
