@@ -140,24 +140,24 @@ def enroll(
     """
     settings, reasons = choose_settings(support.images, settings, encoder, progress)
     embedded = embed_support(support.images, settings, encoder, progress)
-    picked = pick_coresets(embedded.pools, settings, encoder.threads, progress)
-    product = _product_of(embedded, picked, support, product_name, settings, encoder, progress)
+    coresets = pick_coresets(embedded.pools, settings, encoder.threads, progress)
+    product = _product_of(embedded, coresets, support, product_name, settings, encoder, progress)
     product = product.with_reasons(*reasons)
     if faster is None:
         return encoder, product
-    return _faster_if_equal(product, encoder, faster, picked, support, progress)
+    return _faster_if_equal(product, encoder, faster, coresets, support, progress)
 
 
 def _product_of(
     embedded: Embedded,
-    picked: Sequence[IndexArray],
+    coresets: Sequence[IndexArray],
     support: SupportSet,
     product_name: str,
     settings: EnrollmentSettings,
     encoder: Encoder,
     progress: Progress | None,
 ) -> Product:
-    banks, level_scale, calibration = build_banks(embedded, picked, settings, encoder.threads, progress)
+    banks, level_scale, calibration = build_banks(embedded, coresets, settings, encoder.threads, progress)
     images, stand_ins = support.images, embedded.stand_ins
     notes = list(support.notes)
     if len(stand_ins) < len(images):
@@ -182,7 +182,7 @@ def _faster_if_equal(
     product: Product,
     encoder: Encoder,
     faster: Encoder,
-    picked: Sequence[IndexArray],
+    coresets: Sequence[IndexArray],
     support: SupportSet,
     progress: Progress | None,
 ) -> tuple[Encoder, Product]:
@@ -192,7 +192,7 @@ def _faster_if_equal(
     if gain < precision.MIN_SPEEDUP:
         return encoder, product.with_reasons(f"precision: f32; {name} is only {gain:.2f} times as fast here.")
     embedded = embed_support(support.images, settings, faster, progress)
-    candidate = _product_of(embedded, picked, support, enrollment.product_name, settings, faster, progress)
+    candidate = _product_of(embedded, coresets, support, enrollment.product_name, settings, faster, progress)
     expected, other = (
         precision.severities(support.images, settings, e, p.model, p.calibration)
         for e, p in ((encoder, product), (faster, candidate))

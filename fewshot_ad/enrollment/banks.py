@@ -36,7 +36,7 @@ def pick_coresets(
 
 def build_banks(
     embedded: Embedded,
-    picked: Sequence[IndexArray],
+    coresets: Sequence[IndexArray],
     settings: EnrollmentSettings,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -45,7 +45,7 @@ def build_banks(
 
     Args:
         embedded: The embedded support set.
-        picked: Which patches of the pools to keep, indices (k,) int64 per level.
+        coresets: Which patches of the pools to keep, indices (k,) int64 per level.
         settings: How distances become a score and a map, and the working scale.
         threads: Number of CPU threads of the banks' search.
         progress: Called as `progress("hold-out", done, total)`.
@@ -57,17 +57,17 @@ def build_banks(
     scoring = settings.scoring
     banks = tuple(
         MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric, threads)
-        for pool, index in zip(embedded.pools, picked, strict=True)
+        for pool, index in zip(embedded.pools, coresets, strict=True)
     )
     level_scale = (1.0,) * len(banks)
-    folds = hold_out(embedded, picked, scoring, level_scale, threads, progress)
+    folds = hold_out(embedded, coresets, scoring, level_scale, threads, progress)
     if len(banks) > 1:
         # Levels differ in the size of their distances; a median good patch becomes 1 on each.
         level_scale = tuple(
             max(1e-12, float(np.median(np.concatenate([m.score_maps[at].ravel() for m in folds]))))
             for at in range(len(banks))
         )
-        folds = hold_out(embedded, picked, scoring, level_scale, threads, progress)
+        folds = hold_out(embedded, coresets, scoring, level_scale, threads, progress)
     peaks = _peaks(folds, embedded.stand_ins, settings)
     median = float(np.median(np.concatenate([score_map.ravel() for m in folds for score_map in m.score_maps])))
     method: Method = "leave-one-image-out" if embedded.n > 1 else "leave-one-view-out"
@@ -127,7 +127,7 @@ def extend_banks(
 
 def hold_out(
     embedded: Embedded,
-    picked: Sequence[IndexArray],
+    coresets: Sequence[IndexArray],
     scoring: ScoringConfig,
     level_scale: Sequence[float],
     threads: int | None = None,
@@ -142,7 +142,7 @@ def hold_out(
 
     Args:
         embedded: The embedded support set.
-        picked: The coreset's indices, (k,) int64 per level.
+        coresets: The coreset's indices, (k,) int64 per level.
         scoring: How distances become a score.
         level_scale: One divisor per level.
         threads: Number of CPU threads of the search.
@@ -164,13 +164,13 @@ def hold_out(
     # A stand-in for the exact nearest will do, so the search may see distances through a projection.
     replacements = [
         nearest_of_others(jl_projection(pool.vectors, 0, REPLACEMENT_DIMS), index, group)
-        for pool, index, group in zip(embedded.pools, picked, groups, strict=True)
+        for pool, index, group in zip(embedded.pools, coresets, groups, strict=True)
     ]
     measurements = []
     for done, stand_in in enumerate(embedded.stand_ins, 1):
         held_out = stand_in.image if several else stand_in.view
         banks = []
-        for pool, index, group, replacement in zip(embedded.pools, picked, groups, replacements, strict=True):
+        for pool, index, group, replacement in zip(embedded.pools, coresets, groups, replacements, strict=True):
             fold = np.unique(np.where(group[index] == held_out, replacement, index))
             banks.append(MemoryBank(pool.vectors[fold], pool.origin[fold], scoring.metric, threads, lasting=False))
         measurements.append(measure(stand_in.levels, banks, level_scale, stand_in.geometry, scoring))

@@ -157,13 +157,13 @@ def greedy_coreset(
     squared = np.einsum("ij,ij->i", points, points)
     repeats = 1e-6 * float(squared.max())
     offset = points - points.mean(axis=0)
-    picked = np.empty(budget, np.int64)
-    picked[0] = int(np.argmax(np.einsum("ij,ij->i", offset, offset)))
+    coreset = np.empty(budget, np.int64)
+    coreset[0] = int(np.argmax(np.einsum("ij,ij->i", offset, offset)))
     nearest = np.full(n, np.inf, np.float32)
     done, count = 0, 1
     while count < budget:
-        np.minimum(nearest, NearestSearch(points[picked[done:count]], threads, lasting=False)(points), out=nearest)
-        nearest[picked[:count]] = 0
+        np.minimum(nearest, NearestSearch(points[coreset[done:count]], threads, lasting=False)(points), out=nearest)
+        nearest[coreset[:count]] = 0
         done = count
         if progress is not None:
             progress("coreset", count, budget)
@@ -176,15 +176,15 @@ def greedy_coreset(
             if bound[at] < outside:
                 break
             if bound[at] <= repeats:
-                return picked[:count]
-            picked[count] = window[at]
+                return coreset[:count]
+            coreset[count] = window[at]
             count += 1
             distance = near_squared + near_squared[at] - 2 * (near @ near[at])
             np.minimum(bound, distance, out=bound)
             bound[at] = 0
     if progress is not None:
         progress("coreset", budget, budget)
-    return picked
+    return coreset
 
 
 def jl_projection(embeddings: Float32Array, seed: int, dims: int = JL_DIMS) -> Float32Array:
@@ -204,23 +204,23 @@ def jl_projection(embeddings: Float32Array, seed: int, dims: int = JL_DIMS) -> F
     return np.ascontiguousarray(embeddings @ matrix)
 
 
-def nearest_of_others(embeddings: Float32Array, picked: IndexArray, groups: Int32Array) -> IndexArray:
+def nearest_of_others(embeddings: Float32Array, coreset: IndexArray, groups: Int32Array) -> IndexArray:
     """For each picked embedding, the nearest one of another group.
 
     Args:
         embeddings: (n, d) float32.
-        picked: (k,) int64 indices into them.
+        coreset: (k,) int64 indices into them.
         groups: (n,) int32 group of each embedding, at least two different ones.
 
     Returns:
         (k,) int64 indices into the embeddings.
     """
     squared = np.einsum("ij,ij->i", embeddings, embeddings)
-    smallest = np.full(len(picked), np.inf, np.float32)
-    nearest = np.zeros(len(picked), np.int64)
+    smallest = np.full(len(coreset), np.inf, np.float32)
+    nearest = np.zeros(len(coreset), np.int64)
     for group in np.unique(groups):
-        members, others = np.flatnonzero(groups == group), np.flatnonzero(groups[picked] != group)
-        queries = -2 * embeddings[picked[others]]
+        members, others = np.flatnonzero(groups == group), np.flatnonzero(groups[coreset] != group)
+        queries = -2 * embeddings[coreset[others]]
         # Tiles of some megabytes stay in the processor's cache.
         for start in range(0, len(members), 1024):
             rows = members[start : start + 1024]
