@@ -23,7 +23,7 @@ def main() -> None:
         print(note)
     print(inspector.calibration.explain())
     args.output.mkdir(parents=True, exist_ok=True)
-    inspector.save(args.output / f"{inspector.product_name}.fsad")
+    inspector.save(args.output / f"{inspector.product}.fsad")
 
     for result in inspector.inspect_batch(args.line, errors="return"):
         if isinstance(result, Exception):

@@ -162,7 +162,7 @@ def run_demo(
         start = time.perf_counter()
         with progress_context(False) as progress:
             inspector = Inspector.from_support(
-                product.support, product_name=product.name, encoder=encoder, seed=seed, progress=progress
+                product.support, product=product.name, encoder=encoder, seed=seed, progress=progress
             )
         seconds = time.perf_counter() - start
         inspector.save(output / f"{product.name}.fsad")

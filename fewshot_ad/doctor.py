@@ -142,7 +142,7 @@ def _smoke() -> dict[str, Any]:
     good = [rng.integers(90, 110, (256, 256, 3), dtype=np.uint8) for _ in range(4)]
     try:
         start = time.perf_counter()
-        inspector = Inspector.from_support(good, product_name="smoke", image_size=256, views="hflip,vflip,rotate=180")
+        inspector = Inspector.from_support(good, product="smoke", image_size=256, views="hflip,vflip,rotate=180")
         enroll_ms = (time.perf_counter() - start) * 1e3
         inspector.inspect(good[0])
         timings = [inspector.inspect(good[0]).timings_ms for _ in range(20)]

@@ -1,5 +1,7 @@
 """The exceptions of fewshot_ad. Every message says what was expected, what was found instead, and how to fix it."""
 
+import warnings
+
 
 class FewshotADError(Exception):
     """Base class of all errors that this package raises on purpose."""
@@ -43,3 +45,11 @@ class ZooError(FewshotADError, RuntimeError):
 
 class BenchmarkError(FewshotADError, ValueError):
     """A benchmark plan makes no sense, or its records cannot be used."""
+
+
+def __getattr__(name: str) -> type[FewshotADError]:
+    """Former names, until version 0.3."""
+    if name == "ArtefactError":
+        warnings.warn("ArtefactError is now ArtifactError.", DeprecationWarning, stacklevel=2)
+        return ArtifactError
+    raise AttributeError(f"module 'fewshot_ad.errors' has no attribute {name!r}")

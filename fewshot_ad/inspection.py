@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ class Inspection:
     """The verdict on one image.
 
     Attributes:
-        product_name: Name of the product.
+        product: Name of the product.
         encoder: Name of the encoder.
         score: Image score; higher is worse. A distance in the encoder's feature space.
         threshold: Scores above it are anomalous.
@@ -72,7 +73,7 @@ class Inspection:
         name: File name, or empty for one from memory.
     """
 
-    product_name: str
+    product: str
     encoder: str
     score: float
     threshold: float
@@ -84,6 +85,12 @@ class Inspection:
     image: Uint8Array = field(repr=False)
     draw_map: Callable[[], Float32Array] = field(repr=False)
     name: str = ""
+
+    @property
+    def photograph(self) -> Uint8Array:
+        """Former name of `image`, until version 0.3."""
+        warnings.warn("Inspection.photograph is now Inspection.image.", DeprecationWarning, stacklevel=2)
+        return self.image
 
     @functools.cached_property
     def working_map(self) -> Float32Array:
@@ -123,7 +130,7 @@ class Inspection:
         return {
             "schema": RESULT_SCHEMA,
             "name": self.name,
-            "product": self.product_name,
+            "product": self.product,
             "encoder": self.encoder,
             "is_anomalous": self.is_anomalous,
             "score": self.score,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +54,7 @@ class Inspector:
         cls,
         images: ImageSource | Iterable[ImageSource],
         *,
-        product_name: str | None = None,
+        product: str | None = None,
         encoder: str | Encoder = DEFAULT_ENCODER,
         preset: PresetName = "balanced",
         views: ViewsSpec | None = None,
@@ -77,7 +78,7 @@ class Inspector:
 
         Args:
             images: A folder, a glob, or images as paths, PIL images or arrays (see `images.read_image`).
-            product_name: Name of the product. By default the name of the images' folder; folders named `good`, `train`
+            product: Name of the product. By default the name of the images' folder; folders named `good`, `train`
                 and `ok` are skipped, so `bottle/train/good/` gives `bottle`. `product` for images from memory.
             encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
                 case the arguments from `engine` on are ignored.
@@ -123,7 +124,7 @@ class Inspector:
             threads=threads,
             device=device,
         )
-        network, enrolled = enroll(support, product_name or _product_name(images), settings, network, faster, progress)
+        network, enrolled = enroll(support, product or _product_name(images), settings, network, faster, progress)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -271,7 +272,7 @@ class Inspector:
         return describe(*pack(self._encoder.spec, self._product)) | {"engine": self._encoder.engine_name}
 
     @property
-    def product_name(self) -> str:
+    def product(self) -> str:
         """Name of the product."""
         return self._product.enrollment.product_name
 
@@ -284,6 +285,12 @@ class Inspector:
     def enrollment(self) -> Enrollment:
         """How the product was enrolled."""
         return self._product.enrollment
+
+    @property
+    def enrolment(self) -> Enrollment:
+        """Former name of `enrollment`, until version 0.3."""
+        warnings.warn("Inspector.enrolment is now Inspector.enrollment.", DeprecationWarning, stacklevel=2)
+        return self.enrollment
 
     @property
     def references(self) -> tuple[Reference, ...]:
@@ -329,7 +336,7 @@ class Inspector:
             reading.pixels,
             self._encoder,
             self._product.model,
-            self.product_name,
+            self.product,
             reading.name,
             reading.milliseconds,
             reading.prepared,
@@ -340,7 +347,7 @@ class Inspector:
 
     def __repr__(self) -> str:
         return (
-            f"Inspector(product_name={self.product_name!r}, encoder={self._encoder.spec.name!r}, "
+            f"Inspector(product={self.product!r}, encoder={self._encoder.spec.name!r}, "
             f"shots={len(self.enrollment.support)}, image_size={self.enrollment.settings.image_size}, "
             f"views={len(self.enrollment.settings.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"

@@ -71,7 +71,7 @@ def bench(
             if window is not None:
                 window(windows[-1])
     return {
-        "product": inspector.product_name,
+        "product": inspector.product,
         "photograph": list(images[0].shape),
         "threads": inspector.encoder.threads,
         "precision": inspector.encoder.spec.precision,

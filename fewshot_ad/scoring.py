@@ -128,7 +128,7 @@ def inspect_image(
         draw_map = functools.partial(_drawn, heat)
     end = time.perf_counter()
     return Inspection(
-        product_name=product_name,
+        product=product_name,
         encoder=encoder.spec.name,
         score=measured.score,
         threshold=model.threshold,

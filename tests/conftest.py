@@ -82,7 +82,7 @@ def broken_part() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def inspector(parts: list[np.ndarray], encoder: Encoder) -> Inspector:
-    return Inspector.from_support(parts, product_name="washer", encoder=encoder, views="hflip,vflip", image_size=128)
+    return Inspector.from_support(parts, product="washer", encoder=encoder, views="hflip,vflip", image_size=128)
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def test_a_process_killed_while_saving_leaves_the_old_product_whole(saved: Path)
     )
     assert subprocess.run([sys.executable, "-c", script, str(saved)], check=False).returncode == 9
     assert saved.read_bytes() == before
-    assert Inspector.load(saved).product_name == "washer"
+    assert Inspector.load(saved).product == "washer"
 
 
 def test_settings_are_stored_as_they_are(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_file_of_the_first_format_without_its_fields_is_refused(tmp_path: Path
 def test_a_file_of_the_first_format_keeps_all_its_settings(tmp_path: Path) -> None:
     inspector = Inspector.load(Path(__file__).parent / "golden" / "brick_v1.fsad")
     enrollment, settings = inspector.enrollment, inspector.enrollment.settings
-    assert inspector.product_name == enrollment.product_name == "brick"
+    assert inspector.product == enrollment.product_name == "brick"
     assert [str(view) for view in settings.views] == ["hflip", "gray", "rotate=90"]
     assert (settings.image_size, settings.budget, settings.seed, settings.precision) == (128, 150, 0, "f32")
     assert settings.auto == ()

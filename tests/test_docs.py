@@ -89,7 +89,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / folder).mkdir(parents=True)
         for number, pixels in enumerate(images, start=1):
             write_png(root / folder / f"{number:04d}.png", pixels)
-    inspector = Inspector.from_support(product.support, product_name="bracket", views="hflip", image_size=128)
+    inspector = Inspector.from_support(product.support, product="bracket", views="hflip", image_size=128)
     inspector.save(root / "bracket.fsad")
     export(inspector, root / "exported", "onnx-single")
     return root

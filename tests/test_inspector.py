@@ -31,7 +31,7 @@ def test_good_parts_pass_and_a_broken_one_is_found_where_it_is(inspector: Inspec
     assert y <= center[1] <= y + height
     assert bad.severity == pytest.approx(bad.score / bad.threshold)
     assert set(bad.timings_ms) == {"decode", "resize", "encode", "search", "map", "total"}
-    assert (bad.product_name, bad.encoder) == ("washer", DEFAULT_ENCODER)
+    assert (bad.product, bad.encoder) == ("washer", DEFAULT_ENCODER)
 
 
 def test_false_rejects_are_about_what_is_promised(encoder: Encoder) -> None:
@@ -173,7 +173,7 @@ def test_an_odd_image_is_reported_by_name(part_folder: Path, encoder: Encoder) -
     cv2.imwrite(str(part_folder / "cat.png"), np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
     enrolled = Inspector.from_support(part_folder, encoder=encoder, views="hflip", image_size=128)
     assert any("unlike the others: cat.png" in note for note in enrolled.enrollment.notes)
-    assert enrolled.product_name == "washer"
+    assert enrolled.product == "washer"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_info_is_json_and_tells_all(inspector: Inspector) -> None:
 def test_real_bottles(bottle: Path, encoder: Encoder, tmp_path: Path) -> None:
     """The main job on real images: 8 bottles enrolled, the test folder inspected."""
     support = sorted((bottle / "train" / "good").iterdir())[:8]
-    inspector = Inspector.from_support(support, product_name="bottle", encoder=encoder)
+    inspector = Inspector.from_support(support, product="bottle", encoder=encoder)
     good = [r.severity for r in inspector.inspect_batch(bottle / "test" / "good") if isinstance(r, Inspection)]
     bad = [r for r in inspector.inspect_batch(bottle / "test" / "broken_large") if isinstance(r, Inspection)]
     assert np.mean([g < min(b.severity for b in bad) for g in good]) > 0.9

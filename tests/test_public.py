@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fewshot_ad
@@ -46,3 +47,15 @@ def test_dir_shows_the_public_names() -> None:
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="Nonsense"):
         _ = fewshot_ad.Nonsense
+
+
+def test_former_names_go_on_working_and_say_their_new_ones(inspector: fewshot_ad.Inspector) -> None:
+    with pytest.warns(DeprecationWarning, match=r"Inspector\.enrollment"):
+        assert inspector.enrolment == inspector.enrollment
+    result = inspector.inspect(np.zeros((128, 128, 3), np.uint8))
+    with pytest.warns(DeprecationWarning, match=r"Inspection\.image"):
+        assert result.photograph is result.image
+    with pytest.warns(DeprecationWarning, match="ArtifactError"):
+        assert fewshot_ad.errors.ArtefactError is fewshot_ad.ArtifactError
+    with pytest.raises(AttributeError):
+        _ = fewshot_ad.errors.Nonsense

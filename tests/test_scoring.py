@@ -216,7 +216,7 @@ def test_a_score_at_the_threshold_is_good_and_above_it_anomalous() -> None:
 
 def test_an_inspection_says_of_what_and_how_long() -> None:
     result = inspected(level_with(0, 0, 1.0), model_of(5.0), name="0001.png", decode_ms=100.0)
-    assert (result.product_name, result.encoder, result.name, result.threshold) == ("washer", "flat", "0001.png", 5.0)
+    assert (result.product, result.encoder, result.name, result.threshold) == ("washer", "flat", "0001.png", 5.0)
     stages = result.timings_ms
     assert set(stages) == {"decode", "resize", "encode", "search", "map", "total"}
     assert stages["decode"] == 100.0

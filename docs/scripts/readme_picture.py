@@ -42,7 +42,7 @@ def panel(result: Inspection) -> np.ndarray:
 
 def main() -> None:
     product = texture_product("brick", shots=8, seed=0)
-    inspector = Inspector.from_support([enlarged(crop) for crop in product.support], product_name=product.name)
+    inspector = Inspector.from_support([enlarged(crop) for crop in product.support], product=product.name)
     crops = [enlarged(test.pixels) for test in product.tests if test.truth == "good"]
     results = sorted((inspector.inspect(crop) for crop in crops), key=lambda result: result.severity)
     # The one in the middle: neither the clearest verdict nor the closest.

@@ -118,7 +118,7 @@ def enroll(
 
         inspector = Inspector.from_support(
             good,
-            product_name=product_name or output.stem,
+            product=product_name or output.stem,
             encoder=encoder,
             preset=preset,
             views=views,
@@ -145,7 +145,7 @@ def enroll(
     for reason in inspector.enrollment.reasons:
         say(reason)
     say(inspector.calibration.explain())
-    say(f"enrolled {inspector.product_name} from {len(inspector.enrollment.support)} image(s) -> {output}")
+    say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
 
 
 def _image_size(text: str | None) -> int | Literal["auto"] | None:
@@ -182,7 +182,7 @@ def add(
     for note in notes:
         say(f"note: {note}")
     say(inspector.calibration.explain())
-    say(f"{inspector.product_name}: {len(inspector.enrollment.support)} images now -> {artifact}")
+    say(f"{inspector.product}: {len(inspector.enrollment.support)} images now -> {artifact}")
 
 
 @commands.command()

@@ -66,7 +66,7 @@ def export(
         f"{report.images} images and views, {report.anomalous} of them anomalous: scores differ by at most "
         f"{report.score_difference:.4%} and maps by {report.map_difference:.4%} of their thresholds, no decision flips"
     )
-    say(f"exported {inspector.product_name} -> {folder}: {', '.join(files)}")
+    say(f"exported {inspector.product} -> {folder}: {', '.join(files)}")
 
 
 def _read(images: str) -> list[Uint8Array]:

@@ -224,7 +224,7 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, image_hw
     whole = target != "onnx"
     manifest = {
         "schema": MANIFEST_SCHEMA,
-        "product": inspector.product_name,
+        "product": inspector.product,
         "target": target,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "files": {

@@ -85,7 +85,7 @@ class FewshotAD:
         try:
             self._inspector = Inspector.from_support(
                 normal,
-                product_name="product",
+                product="product",
                 preset=self.preset,
                 encoder=self.encoder,
                 views=self.views,

@@ -87,14 +87,14 @@ def shipped_cases() -> Iterator[tuple[str, Any]]:
         yield (
             f"brick_{name}",
             lambda options=options: describe(
-                Inspector.from_support(crops("brick")[:8], product_name="brick", **options), inspected("brick")
+                Inspector.from_support(crops("brick")[:8], product="brick", **options), inspected("brick")
             ),
         )
     yield (
         "grass_separate",
         lambda: describe(
             Inspector.from_support(
-                crops("grass")[:4], product_name="grass", encoder="efficientnet_lite0", fusion="separate", seed=3
+                crops("grass")[:4], product="grass", encoder="efficientnet_lite0", fusion="separate", seed=3
             ),
             inspected("grass"),
         ),
@@ -104,7 +104,7 @@ def shipped_cases() -> Iterator[tuple[str, Any]]:
         lambda: describe(
             Inspector.from_support(
                 crops("gravel")[:5],
-                product_name="gravel",
+                product="gravel",
                 views={"hflip": [0], "rotate": [90, 20], "brightness": [0.9], "translate_x": [0.1]},
                 image_size=160,
                 budget=300,
@@ -115,13 +115,13 @@ def shipped_cases() -> Iterator[tuple[str, Any]]:
     )
     yield (
         "brick_one_photograph",
-        lambda: describe(Inspector.from_support(crops("brick")[:1], product_name="brick"), inspected("brick")),
+        lambda: describe(Inspector.from_support(crops("brick")[:1], product="brick"), inspected("brick")),
     )
     yield (
         "grass_onnxruntime",
         lambda: describe(
             Inspector.from_support(
-                crops("grass")[:3], product_name="grass", engine="onnxruntime", views="hflip", image_size=128
+                crops("grass")[:3], product="grass", engine="onnxruntime", views="hflip", image_size=128
             ),
             inspected("grass"),
         ),
@@ -133,7 +133,7 @@ def shipped_cases() -> Iterator[tuple[str, Any]]:
 def added() -> dict[str, Any]:
     """A product that grows while it inspects, with its threshold moved by hand before and after."""
     support = crops("brick")
-    inspector = Inspector.from_support(support[:4], product_name="brick", preset="fast", precision="f32")
+    inspector = Inspector.from_support(support[:4], product="brick", preset="fast", precision="f32")
     notes = inspector.add([*support[4:6], support[0]])
     grown = describe(inspector, inspected("brick"))
     inspector.threshold = inspector.threshold * 1.25
@@ -153,7 +153,7 @@ def shared_cases(folder: Path) -> Iterator[tuple[str, Any]]:
                 yield (
                     f"{product}_{name}",
                     lambda good=good, product=product, photographs=photographs, options=options: describe(
-                        Inspector.from_support(good, product_name=product, **options), photographs
+                        Inspector.from_support(good, product=product, **options), photographs
                     ),
                 )
 

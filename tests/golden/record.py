@@ -22,7 +22,7 @@ def main() -> None:
     machine = this_machine()
     if "--stored" in sys.argv or not STORED.is_file():
         Inspector.from_support(
-            crops("brick")[:4], product_name="brick", views="hflip,gray,rotate=90", image_size=128, budget=150
+            crops("brick")[:4], product="brick", views="hflip,gray,rotate=90", image_size=128, budget=150
         ).save(STORED)
     write(HERE / "shipped.json", machine, {name: make() for name, make in shipped_cases()} | {"stored": stored(STORED)})
     if (SHARED / "bottle").is_dir():
