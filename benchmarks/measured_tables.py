@@ -164,6 +164,22 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
 
 
 # By name of the table: the measurement it is of, and how it is printed.
+def robustness(rows: Rows) -> str:
+    """What `robustness.py` tried, how often, and what did not hold."""
+    return table(
+        ["what", "cases", "faults", "of them"],
+        (
+            [
+                row["what"],
+                f"{row['count']:,}",
+                ", ".join(f"{count:,} {fault}" for fault, count in row["faults"].items()) or "0",
+                row["note"] or NONE,
+            ]
+            for row in rows
+        ),
+    )
+
+
 TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "latency": ("latency", latency),
     "latency-ratios": ("latency", latency_ratios),
@@ -175,6 +191,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "install-size": ("install_size", install_size),
     "float16-bank": ("float16_bank", float16_bank),
     "registration": ("registration", registration),
+    "robustness": ("robustness", robustness),
     **{f"scaling-{axis}": (f"scaling_{axis}", scaling(axis)) for axis in SCALING},
 }
 
