@@ -70,8 +70,8 @@ def _name_of_same_hash(spec: EncoderSpec, path: str | os.PathLike[str], weights:
     if spec.name in shipped:
         raise ArtifactError(
             f"{path}: it was enrolled with another state of the encoder {spec.name} (sha256 {spec.sha256[:12]}...) "
-            f"than ships with this version ({shipped[spec.name].sha256[:12]}...), so its scores would mean something else. "
-            "Install the version of fewshot-ad that it was enrolled with, or enroll again."
+            f"than ships with this version ({shipped[spec.name].sha256[:12]}...), so its scores would mean something "
+            "else. Install the version of fewshot-ad that it was enrolled with, or enroll again."
         )
     if weights is not None and is_timm_name(spec.name):
         return spec.name

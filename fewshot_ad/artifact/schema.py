@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from fewshot_ad.encoder import Fusion
 from fewshot_ad.encoder.engine import Precision
@@ -183,9 +184,9 @@ def checked_description(
     try:
         description = Description.model_validate(fields)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         got = "nothing" if first["type"] == "missing" else shown(first["input"])
-        raise refused(path, _place(first["loc"]), _expected(first["type"], first["msg"]), got, advice) from None
+        raise refused(path, _place(first["loc"]), _expected(first), got, advice) from None
     for field, expected, got in _contradictions(description):
         raise refused(path, field, expected, got, advice)
     return description.model_dump(mode="json")
@@ -207,12 +208,16 @@ def shown(value: object) -> str:
     return _SHOWN.repr(value)
 
 
-def _expected(kind: str, message: str) -> str:
-    if kind == "missing":
+def _expected(error: ErrorDetails) -> str:
+    for bound, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
+        limit = error.get("ctx", {}).get(bound)
+        if limit is not None:
+            return f"{words} {limit if isinstance(limit, int) else format(limit, 'g')}"
+    if error["type"] == "missing":
         return "this field"
-    if kind == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         return "no field of this name"
-    return message.removeprefix("Input should be ").removeprefix("Value should ")
+    return error["msg"].removeprefix("Input should be ")
 
 
 def _place(location: tuple[int | str, ...]) -> str:

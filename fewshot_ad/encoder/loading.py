@@ -166,7 +166,8 @@ class _Request:
         if self.threads is not None and not (_is_whole(self.threads) and self.threads >= 1):
             raise WeightsError(f"expected threads=None or a whole number of at least 1, got {self.threads!r}.")
         self._check_stages()
-        self._check_weights()
+        if self.weights is not None and not isinstance(self.weights, (str, os.PathLike)):
+            raise WeightsError(f"expected the path of a weights file, got {self.weights!r}.")
         if self.device == "cuda" and self.engine == "openvino":
             raise WeightsError(
                 "engine='openvino' runs on the CPU. For device='cuda' use engine='onnxruntime' or 'torch'."
@@ -178,14 +179,6 @@ class _Request:
             raise WeightsError(
                 f"expected stages=None (the encoder's own) or whole numbers such as (2, 3), got {self.stages!r}."
             )
-
-    def _check_weights(self) -> None:
-        if self.weights is None:
-            return
-        if not isinstance(self.weights, (str, os.PathLike)):
-            raise WeightsError(f"expected the path of a weights file, got {self.weights!r}.")
-        if not Path(self.weights).is_file():
-            raise WeightsError(f"expected a weights file, but {self.weights} does not exist. Check the path.")
 
 
 def _is_number(value: object) -> bool:
@@ -204,6 +197,9 @@ def _load_timm(request: _Request) -> Encoder:
             f"{request.name} is not among the shipped encoders ({', '.join(shipped_encoders())}), and timm models run "
             f"on engine='torch' only, got engine={request.engine!r}."
         )
+    if request.weights is not None and not Path(request.weights).is_file():
+        # Before torch is loaded, which takes seconds.
+        raise WeightsError(f"expected a weights file, but {request.weights} does not exist. Check the path.")
     pyramid = _load_pyramid(request.name, request.weights, request.stages, request.allow_download)
     spec = EncoderSpec(
         name=request.name,
@@ -231,24 +227,27 @@ def _check_timm_name(name: str, allow_download: bool) -> None:
     if not is_timm_name(name):
         raise WeightsError(
             f"expected a shipped encoder ({', '.join(shipped)}), a card (.json) or the name of a timm model, got "
-            f"{name!r}. A model of the hub (hf-hub:...) needs allow_download=True (--allow-download); local weights go "
-            "with the name of their timm model: weights=FILE (--weights FILE)."
+            f"{name!r}.{_guess(name, shipped)} A model of the hub (hf-hub:...) needs allow_download=True "
+            "(--allow-download); local weights go with the name of their timm model: weights=FILE (--weights FILE)."
         )
-    if importlib.util.find_spec("timm") is not None:
+    try:
         import timm
+    except ImportError:
+        raise _no_timm(name, shipped) from None
+    if not timm.is_model(name):
+        raise WeightsError(
+            f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {name!r}."
+            f'{_guess(name, [*shipped, *timm.list_models()])} `python -c "import timm; '
+            "print(timm.list_models('*resnet*'))\"` lists names."
+        )
 
-        if not timm.is_model(name):
-            raise WeightsError(
-                f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {name!r}."
-                f'{_guess(name, [*shipped, *timm.list_models()])} `python -c "import timm; '
-                "print(timm.list_models('*resnet*'))\"` lists names."
-            )
-        return
+
+def _no_timm(name: str, shipped: Iterable[str]) -> WeightsError:
     guess = _guess(name, shipped)
     # The shipped encoders are named after timm's models: a beginning of such a name is one of those, not a slip.
     if guess and not any(other.startswith(name) for other in shipped):
-        raise WeightsError(f"expected a shipped encoder ({', '.join(shipped)}), got {name!r}.{guess}")
-    raise WeightsError(
+        return WeightsError(f"expected a shipped encoder ({', '.join(shipped)}), got {name!r}.{guess}")
+    return WeightsError(
         f"{name!r} is not among the shipped encoders ({', '.join(shipped)}).{guess} If it is a timm model, it needs "
         f"the extra 'torch': pip install 'fewshot-ad[torch]'. Without torch, use encoder={DEFAULT_ENCODER!r}."
     )
@@ -263,7 +262,8 @@ def _load_exported(request: _Request, card: WeightsCard) -> Encoder:
     """An encoder with a card, shipped or one's own, on any engine."""
     if request.weights is not None:
         raise WeightsError(f"{request.name} ships with its weights; weights= is for timm models. Drop one of the two.")
-    folder = Path(request.name).parent if request.name.endswith(".json") else None
+    # Absolute: the engine reads the file again, for the first image of each size, wherever the process is by then.
+    folder = Path(request.name).absolute().parent if request.name.endswith(".json") else None
     spec = _spec_of(request, card)
     engine, engine_name = _engine_of(request, card, folder, spec)
     return Encoder(spec, engine, engine_name, request.threads)

@@ -101,7 +101,7 @@ class WeightsCard:
                 text = file.read(MAX_CARD_BYTES + 1)
             if len(text) > MAX_CARD_BYTES:
                 raise ValueError(f"it is larger than {MAX_CARD_BYTES} bytes")
-            fields = json.loads(text)
+            fields: Any = json.loads(text)
             if not isinstance(fields, dict):
                 raise ValueError("it holds no object")
             card = _checked_card({FORMER_FIELDS.get(name, name): value for name, value in fields.items()})
@@ -116,6 +116,9 @@ class WeightsCard:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
+_CARD = TypeAdapter(WeightsCard)
+
+
 def _checked_card(fields: dict[str, Any]) -> WeightsCard:
     """A card of which every field is of its type.
 
@@ -126,7 +129,7 @@ def _checked_card(fields: dict[str, Any]) -> WeightsCard:
     if unknown:
         raise ValueError(f"there is no field {reprlib.repr(unknown[0])}")
     try:
-        card = TypeAdapter(WeightsCard).validate_python(fields)
+        card = _CARD.validate_python(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise ValueError(f"field {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
