@@ -101,7 +101,7 @@ class WeightsCard:
                 text = file.read(MAX_CARD_BYTES + 1)
             if len(text) > MAX_CARD_BYTES:
                 raise ValueError(f"it is larger than {MAX_CARD_BYTES} bytes")
-            fields: Any = json.loads(text)
+            fields: dict[str, Any] = json.loads(text)
             if not isinstance(fields, dict):
                 raise ValueError("it holds no object")
             card = _checked_card({FORMER_FIELDS.get(name, name): value for name, value in fields.items()})

@@ -60,9 +60,9 @@ class Calibration:
         if threshold == self.threshold:
             return self.map_scale
         good, limit = self.map_scale.median_good, self.map_scale.threshold
-        # A tiny threshold must not make a scale of zero width, which would turn the maps into infinities.
-        width = max((limit - good) * threshold / self.threshold, 1e-6 * good + 1e-12)
-        return MapScale(good, good + width)
+        width = (limit - good) * threshold / self.threshold
+        # The maps are float32: a tiny threshold must not make a scale of zero width, nor a huge one an infinite one.
+        return MapScale(good, good + min(max(width, 1e-6 * good + 1e-12), 1e36))
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Calibration:
