@@ -14,12 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from pydantic import BaseModel
 
 from fewshot_ad import Inspector, ScoringConfig, load_encoder
-from fewshot_ad.artifact import FORMAT_VERSION, read_artifact, write_artifact
-from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder
+from fewshot_ad.artifact import FORMAT_VERSION, read_artifact, schema, write_artifact
+from fewshot_ad.encoder import DEFAULT_ENCODER, Encoder, EncoderSpec
 from fewshot_ad.encoder.weights import weights_folder
+from fewshot_ad.enrollment.calibration import Calibration
+from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ArtifactError, NotEnrolledError, WeightsError
+from fewshot_ad.inspection import MapScale
+from fewshot_ad.product import Enrollment
 from tests.conftest import make_part
 from tests.robustness.artifact_mutator import Raw, png, put_together, replaced, taken_apart
 
@@ -500,6 +506,31 @@ def test_only_the_renamed_view_of_the_first_format_changes(tmp_path: Path) -> No
     (tmp_path / "p.fsad").write_bytes(changed(FIRST.read_bytes(), "enrolment.views", views))
     read = read_artifact(tmp_path / "p.fsad")[1]["enrollment"]["settings"]["views"]
     assert read == [{**view, "kind": str(view["kind"]).replace("grey", "gray")} for view in views]
+
+
+FORMS = {
+    schema.EncoderForm: EncoderSpec,
+    schema.MapScaleForm: MapScale,
+    schema.CalibrationForm: Calibration,
+    schema.ViewForm: View,
+    schema.ScoringForm: ScoringConfig,
+    schema.SettingsForm: EnrollmentSettings,
+    schema.EnrollmentForm: Enrollment,
+}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+def test_the_file_has_the_fields_of_what_it_becomes(form: type[BaseModel]) -> None:
+    assert set(form.model_fields) == {field.name for field in dataclasses.fields(FORMS[form])}
+
+
+def test_the_published_schema_is_that_of_the_program(monkeypatch: pytest.MonkeyPatch, saved: Path) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "docs" / "scripts"))
+    import fsad_schema
+
+    assert fsad_schema.OUTPUT.read_text(encoding="utf-8") == fsad_schema.schema()
+    published = json.loads(fsad_schema.schema())
+    assert set(published["required"]) <= set(read_artifact(saved)[1]) == set(published["properties"])
 
 
 def test_folders_are_made_for_a_product(inspector: Inspector, tmp_path: Path) -> None:
