@@ -103,8 +103,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         Inspector.load(tmp_path / "foreign.fsad")
     with pytest.raises(ArtifactError, match="got a folder"):
         Inspector.load(tmp_path)
-    with pytest.raises(ArtifactError, match="none"):
+    with pytest.raises(ArtifactError, match="got a text that is none"):
         Inspector.load("a\0.fsad")
+    with pytest.raises(ArtifactError, match="expected the path of a product's file, got None"):
+        Inspector.load(None)  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_not_regular_or_too_large_is_not_read(tmp_path: Path) -> None:
@@ -319,7 +321,7 @@ def test_a_text_of_zeros_does_not_take_the_place_of_the_hash(inspector: Inspecto
 
 def test_what_could_not_be_loaded_again_is_not_saved(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
     inspector = Inspector.from_support(parts[:2], encoder=encoder, views="none", image_size=128, product="x" * 5000)
-    with pytest.raises(ArtifactError, match=r"product_name: .*at most 4096 .*cannot be saved"):
+    with pytest.raises(ArtifactError, match=r"product_name: .*at most 4096 .*cannot be saved with it"):
         inspector.save(tmp_path / "p.fsad")
     assert not (tmp_path / "p.fsad").exists()
 

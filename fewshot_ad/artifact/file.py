@@ -117,6 +117,8 @@ def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
         ArtifactError: It is no artifact, truncated, altered, of another format, or a field or array of it is not what
             it must be; the message names it.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArtifactError(f"expected the path of a product's file, got {shown(path)}. Name a .fsad file.")
     path = Path(path)
     data = _content(path)
     forms, record = _header(data, path)

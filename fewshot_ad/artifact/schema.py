@@ -171,7 +171,7 @@ class Description(BaseModel):
 def checked_description(
     fields: Mapping[str, Any], path: str | os.PathLike[str], advice: str = "Copy the file again, or enroll again."
 ) -> dict[str, Any]:
-    """A description of which every field is of the expected type and range, as plain JSON types.
+    """A description of which every field is of the expected type and range: the fields as they came, in their order.
 
     Args:
         fields: As read from a file, or about to be written.
@@ -189,7 +189,7 @@ def checked_description(
         raise refused(path, _place(first["loc"]), _expected(first), got, advice) from None
     for field, expected, got in _contradictions(description):
         raise refused(path, field, expected, got, advice)
-    return description.model_dump(mode="json")
+    return {"references": [], **fields}
 
 
 def refused(
