@@ -24,6 +24,8 @@ from fewshot_ad.search.one_pass import OnePass
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
 MAX_REGIONS = 20
+# Beyond, the smoothing is wider than the image, and slow.
+MAX_SIGMA = 64.0
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class ScoringConfig:
             raise SupportSetError(f"expected edge_weight in 0..1, got {self.edge_weight}.")
         if self.neighbors < 2 or self.sigma < 0:
             raise SupportSetError(f"expected neighbors >= 2 and sigma >= 0, got {self.neighbors} and {self.sigma}.")
+        if not self.sigma <= MAX_SIGMA:
+            raise SupportSetError(f"expected sigma in 0..{MAX_SIGMA:g}, got {self.sigma}.")
 
 
 @dataclass(frozen=True, eq=False)
