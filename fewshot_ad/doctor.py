@@ -22,7 +22,7 @@ BASE = {
     "yaml": "pyyaml",
     "typer": "typer",
     "rich": "rich",
-    "imagesize": "imagesize",
+    "simplejpeg": "simplejpeg",
 }
 BROKEN = "broken or missing: "
 OPTIONAL = {"onnxruntime": "onnx", "torch": "torch", "timm": "torch", "skimage": "demo"}
