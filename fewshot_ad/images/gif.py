@@ -13,6 +13,8 @@ EXTENSION, FRAME, TRAILER = 0x21, 0x2C, 0x3B
 GRAPHIC_CONTROL = 0xF9
 TRANSPARENT = 1
 BYTES_PER_PIXEL = 12
+# More takes longer than a few seconds.
+MAX_PIXELS = 50_000_000
 
 
 def decode(data: bytes) -> Uint8Array:
@@ -29,6 +31,8 @@ def decode(data: bytes) -> Uint8Array:
     width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     check_size(height, width)
     check_memory(len(data) + height * width * BYTES_PER_PIXEL)
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"expected a GIF of at most {MAX_PIXELS // 1_000_000} megapixels, got more. Save it as PNG.")
     frames = _check_blocks(data)
     if frames != [(0, 0, width, height)]:
         raise damaged("its frame does not cover the image", height, width)

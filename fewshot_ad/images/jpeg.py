@@ -31,6 +31,9 @@ MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 # Within a scan 0xff stands before 0 (a data byte) or a restart marker.
 END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 IMAGES_BEHIND = 100
+# The decoder takes the zeros of a lost disk block for flat parts of the image. In a progressive scan of higher
+# frequencies no encoder writes them: flat parts are counted there.
+HOLE = bytes(1024)
 
 
 @dataclass
@@ -155,6 +158,9 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
             match = END_OF_SCAN.search(data, position)
             if match is None:
                 raise damaged("premature end: no end marker")
+            is_refinement = data[position - 3] > 0
+            if is_refinement and data.find(HOLE, position, match.start()) >= 0:
+                raise damaged("a hole of zeros in a scan")
             position = match.start()
     raise ImageError(f"expected a JPEG of at most {MAX_SEGMENTS} segments, got more. Save it as PNG.")
 
@@ -175,7 +181,7 @@ def _read_frame(header: Header, marker: int, frame: bytes) -> None:
 
 def _bytes_per_pixel(header: Header) -> float:
     channels = len(header.sampling)
-    result = 7.0 if channels == 4 else 6.0 if header.orientation > 1 else 3.0
+    result = 8.5 if channels == 4 else 6.0 if header.orientation > 1 else 3.0
     if header.progressive or header.scans > 1:
         # The decoder keeps all coefficients, 2 bytes each, until the last scan.
         largest = max(h for h, _ in header.sampling) * max(v for _, v in header.sampling)

@@ -67,7 +67,8 @@ def decode(data: bytes) -> Uint8Array:
     header = _read_header(data)
     check_size(header.height, header.width)
     samples = header.height * header.width * header.shape[2]
-    check_memory(2 * len(data) + samples * (9 if header.is_text else 2) + 3 * header.height * header.width)
+    text = len(data) + samples * 9 if header.is_text else 0
+    check_memory(len(data) + text + samples * (1 if header.largest < 256 else 2) + 3 * header.height * header.width)
     if header.is_bitmap:
         bits = _text_bits(data, header) if header.is_text else _binary_bits(data, header)
         return to_rgb(bits == 0)
@@ -152,7 +153,8 @@ def _check_length(data: bytes, header: Header, needed: int) -> None:
 def _scaled(values: npt.NDArray[Any], largest: int) -> npt.NDArray[Any]:
     """The values with white at the top of their type; as they are if it stands there already."""
     if largest in (255, 65535):
-        return values.astype(np.uint8 if largest == 255 else np.uint16, copy=False)
+        # A copy: the file's bytes cannot be written to.
+        return values.astype(np.uint8 if largest == 255 else np.uint16)
     scaled = np.empty(values.shape, np.uint8)
     for rows in row_blocks(*values.shape[:2]):
         scaled[rows] = (values[rows].astype(np.uint32) * 255 + largest // 2) // largest

@@ -55,7 +55,9 @@ def copies(layout: Layout) -> int:
     """How many times a segment's samples lie in memory while it is read."""
     if layout.compression == NONE:
         return 1 if layout.predictor > 1 or layout.bits < 8 else 0
-    return 2 + (layout.predictor > 1) + (8 // layout.bits if layout.bits < 8 else 0)
+    # OpenCV holds a copy of its own.
+    unpacked = 3 if layout.compression in (LZW, PACKBITS) else 2
+    return unpacked + (layout.predictor > 1) + (8 // layout.bits if layout.bits < 8 else 0)
 
 
 def read_segment(data: bytes, layout: Layout, index: int) -> npt.NDArray[Any]:
@@ -185,15 +187,15 @@ def _imagecodecs(name: str) -> Any:
     return imagecodecs
 
 
-def _lzw(packed: memoryview, rows: int, row_bytes: int, most: int) -> bytes:
+def _lzw(packed: memoryview, rows: int, row_bytes: int, most: int) -> memoryview:
     return _by_opencv(bytes(packed), LZW, rows, row_bytes, _lzw_zeros)
 
 
-def _packbits(packed: memoryview, rows: int, row_bytes: int, most: int) -> bytes:
+def _packbits(packed: memoryview, rows: int, row_bytes: int, most: int) -> memoryview:
     return _by_opencv(bytes(packed), PACKBITS, rows, row_bytes, _packbits_zeros)
 
 
-def _by_opencv(packed: bytes, compression: int, rows: int, row_bytes: int, zeros: Callable[[int], bytes]) -> bytes:
+def _by_opencv(packed: bytes, compression: int, rows: int, row_bytes: int, zeros: Callable[[int], bytes]) -> memoryview:
     """Unpack by OpenCV's TIFF reader: as 16-bit gray, the one layout in which it says of any missing byte."""
     added = row_bytes if rows * row_bytes % 2 else 0
     if added:
@@ -205,7 +207,7 @@ def _by_opencv(packed: bytes, compression: int, rows: int, row_bytes: int, zeros
     pixels = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.shape != (height, width) or pixels.dtype != np.uint16:
         raise damaged("a strip or tile ends early or cannot be unpacked")
-    return pixels.astype("<u2", copy=False).tobytes()[added:]
+    return memoryview(pixels.astype("<u2", copy=False).reshape(-1).view(np.uint8))[added:]
 
 
 def _gray_tiff(packed: bytes, compression: int, height: int, width: int) -> bytes:
