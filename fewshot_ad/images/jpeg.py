@@ -14,7 +14,7 @@ from fewshot_ad.images.channels import cmyk_to_rgb
 from fewshot_ad.images.limits import check_memory, check_size, damaged, several
 from fewshot_ad.images.orientation import exif_orientation, upright
 
-START_OF_SCAN, END_OF_IMAGE, EXIF, ADOBE = 0xDA, 0xD9, 0xE1, 0xEE
+HUFFMAN_TABLES, START_OF_SCAN, END_OF_IMAGE, EXIF, ADOBE = 0xC4, 0xDA, 0xD9, 0xE1, 0xEE
 WITHOUT_PAYLOAD = frozenset({0x01, *range(0xD0, 0xD9)})
 # Start-of-frame markers; arithmetic coding is read by most builds of the decoder.
 READ_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
@@ -31,8 +31,8 @@ MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 # Within a scan 0xff stands before 0 (a data byte) or a restart marker.
 END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 IMAGES_BEHIND = 100
-# The decoder takes the zeros of a lost disk block for flat parts of the image. In a progressive scan of higher
-# frequencies no encoder writes them: flat parts are counted there.
+# The decoder takes the zeros of a lost disk block for pixels. An encoder writes so many only where the image is flat,
+# and only if its tables have the code 0 for that.
 HOLE = bytes(1024)
 
 
@@ -46,6 +46,7 @@ class Header:
         sampling: Horizontal and vertical sampling factor of each component.
         scans: Passes over the pixels.
         progressive: Whether each scan refines the pixels.
+        flat_is_zeros: Whether its tables code a flat part of the image as zeros.
         adobe: Whether Adobe's marker is there: inks are stored inverted.
         orientation: EXIF's 1 to 8.
         end: Where the image ends in the file.
@@ -56,6 +57,7 @@ class Header:
     sampling: tuple[tuple[int, int], ...] = ()
     scans: int = 0
     progressive: bool = False
+    flat_is_zeros: bool = True
     adobe: bool = False
     orientation: int = 1
     end: int = 0
@@ -90,17 +92,12 @@ def read_header(data: bytes) -> Header:
         ImageError: It is damaged, or is a kind that is not read.
     """
     header = Header()
+    scan: tuple[int, int] | None = None
     for marker, start, end in _segments(data, 0):
-        if marker in READ_FRAMES or marker in REFUSED_FRAMES:
-            _read_frame(header, marker, data[start:end])
-        elif marker == START_OF_SCAN:
-            header.scans += 1
-        elif marker == ADOBE and data[start : start + 5] == b"Adobe":
-            header.adobe = True
-        elif marker == EXIF and data[start : start + 6] == b"Exif\0\0" and header.orientation == 1:
-            header.orientation = exif_orientation(data[start:end])
-        if header.scans > MAX_SCANS:
-            raise ImageError(f"expected a JPEG of at most {MAX_SCANS} scans, got more. Save it as PNG.")
+        if scan is not None and _has_hole(data, *scan, start, header):
+            raise damaged("a hole of zeros in its pixels", header.height, header.width)
+        scan = (start, end) if marker == START_OF_SCAN else None
+        _read_segment(header, marker, data[start:end])
         header.end = end
     if not header.sampling or not header.scans:
         raise damaged("no image data before its end")
@@ -158,18 +155,47 @@ def _segments(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
             match = END_OF_SCAN.search(data, position)
             if match is None:
                 raise damaged("premature end: no end marker")
-            is_refinement = data[position - 3] > 0
-            if is_refinement and data.find(HOLE, position, match.start()) >= 0:
-                raise damaged("a hole of zeros in a scan")
             position = match.start()
     raise ImageError(f"expected a JPEG of at most {MAX_SEGMENTS} segments, got more. Save it as PNG.")
 
 
+def _read_segment(header: Header, marker: int, content: bytes) -> None:
+    if marker in READ_FRAMES or marker in REFUSED_FRAMES:
+        _read_frame(header, marker, content)
+    elif marker == START_OF_SCAN:
+        header.scans += 1
+        if header.scans > MAX_SCANS:
+            raise ImageError(f"expected a JPEG of at most {MAX_SCANS} scans, got more. Save it as PNG.")
+    elif marker == HUFFMAN_TABLES:
+        header.flat_is_zeros &= _codes_flat_as_zeros(content)
+    elif marker == ADOBE and content[:5] == b"Adobe":
+        header.adobe = True
+    elif marker == EXIF and content[:6] == b"Exif\0\0" and header.orientation == 1:
+        header.orientation = exif_orientation(content)
+
+
+def _codes_flat_as_zeros(tables: bytes) -> bool:
+    """Whether the first code, which is all zeros, of each table of higher frequencies means "no more of them"."""
+    position = 0
+    while position + 17 < len(tables):
+        if tables[position] >> 4 and tables[position + 17]:
+            return False
+        position += 17 + sum(tables[position + 1 : position + 17])
+    return True
+
+
+def _has_hole(data: bytes, scan_header: int, scan: int, end: int, header: Header) -> bool:
+    first_frequency = data[scan - 3] if scan - 3 > scan_header else 0
+    # A progressive scan of higher frequencies counts flat parts instead of writing them.
+    can_be_zeros = first_frequency == 0 and (header.progressive or header.flat_is_zeros)
+    return not can_be_zeros and data.find(HOLE, scan, end) >= 0
+
+
 def _read_frame(header: Header, marker: int, frame: bytes) -> None:
-    if marker in REFUSED_FRAMES:
-        raise ImageError(f"expected a baseline or progressive JPEG, got a {REFUSED_FRAMES[marker]}. Save it as PNG.")
     if header.sampling or len(frame) < 6 or len(frame) != 6 + 3 * frame[5]:
         raise damaged("its frame header makes no sense")
+    if marker in REFUSED_FRAMES:
+        raise ImageError(f"expected a baseline or progressive JPEG, got a {REFUSED_FRAMES[marker]}. Save it as PNG.")
     if frame[0] != 8:
         raise ImageError(f"expected a JPEG of 8 bits per channel, got {frame[0]} bits. Save it as PNG or TIFF.")
     if frame[5] not in (1, 3, 4):
