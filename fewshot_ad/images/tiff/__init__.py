@@ -14,7 +14,7 @@ from fewshot_ad.images.channels import check_values, cmyk_to_rgb, row_blocks, to
 from fewshot_ad.images.limits import check_memory, check_size, damaged, several
 from fewshot_ad.images.orientation import upright
 from fewshot_ad.images.tiff.layout import CMYK, GRAY, PALETTE, WHITE_IS_ZERO, Layout, read_layout
-from fewshot_ad.images.tiff.segments import copies, read_segment
+from fewshot_ad.images.tiff.segments import copies, read_segments
 from fewshot_ad.images.tiff.tags import Tags, walk_pages
 
 REDUCED, MASK = 1, 4
@@ -41,12 +41,13 @@ def decode(data: bytes, page: int | None = None) -> Uint8Array:
     pixels = layout.height * layout.width
     check_memory(len(data) + max(pixels * 3 + layout.segment_bytes * copies(layout), pixels * 6))
     rgb = np.empty((layout.height, layout.width, 3), np.uint8)
-    for index in range(layout.segment_count):
-        plane, top, left = layout.position(index)
-        if plane < layout.colors:
-            samples = read_segment(data, layout, index)
+    for batch in layout.batches():
+        samples = read_segments(data, layout, batch)
+        for index in batch:
+            plane, top, left = layout.position(index)
             target = rgb[top : top + layout.segment_hw[0], left : left + layout.segment_hw[1]]
             _place(target, samples[: target.shape[0], : target.shape[1]], plane, layout)
+            samples = samples[layout.rows_of(index) :]
     return upright(rgb, layout.orientation)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,7 @@ NONE, LZW, OLD_JPEG, JPEG, DEFLATE, OLD_DEFLATE, PACKBITS, LZMA = 1, 5, 6, 7, 8,
 ZSTD, WEBP = 50000, 50001
 ALPHA = (1, 2)
 MAX_SEGMENTS = 65_536
+BATCH_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +110,14 @@ class Layout:
         rows, columns = self.grid_hw
         plane, index = divmod(index, rows * columns)
         return plane, index // columns * self.segment_hw[0], index % columns * self.segment_hw[1]
+
+    def batches(self) -> Iterator[list[int]]:
+        """The segments that are read, in groups of about `BATCH_BYTES` of a plane, since many are a few rows only."""
+        grid = self.grid_hw[0] * self.grid_hw[1]
+        size = 1 if self.compression in (JPEG, WEBP) else max(1, BATCH_BYTES // self.segment_bytes)
+        for plane in range(self.colors if self.planar else 1):
+            indices = range(plane * grid, (plane + 1) * grid)
+            yield from (list(indices[start : start + size]) for start in range(0, grid, size))
 
     def rows_of(self, index: int) -> int:
         """Rows that a segment must have: the last strip ends with the page, a tile is whole."""

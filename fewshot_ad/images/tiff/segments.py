@@ -6,6 +6,7 @@ import lzma
 import struct
 import zlib
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import cv2
@@ -60,42 +61,54 @@ def copies(layout: Layout) -> int:
     return unpacked + (layout.predictor > 1) + (8 // layout.bits if layout.bits < 8 else 0)
 
 
-def read_segment(data: bytes, layout: Layout, index: int) -> npt.NDArray[Any]:
-    """Read a segment.
+def read_segments(data: bytes, layout: Layout, indices: list[int]) -> npt.NDArray[Any]:
+    """Read some segments.
 
     Args:
         data: The file.
         layout: Of the page.
-        index: Of the segment.
+        indices: Of the segments.
 
     Returns:
-        (h, w, C): its samples, as integers or floats.
+        (h, w, C): their samples, one segment below the other, as integers or floats.
 
     Raises:
-        ImageError: It is missing, short, damaged, or compressed in a way that is not read.
+        ImageError: One is missing, short, damaged, or compressed in a way that is not read.
     """
+    packed = [_packed(data, layout, index) for index in indices]
+    rows = [layout.rows_of(index) for index in indices]
+    if layout.compression in (JPEG, WEBP):
+        samples = (_jpeg if layout.compression == JPEG else _webp)(packed[0], layout)
+        if samples.shape[0] < rows[0] or samples.shape[1:] != (layout.segment_hw[1], layout.segment_samples):
+            raise damaged("a strip or tile has another size", layout.height, layout.width)
+        return samples[: rows[0]]
+    if layout.compression in (LZW, PACKBITS):
+        content = _by_opencv(packed, layout.compression, rows, layout.row_bytes)
+    elif layout.compression in UNPACK:
+        content = _joined([UNPACK[layout.compression](one, layout.segment_bytes) for one in packed], rows, layout)
+    else:
+        what = REFUSED.get(layout.compression, f"compression {layout.compression}")
+        raise ImageError(f"expected a TIFF without compression, or LZW, Deflate or JPEG, got {what}. Save it so.")
+    return _samples(np.frombuffer(content, np.uint8).reshape(sum(rows), layout.row_bytes), layout)
+
+
+def _packed(data: bytes, layout: Layout, index: int) -> memoryview:
     start, count = int(layout.offsets[index]), int(layout.counts[index])
     if start < 0 or count < 1 or start + count > len(data):
         raise damaged(f"strip or tile {index} is missing or breaks off", layout.height, layout.width)
-    rows = layout.rows_of(index)
     packed = memoryview(data)[start : start + count]
-    if layout.reversed_bits:
-        packed = memoryview(bytes(packed).translate(REVERSED))
-    if layout.compression in (JPEG, WEBP):
-        decode = _jpeg if layout.compression == JPEG else _webp
-        samples = decode(packed, layout)
-        if samples.shape[0] < rows or samples.shape[1:] != (layout.segment_hw[1], layout.segment_samples):
-            raise damaged(f"strip or tile {index} has another size", layout.height, layout.width)
-        return samples[:rows]
-    if layout.compression not in UNPACK:
-        what = REFUSED.get(layout.compression, f"compression {layout.compression}")
-        raise ImageError(f"expected a TIFF without compression, or LZW, Deflate or JPEG, got {what}. Save it so.")
-    needed = rows * layout.row_bytes
+    return memoryview(bytes(packed).translate(REVERSED)) if layout.reversed_bits else packed
+
+
+def _joined(contents: list[bytes | memoryview], rows: list[int], layout: Layout) -> bytes | memoryview:
+    for content, height in zip(contents, rows, strict=True):
+        if len(content) < height * layout.row_bytes:
+            raise damaged(
+                f"a strip or tile has {len(content)} of {height * layout.row_bytes} bytes", layout.height, layout.width
+            )
     # Some writers fill the last strip up to the height of the others.
-    content = UNPACK[layout.compression](packed, rows, layout.row_bytes, layout.segment_bytes)
-    if len(content) < needed:
-        raise damaged(f"strip or tile {index} has {len(content)} of {needed} bytes", layout.height, layout.width)
-    return _samples(np.frombuffer(content, np.uint8, needed).reshape(rows, layout.row_bytes), layout)
+    parts = [memoryview(content)[: height * layout.row_bytes] for content, height in zip(contents, rows, strict=True)]
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _samples(rows: npt.NDArray[np.uint8], layout: Layout) -> npt.NDArray[Any]:
@@ -134,11 +147,11 @@ def _jpeg(packed: memoryview, layout: Layout) -> npt.NDArray[Any]:
     return jpeg.decode_samples(stream, header, "GRAY" if is_gray else "RGB")
 
 
-def _none(packed: memoryview, rows: int, row_bytes: int, most: int) -> memoryview:
+def _none(packed: memoryview, most: int) -> memoryview:
     return packed
 
 
-def _deflate(packed: memoryview, rows: int, row_bytes: int, most: int) -> bytes:
+def _deflate(packed: memoryview, most: int) -> bytes:
     stream = zlib.decompressobj()
     content = stream.decompress(packed, most + 1)
     # The end holds the checksum, which is compared on the way.
@@ -149,7 +162,7 @@ def _deflate(packed: memoryview, rows: int, row_bytes: int, most: int) -> bytes:
     return content
 
 
-def _lzma(packed: memoryview, rows: int, row_bytes: int, most: int) -> bytes:
+def _lzma(packed: memoryview, most: int) -> bytes:
     stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY)
     try:
         content = stream.decompress(packed, most + 1)
@@ -160,7 +173,7 @@ def _lzma(packed: memoryview, rows: int, row_bytes: int, most: int) -> bytes:
     return content
 
 
-def _zstd(packed: memoryview, rows: int, row_bytes: int, most: int) -> bytes:
+def _zstd(packed: memoryview, most: int) -> bytes:
     codecs = _imagecodecs("ZSTD")
     try:
         return bytes(codecs.zstd_decode(packed, out=most + 1))
@@ -187,39 +200,48 @@ def _imagecodecs(name: str) -> Any:
     return imagecodecs
 
 
-def _lzw(packed: memoryview, rows: int, row_bytes: int, most: int) -> memoryview:
-    return _by_opencv(bytes(packed), LZW, rows, row_bytes, _lzw_zeros)
-
-
-def _packbits(packed: memoryview, rows: int, row_bytes: int, most: int) -> memoryview:
-    return _by_opencv(bytes(packed), PACKBITS, rows, row_bytes, _packbits_zeros)
-
-
-def _by_opencv(packed: bytes, compression: int, rows: int, row_bytes: int, zeros: Callable[[int], bytes]) -> memoryview:
+def _by_opencv(packed: list[memoryview], compression: int, rows: list[int], row_bytes: int) -> bytes | memoryview:
     """Unpack by OpenCV's TIFF reader: as 16-bit gray, the one layout in which it says of any missing byte."""
-    added = row_bytes if rows * row_bytes % 2 else 0
-    if added:
-        packed, rows = zeros(row_bytes) + packed, rows + 1
-    height, width = (rows, row_bytes // 2) if row_bytes % 2 == 0 else (rows // 2, row_bytes)
+    strips: list[bytes | memoryview] = [*packed]
+    if row_bytes % 2 and any(height % 2 for height in rows):
+        if len(rows) > 1:
+            return b"".join(
+                _by_opencv([one], compression, [height], row_bytes) for one, height in zip(packed, rows, strict=True)
+            )
+        # An odd number of bytes: one row of zeros is put before them.
+        zeros = _lzw_zeros(row_bytes) if compression == LZW else _packbits_zeros(row_bytes)
+        strips = [zeros + bytes(packed[0])]
+        added, rows = row_bytes, [rows[0] + 1]
+    else:
+        added = 0
+    height, width, step = sum(rows), row_bytes // 2, rows[0]
+    if row_bytes % 2:
+        height, width, step = height // 2, row_bytes, step // 2
     if max(height, width) > MAX_SIDE:
         raise ImageError(f"expected rows of at most {MAX_SIDE} bytes, got {row_bytes}. Save it without compression.")
-    file = _gray_tiff(packed, compression, height, width)
+    file = _gray_tiff(strips, compression, height, width, step)
     pixels = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.shape != (height, width) or pixels.dtype != np.uint16:
         raise damaged("a strip or tile ends early or cannot be unpacked")
     return memoryview(pixels.astype("<u2", copy=False).reshape(-1).view(np.uint8))[added:]
 
 
-def _gray_tiff(packed: bytes, compression: int, height: int, width: int) -> bytes:
-    """A TIFF file of one strip of 16-bit gray."""
+def _gray_tiff(strips: list[bytes | memoryview], compression: int, height: int, width: int, step: int) -> bytes:
+    """A TIFF file of 16-bit gray in strips of `step` rows."""
+    lengths = [len(strip) for strip in strips]
+    # Places and lengths stand behind the directory of 9 entries; a single one stands in its entry.
+    lists_at = 8 + 2 + 9 * 12 + 4
+    lists_bytes = 8 * len(strips) if len(strips) > 1 else 0
+    places = list(accumulate(lengths[:-1], initial=lists_at + lists_bytes))
+    lists = (places[0], lengths[0]) if len(strips) == 1 else (lists_at, lists_at + 4 * len(strips))
     tags = (
-        (256, width), (257, height), (258, 16), (259, compression), (262, GRAY[1]), (273, 8), (277, 1), (278, height),
-        (279, len(packed)),
+        (256, 1, width), (257, 1, height), (258, 1, 16), (259, 1, compression), (262, 1, GRAY[1]),
+        (273, len(strips), lists[0]), (277, 1, 1), (278, 1, step), (279, len(strips), lists[1]),
     )  # fmt: skip
-    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    filler = b"\0" * (len(packed) % 2)
-    head = struct.pack("<2sHI", b"II", 42, 8 + len(packed) + len(filler))
-    return b"".join((head, packed, filler, directory, b"\0\0\0\0"))
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    directory = b"".join(struct.pack("<HHII", tag, 4, count, value) for tag, count, value in tags) + b"\0\0\0\0"
+    values = np.array(places + lengths, "<u4").tobytes() if len(strips) > 1 else b""
+    return b"".join((head, directory, values, *strips))
 
 
 def _lzw_zeros(count: int) -> bytes:
@@ -238,10 +260,8 @@ def _packbits_zeros(count: int) -> bytes:
     return b"\x81\0" * (count // 128) + (bytes([(257 - rest) % 256, 0]) if rest else b"")
 
 
-UNPACK: dict[int, Callable[[memoryview, int, int, int], bytes | memoryview]] = {
+UNPACK: dict[int, Callable[[memoryview, int], bytes | memoryview]] = {
     NONE: _none,
-    LZW: _lzw,
-    PACKBITS: _packbits,
     DEFLATE: _deflate,
     OLD_DEFLATE: _deflate,
     LZMA: _lzma,
