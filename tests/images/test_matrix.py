@@ -132,6 +132,11 @@ def tiff_cases() -> Iterator[Case]:
     for dtype, compression, big in product(("u2", "f4"), (None, "lzw", "zlib"), (False, True)):
         options = {"byteorder": ">", "bigtiff": big, "rowsperstrip": 9}
         yield tiff_case("rgb", dtype, f"big-endian, BigTIFF {big}", compression, samples(dtype, 3), "rgb", options)
+    for dtype, channels, compression in product(("u1", "u2"), (1, 3), ("lzw", "zlib")):
+        options = {"predictor": True, "tile": (16, 16)}
+        photometric = "minisblack" if channels == 1 else "rgb"
+        pixels = samples(dtype, channels)
+        yield tiff_case(f"{channels}", dtype, "tiles, predictor", compression, pixels, photometric, options)
     for compression in ("zstd", "lzma"):
         yield tiff_case("rgb", "u2", "strips", compression, samples("u2", 3), "rgb", {"rowsperstrip": 5})
     for compression in (None, "lzw", "zlib", "packbits"):
@@ -195,6 +200,33 @@ def other_writers_of_tiff() -> Iterator[Case]:
             ),
             lambda content, orientation=orientation: turned(by_tifffile(content), orientation),
         )
+
+
+def few_bits_of_tiff() -> Iterator[Case]:
+    for bits, photometric, reversed_bits in product((1, 2, 4), (0, 1, 3), (1, 2)):
+        is_reversed = reversed_bits == 2
+        if (photometric == 3 and (bits == 2 or is_reversed)) or (is_reversed and bits > 1):
+            continue  # Pillow reads no such file
+        yield Case(
+            f"TIFF {bits} bits, photometric {photometric}, fill order {reversed_bits}",
+            lambda bits=bits, photometric=photometric, order=reversed_bits: raw_tiff(bits, photometric, order),
+            by_pillow,
+        )
+
+
+def raw_tiff(bits: int, photometric: int, fill_order: int) -> bytes:
+    """One strip without compression, which Pillow and tifffile do not write with so few bits."""
+    rng = np.random.default_rng(bits)
+    strip = rng.bytes((WIDTH * bits + 7) // 8 * HEIGHT)
+    palette = (rng.integers(0, 256, 3 << bits) * 257).astype("<u2").tobytes() if photometric == 3 else b""
+    tags = [
+        (256, 3, 1, WIDTH), (257, 3, 1, HEIGHT), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, photometric),
+        (266, 3, 1, fill_order), (273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, HEIGHT), (279, 4, 1, len(strip)),
+    ]  # fmt: skip
+    if palette:
+        tags.append((320, 3, 3 << bits, 8 + len(strip)))
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return struct.pack("<2sHI", b"II", 42, 8 + len(strip) + len(palette)) + strip + palette + directory
 
 
 def by_opencv(suffix: str, pixels: np.ndarray, *parameters: tuple[int, int]) -> bytes:
@@ -530,7 +562,15 @@ def by_definition(content: bytes) -> np.ndarray:
     return np.broadcast_to(levels, (HEIGHT, WIDTH, 3))
 
 
-CASES = [*tiff_cases(), *other_writers_of_tiff(), *refused_tiffs(), *png_cases(), *jpeg_cases(), *other_cases()]
+CASES = [
+    *tiff_cases(),
+    *other_writers_of_tiff(),
+    *few_bits_of_tiff(),
+    *refused_tiffs(),
+    *png_cases(),
+    *jpeg_cases(),
+    *other_cases(),
+]
 
 
 def test_matrix_is_as_large_as_promised() -> None:
