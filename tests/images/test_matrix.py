@@ -12,7 +12,6 @@ from itertools import product
 from typing import Any
 
 import cv2
-import imageio.v3 as imageio
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +19,7 @@ from PIL import Image
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import read_image
 
+imageio = pytest.importorskip("imageio.v3")
 tifffile = pytest.importorskip("tifffile")
 imagecodecs = pytest.importorskip("imagecodecs")
 
@@ -347,11 +347,16 @@ def png_cases() -> Iterator[Case]:
             lambda content, orientation=orientation: turned(by_pillow(content), orientation),
         )
     yield Case("PNG damaged eXIf", lambda: png(8, 2, chunk(b"eXIf", b"MM\0*\xff\xff\xff\xff")), by_pillow)
+    yield Case("PNG damaged text", lambda: png(8, 2, chunk(b"tEXt", b"a\0b")[:-1] + b"?"), by_pillow_without_text)
     yield Case("PNG animated", lambda: animated("PNG"), "several frames")
     yield Case("PNG critical chunk", lambda: png(8, 2, chunk(b"CgBI", b"\0\0\0\0")), "chunk b'CgBI'")
     yield Case("PNG twice", lambda: png(8, 2) * 2, "several")
     yield Case("PNG wrong checksum", lambda: png(8, 2).replace(b"IDAT", b"IDAu", 1), "checksum")
     yield Case("PNG short data", short_png, "ends early")
+
+
+def by_pillow_without_text(content: bytes) -> np.ndarray:
+    return by_pillow(png(8, 2))
 
 
 def interlaced(depth: int, color: int) -> bytes:

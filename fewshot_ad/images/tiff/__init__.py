@@ -39,7 +39,8 @@ def decode(data: bytes, page: int | None = None) -> Uint8Array:
     layout = read_layout(tags)
     check_size(layout.height, layout.width)
     pixels = layout.height * layout.width
-    check_memory(len(data) + max(pixels * 3 + layout.segment_bytes * copies(layout), pixels * 6))
+    result_bytes = pixels * (6 if layout.orientation > 1 else 3)
+    check_memory(len(data) + result_bytes + layout.segment_bytes * copies(layout))
     rgb = np.empty((layout.height, layout.width, 3), np.uint8)
     for batch in layout.batches():
         samples = read_segments(data, layout, batch)
