@@ -59,8 +59,8 @@ def check_memory(count: float) -> None:
     """
     if count > MAX_MEMORY:
         raise ImageError(
-            f"expected an image that is read in at most {MAX_MEMORY / 1e9:.1f} GB of memory, got one that takes "
-            f"{count / 1e9:.1f} GB. Save it with 8 bits per channel, or cut it into tiles."
+            f"expected an image that is read in at most {MAX_MEMORY // 1_000_000} MB of memory, got one that takes "
+            f"{count / 1e6:.0f} MB. Save it with 8 bits per channel, or cut it into tiles."
         )
 
 

@@ -80,7 +80,7 @@ def tiff_of_repeated_strips() -> bytes:
 
 BOMBS = {
     "flipped.png": (flipped_png, "checksum"),
-    "deep.png": (lambda: png_header(14142, 14142, 16, zlib.compress(bytes(1000))), "takes 3.2 GB"),
+    "deep.png": (lambda: png_header(14142, 14142, 16, zlib.compress(bytes(1000))), "takes 3200 MB"),
     "wide.png": (lambda: png_header(65_000, 65_000, 8, b""), "at most 200 megapixels"),
     "signed.tif": (tiff_of_signed_width, "truncated or damaged"),
     "repeated.tif": (tiff_of_repeated_strips, "longer than the file"),
