@@ -186,8 +186,10 @@ def _codes_flat_as_zeros(tables: bytes) -> bool:
 
 def _has_hole(data: bytes, scan_header: int, scan: int, end: int, header: Header) -> bool:
     first_frequency = data[scan - 3] if scan - 3 > scan_header else 0
-    # A progressive scan of higher frequencies counts flat parts instead of writing them.
-    can_be_zeros = first_frequency == 0 and (header.progressive or header.flat_is_zeros)
+    has_all_channels = data[scan_header] == len(header.sampling)
+    # A progressive scan of higher frequencies counts flat parts instead of writing them. One of a color channel alone
+    # may be zeros throughout, of a gray part.
+    can_be_zeros = first_frequency == 0 and (header.progressive or header.flat_is_zeros or not has_all_channels)
     return not can_be_zeros and data.find(HOLE, scan, end) >= 0
 
 

@@ -125,6 +125,17 @@ def test_a_jpeg_with_a_lost_disk_block_is_refused(progressive: bool, fill: int) 
             read_image(content[:start] + bytes([fill]) * 4096 + content[start + 4096 :])
 
 
+@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"progressive": True}], ids=str)
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_a_flat_jpeg_is_no_hole(mode: str, options: dict[str, bool], level: int) -> None:
+    flat = Image.new("L", (3000, 2000), level).convert(mode)
+    flat.putpixel((5, 5), 77 if mode == "L" else (77, 77, 77))
+    buffer = io.BytesIO()
+    flat.save(buffer, "JPEG", **options)
+    assert int(np.median(read_image(buffer))) == level
+
+
 def test_a_png_whose_checksums_were_repaired_is_refused() -> None:
     buffer = io.BytesIO()
     Image.fromarray(picture()[..., :3]).save(buffer, "PNG")
