@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import struct
 import zlib
 from collections.abc import Callable
@@ -163,6 +162,10 @@ def _deflate(packed: memoryview, most: int) -> bytes:
 
 
 def _lzma(packed: memoryview, most: int) -> bytes:
+    try:
+        import lzma
+    except ImportError as error:  # a Python that was built without it
+        raise ImageError("expected a TIFF that this Python can unpack, got LZMA. Save it with Deflate.") from error
     stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=LZMA_MEMORY)
     try:
         content = stream.decompress(packed, most + 1)
