@@ -64,7 +64,7 @@ def verdicts(
         prepare: Makes the encoder's input; called on another thread.
         judge: Gives the verdict.
     """
-    if isinstance(images, Iterator):
+    if isinstance(images, Iterator) and not hasattr(images, "read"):  # a file object is an image
         # A stream (a camera) must get each verdict before it is asked for the next image.
         for source in images:
             yield judge(read(source, color))

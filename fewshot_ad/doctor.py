@@ -22,8 +22,8 @@ BASE = {
     "yaml": "pyyaml",
     "typer": "typer",
     "rich": "rich",
-    "imagesize": "imagesize",
     "pydantic": "pydantic",
+    "simplejpeg": "simplejpeg",
 }
 BROKEN = "broken or missing: "
 OPTIONAL = {"onnxruntime": "onnx", "torch": "torch", "timm": "torch", "skimage": "demo"}

@@ -20,7 +20,7 @@ from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
-from fewshot_ad.enrollment.support import ViewsSpec, read_support
+from fewshot_ad.enrollment.support import SupportSet, ViewsSpec, read_support
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
@@ -78,8 +78,9 @@ class Inspector:
 
         Args:
             images: A folder, a glob, or images as paths, PIL images or arrays (see `images.read_image`).
-            product: Name of the product. By default the name of the images' folder; folders named `good`, `train`
-                and `ok` are skipped, so `bottle/train/good/` gives `bottle`. `product` for images from memory.
+            product: Name of the product. By default the name of the folder that the images have in common; folders
+                named `good`, `train` and `ok` are skipped, so `bottle/train/good/` gives `bottle`. `product` for images
+                from memory.
             encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
                 case the arguments from `engine` on are ignored.
             preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,
@@ -124,7 +125,7 @@ class Inspector:
             threads=threads,
             device=device,
         )
-        network, enrolled = enroll(support, product or _product_name(images), settings, network, faster, progress)
+        network, enrolled = enroll(support, product or _product_name(support), settings, network, faster, progress)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -355,16 +356,12 @@ class Inspector:
         )
 
 
-def _product_name(images: object) -> str:
-    if isinstance(images, Sequence) and not isinstance(images, str) and images:
-        images = images[0]
-    if isinstance(images, (str, os.PathLike)):
-        path = Path(images)
-        folder = path if path.is_dir() else path.parent
-        # MVTec layout: .../bottle/train/good
-        parts = [
-            part for part in folder.resolve().parts if part not in ("good", "train", "ok", folder.resolve().anchor)
-        ]
-        if parts:
-            return parts[-1]
-    return "product"
+def _product_name(support: SupportSet) -> str:
+    """The folder that all images of files have in common, as in MVTec's layout `.../bottle/train/good`."""
+    folders = {image.source.parent.resolve() for image in support.images if image.source is not None}
+    try:
+        common = Path(os.path.commonpath(folders))
+    except ValueError:  # no image is of a file, or they lie on several drives
+        return "product"
+    parts = [part for part in common.parts if part not in ("good", "train", "ok", common.anchor)]
+    return parts[-1] if parts else "product"

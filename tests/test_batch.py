@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.batch import AHEAD, Reading, verdicts
@@ -54,3 +57,10 @@ def test_what_cannot_be_read_stays_in_its_place() -> None:
 def test_few_images(count: int) -> None:
     sources = [np.zeros((32, 32, 3), np.uint8)] * count
     assert len(list(verdicts(sources, "rgb", prepare, lambda reading: reading))) == count
+
+
+def test_a_file_object_is_an_image_and_no_stream() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((32, 32, 3), 7, np.uint8)).save(buffer, "PNG")
+    (reading,) = verdicts(buffer, "rgb", prepare, lambda reading: reading)
+    assert int(reading.pixels[0, 0, 0]) == 7  # type: ignore[index]

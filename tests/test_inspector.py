@@ -176,6 +176,18 @@ def test_an_odd_image_is_reported_by_name(part_folder: Path, encoder: Encoder) -
     assert enrolled.product == "washer"
 
 
+def test_a_product_is_named_by_the_folder_its_images_have_in_common(part_folder: Path, encoder: Encoder) -> None:
+    files = sorted(part_folder.iterdir())[:2]
+    given = {
+        "glob": f"{part_folder.parents[1]}/**/good/[01].png",
+        "generator": (file for file in files),
+        "array of paths": np.array([str(file) for file in files]),
+    }
+    for images in given.values():
+        enrolled = Inspector.from_support(images, encoder=encoder, views="none", image_size=128)
+        assert enrolled.product == "washer"
+
+
 @pytest.mark.parametrize(
     "scoring",
     [ScoringConfig(metric="cosine"), ScoringConfig(image_score="reweighted"), ScoringConfig(sigma=0)],

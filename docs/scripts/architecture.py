@@ -20,7 +20,7 @@ ENROLL, INSPECT, FILE, LAYER = "#dcebe2", "#dde7f5", "#fbe9c6", "#eef1f4"
 # Title and place of each step; what it takes and gives stands in the documentation.
 ENROLLMENT = (
     ("good images", "2 to 8 photographs"),
-    ("read, resize", "images.py"),
+    ("read, resize", "images/"),
     ("views, scale", "enrollment/"),
     ("encode", "encoder/"),
     ("memory bank", "search/"),
@@ -28,7 +28,7 @@ ENROLLMENT = (
 )
 INSPECTION = (
     ("one image", "of the line"),
-    ("read, resize", "images.py"),
+    ("read, resize", "images/"),
     ("encode", "encoder/"),
     ("distance to bank", "search/"),
     ("map and score", "scoring.py"),
@@ -49,7 +49,7 @@ LAYERS = (
     ("scoring.py   datasets/", "the decision; readers of public datasets"),
     ("search/", "memory bank and nearest neighbors"),
     ("encoder/   inspection.py", "image to feature maps; what an inspection returns"),
-    ("images.py   metrics/", "any input to RGB; figures of merit"),
+    ("images/   metrics/", "any input to RGB; figures of merit"),
     ("errors.py   arrays.py", "exceptions; names of array types"),
 )
 

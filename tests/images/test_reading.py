@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+import io
+import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from fewshot_ad.errors import ImageError
-from fewshot_ad.images import SMOOTHING, Geometry, expand_sources, inside_patches, list_images, read_image
+from fewshot_ad.images import read_image
 
 
 @pytest.fixture
@@ -166,57 +167,156 @@ def test_other_types_are_refused() -> None:
         read_image({"not": "an image"})  # type: ignore[arg-type]
 
 
-def test_folder_glob_file_and_array_stack_expand(tmp_path: Path, image: np.ndarray) -> None:
-    for name in ("b.png", "a.PNG", "notes.txt"):
-        Image.fromarray(image).save(tmp_path / name, format="png")
-    assert [p.name for p in list_images(tmp_path)] == ["a.PNG", "b.png"]
-    assert [p.name for p in list_images(str(tmp_path / "*.png"))] == ["b.png"]
-    assert len(expand_sources([tmp_path, image])) == 3
-    assert len(expand_sources(np.stack([image] * 4))) == 4
-    with pytest.raises(ImageError, match="nothing matches"):
-        list_images(tmp_path / "*.bmp")
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(ImageError, match="the folder is empty"):
-        list_images(empty)
+@pytest.fixture
+def content(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
-@settings(max_examples=60, deadline=None)
-@given(height=st.integers(16, 900), width=st.integers(16, 900), size=st.sampled_from([64, 256, 384]))
-def test_geometry_keeps_aspect_and_maps_back(height: int, width: int, size: int) -> None:
-    geometry = Geometry.fit((height, width), size, 16)
-    scale_x, scale_y = geometry.scale_xy()
-    content_h, content_w = geometry.content_hw
-    if min(content_h, content_w) > 16:
-        # To within the rounding of a side to whole pixels.
-        assert abs(scale_x / scale_y - 1) <= 0.5 / content_h + 0.5 / content_w + 1e-9
-        assert content_h * content_w == pytest.approx(size * size, rel=0.1)
-    assert all(side % 16 == 0 for side in geometry.input_hw)
-    assert geometry.to_input(np.zeros((height, width, 3), np.uint8)).shape[:2] == geometry.input_hw
+def test_encoded_images_are_read_from_memory(tmp_path: Path, image: np.ndarray, content: bytes) -> None:
+    for source in (content, bytearray(content), memoryview(content), io.BytesIO(content)):
+        np.testing.assert_array_equal(read_image(source), image)
+    written = io.BytesIO()
+    Image.fromarray(image).save(written, "PNG")  # it now stands at its end
+    np.testing.assert_array_equal(read_image(written), image)
+    (tmp_path / "image.png").write_bytes(content)
+    with (tmp_path / "image.png").open("rb") as file:
+        np.testing.assert_array_equal(read_image(file), image)
+        assert file.tell() == 0
 
 
-def test_a_dot_comes_back_to_its_place() -> None:
-    image = np.zeros((500, 1250, 3), np.uint8)
-    cv2.circle(image, (1100, 90), 25, (255, 255, 255), -1)
-    geometry = Geometry.fit((500, 1250), 256, 16)
-    back = geometry.crop(geometry.to_input(image)[..., 0].astype(np.float32))
-    assert back.shape == geometry.content_hw
-    back = cv2.resize(back, (1250, 500), interpolation=cv2.INTER_LINEAR)
-    rows, columns = np.nonzero(back > 128)
-    assert rows.mean() == pytest.approx(90, abs=2)
-    assert columns.mean() == pytest.approx(1100, abs=2)
+def test_arrays_of_other_libraries_are_read(image: np.ndarray) -> None:
+    class Tensor:
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            return image
+
+    class Elsewhere:
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            raise TypeError("cannot convert a tensor on another device")
+
+    np.testing.assert_array_equal(read_image(Tensor()), image)  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="another device"):
+        read_image(Elsewhere())  # type: ignore[arg-type]
 
 
-def test_shrinking_averages_like_pil(image: np.ndarray) -> None:
-    big = cv2.resize(image, (1024, 1024), interpolation=cv2.INTER_CUBIC)
-    ours = Geometry.fit((1024, 1024), 256, 16).to_input(big).astype(int)
-    pil = np.asarray(Image.fromarray(big).resize((256, 256), Image.Resampling.BOX))
-    expected = cv2.GaussianBlur(pil, (5, 5), SMOOTHING).astype(int)
-    assert np.abs(ours - expected).max() <= 1
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (io.StringIO("text"), 'mode "rb"'),
+        (b"", "0 bytes"),
+        (np.array(["a.png", "b.png"]), "array of 2 objects or names"),
+        (np.array([np.zeros((32, 32)), None], dtype=object), "array of 2 objects or names"),
+        (np.array(1.5), r"expected shape .* got \(\)"),
+        (np.zeros((32, 32), "datetime64[s]"), "got datetime64"),
+        (np.zeros((16, 5000), np.uint8), "at most 256:1, got 5000 x 16"),
+        ("a\0b.png", "no file can have this one"),
+    ],
+    ids=lambda value: str(value)[:30].replace("\0", "0"),
+)
+def test_other_bad_sources_say_what_is_wrong(source: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        read_image(source)  # type: ignore[arg-type]
 
 
-def test_inside_patches_whole_or_partly() -> None:
-    mask = np.zeros((32, 32), np.uint8)
-    mask[:, :20] = 255
-    np.testing.assert_array_equal(inside_patches(mask, (4, 4))[0], [True, True, False, False])
-    np.testing.assert_array_equal(inside_patches(mask, (4, 4), partly=True)[0], [True, True, True, False])
+def test_a_closed_file_is_an_image_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "image.png").write_bytes(content)
+    file = (tmp_path / "image.png").open("rb")
+    file.close()
+    with pytest.raises(ImageError, match="closed file"):
+        read_image(file)
+    opened = Image.open(tmp_path / "image.png")
+    opened.close()
+    with pytest.raises(ImageError, match="the PIL image: expected a PIL image that can be decoded, got ValueError"):
+        read_image(opened)
+
+
+def test_damaged_exif_of_a_pil_image_is_ignored(image: np.ndarray) -> None:
+    class Damaged:
+        size = (60, 40)
+        mode = "RGB"
+
+        def getexif(self) -> dict[int, int]:
+            raise SyntaxError("not a TIFF file")
+
+        def convert(self, mode: str) -> np.ndarray:
+            return image
+
+        def crop(self, box: tuple[int, int, int, int]) -> Damaged:
+            return self
+
+    np.testing.assert_array_equal(read_image(Damaged()), image)
+
+
+def test_a_pil_animation_is_refused_and_its_frame_is_read(image: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(image), Image.fromarray(image[::-1].copy())]
+    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
+    opened = Image.open(buffer)
+    with pytest.raises(ImageError, match=r"2 pages or frames\. Give image\.copy\(\)"):
+        read_image(opened)
+    opened.seek(1)
+    np.testing.assert_array_equal(read_image(opened.copy()), image[::-1])
+
+
+def test_a_page_of_a_tiff_is_chosen(image: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(image), Image.fromarray(image[::-1].copy())]
+    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read_image(buffer, page=0), image)
+    np.testing.assert_array_equal(read_image(buffer, page=1), image[::-1])
+    with pytest.raises(ImageError, match="page=2, but the TIFF has fewer"):
+        read_image(buffer, page=2)
+    with pytest.raises(ImageError, match="page=0 or more, got -1"):
+        read_image(buffer, page=-1)
+
+
+def test_thumbnails_of_a_tiff_are_no_pages(image: np.ndarray) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(image, photometric="rgb", subifds=1, metadata=None)
+        writer.write(image[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        writer.write(image[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+    np.testing.assert_array_equal(read_image(buffer), image)
+
+
+def test_pages_without_a_directory_are_noticed(image: np.ndarray) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    buffer = io.BytesIO()
+    stack = np.stack([image[..., 0]] * 3)
+    tifffile.imwrite(buffer, stack, imagej=True, metadata={"axes": "ZYX"})
+    with pytest.raises(ImageError, match="several pages"):
+        read_image(buffer)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(stack, photometric="minisblack", contiguous=True, truncate=True)
+    with pytest.raises(ImageError, match="several pages"):
+        read_image(buffer)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_special_files(tmp_path: Path, image: np.ndarray, content: bytes) -> None:
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(content,))
+    writer.start()
+    np.testing.assert_array_equal(read_image(pipe), image)
+    writer.join()
+    with pytest.raises(ImageError, match="a device or a socket"):
+        read_image("/dev/zero")
+    with pytest.raises(ImageError, match="got a folder"):
+        read_image(tmp_path)
+
+
+def test_sixteen_bits_are_converted_in_blocks(image: np.ndarray) -> None:
+    deep = np.tile(image.astype(np.uint16) * 257, (50, 20, 1))
+    assert deep.shape[0] * deep.shape[1] > 2 << 20
+    np.testing.assert_array_equal(read_image(deep, color="bgr"), np.tile(image, (50, 20, 1))[..., ::-1])
+
+
+def test_pixels_of_files_can_be_written_to(image: np.ndarray) -> None:
+    for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM"):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, kind)
+        assert read_image(buffer).flags.writeable, kind

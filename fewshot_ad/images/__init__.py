@@ -1,0 +1,23 @@
+"""Reads any supported image as RGB uint8, and maps between an image and the encoder's input."""
+
+from fewshot_ad.images.channels import ColorOrder
+from fewshot_ad.images.geometry import SMOOTHING, Geometry, inside_patches
+from fewshot_ad.images.limits import MAX_PIXELS, MIN_SIDE
+from fewshot_ad.images.reading import read_image
+from fewshot_ad.images.sources import SUFFIXES, ImageSource, PILImage, expand_sources, image_name, list_images
+
+__all__ = [
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "SMOOTHING",
+    "SUFFIXES",
+    "ColorOrder",
+    "Geometry",
+    "ImageSource",
+    "PILImage",
+    "expand_sources",
+    "image_name",
+    "inside_patches",
+    "list_images",
+    "read_image",
+]

@@ -1,0 +1,109 @@
+"""Maps between an image and the encoder's input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_ad.arrays import Float32Array, Uint8Array
+
+# Standard deviation, in pixels of the working scale, of the smoothing before the encoder: sensor noise and compression
+# differ between two images of one part, and the encoder's first layers amplify them.
+SMOOTHING = 0.7
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The mapping between images of one size and the encoder's input.
+
+    An image keeps its aspect ratio: it is scaled to an area of about `image_size` squared pixels, and its right and
+    bottom edges are padded by mirroring, to a multiple of the encoder's stride. Nothing is cropped.
+
+    Attributes:
+        image_hw: Height and width of the image in pixels.
+        content_hw: Height and width of the scaled image.
+        input_hw: Height and width of the encoder's input: the scaled image plus the padding.
+    """
+
+    image_hw: tuple[int, int]
+    content_hw: tuple[int, int]
+    input_hw: tuple[int, int]
+
+    @classmethod
+    def fit(cls, image_hw: tuple[int, int], image_size: int, multiple: int) -> Geometry:
+        """The geometry of images of one size at a working scale.
+
+        Args:
+            image_hw: Height and width in pixels.
+            image_size: Working scale: the square root of the scaled image's area, in pixels.
+            multiple: Each side of the encoder's input is a multiple of this.
+        """
+        height, width = image_hw
+        scale = image_size / (height * width) ** 0.5
+        content = (max(multiple, round(height * scale)), max(multiple, round(width * scale)))
+        padded = (-(-content[0] // multiple) * multiple, -(-content[1] // multiple) * multiple)
+        return cls((height, width), content, padded)
+
+    def to_input(self, image: Uint8Array) -> Uint8Array:
+        """Scale and pad an image (H, W, 3) uint8 to the encoder's input (`input_hw`, 3) uint8."""
+        return self.pad(self.scale(image))
+
+    def scale(self, image: Uint8Array) -> Uint8Array:
+        """Scale an image (H, W, 3) uint8 to `content_hw` and smooth it by `SMOOTHING`."""
+        height, width = self.content_hw
+        # OpenCV vectorizes exact halving but not general area averaging: 0.2 ms instead of 1.6 ms from 1024 x 1024 to
+        # 256 x 256, with the same result to within one gray level.
+        while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
+            half = (image.shape[1] // 2, image.shape[0] // 2)
+            image = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
+        if image.shape[:2] != self.content_hw:
+            shrinks = height * width < self.image_hw[0] * self.image_hw[1]
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        return cv2.GaussianBlur(image, (5, 5), SMOOTHING)
+
+    def pad(self, content: Uint8Array) -> Uint8Array:
+        """Pad a scaled image (h, w, 3) to `input_hw` by mirroring it at its right and bottom edges."""
+        bottom, right = self.input_hw[0] - self.content_hw[0], self.input_hw[1] - self.content_hw[1]
+        if bottom or right:
+            content = cv2.copyMakeBorder(content, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
+        return content
+
+    def crop(self, input_map: Float32Array) -> Float32Array:
+        """Remove the padding from a map (`input_hw`) at the resolution of the encoder's input."""
+        return input_map[: self.content_hw[0], : self.content_hw[1]]
+
+    def content_mask(self, content: Uint8Array | None = None) -> Uint8Array:
+        """Mask of the encoder's input that is 0 on the padding.
+
+        Args:
+            content: Mask (h, w) uint8 of the scaled image; None = 255 everywhere.
+
+        Returns:
+            (`input_hw`) uint8.
+        """
+        mask = np.zeros(self.input_hw, np.uint8)
+        mask[: self.content_hw[0], : self.content_hw[1]] = 255 if content is None else content
+        return mask
+
+    def scale_xy(self) -> tuple[float, float]:
+        """Number of image pixels per pixel of the scaled image, along x and y."""
+        return self.image_hw[1] / self.content_hw[1], self.image_hw[0] / self.content_hw[0]
+
+
+def inside_patches(mask: Uint8Array, grid_hw: Sequence[int], partly: bool = False) -> npt.NDArray[np.bool_]:
+    """Which patches of a grid lie inside a mask.
+
+    Args:
+        mask: (H, W) uint8 of 0 and 255.
+        grid_hw: Height and width of the grid.
+        partly: Whether patches count of which only some pixels lie inside.
+
+    Returns:
+        (h, w) bool, True = inside.
+    """
+    coverage = cv2.resize(mask, (grid_hw[1], grid_hw[0]), interpolation=cv2.INTER_AREA)
+    return coverage >= (1 if partly else 250)
