@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,24 +25,28 @@ from fewshot_ad.errors import ArtifactError, NotEnrolledError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.product import Enrollment, Product
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
+SUFFIX = ".fsad"
 FORMAT_VERSION = 2
 _KEY = "fewshot_ad"
 _NO_HASH = "0" * 64
 
 
-def write_artifact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> None:
-    """Write a product atomically: to a temporary file beside it, flushed to disk, then renamed.
+def write_artifact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> str:
+    """Write a product, whole or not at all; see `storage.write_atomically`.
 
     Args:
         path: The `.fsad` file; an older one is replaced only once the new one is whole on disk.
         tensors: Arrays by name.
         record: JSON-able description.
 
+    Returns:
+        The SHA-256 hash that the file bears, in hexadecimal.
+
     Raises:
         ArtifactError: The file cannot be written; what was there before is untouched.
     """
-    path = Path(path)
     # One metadata entry only: safetensors writes several in no fixed order.
     text = json.dumps({"format_version": FORMAT_VERSION, "sha256": _NO_HASH, **record}, sort_keys=True)
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -55,45 +58,69 @@ def write_artifact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[
         write_atomically(path, data)
     except OSError as error:
         raise ArtifactError(
-            f"{path}: cannot be written ({error.strerror or error}); {len(data) / 1e6:.1f} MB are needed. Free some "
-            "space or choose a folder you may write to. Nothing that was there before is changed."
+            f"{write_failure(path, error, len(data))} Nothing that was there before is changed."
         ) from error
+    return digest
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed.
+def check_product_file(path: str | os.PathLike[str], *, replace: bool = True) -> None:
+    """Make sure that a product can be written to a file without a loss; nothing is changed on disk.
 
     Args:
-        path: The file; its folder is made if it does not exist. An older file is replaced only once the new one is
-            whole on disk.
-        data: The content.
+        path: The file.
+        replace: Whether an older product there may be replaced; what is no product never is.
 
     Raises:
-        OSError: It cannot be written; what was there before is untouched.
+        ArtifactError: Its name does not end in `.fsad`, or something is there that must stay.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    path = Path(path)
+    if path.suffix.lower() != SUFFIX:
+        raise ArtifactError(
+            f"expected the name of a product's file, which ends in {SUFFIX}, got {path}. Name it "
+            f"{path.with_suffix(SUFFIX) if path.name else 'product' + SUFFIX}."
+        )
+
+    def obstacle(path: Path) -> str | None:
+        if stored_hash(path) is None:
+            return "expected an older product to replace, or no file, got something else. Choose another name."
+        return None if replace else f"{_standing(path)} is there. Choose another name, or give --force to replace it."
+
+    check_output(path, obstacle=obstacle, error=ArtifactError)
+
+
+def stored_hash(path: str | os.PathLike[str]) -> str | None:
+    """The hash that a product's file bears, of which the head alone is read; None if it is no product."""
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = file.read(length) if length < os.fstat(file.fileno()).st_size else b""
+        digest = json.loads(json.loads(head)["__metadata__"][_KEY])["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return digest if isinstance(digest, str) else None
 
 
-def _sync_folder(folder: Path) -> None:
-    # Makes the rename itself survive a power cut, where the file system can: Windows and some network shares cannot.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _standing(path: Path) -> str:
+    """What a product is that stands in the way: its name, when it was enrolled, and what came to it since."""
+    try:
+        enrollment = read_artifact(path)[1]["enrollment"]
+        name, created = enrollment["product_name"], enrollment["created"]
+        grown = _added_images([name for name, _ in enrollment["support"]], enrollment["reasons"])
+        since = f" and grown by {grown} image(s) since" if grown else ""
+        return f"the product {name!r}, enrolled {created} from {len(enrollment['support']) - grown} image(s){since},"
+    except (ArtifactError, KeyError, TypeError, ValueError):
+        return "a product that cannot be read (damaged, or of another version)"
+
+
+def _added_images(names: list[str], reasons: list[str]) -> int:
+    """How many of the support images `add` has brought, the last of them; each call has left a reason."""
+    first = len(names)
+    for reason in reversed(reasons):
+        _, marker, listed = reason.partition(": added ")
+        if marker:
+            # A name may hold a comma, so the names are compared, not counted.
+            first = next((n for n in range(first) if f"{', '.join(names[n:first])}." == listed), first)
+    return len(names) - first
 
 
 def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

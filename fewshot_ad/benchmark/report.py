@@ -13,13 +13,13 @@ from pathlib import Path
 from string import Template
 from typing import Any, TypeAlias
 
-from fewshot_ad.artifact import write_atomically
 from fewshot_ad.benchmark import averages
 from fewshot_ad.benchmark.averages import Row, figure
 from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.storage import write_atomically
 
 Json: TypeAlias = "dict[str, Any]"
 # Most bytes of all pictures together, before they are written as text, and of each one.

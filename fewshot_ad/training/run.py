@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from fewshot_ad.artifact import write_atomically
 from fewshot_ad.errors import TrainingError
+from fewshot_ad.storage import write_atomically
 
 RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
 # Field names of recipes before version 0.2 -> their names today, so that runs of that time can be resumed.

@@ -21,9 +21,9 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import Progress
-from fewshot_ad.artifact import write_atomically
 from fewshot_ad.encoder.pyramid import local_average
 from fewshot_ad.errors import ZooError
+from fewshot_ad.storage import write_atomically
 from fewshot_ad.training.augmentation import random_crop
 from fewshot_ad.training.collage import collage
 from fewshot_ad.training.parts import CATEGORIES, render
