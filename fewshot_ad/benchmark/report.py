@@ -19,7 +19,7 @@ from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.storage import write_atomically
+from fewshot_ad.storage import write_atomically, write_failure
 
 Json: TypeAlias = "dict[str, Any]"
 # Most bytes of all pictures together, before they are written as text, and of each one.
@@ -55,8 +55,7 @@ def write_report(
         write_atomically(path, page.encode())
     except OSError as error:
         raise BenchmarkError(
-            f"{path}: the report cannot be written ({error.strerror or error}); {len(page) / 1e6:.1f} MB are needed. "
-            "Free some space or choose a folder you may write to. Nothing that was there before is changed."
+            f"{write_failure(path, error, len(page))} Nothing that was there before is changed."
         ) from error
 
 

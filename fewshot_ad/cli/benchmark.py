@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from fewshot_ad.cli.options import JsonOption
+from fewshot_ad.cli.options import ForceOption, JsonOption
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 if TYPE_CHECKING:
     from fewshot_ad.benchmark.record import Record
     from fewshot_ad.benchmark.run import Runner, RunState
 
 RunnerName: TypeAlias = Literal["in-process", "processes", "ray"]
+
+# How a record file starts, which hours of measuring have filled.
+RECORD_START = b'{"key": '
 
 # A backslash before each bracket that opens a word: it would be a tag of rich's markup, and not be shown.
 commands = typer.Typer(
@@ -135,6 +139,7 @@ def report(
     plan: Annotated[
         Path | None, typer.Option(help="Report only what this plan asks for. Default: all that is on record.")
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write or print tables of what is on record: a page, CSV, Markdown, LaTeX."""
@@ -145,6 +150,9 @@ def report(
 
         if by_category and csv is None:
             raise BenchmarkError("expected --by-category with --csv FILE, got it alone: it is for that table.")
+        inputs = [*record, *([plan] if plan else [])]
+        for path, suffix in ((html, ".html"), (csv, ".csv"), (markdown, ".md"), (latex, ".tex")):
+            _check_text(path, suffix, inputs, force)
         records = _records(record, plan)
         if html is not None:
             folders = [path.parent for path in record]
@@ -186,12 +194,34 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
     return records
 
 
+def _check_text(path: Path | None, suffix: str, inputs: list[Path], force: bool) -> None:
+    """Make sure that a table replaces nothing but an older one, which its suffix tells.
+
+    Raises:
+        BenchmarkError: Something is there that must stay.
+    """
+
+    def obstacle(path: Path) -> str | None:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if b"\0" in head or head.startswith(RECORD_START):
+            return "expected an older table to replace, or no file, got something else. Choose another name."
+        if force or path.suffix.lower() == suffix:
+            return None
+        return (
+            f"expected an older table to replace ({suffix}), or no file, got another text. Choose another name, or "
+            "give --force to replace it."
+        )
+
+    if path is not None:
+        check_output(path, inputs=inputs, obstacle=obstacle, error=BenchmarkError)
+
+
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text.encode())
     except OSError as error:
-        raise BenchmarkError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
+        raise BenchmarkError(write_failure(path, error)) from error
 
 
 @commands.command("lists")
@@ -201,6 +231,7 @@ def lists(
     out: Annotated[Path, typer.Option("--out", "-o", help="The text file to write.")],
     draws: Annotated[int, typer.Option(min=1, help="Number of support draws.")] = 3,
     shots: Annotated[int, typer.Option(min=1, help="File names per draw; K shots are the first K of them.")] = 8,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the support lists that follow from a dataset's file names, to fix them or to change them by hand."""
@@ -208,6 +239,7 @@ def lists(
         from fewshot_ad.benchmark.material import good_names
         from fewshot_ad.benchmark.support import support_names
 
+        _check_text(out, ".txt", [], force)
         categories = good_names(layout, root)
         lines = [
             "\t".join([category, str(draw), *support_names(names, category, min(shots, len(names)), draw, None)])

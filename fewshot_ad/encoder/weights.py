@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_ad.errors import WeightsError
+from fewshot_ad.storage import write_atomically
 
 # Field names of cards before version 0.2 -> their names today, so that encoders trained then can still be read.
 FORMER_FIELDS = {"licence": "license", "initialisation": "initialization"}
@@ -90,7 +91,7 @@ class WeightsCard:
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_atomically(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
 
 
 def weights_folder() -> Path:

@@ -27,9 +27,11 @@ from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid, read_state_dict
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.errors import TrainingError
+from fewshot_ad.storage import check_output
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
 from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, drop_unreadable, find_categories
 from fewshot_ad.training.run import (
+    WEIGHTS,
     Clock,
     RunFolder,
     Workers,
@@ -158,11 +160,13 @@ def distill(
         model = Distiller(student, teachers).to(workers.device)
         for teacher in teachers:
             teacher.to(workers.device, memory_format=torch.channels_last)
+        path = Path(output) / WEIGHTS
+        sources = [file for file in (recipe.student_weights, *recipe.teacher_weights) if file is not None]
         with workers.main_first():
+            check_output(path, inputs=sources, error=TrainingError)
             run = RunFolder(output, recipe, restart=restart and workers.is_main)
         crops = _Crops(recipe, workers)
         _fit(recipe, model, run, crops, workers, progress)
-        path = run.folder / "backbone.safetensors"
         if not workers.is_main:
             return None
         student.save_weights(path)

@@ -21,9 +21,11 @@ from safetensors.torch import save
 from torch import nn
 
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.storage import write_atomically
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
+# Of a distillation.
+WEIGHTS = "backbone.safetensors"
 # Field names of recipes before version 0.2 -> their names today, so that runs of that time can be resumed.
 FORMER_FIELDS = {
     "licences": "licenses",
@@ -157,7 +159,7 @@ def recipe_from(fields: Mapping[str, Any], recipe_class: type[Recipe]) -> Recipe
 def write_recipe(path: Path, recipe: Any) -> None:
     """Write a recipe as YAML, with all fields, those at their default too."""
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()}
-    path.write_text(yaml.safe_dump(fields, sort_keys=False))
+    write_atomically(path, yaml.safe_dump(fields, sort_keys=False).encode())
 
 
 class RunFolder:
@@ -171,16 +173,17 @@ class RunFolder:
         restart: Whether to discard an existing run and start anew.
 
     Raises:
-        TrainingError: The folder holds a run with another recipe, or cannot be written.
+        TrainingError: The folder holds a run with another recipe, or files of these names that are of no run, or it
+            cannot be written.
     """
 
     def __init__(self, folder: str | Path, recipe: Any, *, restart: bool = False) -> None:
         self.folder = Path(folder)
         self._recipe = recipe
+        for name in (RECIPE, LOG, CHECKPOINT, WEIGHTS):
+            check_output(self.folder / name, obstacle=self._foreign, error=TrainingError)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for part in self.folder.glob(f".{CHECKPOINT}.*.tmp"):
-                part.unlink()  # what a killed run was writing
             stored = self.folder / RECIPE
             if restart:
                 for name in (RECIPE, LOG, CHECKPOINT):
@@ -190,12 +193,18 @@ class RunFolder:
                     f"{self.folder} holds a run with another recipe ({RECIPE}). Give the same recipe to resume it, "
                     "restart=True (--restart) to discard it, or another output folder."
                 )
-            write_recipe(stored, recipe)
+            if not stored.exists():
+                write_recipe(stored, recipe)
         except OSError as error:
-            raise TrainingError(
-                f"{self.folder}: expected a folder that can be written, got {error.strerror or error}. "
-                "Choose another output folder, or free some space."
-            ) from error
+            raise TrainingError(write_failure(self.folder, error)) from error
+
+    def _foreign(self, path: Path) -> str | None:
+        """Why a file must stay: a recipe vouches that the folder is that of a run, and it must be of this kind."""
+        if not (self.folder / RECIPE).is_file():
+            return f"expected a new folder or that of a run, got one without {RECIPE}. Choose another output folder."
+        if path.name == RECIPE:
+            read_recipe(path, type(self._recipe))
+        return None
 
     @property
     def checkpoint(self) -> Path:
@@ -215,7 +224,7 @@ class RunFolder:
     def truncate_log(self, step: int) -> None:
         """Remove the log lines of all steps after a checkpoint, which a resumed run takes again."""
         lines = [line for line in self.lines() if line["step"] <= step]
-        (self.folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_atomically(self.folder / LOG, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write a checkpoint; the previous one is replaced only when the new one is complete.
