@@ -27,7 +27,6 @@ from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid, read_state_dict
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.storage import check_output
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
 from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, drop_unreadable, find_categories
 from fewshot_ad.training.run import (
@@ -35,6 +34,7 @@ from fewshot_ad.training.run import (
     Clock,
     RunFolder,
     Workers,
+    check_run_folder,
     join_workers,
     memory_advice,
     one_cosine,
@@ -150,6 +150,9 @@ def distill(
     """
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
+        if workers.is_main:
+            files = [file for file in (recipe.student_weights, *recipe.teacher_weights) if file is not None]
+            check_run_folder(output, type(recipe), files)
         teachers = [
             load_pyramid(name, None if file == "bundled" else file, recipe.teacher_stages or teacher_stages(name))
             for name, file in zip(recipe.teachers, recipe.teacher_weights, strict=True)
@@ -160,17 +163,14 @@ def distill(
         model = Distiller(student, teachers).to(workers.device)
         for teacher in teachers:
             teacher.to(workers.device, memory_format=torch.channels_last)
-        path = Path(output) / WEIGHTS
-        sources = [file for file in (recipe.student_weights, *recipe.teacher_weights) if file is not None]
         with workers.main_first():
-            check_output(path, inputs=sources, error=TrainingError)
             run = RunFolder(output, recipe, restart=restart and workers.is_main)
         crops = _Crops(recipe, workers)
         _fit(recipe, model, run, crops, workers, progress)
         if not workers.is_main:
             return None
-        student.save_weights(path)
-        return path
+        student.save_weights(run.folder / WEIGHTS)
+        return run.folder / WEIGHTS
 
 
 def training_data(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,6 +162,30 @@ def write_recipe(path: Path, recipe: Any) -> None:
     write_atomically(path, yaml.safe_dump(fields, sort_keys=False).encode())
 
 
+def check_run_folder(folder: str | Path, recipe_class: type[Any], inputs: Sequence[str | Path] = ()) -> None:
+    """Make sure that a run can be written to a folder without a loss; nothing is changed on disk.
+
+    Args:
+        folder: The folder.
+        recipe_class: Dataclass of the recipe; a run of another kind stays.
+        inputs: Files that are read, none of which may be replaced.
+
+    Raises:
+        TrainingError: Files of the names that a run has are there and of no such run.
+    """
+    folder = Path(folder)
+
+    def obstacle(path: Path) -> str | None:
+        if not (folder / RECIPE).is_file():
+            return f"expected a new folder or that of a run, got one without {RECIPE}. Choose another output folder."
+        if path.name == RECIPE:
+            read_recipe(path, recipe_class)
+        return None
+
+    for name in (RECIPE, LOG, CHECKPOINT, WEIGHTS):
+        check_output(folder / name, inputs=inputs, obstacle=obstacle, error=TrainingError)
+
+
 class RunFolder:
     """The folder of a run, with its recipe, log and last checkpoint.
 
@@ -179,14 +203,13 @@ class RunFolder:
 
     def __init__(self, folder: str | Path, recipe: Any, *, restart: bool = False) -> None:
         self.folder = Path(folder)
-        self._recipe = recipe
-        for name in (RECIPE, LOG, CHECKPOINT, WEIGHTS):
-            check_output(self.folder / name, obstacle=self._foreign, error=TrainingError)
+        check_run_folder(self.folder, type(recipe))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             stored = self.folder / RECIPE
             if restart:
-                for name in (RECIPE, LOG, CHECKPOINT):
+                # The recipe last: it vouches for the others.
+                for name in (LOG, CHECKPOINT, RECIPE):
                     (self.folder / name).unlink(missing_ok=True)
             if stored.exists() and read_recipe(stored, type(recipe)) != recipe:
                 raise TrainingError(
@@ -197,14 +220,6 @@ class RunFolder:
                 write_recipe(stored, recipe)
         except OSError as error:
             raise TrainingError(write_failure(self.folder, error)) from error
-
-    def _foreign(self, path: Path) -> str | None:
-        """Why a file must stay: a recipe vouches that the folder is that of a run, and it must be of this kind."""
-        if not (self.folder / RECIPE).is_file():
-            return f"expected a new folder or that of a run, got one without {RECIPE}. Choose another output folder."
-        if path.name == RECIPE:
-            read_recipe(path, type(self._recipe))
-        return None
 
     @property
     def checkpoint(self) -> Path:

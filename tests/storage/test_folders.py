@@ -21,6 +21,12 @@ def fill(folder: Path, content: str, former: tuple[str, ...] = ("one", "two")) -
             (staging / name).write_text(content)
 
 
+def fail_half_way(folder: Path) -> None:
+    with replace_folder(folder, ("one", "two"), "two") as staging:
+        (staging / "one").write_text("half")
+        raise KeyError
+
+
 def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
@@ -46,14 +52,12 @@ def test_a_folder_is_new_as_a_whole_and_what_else_lies_in_it_stays(
 def test_a_failure_leaves_the_older_folder_or_none(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "out"
     for _ in range(2):
-        with pytest.raises(KeyError), replace_folder(folder, (), "two") as staging:
-            (staging / "one").write_text("half")
-            raise KeyError
+        with pytest.raises(KeyError):
+            fail_half_way(folder)
         assert list(tmp_path.iterdir()) == []
     fill(folder, "old")
-    with pytest.raises(KeyError), replace_folder(folder, ("one", "two"), "two") as staging:
-        (staging / "one").write_text("half")
-        raise KeyError
+    with pytest.raises(KeyError):
+        fail_half_way(folder)
     assert contents(folder) == {"one": "old", "two": "old"}
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
@@ -80,9 +84,7 @@ def test_an_empty_mount_is_filled_and_a_full_one_is_left(tmp_path: Path, monkeyp
 
 
 @needs_posix
-def test_a_kill_between_two_renames_is_mended_by_the_next_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_two_renames_is_mended_by_the_next_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "out"
     fill(folder, "old")
     (folder / "mine").write_text("kept")
