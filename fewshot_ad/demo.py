@@ -144,7 +144,7 @@ def run_demo(
         FewshotADError: A product cannot be loaded, or the folder cannot be written.
     """
     if data is not None:
-        if output.resolve().is_relative_to(data.resolve()):
+        if any(output.resolve().is_relative_to((data / part).resolve()) for part in ("train", "test")):
             raise FewshotADError(f"{output}: expected a folder outside {data}, which is read. Choose another --output.")
         products = [folder_product(data, shots, seed)]
         lines = [f"Images from {data}, at most {MAX_IMAGES_PER_KIND} of each kind."]
