@@ -17,7 +17,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-_held = threading.local()
+# Threads of this process and the files that they have locked.
+_holders: set[tuple[int, str]] = set()
 
 
 @contextlib.contextmanager
@@ -28,27 +29,29 @@ def lock(path: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
     sees the lock, in containers and on network shares too. A write replaces the file, and with it the lock: whoever
     waited takes up the new file, and the block should end with its write. Windows cannot replace an open file; there
     it is a lock of a file in the temporary folder. A file that does not exist, and a file system without locks, gives
-    no lock. The same thread may lock a file again inside the block.
+    no lock. Inside the block, the same thread need not wait for itself.
 
     Args:
         path: The file.
         wait: Whether to wait for another process to end; otherwise it is an error.
 
     Raises:
-        BlockingIOError: Another process holds the lock, and `wait` is False.
+        BlockingIOError: The lock is held already, and `wait` is False.
         OSError: The file cannot be opened.
     """
     real = os.path.realpath(path)
-    held: set[str] = _held.__dict__.setdefault("paths", set())
-    descriptor = None if real in held else _open_locked(real, wait)
+    holder = (threading.get_ident(), real)
+    if holder in _holders and not wait:
+        raise BlockingIOError(errno.EAGAIN, "this thread holds the lock")
+    descriptor = None if holder in _holders else _open_locked(real, wait)
     if descriptor is None:
         yield
         return
-    held.add(real)
+    _holders.add(holder)
     try:
         yield
     finally:
-        held.discard(real)
+        _holders.discard(holder)
         os.close(descriptor)
 
 
