@@ -20,7 +20,7 @@ from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError
 from fewshot_ad.images import list_images, read_image
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.inspector import Inspector
-from fewshot_ad.storage import check_output, write_failure
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 TEXTURES = ("brick", "grass", "gravel")
 # Side in pixels of the crops, and of an image on the contact sheet.
@@ -208,8 +208,7 @@ def write_png(path: Path, rgb: Uint8Array) -> None:
     """
     check_output(path, obstacle=_no_png)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(rgb))
+        write_atomically(path, png(rgb), durable=False)
     except OSError as error:
         raise FewshotADError(write_failure(path, error)) from error
 

@@ -165,7 +165,7 @@ def alone(path: Path) -> Iterator[None]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A file can be locked only once it is there.
-            path.touch()
+            path.open("ab").close()
             stack.enter_context(lock(path, wait=False))
         except BlockingIOError as error:
             raise BenchmarkError(

@@ -19,7 +19,7 @@ from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.storage import write_atomically, write_failure
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 Json: TypeAlias = "dict[str, Any]"
 # Most bytes of all pictures together, before they are written as text, and of each one.
@@ -49,6 +49,7 @@ def write_report(
     Raises:
         BenchmarkError: There are no records, or the file cannot be written.
     """
+    check_output(path, obstacle=_no_page, error=BenchmarkError)
     folders = path.parent if overlays_folder is None else overlays_folder
     page = render(records, title, published, [folders] if isinstance(folders, Path) else folders, pictures)
     try:
@@ -57,6 +58,13 @@ def write_report(
         raise BenchmarkError(
             f"{write_failure(path, error, len(page))} Nothing that was there before is changed."
         ) from error
+
+
+def _no_page(path: Path) -> str | None:
+    with path.open("rb") as file:
+        if file.read(256).lstrip().lower().startswith(b"<!doctype html"):
+            return None
+    return "expected an older page to replace, or no file, got something else. Choose another name."
 
 
 def render(

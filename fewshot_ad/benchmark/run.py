@@ -26,7 +26,7 @@ from fewshot_ad.benchmark.machine import forget_peak
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.storage import check_output, write_failure
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 logger = logging.getLogger(__name__)
 Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, list[Outcome]]]]
@@ -94,8 +94,7 @@ def _keep_pictures(outcome: Outcome, folder: Path) -> None:
         path = folder / name
         check_output(path, error=BenchmarkError)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
+            write_atomically(path, content, durable=False)
         except OSError as error:
             raise BenchmarkError(f"{write_failure(path, error)} Start the same plan again then.") from error
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fewshot_ad.errors import FewshotADError
-from fewshot_ad.storage import check_output, write_failure
+from fewshot_ad.storage import check_output, sweep, write_failure
 
 if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
@@ -207,6 +207,7 @@ def check_overlays(overlays: Sequence[Path | None], inputs: Iterable[Path]) -> N
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FewshotADError(write_failure(folder, error)) from error
+        sweep(folder)
     for overlay in overlays:
         if overlay is not None:
             check_output(overlay, inputs=sources)

@@ -13,7 +13,7 @@ from fewshot_ad.storage.outputs import kind_of
 from fewshot_ad.storage.temporary import sweep, sync_folder, temporary_file
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> None:
     """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed.
 
     A symbolic link stays, and what it leads to is replaced. The mode of an older file stays, and its owner and group
@@ -24,6 +24,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         path: The file; its folder is made if it does not exist. An older file is replaced only once the new one is
             whole on disk.
         data: The content.
+        durable: Whether it must outlast a power cut. Without, there is no flush and no search for what killed
+            processes have left, which take longer than small files do that come by the hundred.
 
     Raises:
         OSError: It cannot be written, or is a folder, FIFO, device or socket; what was there before is untouched.
@@ -31,7 +33,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     former = _former(target)
-    sweep(target.parent)
+    if durable:
+        sweep(target.parent)
     temporary, descriptor = temporary_file(target.parent, private=former is not None)
     try:
         with open(descriptor, "wb") as file:
@@ -39,7 +42,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             file.flush()
             if former is not None:
                 _keep_mode_and_owner(descriptor, former)
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
             if sys.platform == "win32":
                 file.close()
             # Elsewhere still open, so that its lock keeps others from sweeping it.
@@ -48,7 +52,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_folder(target.parent)
+    if durable:
+        sync_folder(target.parent)
 
 
 def _former(target: Path) -> os.stat_result | None:
