@@ -22,6 +22,9 @@ RunnerName: TypeAlias = Literal["in-process", "processes", "ray"]
 
 # How a record file starts, which hours of measuring have filled.
 RECORD_START = b'{"key": '
+# How an older page, CSV, Markdown and LaTeX begin, which a new one may replace; and support lists.
+BEGINNINGS = (b"<!DOCTYPE html>", b"setting,shots,dataset,", b"### ", b"% Needs \\usepackage{booktabs}")
+LISTS_HEADING = "# category, draw, file names"
 
 # A backslash before each bracket that opens a word: it would be a tag of rich's markup, and not be shown.
 commands = typer.Typer(
@@ -151,8 +154,8 @@ def report(
         if by_category and csv is None:
             raise BenchmarkError("expected --by-category with --csv FILE, got it alone: it is for that table.")
         inputs = [*record, *([plan] if plan else [])]
-        for path, suffix in ((html, ".html"), (csv, ".csv"), (markdown, ".md"), (latex, ".tex")):
-            _check_text(path, suffix, inputs, force)
+        for path, beginning in zip((html, csv, markdown, latex), BEGINNINGS, strict=True):
+            _check_text(path, beginning, inputs, force)
         records = _records(record, plan)
         if html is not None:
             folders = [path.parent for path in record]
@@ -194,8 +197,8 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
     return records
 
 
-def _check_text(path: Path | None, suffix: str, inputs: list[Path], force: bool) -> None:
-    """Make sure that a table replaces nothing but an older one, which its suffix tells.
+def _check_text(path: Path | None, beginning: bytes, inputs: list[Path], force: bool) -> None:
+    """Make sure that a text replaces nothing but an older one of its kind, which begins alike.
 
     Raises:
         BenchmarkError: Something is there that must stay.
@@ -205,12 +208,12 @@ def _check_text(path: Path | None, suffix: str, inputs: list[Path], force: bool)
         with path.open("rb") as file:
             head = file.read(4096)
         if b"\0" in head or head.startswith(RECORD_START):
-            return "expected an older table to replace, or no file, got something else. Choose another name."
-        if force or path.suffix.lower() == suffix:
+            return "expected an older text of this kind to replace, or no file, got something else. Name another file."
+        if force or head.startswith(beginning):
             return None
         return (
-            f"expected an older table to replace ({suffix}), or no file, got another text. Choose another name, or "
-            "give --force to replace it."
+            "expected an older text of this kind to replace, or no file, got another text. Name another file, or give "
+            "--force to replace it."
         )
 
     if path is not None:
@@ -239,14 +242,14 @@ def lists(
         from fewshot_ad.benchmark.material import good_names
         from fewshot_ad.benchmark.support import support_names
 
-        _check_text(out, ".txt", [], force)
+        _check_text(out, LISTS_HEADING.encode(), [], force)
         categories = good_names(layout, root)
         lines = [
             "\t".join([category, str(draw), *support_names(names, category, min(shots, len(names)), draw, None)])
             for category, names in categories.items()
             for draw in range(draws)
         ]
-        _write(out, "\n".join(["# category, draw, file names", *lines]) + "\n")
+        _write(out, "\n".join([LISTS_HEADING, *lines]) + "\n")
     if as_json:
         print_json({"file": str(out), "categories": sorted(categories), "draws": draws})
     else:

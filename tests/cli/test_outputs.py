@@ -216,6 +216,21 @@ def test_a_benchmark_report_replaces_no_record(tmp_path: Path) -> None:
         refused(tmp_path, "--force", "benchmark", "report", record, option, tmp_path / "notes.txt")
 
 
+def test_an_older_report_is_replaced(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from fewshot_ad.benchmark.record import append
+    from tests.benchmark.sample_records import plausible
+
+    for record in plausible():
+        append(tmp_path / "r.jsonl", record)
+    for option, name in (("--html", "r.html"), ("--csv", "r.csv"), ("--markdown", "r.md"), ("--latex", "r.tex")):
+        for _ in range(2):
+            code, _, err = run("benchmark", "report", tmp_path / "r.jsonl", option, tmp_path / name)
+            assert code == 0, err
+    (tmp_path / "mine.html").write_text("<!DOCTYPE html>\n<html>of the user</html>")
+    refused(tmp_path, "older page", "benchmark", "report", tmp_path / "r.jsonl", "--html", tmp_path / "mine.html")
+
+
 def test_a_trained_encoder_replaces_nothing_unasked(tmp_path: Path) -> None:
     pytest.importorskip("kornia")
     out = tmp_path / "mine"
