@@ -106,6 +106,7 @@ def main() -> None:
             initialization=recipe.init,
             license="unknown",
             source="benchmarks/registration.py",
+            replace=True,
         )
         rows.append({"mode": name, **figures, "simsiam": last.get("simsiam"), "spread": last["spread"]})
     measured_tables.finish("registration", rows, args.record)

@@ -68,12 +68,15 @@ def artifacts(count: int, seed: int, work: Path) -> Row:
     outcomes = watched("mutated_artifacts", seed, count, work / "artifacts.jsonl")
     loaded = sum(outcome["outcome"] == "loaded" for outcome in outcomes)
     return _row(
-        "damaged products, a third with a right hash", count, _faults(outcomes), f"{loaded:,} loaded, the others refused"
+        "damaged products, a third with a right hash",
+        count,
+        _faults(outcomes),
+        f"{loaded:,} loaded, the others refused",
     )
 
 
 def kills(count: int, seed: int, work: Path) -> Row:
-    """kill -9 during enroll, add, export and benchmark."""
+    """Kill -9 during enroll, add, export and benchmark."""
     outcomes = watched("kills", seed, count, work / "kills.jsonl")
     killed = sum(bool(outcome.get("killed")) for outcome in outcomes)
     return _row("kill -9 in enroll, add, export, benchmark", count, _faults(outcomes), f"{killed} before the end")

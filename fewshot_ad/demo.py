@@ -20,12 +20,14 @@ from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError
 from fewshot_ad.images import list_images, read_image
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.inspector import Inspector
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 TEXTURES = ("brick", "grass", "gravel")
 # Side in pixels of the crops, and of an image on the contact sheet.
 CROP = 128
 TILE = 192
 MAX_IMAGES_PER_KIND = 6
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ProgressContext = Callable[[bool], AbstractContextManager["Progress | None"]]
 
 
@@ -142,6 +144,8 @@ def run_demo(
         FewshotADError: A product cannot be loaded, or the folder cannot be written.
     """
     if data is not None:
+        if any(output.resolve().is_relative_to((data / part).resolve()) for part in ("train", "test")):
+            raise FewshotADError(f"{output}: expected a folder outside {data}, which is read. Choose another --output.")
         products = [folder_product(data, shots, seed)]
         lines = [f"Images from {data}, at most {MAX_IMAGES_PER_KIND} of each kind."]
     else:
@@ -153,7 +157,7 @@ def run_demo(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FewshotADError(f"{output}: cannot be created ({error.strerror}). Choose another --output.") from error
+        raise FewshotADError(write_failure(output, error)) from error
     report: list[dict[str, Any]] = []
     encoder = load_encoder()
     tiles: list[Uint8Array] = []
@@ -193,18 +197,32 @@ def run_demo(
 
 
 def write_png(path: Path, rgb: Uint8Array) -> None:
-    """Write an image (H, W, 3) uint8 RGB as PNG.
+    """Write an image as PNG; its folder is made if it does not exist, and an older PNG is replaced.
+
+    Args:
+        path: The file.
+        rgb: (H, W, 3) uint8 RGB.
 
     Raises:
-        FewshotADError: The file cannot be written.
+        FewshotADError: The file cannot be written, or is there and no PNG.
     """
-    _, data = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    check_output(path, obstacle=_no_png)
     try:
-        path.write_bytes(data.tobytes())
+        write_atomically(path, png(rgb), durable=False)
     except OSError as error:
-        raise FewshotADError(
-            f"{path}: cannot be written ({error.strerror}). Free some space or choose another place."
-        ) from error
+        raise FewshotADError(write_failure(path, error)) from error
+
+
+def png(rgb: Uint8Array) -> bytes:
+    """An image (H, W, 3) uint8 RGB as the content of a PNG file."""
+    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _no_png(path: Path) -> str | None:
+    with path.open("rb") as file:
+        if file.read(len(_SIGNATURE)) == _SIGNATURE:
+            return None
+    return "expected an older PNG to replace, or no file, got something else. Choose another folder."
 
 
 def _tile(product_name: str, test: DemoImage, result: Inspection) -> Uint8Array:

@@ -13,7 +13,17 @@ from typing import Any, Literal
 import numpy as np
 
 from fewshot_ad.arrays import Progress
-from fewshot_ad.artifact import checked_spec, describe, load_allowed, pack, read_artifact, unpack, write_artifact
+from fewshot_ad.artifact import (
+    check_product_file,
+    checked_spec,
+    describe,
+    load_allowed,
+    pack,
+    read_artifact,
+    stored_hash,
+    unpack,
+    write_artifact,
+)
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
@@ -21,12 +31,13 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
 from fewshot_ad.enrollment.support import SupportSet, ViewsSpec, read_support
-from fewshot_ad.errors import ImageError
+from fewshot_ad.errors import ArtifactError, ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.product import Enrollment, Product, add_images, enroll
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
+from fewshot_ad.storage import lock, write_failure
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +59,8 @@ class Inspector:
         self._product = product
         self._setting = threading.Lock()
         self._adding = threading.Lock()
+        # What this object has read from a file or written to it last, by path: the hash that the file bore then.
+        self._stored: dict[str, str] = {}
 
     @classmethod
     def from_support(  # noqa: PLR0913 - keywords of the facade, each with a default
@@ -174,7 +187,9 @@ class Inspector:
             threads=threads,
             device=device,
         )
-        return cls(network, unpack(tensors, record, network, path))
+        inspector = cls(network, unpack(tensors, record, network, path))
+        inspector._stored[os.path.realpath(path)] = record["sha256"]
+        return inspector
 
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect one image.
@@ -261,13 +276,38 @@ class Inspector:
             image_hw = self.references[0].image_hw
         self.inspect(np.zeros((*image_hw, 3), np.uint8))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
 
+        An older product there is replaced; anything else is not. A symbolic link stays, and what it leads to is
+        replaced; mode and owner stay where the system lets them.
+
+        Args:
+            path: The file; its name ends in `.fsad`.
+            force: Whether to replace what others have written there since this object read or wrote that file.
+
         Raises:
-            ArtifactError: It cannot be written; an older file there is untouched.
+            ArtifactError: It cannot be written, its name does not end in `.fsad`, what is there is no product, or
+                others have changed it meanwhile; an older file there is untouched.
         """
-        write_artifact(path, *pack(self._encoder.spec, self._product))
+        check_product_file(path)
+        place = os.path.realpath(path)
+        try:
+            with lock(place):
+                if not force:
+                    self._check_unchanged(place)
+                self._stored[place] = write_artifact(path, *pack(self._encoder.spec, self._product))
+        except OSError as error:
+            raise ArtifactError(write_failure(path, error)) from error
+
+    def _check_unchanged(self, place: str) -> None:
+        known, there = self._stored.get(place), stored_hash(place)
+        if known is not None and there is not None and known != there:
+            raise ArtifactError(
+                f"{place}: expected the product as it was last read or written here, got one that others have changed "
+                "meanwhile, whose additions would be lost. Load it again and repeat the change, or save with "
+                "force=True."
+            )
 
     def info(self) -> dict[str, Any]:
         """All that is known of the product, as plain JSON types."""

@@ -50,6 +50,7 @@ LAYERS = (
     ("search/", "memory bank and nearest neighbors"),
     ("encoder/   inspection.py", "image to feature maps; what an inspection returns"),
     ("images/   metrics/", "any input to RGB; figures of merit"),
+    ("storage/", "files and folders, whole or not at all"),
     ("errors.py   arrays.py", "exceptions; names of array types"),
 )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import stat
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +20,35 @@ from fewshot_ad.artifact.arrays import ArrayForm, check_forms, check_values
 from fewshot_ad.artifact.former import from_version_1
 from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, shown
 from fewshot_ad.errors import ArtifactError, NotEnrolledError
+from fewshot_ad.storage import write_atomically, write_failure
 
 # More than any product has, and little enough to be read at once.
 MAX_FILE_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 22
 # Of one JSON object; each wrong one would have its own message.
 MAX_FIELDS = 2000
-_KEY = "fewshot_ad"
+KEY = "fewshot_ad"
 _NO_HASH = "0" * 64
 
 
-def write_artifact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> None:
-    """Write a product atomically: to a temporary file beside it, flushed to disk, then renamed.
+def write_artifact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[Any]], record: dict[str, Any]) -> str:
+    """Write a product, whole or not at all; see `storage.write_atomically`.
 
     Args:
         path: The `.fsad` file; an older one is replaced only once the new one is whole on disk.
         tensors: Arrays by name.
         record: JSON-able description.
 
+    Returns:
+        The SHA-256 hash that the file bears, in hexadecimal.
+
     Raises:
         ArtifactError: The file cannot be written; what was there before is untouched.
     """
-    path = Path(path)
     # One metadata entry only: safetensors writes several in no fixed order.
     text = json.dumps({"format_version": FORMAT_VERSION, "sha256": _NO_HASH, **record}, sort_keys=True)
     contiguous = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    data = safetensors.numpy.save(contiguous, {_KEY: text})
+    data = safetensors.numpy.save(contiguous, {KEY: text})
     header_bytes = 8 + int.from_bytes(data[:8], "little")
     if len(data) > MAX_FILE_BYTES or header_bytes > MAX_HEADER_BYTES:
         raise ArtifactError(
@@ -64,45 +65,9 @@ def write_artifact(path: str | os.PathLike[str], tensors: dict[str, npt.NDArray[
         write_atomically(path, data)
     except OSError as error:
         raise ArtifactError(
-            f"{path}: cannot be written ({error.strerror or error}); {len(data) / 1e6:.1f} MB are needed. Free some "
-            "space or choose a folder you may write to. Nothing that was there before is changed."
+            f"{write_failure(path, error, len(data))} Nothing that was there before is changed."
         ) from error
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed.
-
-    Args:
-        path: The file; its folder is made if it does not exist. An older file is replaced only once the new one is
-            whole on disk.
-        data: The content.
-
-    Raises:
-        OSError: It cannot be written; what was there before is untouched.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Makes the rename itself survive a power cut, where the file system can: Windows and some network shares cannot.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    return digest
 
 
 def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
@@ -177,9 +142,9 @@ def _header(data: bytes, path: Path) -> tuple[dict[str, ArrayForm], dict[str, An
         end = max((form.data_offsets[1] for form in forms.values()), default=0)
         if len(data) != 8 + length + end:
             raise ValueError(f"expected {8 + length + end} bytes, got {len(data)}")
-        if not (isinstance(texts, dict) and isinstance(texts.get(_KEY), str)):
+        if not (isinstance(texts, dict) and isinstance(texts.get(KEY), str)):
             raise ValueError("a safetensors file, but not written by fewshot-ad")
-        return forms, _json(texts[_KEY])
+        return forms, _json(texts[KEY])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _not_whole(path, f"array {shown(first['loc'][0])}: {first['msg']}") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.storage import check_output, lock, write_failure
 
 Shots: TypeAlias = "int | Literal['full']"
 RECORD_SCHEMA = 1
@@ -148,8 +149,7 @@ def append(path: Path, record: Record) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise BenchmarkError(
-            f"{path}: the record cannot be written ({error.strerror}). Its lines so far are safe; free some space or "
-            "choose another file, and start the same plan again."
+            f"{write_failure(path, error)} Its lines so far are safe: start the same plan again then."
         ) from error
 
 
@@ -160,24 +160,19 @@ def alone(path: Path) -> Iterator[None]:
     Raises:
         BenchmarkError: Another run writes to it.
     """
-    try:
-        import fcntl
-    except ImportError:
-        # Windows has no such lock; two runs would do some jobs twice, of which the later ones count.
-        yield
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("a")
-    except OSError as error:
-        raise BenchmarkError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
-    with lock:
+    check_output(path, error=BenchmarkError)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # A file can be locked only once it is there.
+            path.open("ab").close()
+            stack.enter_context(lock(path, wait=False))
+        except BlockingIOError as error:
             raise BenchmarkError(
                 f"{path}: another run is writing to it. Wait for its end, or choose another file."
             ) from error
+        except OSError as error:
+            raise BenchmarkError(write_failure(path, error)) from error
         yield
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from string import Template
 from typing import Any, TypeAlias
 
-from fewshot_ad.artifact import write_atomically
 from fewshot_ad.benchmark import averages
 from fewshot_ad.benchmark.averages import Row, figure
 from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 Json: TypeAlias = "dict[str, Any]"
 # Most bytes of all pictures together, before they are written as text, and of each one.
@@ -49,15 +49,23 @@ def write_report(
     Raises:
         BenchmarkError: There are no records, or the file cannot be written.
     """
+    check_output(path, obstacle=_no_page, error=BenchmarkError)
     folders = path.parent if overlays_folder is None else overlays_folder
     page = render(records, title, published, [folders] if isinstance(folders, Path) else folders, pictures)
     try:
         write_atomically(path, page.encode())
     except OSError as error:
         raise BenchmarkError(
-            f"{path}: the report cannot be written ({error.strerror or error}); {len(page) / 1e6:.1f} MB are needed. "
-            "Free some space or choose a folder you may write to. Nothing that was there before is changed."
+            f"{write_failure(path, error, len(page))} Nothing that was there before is changed."
         ) from error
+
+
+def _no_page(path: Path) -> str | None:
+    with path.open("rb") as file:
+        # The policy that no other page has is among the first lines.
+        if b"default-src 'none'; img-src data:; style-src" in file.read(1024):
+            return None
+    return "expected an older page to replace, or no file, got something else. Choose another name."
 
 
 def render(

@@ -26,6 +26,7 @@ from fewshot_ad.benchmark.machine import forget_peak
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 logger = logging.getLogger(__name__)
 Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, list[Outcome]]]]
@@ -90,13 +91,12 @@ def pending(plan: Plan, out: Path, retry_failed: bool = False) -> list[Job]:
 
 def _keep_pictures(outcome: Outcome, folder: Path) -> None:
     for name, content in outcome.pictures.items():
+        path = folder / name
+        check_output(path, error=BenchmarkError)
         try:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(content)
+            write_atomically(path, content, durable=False)
         except OSError as error:
-            raise BenchmarkError(
-                f"{folder / name}: cannot be written ({error.strerror}). Free some space and start the same plan again."
-            ) from error
+            raise BenchmarkError(f"{write_failure(path, error)} Start the same plan again then.") from error
 
 
 def _ended(job: Job, known: dict[str, Record], retry_failed: bool) -> bool:

@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from fewshot_ad.cli.options import JsonOption
+from fewshot_ad.cli.options import ForceOption, JsonOption
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 if TYPE_CHECKING:
     from fewshot_ad.benchmark.record import Record
     from fewshot_ad.benchmark.run import Runner, RunState
 
 RunnerName: TypeAlias = Literal["in-process", "processes", "ray"]
+
+# How a record file starts, which hours of measuring have filled.
+RECORD_START = b'{"key": '
+# How an older page, CSV, Markdown and LaTeX begin, which a new one may replace; and support lists.
+BEGINNINGS = (b"<!DOCTYPE html>", b"setting,shots,dataset,", b"### ", b"% Needs \\usepackage{booktabs}")
+LISTS_HEADING = "# category, draw, file names"
 
 # A backslash before each bracket that opens a word: it would be a tag of rich's markup, and not be shown.
 commands = typer.Typer(
@@ -135,6 +142,7 @@ def report(
     plan: Annotated[
         Path | None, typer.Option(help="Report only what this plan asks for. Default: all that is on record.")
     ] = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write or print tables of what is on record: a page, CSV, Markdown, LaTeX."""
@@ -145,6 +153,9 @@ def report(
 
         if by_category and csv is None:
             raise BenchmarkError("expected --by-category with --csv FILE, got it alone: it is for that table.")
+        inputs = [*record, *([plan] if plan else [])]
+        for path, beginning in zip((html, csv, markdown, latex), BEGINNINGS, strict=True):
+            _check_text(path, beginning, inputs, force)
         records = _records(record, plan)
         if html is not None:
             folders = [path.parent for path in record]
@@ -186,12 +197,34 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
     return records
 
 
+def _check_text(path: Path | None, beginning: bytes, inputs: list[Path], force: bool) -> None:
+    """Make sure that a text replaces nothing but an older one of its kind, which begins alike.
+
+    Raises:
+        BenchmarkError: Something is there that must stay.
+    """
+
+    def obstacle(path: Path) -> str | None:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if b"\0" in head or head.startswith(RECORD_START):
+            return "expected an older text of this kind to replace, or no file, got something else. Name another file."
+        if force or head.startswith(beginning):
+            return None
+        return (
+            "expected an older text of this kind to replace, or no file, got another text. Name another file, or give "
+            "--force to replace it."
+        )
+
+    if path is not None:
+        check_output(path, inputs=inputs, obstacle=obstacle, error=BenchmarkError)
+
+
 def _write(path: Path, text: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text.encode())
     except OSError as error:
-        raise BenchmarkError(f"{path}: cannot be written ({error.strerror}). Choose another place.") from error
+        raise BenchmarkError(write_failure(path, error)) from error
 
 
 @commands.command("lists")
@@ -201,6 +234,7 @@ def lists(
     out: Annotated[Path, typer.Option("--out", "-o", help="The text file to write.")],
     draws: Annotated[int, typer.Option(min=1, help="Number of support draws.")] = 3,
     shots: Annotated[int, typer.Option(min=1, help="File names per draw; K shots are the first K of them.")] = 8,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write the support lists that follow from a dataset's file names, to fix them or to change them by hand."""
@@ -208,13 +242,14 @@ def lists(
         from fewshot_ad.benchmark.material import good_names
         from fewshot_ad.benchmark.support import support_names
 
+        _check_text(out, LISTS_HEADING.encode(), [], force)
         categories = good_names(layout, root)
         lines = [
             "\t".join([category, str(draw), *support_names(names, category, min(shots, len(names)), draw, None)])
             for category, names in categories.items()
             for draw in range(draws)
         ]
-        _write(out, "\n".join(["# category, draw, file names", *lines]) + "\n")
+        _write(out, "\n".join([LISTS_HEADING, *lines]) + "\n")
     if as_json:
         print_json({"file": str(out), "categories": sorted(categories), "draws": draws})
     else:

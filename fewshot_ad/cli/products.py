@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from fewshot_ad.cli.options import (
     DownloadOption,
     EncoderOption,
     EngineOption,
+    ForceOption,
     Fusion,
     ImageScore,
     JsonOption,
@@ -29,6 +31,9 @@ from fewshot_ad.cli.terminal import (
     EXIT_ANOMALY,
     EXIT_ERROR,
     EXIT_GOOD,
+    Outputs,
+    check_overlays,
+    check_table,
     overlay_names,
     print_json,
     progress_bar,
@@ -111,12 +116,15 @@ def enroll(
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Enroll a product from 2 to 8 good images; a few seconds, nothing is trained."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
+        from fewshot_ad.artifact import check_product_file
         from fewshot_ad.inspector import Inspector
 
+        check_product_file(output, replace=force)
         inspector = Inspector.from_support(
             good,
             product=product_name or output.stem,
@@ -137,6 +145,8 @@ def enroll(
             threads=threads,
             device=device,
         )
+        # Once more: another process may have written it meanwhile.
+        check_product_file(output, replace=force)
         inspector.save(output)
     if as_json:
         print_json({"artifact": str(output), **inspector.info()})
@@ -175,11 +185,17 @@ def add(
 ) -> None:
     """Take further good images into a product; its views, scale and other settings stay."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
-        inspector = load_product(
-            artifact, encoder=encoder, weights=weights, allow_download=allow_download, threads=threads
-        )
-        notes = inspector.add(good, progress=progress)
-        inspector.save(artifact)
+        from fewshot_ad.artifact import check_product_file
+        from fewshot_ad.storage import lock
+
+        check_product_file(artifact)
+        # Whoever adds to the product at the same time waits here, so that no addition is lost.
+        with lock(artifact):
+            inspector = load_product(
+                artifact, encoder=encoder, weights=weights, allow_download=allow_download, threads=threads
+            )
+            notes = inspector.add(good, progress=progress)
+            inspector.save(artifact)
     if as_json:
         print_json({"artifact": str(artifact), **inspector.info()})
         return
@@ -207,10 +223,11 @@ def inspect(
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Inspect images: one verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
-    counts = Counter[str]()
+    counts, outputs = Counter[str](), Outputs(as_json)
     with reported_errors(as_json):
         inspector = load_product(
             artifact,
@@ -228,7 +245,9 @@ def inspect(
             counts["unreadable"] += 1
             report_failure(failure, as_json)
         overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
-        with verdict_table(csv_file) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
+        check_overlays(overlays, [artifact, *paths])
+        check_table(csv_file, [artifact, *paths, *([weights] if weights else [])], force)
+        with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
             results = inspector.inspect_batch(paths, errors="return")
             for done, (path, overlay, result) in enumerate(zip(paths, overlays, results, strict=True), start=1):
                 if progress is not None:
@@ -239,14 +258,15 @@ def inspect(
                     write_row({"file": str(path), "verdict": "ERROR", "error": str(result)})
                     continue
                 counts["anomalous" if result.is_anomalous else "good"] += 1
-                if overlay is not None:
-                    write_overlay(overlay, result)
+                if overlay is not None and not outputs.write("overlays", partial(write_overlay, overlay, result)):
+                    overlay = None
                 write_row(verdict_row(path, result))
                 _print_verdict(path, result, overlay, as_json)
     if not as_json:
         summary = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
         say(summary + (f"; overlays in {heatmaps}" if heatmaps else ""))
-    raise typer.Exit(EXIT_ERROR if counts["unreadable"] else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
+    failed = counts["unreadable"] or not outputs.complete
+    raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
 
 
 def _image_paths(images: list[str]) -> tuple[list[Path], list[str]]:

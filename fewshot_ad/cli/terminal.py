@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fewshot_ad.errors import FewshotADError
+from fewshot_ad.storage import check_output, sweep, write_failure
 
 if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
 
 COLUMNS = ("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error")
+
+# Keeps an overlay from taking the place of an image in the same folder.
+OVERLAY = "_overlay.png"
 
 _bar_console: Any = None
 
@@ -115,43 +120,139 @@ def verdict_line(path: Path, result: Inspection) -> str:
     return f"{word}  severity {result.severity:5.2f}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
 
 
-@contextmanager
-def verdict_table(path: Path | None) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Open a CSV file for rows of `COLUMNS`.
+class Outputs:
+    """Files beside the verdicts: one that cannot be written is reported once and then left, and the verdicts go on.
+
+    Args:
+        as_json: Whether the command was asked for JSON.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._failed: set[str] = set()
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was written so far."""
+        return not self._failed
+
+    def write(self, output: str, write: Callable[[], object]) -> bool:
+        """Write something, unless this output has failed before.
+
+        Args:
+            output: Name of the output.
+            write: Writes it; its `FewshotADError` and `OSError` are reported.
+
+        Returns:
+            Whether it is written.
+        """
+        if output in self._failed:
+            return False
+        try:
+            write()
+        except (FewshotADError, OSError) as error:
+            self._failed.add(output)
+            report_failure(str(error), self._as_json)
+        return output not in self._failed
+
+
+def check_table(path: Path | None, inputs: Iterable[Path], force: bool) -> None:
+    """Make sure that the table of verdicts replaces nothing but an older one.
 
     Args:
         path: The file; None for no table.
+        inputs: Files that the command reads.
+        force: Whether another text may be replaced; what is no text never is.
+
+    Raises:
+        FewshotADError: Something is there that must stay.
+    """
+    if path is None:
+        return
+    if str(path) == "-":
+        raise FewshotADError(
+            "expected the name of a file for --csv, got -. Verdicts stand on standard output already: with --json for "
+            "programs, one object per line."
+        )
+
+    def obstacle(path: Path) -> str | None:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if head.startswith(",".join(COLUMNS[:3]).encode()):
+            return None
+        if b"\0" in head:
+            return "expected an older table to replace, or no file, got something else. Choose another name for --csv."
+        return (
+            None
+            if force
+            else (
+                "expected an older table of verdicts to replace, or no file, got another text. Choose another name for "
+                "--csv, or give --force to replace it."
+            )
+        )
+
+    check_output(path, inputs=inputs, obstacle=obstacle)
+
+
+def check_overlays(overlays: Sequence[Path | None], inputs: Iterable[Path]) -> None:
+    """Make sure that the overlays can be written, and that none replaces a file that the command reads.
+
+    Raises:
+        FewshotADError: The folder cannot be made, or an overlay has the place of such a file or of something else.
+    """
+    # A folder that was inspected into itself holds overlays among its images, under whatever links.
+    sources = [path for path in inputs if path.resolve().name.endswith(OVERLAY)]
+    for folder in {overlay.parent for overlay in overlays if overlay is not None}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FewshotADError(write_failure(folder, error)) from error
+        sweep(folder)
+    for overlay in overlays:
+        if overlay is not None:
+            check_output(overlay, inputs=sources)
+
+
+@contextmanager
+def verdict_table(path: Path | None, outputs: Outputs) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Open a CSV file for rows of `COLUMNS`; it grows row by row, so that others can read it meanwhile.
+
+    Args:
+        path: The file; None for no table.
+        outputs: Reports a row that cannot be written.
 
     Yields:
         The function that writes one row; without a file it does nothing.
 
     Raises:
-        FewshotADError: The file cannot be written.
+        FewshotADError: The file cannot be opened.
     """
     if path is None:
         yield lambda cells: None
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+        # Unbuffered: what a full disk has refused must not come up again when the file is closed.
+        file = path.open("wb", buffering=0)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise FewshotADError(write_failure(path, error)) from error
     with file:
-        writer = csv.DictWriter(file, COLUMNS)
 
         def write(cells: dict[str, Any]) -> None:
+            line = io.StringIO(newline="")
+            csv.DictWriter(line, COLUMNS).writerow(cells)
+            data = line.getvalue().encode("utf-8", "backslashreplace")
             try:
-                writer.writerow(cells)
-                file.flush()
+                while data:
+                    data = data[file.write(data) :]
             except OSError as error:
-                raise _unwritable(path, error) from error
+                raise FewshotADError(write_failure(path, error)) from error
 
-        write(dict(zip(COLUMNS, COLUMNS, strict=True)))
-        yield write
+        def write_or_report(cells: dict[str, Any]) -> None:
+            outputs.write("table", lambda: write(cells))
 
-
-def _unwritable(path: Path, error: OSError) -> FewshotADError:
-    return FewshotADError(f"{path}: cannot be written ({error.strerror}). Free some space or choose another place.")
+        write_or_report(dict(zip(COLUMNS, COLUMNS, strict=True)))
+        yield write_or_report
 
 
 def overlay_names(paths: list[Path]) -> list[str]:
@@ -166,8 +267,7 @@ def overlay_names(paths: list[Path]) -> list[str]:
         names = ["_".join([*path.parts[-depth:-1], path.stem]).replace("/", "") for path in paths]
         if all(depth > len(path.parts) for path in paths):
             names = [f"{i:05d}_{path.stem}" for i, path in enumerate(paths)]
-    # The suffix keeps an overlay from ever replacing an image that lies in the same folder.
-    return [f"{name}_overlay.png" for name in names]
+    return [f"{name}{OVERLAY}" for name in names]
 
 
 def write_overlay(path: Path, result: Inspection) -> None:
@@ -178,10 +278,6 @@ def write_overlay(path: Path, result: Inspection) -> None:
     """
     from fewshot_ad.demo import write_png
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(path, error) from error
     write_png(path, result.overlay())
 
 

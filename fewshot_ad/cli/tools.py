@@ -14,6 +14,7 @@ from fewshot_ad.cli.options import (
     DownloadOption,
     EncoderOption,
     EngineOption,
+    ForceOption,
     JsonOption,
     Target,
     ThreadsOption,
@@ -48,18 +49,23 @@ def export(
         str | None, typer.Option(help="Good images to prove it on, instead of those inside the product.")
     ] = None,
     encoder: EncoderOption = None,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write a product for other runtimes, with proof that it says the same there (extra 'onnx')."""
     with reported_errors(as_json):
+        from fewshot_ad.export import check_export_folder
         from fewshot_ad.export import export as write
+        from fewshot_ad.images import list_images
 
+        inputs = [artifact, *(list_images(images) if images else ())]
+        check_export_folder(folder, inputs=inputs, force=force)
         inspector = load_product(artifact, encoder=encoder)
         proof = _read(images) if images else None
         image_hw = proof[0].shape[:2] if proof else None
         if size is not None:
             image_hw = _height_and_width(size)
-        report = write(inspector, folder, target, image_hw=image_hw, images=proof)
+        report = write(inspector, folder, target, image_hw=image_hw, images=proof, force=force)
         files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
     if as_json:
         print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})

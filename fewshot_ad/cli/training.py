@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewshot_ad.cli.options import JsonOption, TrainingDeviceOption
+from fewshot_ad.cli.options import ForceOption, JsonOption, TrainingDeviceOption
 from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say
 from fewshot_ad.errors import TrainingError
 
 if TYPE_CHECKING:
+    from fewshot_ad.arrays import Uint8Array
     from fewshot_ad.encoder.weights import WeightsCard
 
 commands = typer.Typer()
@@ -113,6 +114,7 @@ def train(
     parity: ParityOption = None,
     device: TrainingDeviceOption = None,
     restart: RestartOption = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train an encoder, once, on good images of many parts (extra 'torch').
@@ -121,11 +123,14 @@ def train(
     """
     with reported_errors(as_json):
         _need_torch()
-        from fewshot_ad.training.publish import publish
+        from fewshot_ad.training.publish import check_encoder_files, publish
         from fewshot_ad.training.recipe import TrainingRecipe
         from fewshot_ad.training.siamese import train as run
 
         settings = _recipe(TrainingRecipe, recipe, folders, changes)
+        encoder_name, replace = name or output.resolve().name, force or restart
+        check_encoder_files(output, encoder_name, inputs=_files(recipe, settings.init), replace=replace)
+        _check_recipe_stays(recipe, output, restart)
         with progress_bar(as_json) as progress:
             trained = run(settings, output, device=device, restart=restart, progress=progress)
         if trained is None:  # another process of torchrun publishes
@@ -133,13 +138,14 @@ def train(
         card = publish(
             trained.encoder,
             output,
-            name or output.resolve().name,
+            encoder_name,
             recipe=settings,
             data=trained.data,
             initialization=_initialization(settings.backbone, settings.init, settings.init_license),
             license=license,
             source="fewshot-ad train",
             images=_proof_images(parity),
+            replace=replace,
         )
     _report_encoder(output, card, as_json)
 
@@ -169,6 +175,7 @@ def distill(
     parity: ParityOption = None,
     device: TrainingDeviceOption = None,
     restart: RestartOption = False,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Teach a backbone the features of another one, on any images, without labels (extra 'torch')."""
@@ -178,12 +185,16 @@ def distill(
         from fewshot_ad.encoder.siamese import three_stages
         from fewshot_ad.training.distillation import DistillationRecipe, training_data
         from fewshot_ad.training.distillation import distill as run
-        from fewshot_ad.training.publish import publish
+        from fewshot_ad.training.publish import check_encoder_files, publish
 
         networks = [f"student={student}"]
         if teacher:
             networks += [f"teachers={teacher}", f"teacher_weights={teacher_weights or ['bundled'] * len(teacher)}"]
         settings = _recipe(DistillationRecipe, recipe, folders, [*networks, *(changes or [])])
+        encoder_name, replace = name or output.resolve().name, force or restart
+        read = _files(recipe, settings.student_weights, *settings.teacher_weights)
+        check_encoder_files(output, encoder_name, inputs=read, replace=replace)
+        _check_recipe_stays(recipe, output, restart)
         with progress_bar(as_json) as progress:
             weights = run(settings, output, device=device, restart=restart, progress=progress)
         if weights is None:
@@ -191,13 +202,14 @@ def distill(
         card = publish(
             load_pyramid(settings.student, weights, three_stages(settings.student)),
             output,
-            name or output.resolve().name,
+            encoder_name,
             recipe=settings,
             data=training_data(settings),
             initialization="random weights" if settings.student_weights is None else "weights from a file",
             license=license,
             source=f"fewshot-ad distill, teachers {', '.join(settings.teachers)}",
             images=_proof_images(parity),
+            replace=replace,
         )
     _report_encoder(output, card, as_json)
 
@@ -209,6 +221,7 @@ def parts(
     count: Annotated[int, typer.Option(min=1, help="Images per product.")] = 8,
     size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 224,
     variant: Annotated[int, typer.Option(min=0, help="Number of the product in each category.")] = 0,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write generated good parts in MVTec layout, to look at or to train on."""
@@ -218,7 +231,7 @@ def parts(
         categories = category or list(CATEGORIES)
         with progress_bar(as_json) as progress:
             for done, name in enumerate(categories, start=1):
-                _write_parts(output / f"{name}_{variant}" / "train" / "good", name, count, size, variant)
+                _write_parts(output / f"{name}_{variant}" / "train" / "good", name, count, size, variant, force)
                 if progress is not None:
                     progress("parts", done, len(categories))
     if as_json:
@@ -227,16 +240,21 @@ def parts(
         say(f"{count * len(categories)} images of {len(categories)} products in {output}")
 
 
-def _write_parts(folder: Path, category: str, count: int, size: int, variant: int) -> None:
-    import cv2
-
+def _write_parts(folder: Path, category: str, count: int, size: int, variant: int, force: bool) -> None:
+    from fewshot_ad.demo import png, write_png
+    from fewshot_ad.storage import check_output
     from fewshot_ad.training.parts import render
 
     for seed in range(count):
-        image = render(category, seed, size, variant=variant)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(folder / f"{seed:03d}.png"), image[..., ::-1]):
-            raise TrainingError(f"{folder}: cannot be written. Choose another folder, or free some space.")
+        path, image = folder / f"{seed:03d}.png", render(category, seed, size, variant=variant)
+
+        def obstacle(path: Path, image: Uint8Array = image) -> str | None:
+            if force or path.read_bytes() == png(image):
+                return None
+            return "expected no other image of that name, got one. Choose another folder, or give --force."
+
+        check_output(path, obstacle=obstacle, error=TrainingError)
+        write_png(path, image)
 
 
 def _need_torch() -> None:
@@ -285,6 +303,19 @@ def _recipe_file(name: str) -> Path:
     if not path.is_file():
         raise TrainingError(f"expected a recipe file or one of {', '.join(recipes)}, got {name!r}.")
     return path
+
+
+def _files(*names: str | None) -> list[str]:
+    """Those of the names that are files; others stand for what ships."""
+    return [name for name in names if name is not None and Path(name).is_file()]
+
+
+def _check_recipe_stays(recipe: str | None, output: Path, restart: bool) -> None:
+    if restart and recipe is not None and Path(recipe).is_file():
+        from fewshot_ad.storage import check_output
+        from fewshot_ad.training.run import RECIPE
+
+        check_output(output / RECIPE, inputs=[recipe], error=TrainingError)
 
 
 def _initialization(backbone: str, init: str, license: str) -> str:

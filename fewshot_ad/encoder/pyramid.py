@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from fewshot_ad.errors import WeightsError
+from fewshot_ad.storage import write_atomically
 
 DEFAULT_STRIDES = (8, 16)
 
@@ -178,9 +179,9 @@ class Pyramid(nn.Module):
 
     def save_weights(self, path: str | Path) -> None:
         """Write the backbone's tensors, under timm's features_only names, as safetensors."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.backbone.state_dict().items()}, path)
+        write_atomically(path, save({k: v.detach().cpu().contiguous() for k, v in self.backbone.state_dict().items()}))
 
     def sha256(self) -> str:
         """Hash of the weights of the selected stages, independent of the file that they came from."""

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fewshot_ad.errors import WeightsError
+from fewshot_ad.storage import write_atomically
 
 # Field names of cards before version 0.2 -> their names today, so that encoders trained then can still be read.
 FORMER_FIELDS = {"licence": "license", "initialisation": "initialization"}
@@ -113,7 +114,7 @@ class WeightsCard:
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_atomically(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
 
 
 _CARD = TypeAdapter(WeightsCard)

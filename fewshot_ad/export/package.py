@@ -7,7 +7,6 @@ import datetime
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -20,6 +19,7 @@ from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
 from fewshot_ad.scoring import anomaly_map, top_mean_score
+from fewshot_ad.storage import check_folder, replace_folder, write_failure
 
 if TYPE_CHECKING:
     from fewshot_ad.inspector import Inspector
@@ -37,6 +37,7 @@ def export(
     *,
     image_hw: tuple[int, int] | None = None,
     images: Sequence[Uint8Array] | None = None,
+    force: bool = False,
 ) -> ProductParity:
     """Write a product as files that run without this package.
 
@@ -49,11 +50,12 @@ def export(
 
     Args:
         inspector: The product.
-        folder: Folder to write into; created if it does not exist. The files of an earlier export are replaced once
-            the new ones have passed the parity check.
+        folder: Folder to write; created if it does not exist. An earlier export in it is replaced as a whole once the
+            new one has passed the parity check; other files in it stay.
         target: What to write.
         image_hw: Height and width of the images to inspect, as a graph is for one size; None = those of the support
             set.
+        force: Whether to write into a folder that holds other files and no earlier export.
         images: (H, W, 3) uint8 RGB for the parity check; None = the support images stored in the product.
 
     Returns:
@@ -61,7 +63,7 @@ def export(
 
     Raises:
         ExportError: The target or the product's settings do not allow the export, the exported model disagrees with
-            the product, an extra is not installed, or the folder cannot be written.
+            the product, an extra is not installed, or the folder cannot be written or must stay as it is.
     """
     if target not in TARGETS:
         raise ExportError(f"expected target among {TARGETS}, got {target!r}.")
@@ -85,20 +87,15 @@ def export(
         )
     images_to_compare = proof_images(inspector, image_hw, images)
     folder = Path(folder)
+    check_export_folder(folder, force=force)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as temporary:
-            staging = Path(temporary)
+        with replace_folder(folder, _former_files(folder) or (), MANIFEST) as staging:
             model = _WRITERS[target](inspector, staging, image_hw)
             report = check_product_parity(inspector, model, images_to_compare, target)
             (staging / "parity.json").write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n")
             _write_manifest(inspector, staging, target, image_hw)
-            _release(staging, folder)
     except OSError as error:
-        raise ExportError(
-            f"{folder}: cannot be written ({error.strerror or error}). Free some space or choose a folder you may "
-            "write to."
-        ) from error
+        raise ExportError(write_failure(folder, error)) from error
     except RuntimeError as error:
         if isinstance(error, FewshotADError):
             raise
@@ -107,21 +104,41 @@ def export(
     return report
 
 
-def _release(staging: Path, folder: Path) -> None:
-    """Replace the files of an earlier export; the manifest is removed first and written last, so it never lies."""
-    manifest = folder / MANIFEST
-    if manifest.is_file():
-        try:
-            old_names = list(json.loads(manifest.read_text())["files"])
-        except (ValueError, KeyError, TypeError):
-            old_names = []
-        manifest.unlink()
-        for name in old_names:
-            # A manifest may have been edited: nothing outside the folder is removed.
-            if name == Path(name).name:
-                (folder / name).unlink(missing_ok=True)
-    for path in sorted(staging.iterdir(), key=lambda p: p.name == MANIFEST):
-        os.replace(path, folder / path.name)
+def check_export_folder(
+    folder: str | os.PathLike[str], *, inputs: Sequence[str | os.PathLike[str]] = (), force: bool = False
+) -> None:
+    """Make sure that an export can be written to a folder without a loss.
+
+    Args:
+        folder: The folder.
+        inputs: Files that are read, none of which may lie in it.
+        force: As for `export`.
+
+    Raises:
+        ExportError: It must stay as it is.
+    """
+    folder = Path(folder)
+    check_folder(folder, inputs=inputs, error=ExportError)
+    try:
+        foreign = folder.is_dir() and any(folder.iterdir()) and _former_files(folder) is None
+    except OSError as error:
+        raise ExportError(write_failure(folder, error)) from error
+    if foreign and not force:
+        raise ExportError(
+            f"{folder}: expected a new or empty folder, or that of an earlier export, got one that holds other files. "
+            "Choose another folder, or give --force (force=True in Python) to write beside them."
+        )
+
+
+def _former_files(folder: Path) -> list[str] | None:
+    """Names of the files of an earlier export, as its manifest lists them; None if the folder holds none."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if not {"schema", "product", "target"} <= set(manifest):
+            return None
+        return [MANIFEST, *(str(name) for name in manifest["files"])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _onnx_graph(inspector: Inspector, path: Path, image_hw: tuple[int, int], whole: bool = True) -> None:

@@ -30,9 +30,11 @@ from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
 from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, drop_unreadable, find_categories
 from fewshot_ad.training.run import (
+    WEIGHTS,
     Clock,
     RunFolder,
     Workers,
+    check_run_folder,
     join_workers,
     memory_advice,
     one_cosine,
@@ -148,6 +150,9 @@ def distill(
     """
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
+        if workers.is_main:
+            files = [file for file in (recipe.student_weights, *recipe.teacher_weights) if file is not None]
+            check_run_folder(output, type(recipe), files)
         teachers = [
             load_pyramid(name, None if file == "bundled" else file, recipe.teacher_stages or teacher_stages(name))
             for name, file in zip(recipe.teachers, recipe.teacher_weights, strict=True)
@@ -162,11 +167,10 @@ def distill(
             run = RunFolder(output, recipe, restart=restart and workers.is_main)
         crops = _Crops(recipe, workers)
         _fit(recipe, model, run, crops, workers, progress)
-        path = run.folder / "backbone.safetensors"
         if not workers.is_main:
             return None
-        student.save_weights(path)
-        return path
+        student.save_weights(run.folder / WEIGHTS)
+        return run.folder / WEIGHTS
 
 
 def training_data(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:

@@ -7,7 +7,8 @@ import dataclasses
 import datetime
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,17 @@ from fewshot_ad.encoder.export import export_onnx
 from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.siamese import Outputs, SiameseEncoder
 from fewshot_ad.encoder.weights import WeightsCard
+from fewshot_ad.errors import TrainingError
 from fewshot_ad.images import read_image
+from fewshot_ad.storage import check_output, temporary_folder, write_failure
 from fewshot_ad.training.pairs import draw_defects
 from fewshot_ad.training.parity import check_encoder_parity
+from fewshot_ad.training.run import RECIPE
 
 # Number of images that the parity check reads or generates.
 PARITY_IMAGES = 12
+# Of the files of an encoder.
+SUFFIXES = (".safetensors", ".onnx", ".parity", ".json")
 
 
 def publish(
@@ -41,6 +47,7 @@ def publish(
     license: str,
     source: str,
     images: Sequence[str | Path] = (),
+    replace: bool = False,
 ) -> WeightsCard:
     """Write `name.safetensors`, `name.onnx`, `name.parity` (JSON) and the card `name.json`.
 
@@ -54,15 +61,79 @@ def publish(
         license: SPDX identifier of the license of the encoder.
         source: A sentence on where the encoder comes from.
         images: Files of real images for the parity check; without any, it uses generated parts.
+        replace: Whether an older encoder of that name may be replaced.
 
     Returns:
         The card.
 
     Raises:
-        WeightsError: The ONNX file does not agree with torch; the card is not written then.
+        WeightsError: The ONNX file does not agree with torch; nothing is written then.
+        TrainingError: The folder cannot be written, or holds files of these names.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    check_encoder_files(folder, name, replace=replace)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder) as staging:
+            card = _write_encoder(
+                network,
+                staging,
+                name,
+                recipe=recipe,
+                data=data,
+                initialization=initialization,
+                license=license,
+                source=source,
+                images=images,
+            )
+            # The card vouches for the others, so it leaves first and comes last.
+            (folder / f"{name}.json").unlink(missing_ok=True)
+            for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".json"):
+                os.replace(path, folder / path.name)
+    except OSError as error:
+        raise TrainingError(write_failure(folder, error)) from error
+    return card
+
+
+def check_encoder_files(folder: Path, name: str, *, inputs: Iterable[str | Path] = (), replace: bool = False) -> None:
+    """Make sure that an encoder can be written without a loss; nothing is changed on disk.
+
+    Args:
+        folder: Folder to write into.
+        name: Name of the encoder.
+        inputs: Files that are read, none of which may be replaced.
+        replace: Whether an older encoder of that name may be replaced.
+
+    Raises:
+        TrainingError: Something is there that must stay.
+    """
+
+    def obstacle(path: Path) -> str | None:
+        # Without a card, in the folder of a run, it is what a killed run has left.
+        if replace or (path.suffix != ".json" and (folder / RECIPE).is_file()):
+            return None
+        return (
+            "expected no encoder of that name, got one. Choose another --name, or give --force to replace it "
+            "(replace=True in Python)."
+        )
+
+    inputs = list(inputs)
+    for suffix in SUFFIXES:
+        check_output(folder / f"{name}{suffix}", inputs=inputs, obstacle=obstacle, error=TrainingError)
+
+
+def _write_encoder(
+    network: SiameseEncoder | Pyramid,
+    folder: Path,
+    name: str,
+    *,
+    recipe: Any,
+    data: Sequence[dict[str, Any]],
+    initialization: str,
+    license: str,
+    source: str,
+    images: Sequence[str | Path],
+) -> WeightsCard:
     network = copy.deepcopy(network).cpu().float().eval()
     pyramid = network if isinstance(network, Pyramid) else network.pyramid
     stages, strides, channels = pyramid.stages, pyramid.strides, pyramid.channels

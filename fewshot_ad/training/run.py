@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +20,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from fewshot_ad.artifact import write_atomically
 from fewshot_ad.errors import TrainingError
+from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
+# Of a distillation.
+WEIGHTS = "backbone.safetensors"
 # Field names of recipes before version 0.2 -> their names today, so that runs of that time can be resumed.
 FORMER_FIELDS = {
     "licences": "licenses",
@@ -157,7 +159,31 @@ def recipe_from(fields: Mapping[str, Any], recipe_class: type[Recipe]) -> Recipe
 def write_recipe(path: Path, recipe: Any) -> None:
     """Write a recipe as YAML, with all fields, those at their default too."""
     fields = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(recipe).items()}
-    path.write_text(yaml.safe_dump(fields, sort_keys=False))
+    write_atomically(path, yaml.safe_dump(fields, sort_keys=False).encode())
+
+
+def check_run_folder(folder: str | Path, recipe_class: type[Any], inputs: Sequence[str | Path] = ()) -> None:
+    """Make sure that a run can be written to a folder without a loss; nothing is changed on disk.
+
+    Args:
+        folder: The folder.
+        recipe_class: Dataclass of the recipe; a run of another kind stays.
+        inputs: Files that are read, none of which may be replaced.
+
+    Raises:
+        TrainingError: Files of the names that a run has are there and of no such run.
+    """
+    folder = Path(folder)
+
+    def obstacle(path: Path) -> str | None:
+        if not (folder / RECIPE).is_file():
+            return f"expected a new folder or that of a run, got one without {RECIPE}. Choose another output folder."
+        if path.name == RECIPE:
+            read_recipe(path, recipe_class)
+        return None
+
+    for name in (RECIPE, LOG, CHECKPOINT, WEIGHTS):
+        check_output(folder / name, inputs=inputs, obstacle=obstacle, error=TrainingError)
 
 
 class RunFolder:
@@ -171,31 +197,29 @@ class RunFolder:
         restart: Whether to discard an existing run and start anew.
 
     Raises:
-        TrainingError: The folder holds a run with another recipe, or cannot be written.
+        TrainingError: The folder holds a run with another recipe, or files of these names that are of no run, or it
+            cannot be written.
     """
 
     def __init__(self, folder: str | Path, recipe: Any, *, restart: bool = False) -> None:
         self.folder = Path(folder)
-        self._recipe = recipe
+        check_run_folder(self.folder, type(recipe))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for part in self.folder.glob(f".{CHECKPOINT}.*.tmp"):
-                part.unlink()  # what a killed run was writing
             stored = self.folder / RECIPE
             if restart:
-                for name in (RECIPE, LOG, CHECKPOINT):
+                # The recipe last: it vouches for the others.
+                for name in (LOG, CHECKPOINT, RECIPE):
                     (self.folder / name).unlink(missing_ok=True)
             if stored.exists() and read_recipe(stored, type(recipe)) != recipe:
                 raise TrainingError(
                     f"{self.folder} holds a run with another recipe ({RECIPE}). Give the same recipe to resume it, "
                     "restart=True (--restart) to discard it, or another output folder."
                 )
-            write_recipe(stored, recipe)
+            if not stored.exists():
+                write_recipe(stored, recipe)
         except OSError as error:
-            raise TrainingError(
-                f"{self.folder}: expected a folder that can be written, got {error.strerror or error}. "
-                "Choose another output folder, or free some space."
-            ) from error
+            raise TrainingError(write_failure(self.folder, error)) from error
 
     @property
     def checkpoint(self) -> Path:
@@ -215,7 +239,7 @@ class RunFolder:
     def truncate_log(self, step: int) -> None:
         """Remove the log lines of all steps after a checkpoint, which a resumed run takes again."""
         lines = [line for line in self.lines() if line["step"] <= step]
-        (self.folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_atomically(self.folder / LOG, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def save(self, step: int, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Write a checkpoint; the previous one is replaced only when the new one is complete.

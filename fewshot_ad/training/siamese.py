@@ -34,6 +34,7 @@ from fewshot_ad.training.run import (
     Clock,
     RunFolder,
     Workers,
+    check_run_folder,
     join_workers,
     memory_advice,
     one_cosine,
@@ -89,6 +90,8 @@ def train(
     """
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
+        if workers.is_main:
+            check_run_folder(output, type(recipe), [recipe.init])
         source = None if recipe.init in ("bundled", "timm") else recipe.init
         pyramid = load_pyramid(recipe.backbone, source, three_stages(recipe.backbone), recipe.init == "timm")
         encoder = SiameseEncoder(recipe.architecture, pyramid).to(workers.device)

@@ -79,7 +79,7 @@ def test_tampered_preprocessing_is_refused_and_nothing_is_left(
     monkeypatch.setattr(graph_module, "to_input", swapped)
     with pytest.raises(ExportError, match="Nothing was released"):
         export(inspector, tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     # A blur of another width is a smaller fault, and is detected as well.
     monkeypatch.setattr(graph_module, "to_input", honest)
     monkeypatch.setattr(graph_module, "SMOOTHING", 1.5)

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of one reader with atheris (`pip install atheris`); started by `benchmarks/robustness.py`.
 
-    python -m tests.robustness.fuzz images|artifacts CORPUS_FOLDER SECONDS SEED
+python -m tests.robustness.fuzz images|artifacts CORPUS_FOLDER SECONDS SEED
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["fewshot_ad", "tifffile", "imagesize"], enable_loader_override=False):
+with atheris.instrument_imports(include=["fewshot_ad"], enable_loader_override=False):
     from fewshot_ad import read_image
     from fewshot_ad.artifact import describe, read_artifact
     from fewshot_ad.errors import FewshotADError

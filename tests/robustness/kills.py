@@ -1,4 +1,4 @@
-"""Cases of `watch`: a command is killed at a random moment; what was there before, or what it was to write, is there."""
+"""Cases of `watch`: a command is killed at a random moment; its output is there as it was, or as it was to be."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import Progress
-from fewshot_ad.artifact import write_atomically
 from fewshot_ad.encoder.pyramid import local_average
 from fewshot_ad.errors import ZooError
+from fewshot_ad.storage import write_atomically, write_failure
 from fewshot_ad.training.augmentation import random_crop
 from fewshot_ad.training.collage import collage
 from fewshot_ad.training.parts import CATEGORIES, render
@@ -210,7 +210,7 @@ def save_teacher(path: Path, teacher: PDN, record: Mapping[str, Any]) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise ZooError(f"{path}: the teacher cannot be written ({error.strerror}). Choose another file.") from error
+        raise ZooError(write_failure(path, error)) from error
 
 
 def load_teacher(path: Path, expected: Mapping[str, Any]) -> PDN:

@@ -1,0 +1,246 @@
+"""No output of a command replaces an input, a special file or something of another kind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from fewshot_ad import Inspector
+from fewshot_ad.cli import app
+from tests.conftest import make_part
+
+resource = pytest.importorskip("resource", reason="FIFOs and limits of processes are those of POSIX")
+runner = CliRunner()
+FAST = ("--views", "none", "--image-size", 64)
+
+
+def run(*args: object) -> tuple[int, str, str]:
+    result = runner.invoke(app, [str(a) for a in args])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Hashes of all files, and kinds of what is no file."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else stat.filemode(path.stat().st_mode)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def refused(folder: Path, message: str, *args: object) -> str:
+    """Run a command that must end with 2 and this message, and change nothing."""
+    before = tree(folder)
+    code, out, err = run(*args)
+    assert (code, message in err) == (2, True), (code, out, err)
+    assert tree(folder) == before
+    return err
+
+
+@pytest.fixture
+def product(part_folder: Path, inspector: Inspector, tmp_path: Path) -> Path:
+    inspector.save(tmp_path / "p.fsad")
+    return tmp_path / "p.fsad"
+
+
+def test_a_product_never_takes_the_place_of_anything_else(part_folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.fsad")
+    (tmp_path / "folder.fsad").mkdir()
+    (tmp_path / "notes.fsad").write_text("not a product at all, though named like one")
+    (tmp_path / "image.fsad").symlink_to(part_folder / "0.png")
+    for force in ((), ("--force",)):
+        refused(tmp_path, "ends in .fsad", "enroll", part_folder, "-o", part_folder / "0.png", *force)
+        refused(tmp_path, "Name it x.fsad", "enroll", part_folder, "-o", "x.png", *force)
+        refused(tmp_path, "a FIFO", "enroll", part_folder, "-o", tmp_path / "fifo.fsad", *force)
+        refused(tmp_path, "a folder", "enroll", part_folder, "-o", tmp_path / "folder.fsad", *force)
+        refused(tmp_path, "something else", "enroll", part_folder, "-o", tmp_path / "notes.fsad", *force)
+        refused(tmp_path, "something else", "enroll", part_folder, "-o", tmp_path / "image.fsad", *force)
+    refused(tmp_path, "a FIFO", "add", tmp_path / "fifo.fsad", part_folder)
+
+
+def test_a_product_in_the_way_is_named_with_what_would_be_lost(
+    product: Path, part_folder: Path, tmp_path: Path
+) -> None:
+    for seed, name in ((70, "one, two.png"), (71, "three.png")):
+        cv2.imwrite(str(tmp_path / name), make_part(seed))
+        assert run("add", product, tmp_path / name)[0] == 0
+    created = Inspector.load(product).enrollment.created
+    expected = f"the product 'washer', enrolled {created} from 5 image(s) and grown by 2 image(s) since, is there"
+    refused(tmp_path, expected, "enroll", part_folder, "-o", product, *FAST)
+    damaged = product.read_bytes()[:-10]
+    product.write_bytes(damaged)
+    assert "--force" in refused(tmp_path, "cannot be read", "enroll", part_folder, "-o", product, *FAST)
+    product.chmod(0o600)
+    code, _, err = run("enroll", part_folder, "-o", product, *FAST, "--force")
+    assert code == 0, err
+    assert len(Inspector.load(product).enrollment.support) == 5
+    assert stat.S_IMODE(product.stat().st_mode) == 0o600
+    product.write_bytes(b"")
+    assert run("enroll", part_folder, "-o", product, *FAST)[0] == 0
+
+
+def test_a_table_replaces_an_older_table_alone(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    image = part_folder / "0.png"
+    os.mkfifo(tmp_path / "fifo.csv")
+    (tmp_path / "link.csv").symlink_to(product)
+    (tmp_path / "other.fsad").write_bytes(product.read_bytes())
+    (tmp_path / "mine.csv").write_text("part;weight\n7;12.5\n")
+    for force in ((), ("--force",)):
+        for path, reason in (
+            (product, "this command reads"),
+            (tmp_path / "link.csv", "this command reads"),
+            (image, "this command reads"),
+            (tmp_path / "other.fsad", "something else"),
+            (part_folder / "1.png", "something else"),
+            (tmp_path / "fifo.csv", "a FIFO"),
+            (tmp_path, "a folder"),
+            ("-", "--json"),
+        ):
+            refused(tmp_path, reason, "inspect", product, image, "--csv", path, *force)
+    refused(tmp_path, "--force", "inspect", product, image, "--csv", tmp_path / "mine.csv")
+    assert run("inspect", product, image, "--csv", tmp_path / "mine.csv", "--force")[0] == 0
+    assert run("inspect", product, image, part_folder / "1.png", "--csv", tmp_path / "mine.csv")[0] == 0
+    assert len((tmp_path / "mine.csv").read_text().splitlines()) == 3
+
+
+def test_an_overlay_replaces_an_older_overlay_alone(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert run("inspect", product, part_folder / "0.png", "--heatmaps", part_folder)[0] == 0
+    # Now the overlay is among the images.
+    refused(tmp_path, "this command reads", "inspect", product, part_folder, "--heatmaps", part_folder)
+    (tmp_path / "heat" / "0_overlay.png").mkdir(parents=True)
+    refused(tmp_path, "a folder", "inspect", product, part_folder / "0.png", "--heatmaps", tmp_path / "heat")
+    (tmp_path / "heat" / "1_overlay.png").write_text("of someone else")
+    code, out, err = run("inspect", product, part_folder / "1.png", "--heatmaps", tmp_path / "heat")
+    assert (code, out.startswith("good")) == (2, True)
+    assert "expected an older PNG" in err
+    assert (tmp_path / "heat" / "1_overlay.png").read_text() == "of someone else"
+
+
+def test_a_full_disk_costs_the_table_and_no_verdict(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    """A limit of the file size stands for the full disk; each output is given up once and the verdicts go on."""
+    command = ["inspect", product, part_folder, "--csv", tmp_path / "t.csv", "--heatmaps", tmp_path / "heat"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fewshot_ad", *map(str, command)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    verdicts = [line for line in done.stdout.splitlines() if line.startswith(("good ", "ANOMALOUS "))]
+    assert len(verdicts) == 5
+    errors = done.stderr.splitlines()
+    assert len(errors) == 2, done.stderr
+    assert all("File too large" in line and "ulimit" in line for line in errors)
+    assert len((tmp_path / "t.csv").read_bytes()) <= 200
+    assert list((tmp_path / "heat").iterdir()) == []
+
+
+def test_an_export_takes_the_place_of_an_export_alone(
+    product: Path, part_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    refused(tmp_path, "--force", "export", product, mine)
+    refused(tmp_path, "this command reads", "export", product, tmp_path, "--force")
+    refused(tmp_path, "this command reads", "export", product, part_folder, "--images", part_folder, "--force")
+    refused(tmp_path, "a file", "export", product, tmp_path / "file", "--force")
+    refused(tmp_path, "your camera", "export", product, tmp_path / "new" / "out", "--size", "1x1")
+    monkeypatch.chdir(mine)
+    refused(tmp_path, "working directory", "export", product, ".", "--force")
+    monkeypatch.chdir(tmp_path)
+    assert run("export", product, mine, "--force")[0] == 0
+    assert run("export", product, mine, "--target", "onnx")[0] == 0
+    names = {path.name for path in mine.iterdir()}
+    assert {"notes.txt", "encoder.onnx", "manifest.json"} <= names
+    assert "product.onnx" not in names
+    assert set(json.loads((mine / "manifest.json").read_text())["files"]) == names - {"notes.txt", "manifest.json"}
+
+
+def test_no_addition_of_two_processes_is_lost(product: Path, tmp_path: Path) -> None:
+    for n in range(2):
+        (tmp_path / f"of{n}").mkdir()
+        for round_ in range(5):
+            cv2.imwrite(str(tmp_path / f"of{n}" / f"{round_}.png"), make_part(200 + 10 * n + round_))
+    script = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom fewshot_ad.cli import app\n"
+        "for n in range(5):\n"
+        "    result = CliRunner().invoke(app, ['add', sys.argv[1], f'{sys.argv[2]}/{n}.png'])\n"
+        "    assert result.exit_code == 0, result.output\n"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(product), str(tmp_path / f"of{n}")]) for n in range(2)
+    ]
+    assert [process.wait(100) for process in processes] == [0, 0]
+    assert len(Inspector.load(product).enrollment.support) == 15
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_generated_parts_replace_nothing_else(tmp_path: Path) -> None:
+    command = ("parts", "-o", tmp_path, "--category", "gear", "--count", 1, "--size", 64)
+    image = tmp_path / "gear_0" / "train" / "good" / "000.png"
+    for _ in range(2):
+        assert run(*command)[0] == 0
+    cv2.imwrite(str(image), np.zeros((64, 64, 3), np.uint8))
+    refused(tmp_path, "--force", *command)
+    assert run(*command, "--force")[0] == 0
+    assert cv2.imread(str(image)).any()
+
+
+def test_a_benchmark_report_replaces_no_record(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    record = tmp_path / "r.jsonl"
+    record.write_text('{"key": "x", "method": "y"}\n')
+    (tmp_path / "other.jsonl").write_bytes(record.read_bytes())
+    (tmp_path / "notes.txt").write_text("mine")
+    for option in ("--html", "--csv", "--markdown", "--latex"):
+        refused(tmp_path, "this command reads", "benchmark", "report", record, option, record, "--force")
+        refused(tmp_path, "something else", "benchmark", "report", record, option, tmp_path / "other.jsonl", "--force")
+        refused(tmp_path, "--force", "benchmark", "report", record, option, tmp_path / "notes.txt")
+
+
+def test_an_older_report_is_replaced(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from fewshot_ad.benchmark.record import append
+    from tests.benchmark.sample_records import plausible
+
+    for record in plausible():
+        append(tmp_path / "r.jsonl", record)
+    for option, name in (("--html", "r.html"), ("--csv", "r.csv"), ("--markdown", "r.md"), ("--latex", "r.tex")):
+        for _ in range(2):
+            code, _, err = run("benchmark", "report", tmp_path / "r.jsonl", option, tmp_path / name)
+            assert code == 0, err
+    (tmp_path / "mine.html").write_text("<!DOCTYPE html>\n<html>of the user</html>")
+    refused(tmp_path, "older page", "benchmark", "report", tmp_path / "r.jsonl", "--html", tmp_path / "mine.html")
+
+
+def test_a_trained_encoder_replaces_nothing_unasked(tmp_path: Path) -> None:
+    pytest.importorskip("kornia")
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "mine.safetensors").write_bytes(b"weights to start from")
+    (out / "recipe.yaml").write_text("seed: 3\n")
+    start = ("train", "parts", "-o", out, "--recipe", out / "recipe.yaml", f"--set=init={out / 'mine.safetensors'}")
+    refused(tmp_path, "this command reads", *start, "--restart")
+    refused(tmp_path, "this command reads", *start, "--name", "other", "--restart")
+    (out / "mine.safetensors").rename(out / "other.onnx")
+    (out / "recipe.yaml").rename(out / "log.jsonl")
+    refused(tmp_path, "--force", "train", "parts", "-o", out, "--recipe", "parts", "--name", "other")
+    refused(tmp_path, "without recipe.yaml", "train", "parts", "-o", out, "--recipe", "parts", "--restart")
