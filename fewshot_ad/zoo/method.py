@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
@@ -189,6 +190,17 @@ def options(name: str) -> dict[str, Any]:
     """
     parameters = inspect.signature(_factory(name)).parameters
     return {key: parameter.default for key, parameter in parameters.items() if key != "seed"}
+
+
+def option_types(name: str) -> dict[str, Any]:
+    """The types of a baseline's hyper-parameters, without `seed`; `Any` where its factory names none.
+
+    Raises:
+        ZooError: No baseline has that name.
+    """
+    factory = _factory(name)
+    hints = typing.get_type_hints(factory)
+    return {key: hints.get(key, Any) for key in options(name)}
 
 
 def create(name: str, *, seed: int = 0, **settings: Any) -> Method:
