@@ -12,8 +12,9 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 
 from fewshot_ad.benchmark.plan import DatasetPlan, MethodPlan, Plan, Protocol, Setting
 from fewshot_ad.benchmark.plan_schema import DatasetEntry, MethodEntry, PlanEntry, SettingEntry
-from fewshot_ad.documents import Document, Problem, check, raise_problems, read_yaml, words
-from fewshot_ad.documents.fields import shown, unknown
+from fewshot_ad.documents.fields import Problem, check, raise_problems, shown, unknown, words
+from fewshot_ad.documents.reading import Document
+from fewshot_ad.documents.yaml_text import read_yaml
 from fewshot_ad.errors import BenchmarkError
 
 # Options of baselines before version 0.2 -> their names today.

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from fewshot_ad.documents import Entry
+from fewshot_ad.documents.fields import Entry
 
 
 def _text_of_number(value: Any) -> Any:
@@ -134,7 +134,7 @@ class PlanEntry(Entry):
     shots: list[Count | Literal["full"]] = Field(
         [2, 4, 8], min_length=1, description="Numbers of good images, and `full`; 0 only where all settings transfer."
     )
-    draws: int = Field(3, ge=1, le=100_000, description="Support draws; for `full`, as many seeds.")
+    draws: int = Field(3, ge=1, le=1000, description="Support draws; for `full`, as many seeds.")
     settings: Annotated[list[Annotated[SettingEntry, BeforeValidator(_setting)]], BeforeValidator(_list_of_one)] = Field(
         ["few-shot"],
         min_length=1,
@@ -142,7 +142,7 @@ class PlanEntry(Entry):
         description="Which images a method is fitted on.",
     )
     # Numbers of draws are added to it, and torch takes no more.
-    seed: int = Field(0, ge=0, lt=2**32 - 100_000, description="Of everything random.")
+    seed: int = Field(0, ge=0, lt=2**32 - 1000, description="Of everything random.")
     protocol: Annotated[ProtocolEntry, BeforeValidator(_empty_if_none)] = Field(
         default_factory=lambda: ProtocolEntry(), description="How every method is measured."
     )

@@ -161,7 +161,8 @@ def report(
     elif files:
         say(f"{len(records)} records -> {', '.join(files)}")
     else:
-        say(tables.markdown(records, published=published()))
+        for line in tables.markdown(records, published=published()).splitlines():
+            say(line)
 
 
 def _records(files: list[Path], plan: Path | None) -> list[Record]:
@@ -206,15 +207,15 @@ def lists(
     """Write the support lists that follow from a dataset's file names, to fix them or to change them by hand."""
     with reported_errors(as_json):
         from fewshot_ad.benchmark.material import good_names
-        from fewshot_ad.benchmark.support import support_names
+        from fewshot_ad.benchmark.support import lists_text, support_names
 
         categories = good_names(layout, root)
-        lines = [
-            "\t".join([category, str(draw), *support_names(names, category, min(shots, len(names)), draw, None)])
+        drawn = {
+            (category, draw): tuple(support_names(names, category, min(shots, len(names)), draw, None))
             for category, names in categories.items()
             for draw in range(draws)
-        ]
-        _write(out, "\n".join(["# category, draw, file names", *lines]) + "\n")
+        }
+        _write(out, lists_text(drawn))
     if as_json:
         print_json({"file": str(out), "categories": sorted(categories), "draws": draws})
     else:

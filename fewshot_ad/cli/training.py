@@ -71,13 +71,14 @@ def encoders(as_json: JsonOption = False) -> None:
             print_json(row)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     listing = Table("MB", "AUROC", "AU-PRO", "ms", "encoder", "license", box=None)
     for row in rows:
         figures = (row["megabytes"], row["image_auroc"], row["au_pro"], row["encoder_ms"])
         name = f"{row['name']}{' (default)' if row['default'] else ''}"
-        listing.add_row(*("" if figure is None else str(figure) for figure in figures), name, str(row["license"]))
+        listing.add_row(*("" if figure is None else str(figure) for figure in figures), escape(name), escape(str(row["license"])))
     Console().print(listing)
     say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4, 256 px; ms: encoder alone.")
 

@@ -32,7 +32,7 @@ def zoo(
         try:
             from fewshot_ad.zoo import cards, options
         except ImportError as error:
-            raise ZooError(f"the baselines need more libraries ({error}): pip install 'fewshot-ad[zoo]'.") from error
+            raise ZooError(f"the baselines need the extra 'zoo' ({error}): pip install 'fewshot-ad[zoo]'.") from error
         if name is None:
             _print_cards(list(cards().values()), as_json)
         else:

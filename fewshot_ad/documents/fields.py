@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import functools
 import json
 import types
 import typing
@@ -14,12 +14,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from fewshot_ad.documents.naming import shown, unknown
 from fewshot_ad.documents.reading import Document, Place
 from fewshot_ad.errors import FewshotADError
-from fewshot_ad.printable import printable
 
-# Of one value in a message; a plan may have a list of thousands where a number belongs.
-_MAX_SHOWN = 80
+# More mistakes than these are only counted.
+_MAX_PROBLEMS = 10
 _KINDS: Mapping[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -79,7 +79,7 @@ def check_dataclass(kind: type[Checked], document: Document, error: type[Fewshot
     if not problems:
         try:
             # Of JSON, since a list then is as good as a tuple, while nothing else is taken for what it is not.
-            return TypeAdapter(kind).validate_json(json.dumps(content), strict=True)
+            return _adapter(kind).validate_json(json.dumps(content), strict=True)
         except ValidationError as reason:
             problems = _problems(kind, reason)
     raise_problems(problems, document, error)
@@ -88,39 +88,12 @@ def check_dataclass(kind: type[Checked], document: Document, error: type[Fewshot
 def raise_problems(problems: Sequence[Problem], document: Document, error: type[FewshotADError]) -> typing.NoReturn:
     """Raise one error that lists mistakes in the order of their lines."""
     ordered = sorted(problems, key=lambda problem: document.lines.get(problem.place, (0, 0)))
-    texts = [f"{_path(p.place)}{p.message} ({document.where(p.place)})." for p in ordered]
-    if len(texts) == 1:
+    texts = [f"{_path(p.place)}{p.message} ({document.where(p.place)})." for p in ordered[:_MAX_PROBLEMS]]
+    if len(problems) == 1:
         raise error(texts[0])
-    raise error(f"{document.name}: {len(texts)} mistakes. " + " ".join(f"[{n}] {t}" for n, t in enumerate(texts, 1)))
-
-
-def unknown(name: str, names: Iterable[str], what: str = "a name", former: Mapping[str, str] | None = None) -> str:
-    """What to say of a name that is none of those expected.
-
-    Args:
-        name: What is there.
-        names: Those expected.
-        what: What they are names of: `a baseline`.
-        former: Names of earlier versions -> those of today.
-    """
-    known = sorted(names)
-    renamed = (former or {}).get(name)
-    if renamed in known:
-        return f"expected {renamed!r}, as it is called since version 0.2, got its former name"
-    likely = nearest(name, known)
-    expected = f"expected {what} among {', '.join(known)}" if known else "expected nothing here"
-    return f"{expected}, got {shown(name)}" + (f"; did you mean {likely!r}?" if likely else "")
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that another one is probably a slip of; None if none is near."""
-    return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
-
-
-def shown(value: Any) -> str:
-    """A value in a message: on one line, and not all of a long one."""
-    text = printable("null" if value is None else repr(value))
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+    listed = " ".join(f"[{number}] {text}" for number, text in enumerate(texts, 1))
+    more = f" And {len(problems) - len(texts)} more." if len(problems) > len(texts) else ""
+    raise error(f"{document.name}: {len(problems)} mistakes. {listed}{more}")
 
 
 def words(annotation: Any, limits: Iterable[Any] = ()) -> str:
@@ -160,6 +133,11 @@ def _limit_words(limits: Iterable[Any]) -> str:
     texts = {Ge: "from {ge}", Gt: "above {gt}", Le: "to {le}", Lt: "below {lt}"}
     parts = [texts[type(one)].format(**dataclasses.asdict(one)) for one in flat if type(one) in texts]
     return f" {' '.join(parts)}" if parts else ""
+
+
+@functools.cache
+def _adapter(kind: type[Checked]) -> TypeAdapter[Checked]:
+    return TypeAdapter(kind)
 
 
 def _problems(model: type, reason: ValidationError) -> list[Problem]:

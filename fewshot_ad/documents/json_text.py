@@ -13,14 +13,15 @@ from fewshot_ad.errors import FewshotADError
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*"?)(\s*:)?|([\[{])|([\]}])', re.DOTALL)
 
 
-def parse_json(text: str, name: str, error: type[FewshotADError], what: str) -> Any:
+def parse_json(text: str, name: str, error: type[FewshotADError], what: str, line: int | None = None) -> Any:
     """Read JSON.
 
     Args:
         text: The JSON.
-        name: Of its file, with the line where it is one line of many; for messages.
+        name: Of its file, for messages.
         error: Class of the errors.
-        what: What the file should be, for messages: `a list of products in JSON`.
+        what: What it should be, for messages: `a list of products in JSON`.
+        line: Where it stands in its file, from 1, if it is one line of many.
 
     Raises:
         FewshotADError: Of the class `error`: it is no JSON, has a name twice in one object, a number that is not
@@ -30,10 +31,11 @@ def parse_json(text: str, name: str, error: type[FewshotADError], what: str) -> 
         _check_tokens(text)
         return json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as reason:
-        place = f", line {reason.lineno}, column {reason.colno}"
+        place = f", line {line or reason.lineno}, column {reason.colno}"
         raise error(f"{name}{place}: expected {what}, got something else ({reason.msg}). Correct it.") from reason
     except ValueError as reason:
-        raise error(f"{name}: expected {what}, got something else ({reason}). Correct it.") from reason
+        place = "" if line is None else f", line {line}"
+        raise error(f"{name}{place}: expected {what}, got something else ({reason}). Correct it.") from reason
 
 
 def _check_tokens(text: str) -> None:

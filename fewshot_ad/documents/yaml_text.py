@@ -54,7 +54,7 @@ def parse_yaml(text: str, name: str, error: type[FewshotADError]) -> Document:
         finally:
             loader.dispose()
     except yaml.YAMLError as reason:
-        raise error(f"{name}{_line(text, reason)}: expected YAML, got {_reason(reason)}. Correct it.") from reason
+        raise error(f"{name}{_line(text, reason)}: expected YAML, got something else ({_reason(reason)}). Correct it.") from reason
     return Document(name, content, reader.lines)
 
 

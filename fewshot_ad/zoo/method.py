@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
+from fewshot_ad.documents.naming import unknown
 from fewshot_ad.errors import ZooError
 
 Family: TypeAlias = Literal[
@@ -215,13 +216,14 @@ def create(name: str, *, seed: int = 0, **settings: Any) -> Method:
         ZooError: No baseline has that name, it has no such hyper-parameter, or a library or file it needs is missing.
     """
     factory = _factory(name)
-    unknown = sorted(set(settings) - set(options(name)))
-    if unknown:
-        raise ZooError(f"{name}: expected hyper-parameters among {sorted(options(name))}, got {unknown}.")
+    known = options(name)
+    for setting in settings:
+        if setting not in known:
+            raise ZooError(f"{name}: {unknown(setting, known, 'a hyper-parameter')}. `fewshot-ad zoo {name}` lists them.")
     return factory(seed=seed, **settings)
 
 
 def _factory(name: str) -> Factory:
     if name not in _REGISTRY:
-        raise ZooError(f"expected a baseline among {sorted(_REGISTRY)}, got {name!r}. `fewshot-ad zoo` describes them.")
+        raise ZooError(f"{unknown(name, _REGISTRY, 'a baseline')}. `fewshot-ad zoo` describes them.")
     return _REGISTRY[name][1]
