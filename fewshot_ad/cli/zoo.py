@@ -71,7 +71,8 @@ def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
     for name, value in _as_dict(card).items():
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
         heading = f"{name.replace('_', ' '):<16}"
-        say(textwrap.fill(text, 110, initial_indent=heading, subsequent_indent=" " * len(heading)))
+        for line in textwrap.wrap(text, 110, initial_indent=heading, subsequent_indent=" " * len(heading)):
+            say(line)
     say("hyper-parameters and their defaults" if options else "no hyper-parameters")
     width = max((len(key) for key in options), default=0)
     for key, value in options.items():

@@ -89,9 +89,12 @@ def real_iad(root: Path) -> Iterator[Sample]:
         raise DatasetError(" ".join(problems))
 
 
+_LISTS = "JSON with lists `train` and `test` of image_path, mask_path and anomaly_class"
+
+
 def _product(root: Path, table: Path) -> Iterator[Sample]:
     try:
-        content = parse_json(read_text(table), str(table), DatasetError, "a list of images in JSON")
+        content = parse_json(read_text(table), str(table), DatasetError, _LISTS)
         good = content.get("meta", {}).get("normal_class", "OK")
         lists = [(split, entry) for split in _SPLITS for entry in content[split]]
         rows = [
@@ -101,8 +104,7 @@ def _product(root: Path, table: Path) -> Iterator[Sample]:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{table}: expected JSON with lists `train` and `test` of image_path, mask_path and anomaly_class, got "
-            f"something else ({type(error).__name__}: {error}). Copy the file again."
+            f"{table}: expected {_LISTS}, got something else ({type(error).__name__}: {error}). Copy the file again."
         ) from error
     folders = (root / resolution / table.stem for resolution in _RESOLUTIONS)
     folder = next((folder for folder in folders if folder.is_dir()), None)

@@ -118,12 +118,14 @@ def _require_size(path: Path, pixels: _Pixels, hw: tuple[int, int]) -> _Pixels:
     return pixels
 
 
+_SATURATIONS = "a JSON list of objects with pixel_value, saturation_threshold and relative_saturation"
+
+
 @lru_cache(maxsize=64)
 def _read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
     """Saturation, and whether it is a share, by the value of a mask: as MVTec LOCO AD publishes them."""
     try:
-        text = read_text(path, DatasetError, "a list of saturations in JSON")
-        entries = parse_json(text, str(path), DatasetError, "a list of saturations in JSON")
+        entries = parse_json(read_text(path, DatasetError, _SATURATIONS), str(path), DatasetError, _SATURATIONS)
         return {
             int(entry["pixel_value"]): (float(entry["saturation_threshold"]), bool(entry["relative_saturation"]))
             for entry in entries
@@ -132,7 +134,7 @@ def _read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise DatasetError(
-            f"{path}: expected a JSON list of objects with pixel_value, saturation_threshold and relative_saturation "
+            f"{path}: expected {_SATURATIONS} "
             f"({type(error).__name__}: {error}). Copy the dataset again."
         ) from error
 

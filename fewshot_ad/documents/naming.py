@@ -28,14 +28,14 @@ def unknown(name: str, names: Iterable[str], what: str = "a name", former: Mappi
         return f"expected {renamed!r}, as it is called since version 0.2, got its former name"
     likely = nearest(name, known)
     if likely is not None and len(known) > _MAX_NAMES:
-        return f"expected {what}, got {shown(name)}; did you mean {likely!r}?"
+        return f"expected {what}, got {shown(name)} (did you mean {likely!r}?)"
     expected = f"expected {what} among {', '.join(known)}" if known else "expected nothing here"
-    return f"{expected}, got {shown(name)}" + (f"; did you mean {likely!r}?" if likely else "")
+    return f"{expected}, got {shown(name)}" + (f" (did you mean {likely!r}?)" if likely else "")
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that another one is probably a slip of; None if none is near."""
-    return next(iter(difflib.get_close_matches(name, list(names), 1)), None)
+    return next(iter(difflib.get_close_matches(name, list(names), 1, 0.7)), None)
 
 
 def shown(value: Any) -> str:

@@ -62,11 +62,11 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": {}}, "got 'method'; did you mean 'methods'?"),
+        ({"method": {}}, "got 'method' .did you mean 'methods'"),
         ({"methods": {}}, "methods: expected at least 1 entry, got 0"),
         ({"methods": {"mean": {"options": {"sides": 3}}}}, "methods.mean.options.sides: expected an option among fail, side, got 'sides'"),
-        ({"methods": {"patchkore": {}}}, "methods.patchkore: expected a baseline, got 'patchkore'; did you mean 'patchcore'"),
-        ({"datasets": {"x": {"layout": "mvtek", "root": "."}}}, "datasets.x.layout: expected a layout, got 'mvtek'; did you mean 'mvtec'"),
+        ({"methods": {"patchkore": {}}}, "methods.patchkore: expected a baseline, got 'patchkore' .did you mean 'patchcore'"),
+        ({"datasets": {"x": {"layout": "mvtek", "root": "."}}}, "datasets.x.layout: expected a layout, got 'mvtek' .did you mean 'mvtec'"),
         ({"datasets": {"mvtec": {}}}, "datasets.mvtec.root: expected text, got nothing"),
         ({"shots": ["all"]}, "shots\\[0\\]: expected a whole number from 0, or `full`, got 'all'"),
         ({"shots": [0]}, "for the setting `transfer` only"),
