@@ -49,8 +49,9 @@ def parse_plan(content: Any, folder: Path) -> Plan:
 
 def _plan(document: Document, folder: Path) -> Plan:
     entry = check(PlanEntry, document, BenchmarkError)
+    methods = {name: method or MethodEntry() for name, method in entry.methods.items()}
     problems = [
-        *(problem for name, method in entry.methods.items() for problem in _method_problems(name, method)),
+        *(problem for name, method in methods.items() for problem in _method_problems(name, method)),
         *(problem for name, dataset in entry.datasets.items() for problem in _dataset_problems(name, dataset)),
         *_setting_problems(entry),
     ]
@@ -59,7 +60,7 @@ def _plan(document: Document, folder: Path) -> Plan:
     datasets = {name: _dataset(name, dataset, folder) for name, dataset in entry.datasets.items()}
     return Plan(
         entry.name,
-        tuple(MethodPlan(name, method.baseline or name, method.options) for name, method in entry.methods.items()),
+        tuple(MethodPlan(name, method.baseline or name, method.options) for name, method in methods.items()),
         tuple(datasets.values()),
         tuple(entry.shots),
         entry.draws,

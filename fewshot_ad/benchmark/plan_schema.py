@@ -84,8 +84,7 @@ class TransferEntry(Entry):
 
 
 def _or_a_bare_name(schema: dict[str, Any]) -> None:
-    names = [*schema["properties"]]
-    schema["anyOf"] = [{"enum": names}, {key: schema.pop(key) for key in ("type", "properties", "additionalProperties")}]
+    schema["anyOf"] = [{"enum": ["few-shot", "unified", "continual"]}, {key: schema.pop(key) for key in ("type", "properties", "additionalProperties")}]
 
 
 class SettingEntry(Entry):
@@ -127,7 +126,7 @@ class PlanEntry(Entry):
     """A plan of `fewshot-ad benchmark run`: methods x datasets x categories x shots x draws."""
 
     name: Name = Field("Benchmark", description="Title of the report.")
-    methods: dict[str, Annotated[MethodEntry, BeforeValidator(_empty_if_none)]] = Field(
+    methods: dict[str, Annotated[MethodEntry | None, BeforeValidator(_empty_if_none)]] = Field(
         min_length=1, description="The methods by name."
     )
     datasets: dict[str, DatasetEntry] = Field(min_length=1, description="The datasets by name.")

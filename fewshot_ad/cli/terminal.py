@@ -55,6 +55,11 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
+def say_note(text: str) -> None:
+    """Print one line on stderr that a command's answer does not depend on."""
+    print(f"note: {printable(text)}", file=sys.stderr)
+
+
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Progress | None]:
     """Show a progress bar on stderr, on a terminal only, and erase it at the end.
