@@ -87,7 +87,7 @@ def check_dataclass(kind: type[Checked], document: Document, error: type[Fewshot
 
 def raise_problems(problems: Sequence[Problem], document: Document, error: type[FewshotADError]) -> typing.NoReturn:
     """Raise one error that lists mistakes in the order of their lines."""
-    ordered = sorted(problems, key=lambda problem: document.lines.get(problem.place, (0, 0)))
+    ordered = sorted(problems, key=lambda problem: document.line_and_column(problem.place) or (0, 0))
     texts = [f"{_path(p.place)}{p.message} ({document.where(p.place)})." for p in ordered[:_MAX_PROBLEMS]]
     if len(problems) == 1:
         raise error(texts[0])

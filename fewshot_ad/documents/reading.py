@@ -29,11 +29,16 @@ class Document:
     content: Any
     lines: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
 
-    def where(self, place: Place) -> str:
-        """File and line of a value; of what is not there, of what it should be in."""
+    def line_and_column(self, place: Place) -> tuple[int, int] | None:
+        """Where a value stands; of what is not there, where that stands which it should be in."""
         while place and place not in self.lines:
             place = place[:-1]
-        return f"{self.name}, line {self.lines[place][0]}" if place in self.lines else self.name
+        return self.lines.get(place)
+
+    def where(self, place: Place) -> str:
+        """File and line of a value, see `line_and_column`."""
+        position = self.line_and_column(place)
+        return self.name if position is None else f"{self.name}, line {position[0]}"
 
 
 def read_text(path: Path, error: type[FewshotADError], what: str, max_bytes: int = MAX_BYTES) -> str:
