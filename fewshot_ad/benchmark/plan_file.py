@@ -12,7 +12,8 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 
 from fewshot_ad.benchmark.plan import DatasetPlan, MethodPlan, Plan, Protocol, Setting
 from fewshot_ad.benchmark.plan_schema import DatasetEntry, MethodEntry, PlanEntry, SettingEntry
-from fewshot_ad.documents.fields import Problem, check, raise_problems, shown, unknown, words
+from fewshot_ad.documents.fields import Problem, check, raise_problems, words
+from fewshot_ad.documents.naming import shown, unknown
 from fewshot_ad.documents.reading import Document
 from fewshot_ad.documents.yaml_text import read_yaml
 from fewshot_ad.errors import BenchmarkError
@@ -49,7 +50,7 @@ def parse_plan(content: Any, folder: Path) -> Plan:
 
 def _plan(document: Document, folder: Path) -> Plan:
     entry = check(PlanEntry, document, BenchmarkError)
-    methods = {name: method or MethodEntry() for name, method in entry.methods.items()}
+    methods = {name: method or MethodEntry.model_validate({}) for name, method in entry.methods.items()}
     problems = [
         *(problem for name, method in methods.items() for problem in _method_problems(name, method)),
         *(problem for name, dataset in entry.datasets.items() for problem in _dataset_problems(name, dataset)),
@@ -120,9 +121,8 @@ def _setting_problems(entry: PlanEntry) -> Iterator[Problem]:
             place = ("settings", number, "transfer", "source")
             yield Problem(place, unknown(setting.transfer.source, entry.datasets, "a dataset of the plan"))
     if 0 in entry.shots and any(setting.transfer is None for setting in entry.settings):
-        yield Problem(
-            ("shots", entry.shots.index(0)), "0 images of a product are for the setting `transfer` only. Take other shots"
-        )
+        message = "0 images of a product are for the setting `transfer` only. Take other shots"
+        yield Problem(("shots", entry.shots.index(0)), message)
 
 
 def _dataset(name: str, entry: DatasetEntry, folder: Path) -> DatasetPlan:

@@ -84,7 +84,9 @@ class TransferEntry(Entry):
 
 
 def _or_a_bare_name(schema: dict[str, Any]) -> None:
-    schema["anyOf"] = [{"enum": ["few-shot", "unified", "continual"]}, {key: schema.pop(key) for key in ("type", "properties", "additionalProperties")}]
+    entry = {key: schema.pop(key) for key in ("type", "properties", "additionalProperties")}
+    # A name alone is enough of those whose options have defaults.
+    schema["anyOf"] = [{"enum": ["few-shot", "unified", "continual"]}, entry]
 
 
 class SettingEntry(Entry):
@@ -107,6 +109,9 @@ class SettingEntry(Entry):
         if "full-shot" in value:
             raise ValueError("got 'full-shot', which is no setting here. For full-shot give shots: [full]")
         return value
+
+
+Setting: TypeAlias = Annotated[SettingEntry, BeforeValidator(_setting)]
 
 
 class ProtocolEntry(Entry):
@@ -134,16 +139,13 @@ class PlanEntry(Entry):
         [2, 4, 8], min_length=1, description="Numbers of good images, and `full`; 0 only where all settings transfer."
     )
     draws: int = Field(3, ge=1, le=1000, description="Support draws; for `full`, as many seeds.")
-    settings: Annotated[list[Annotated[SettingEntry, BeforeValidator(_setting)]], BeforeValidator(_list_of_one)] = Field(
-        ["few-shot"],
-        min_length=1,
-        validate_default=True,
-        description="Which images a method is fitted on.",
+    settings: Annotated[list[Setting], BeforeValidator(_list_of_one)] = Field(
+        ["few-shot"], min_length=1, validate_default=True, description="Which images a method is fitted on."
     )
     # Numbers of draws are added to it, and torch takes no more.
     seed: int = Field(0, ge=0, lt=2**32 - 1000, description="Of everything random.")
     protocol: Annotated[ProtocolEntry, BeforeValidator(_empty_if_none)] = Field(
-        default_factory=lambda: ProtocolEntry(), description="How every method is measured."
+        default_factory=lambda: ProtocolEntry.model_validate({}), description="How every method is measured."
     )
 
     @field_validator("shots")

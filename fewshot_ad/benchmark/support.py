@@ -50,7 +50,8 @@ def _parse(text: str, name: str) -> Lists:
         if not line.strip() or line.startswith("#"):
             continue
         category, *rest = line.rstrip().split("\t")
-        if len(rest) < 2 or not re.fullmatch("[0-9]{1,9}", rest[0]) or not all(rest) or len(set(rest[1:])) < len(rest) - 1:
+        different = all(rest) and len(set(rest[1:])) == len(rest) - 1
+        if len(rest) < 2 or not re.fullmatch("[0-9]{1,9}", rest[0]) or not different:
             raise BenchmarkError(
                 f"{name}, line {number}: expected a category, a draw and different file names, between single tabs."
             )
@@ -67,7 +68,12 @@ def by_hash(items: Iterable[Item], name: Callable[[Item], str], salt: str) -> li
 
     One image more or less, or another order of the folder, leaves all others where they are.
     """
-    return sorted(items, key=lambda item: hashlib.sha256(f"{salt}/{name(item)}".encode(errors="surrogatepass")).digest())
+
+    def place(item: Item) -> bytes:
+        # The bytes of a file name that is no UTF-8 count as they are.
+        return hashlib.sha256(f"{salt}/{name(item)}".encode(errors="surrogatepass")).digest()
+
+    return sorted(items, key=place)
 
 
 def support_names(

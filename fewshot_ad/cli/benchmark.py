@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -73,7 +74,7 @@ def run(
     """Do what a plan asks for and what is not on record yet; start it again after any interruption."""
     with reported_errors(as_json):
         # First, since the module of the runs needs the baselines' libraries, and this names the extra that has them.
-        import fewshot_ad.zoo
+        importlib.import_module("fewshot_ad.zoo")
         from fewshot_ad.benchmark.plan_file import read_plan
         from fewshot_ad.benchmark.run import pending, run_plan
 
@@ -255,6 +256,7 @@ def schema(kind: Annotated[SchemaName, typer.Argument(help="Which file.")] = "pl
             described = describe(kind)
         except ModuleNotFoundError as error:
             raise BenchmarkError(
-                f"a recipe's schema needs the extra 'export' (no module {error.name}): pip install 'fewshot-ad[export]'."
+                f"the schema of a recipe needs the extra 'export' (no module {error.name}): "
+                "pip install 'fewshot-ad[export]'."
             ) from error
     print_json(described)

@@ -77,7 +77,8 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:>10}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    stage = TextColumn("{task.description:>10}", markup=False)
+    columns = (stage, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 

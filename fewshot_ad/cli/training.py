@@ -78,8 +78,9 @@ def encoders(as_json: JsonOption = False) -> None:
     listing = Table("MB", "AUROC", "AU-PRO", "ms", "encoder", "license", box=None)
     for row in rows:
         figures = (row["megabytes"], row["image_auroc"], row["au_pro"], row["encoder_ms"])
+        cells = [*("" if figure is None else str(figure) for figure in figures)]
         name = f"{row['name']}{' (default)' if row['default'] else ''}"
-        listing.add_row(*("" if figure is None else str(figure) for figure in figures), escape(name), escape(str(row["license"])))
+        listing.add_row(*cells, escape(name), escape(str(row["license"])))
     Console().print(listing)
     say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4, 256 px; ms: encoder alone.")
 

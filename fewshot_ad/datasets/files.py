@@ -9,7 +9,6 @@ from fewshot_ad.documents import reading
 from fewshot_ad.errors import DatasetError
 from fewshot_ad.images import SUFFIXES
 
-
 # The lists of the largest public datasets take a tenth of that.
 MAX_BYTES = 64_000_000
 

@@ -134,8 +134,7 @@ def _read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
         raise
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise DatasetError(
-            f"{path}: expected {_SATURATIONS} "
-            f"({type(error).__name__}: {error}). Copy the dataset again."
+            f"{path}: expected {_SATURATIONS} ({type(error).__name__}: {error}). Copy the dataset again."
         ) from error
 
 

@@ -136,7 +136,7 @@ def _limit_words(limits: Iterable[Any]) -> str:
 
 
 @functools.cache
-def _adapter(kind: type[Checked]) -> TypeAdapter[Checked]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
@@ -196,7 +196,7 @@ def _below(annotation: Any, part: str | int) -> Iterator[tuple[Any, tuple[Any, .
 def _of_model(model: type, part: str | int) -> Iterator[tuple[Any, tuple[Any, ...]]]:
     if issubclass(model, BaseModel):
         fields: Mapping[str, FieldInfo] = {f.alias or name: f for name, f in model.model_fields.items()}
-        if part in fields:
+        if isinstance(part, str) and part in fields:
             yield fields[part].annotation, tuple(fields[part].metadata)
     elif dataclasses.is_dataclass(model) and isinstance(part, str):
         hints = typing.get_type_hints(model, include_extras=True)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from fewshot_ad.documents.reading import MAX_DEPTH
 from fewshot_ad.errors import FewshotADError
 
-# A string, with the colon behind it where it is a name; or a bracket. The closing quote may be missing: the parser says so.
+# A string, with the colon behind it where it is a name; or a bracket. The parser says where a closing quote is missing.
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*"?)(\s*:)?|([\[{])|([\]}])', re.DOTALL)
 
 

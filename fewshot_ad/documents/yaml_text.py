@@ -54,7 +54,9 @@ def parse_yaml(text: str, name: str, error: type[FewshotADError]) -> Document:
         finally:
             loader.dispose()
     except yaml.YAMLError as reason:
-        raise error(f"{name}{_line(text, reason)}: expected YAML, got something else ({_reason(reason)}). Correct it.") from reason
+        raise error(
+            f"{name}{_line(text, reason)}: expected YAML, got something else ({_reason(reason)}). Correct it."
+        ) from reason
     return Document(name, content, reader.lines)
 
 
@@ -98,13 +100,14 @@ class _Reader:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a list or names as a name", problem_mark=key.start_mark)
+            below = (*place, key.value)
             if key.value in content:
-                first = self.lines[(*place, key.value)][0]
+                first = self.lines[below][0]
                 problem = f"the name {key.value!r} again, which stands in line {first} already"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            content[key.value] = self.value(value, (*place, key.value))
+            content[key.value] = self.value(value, below)
             # A missing value is looked for where its name stands.
-            self.lines[(*place, key.value)] = key.start_mark.line + 1, key.start_mark.column + 1
+            self.lines[below] = key.start_mark.line + 1, key.start_mark.column + 1
         return content
 
     def _scalar(self, node: yaml.Node) -> Any:
@@ -119,7 +122,9 @@ class _Reader:
                 problem=f"a number that cannot be read ({reason})", problem_mark=node.start_mark
             ) from reason
         if isinstance(value, float) and not math.isfinite(value):
-            raise yaml.MarkedYAMLError(problem=f"a number that is not finite, {node.value}", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"a number that is not finite, {node.value}", problem_mark=node.start_mark
+            )
         return value
 
 

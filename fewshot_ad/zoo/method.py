@@ -219,7 +219,8 @@ def create(name: str, *, seed: int = 0, **settings: Any) -> Method:
     known = options(name)
     for setting in settings:
         if setting not in known:
-            raise ZooError(f"{name}: {unknown(setting, known, 'a hyper-parameter')}. `fewshot-ad zoo {name}` lists them.")
+            what = unknown(setting, known, "a hyper-parameter")
+            raise ZooError(f"{name}: {what}. `fewshot-ad zoo {name}` lists them.")
     return factory(seed=seed, **settings)
 
 

@@ -64,9 +64,18 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
     [
         ({"method": {}}, "got 'method' .did you mean 'methods'"),
         ({"methods": {}}, "methods: expected at least 1 entry, got 0"),
-        ({"methods": {"mean": {"options": {"sides": 3}}}}, "methods.mean.options.sides: expected an option among fail, side, got 'sides'"),
-        ({"methods": {"patchkore": {}}}, "methods.patchkore: expected a baseline, got 'patchkore' .did you mean 'patchcore'"),
-        ({"datasets": {"x": {"layout": "mvtek", "root": "."}}}, "datasets.x.layout: expected a layout, got 'mvtek' .did you mean 'mvtec'"),
+        (
+            {"methods": {"mean": {"options": {"sides": 3}}}},
+            "methods.mean.options.sides: expected an option among fail, side, got 'sides'",
+        ),
+        (
+            {"methods": {"patchkore": {}}},
+            "methods.patchkore: expected a baseline, got 'patchkore' .did you mean 'patchcore'",
+        ),
+        (
+            {"datasets": {"x": {"layout": "mvtek", "root": "."}}},
+            "datasets.x.layout: expected a layout, got 'mvtek' .did you mean 'mvtec'",
+        ),
         ({"datasets": {"mvtec": {}}}, "datasets.mvtec.root: expected text, got nothing"),
         ({"shots": ["all"]}, "shots\\[0\\]: expected a whole number from 0, or `full`, got 'all'"),
         ({"shots": [0]}, "for the setting `transfer` only"),
@@ -81,7 +90,10 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
         ({"settings": [{"noisy": 0.1}]}, "settings\\[0\\].noisy: expected names and values"),
         ({"settings": [{"continual": {"replay": -1}}]}, "got -1"),
         ({"protocol": {"test_limit": 0}}, "protocol.test_limit: expected a whole number from 1, or null, got 0"),
-        ({"settings": [{"transfer": {"source": "x"}}]}, "transfer.source: expected a dataset of the plan among tiny, got 'x'"),
+        (
+            {"settings": [{"transfer": {"source": "x"}}]},
+            "transfer.source: expected a dataset of the plan among tiny, got 'x'",
+        ),
         ({"protocol": {"pixel_side": -1}}, "pixel_side"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Wrong calls of the commands around datasets, benchmarks, training and the zoo: each answer names what was expected."""
+"""Wrong calls of the commands around datasets, benchmarks, training and zoo: each answer names what is expected."""
 
 from __future__ import annotations
 
@@ -129,7 +129,13 @@ def places(tmp_path: Path, dataset: Path) -> dict[str, str]:
     for name, text in texts.items():
         (tmp_path / name.lower()).write_text(text)
     files = {name: str(tmp_path / name.lower()) for name in texts}
-    return {**files, "DATASET": str(dataset), "PICTURE": str(picture), "EMPTY": str(empty), "OUT": str(tmp_path / "out")}
+    return {
+        **files,
+        "DATASET": str(dataset),
+        "PICTURE": str(picture),
+        "EMPTY": str(empty),
+        "OUT": str(tmp_path / "out"),
+    }
 
 
 def invoke(call: str, places: dict[str, str]) -> tuple[int, str]:

@@ -80,7 +80,7 @@ def test_files_that_are_no_text_or_too_large(tmp_path: Path) -> None:
     file.write_bytes(b"#" * (MAX_BYTES + 1))
     with pytest.raises(BenchmarkError, match="expected a plan of at most 1,000,000 bytes"):
         read_yaml(file, BenchmarkError, "a plan")
-    with pytest.raises(TrainingError, match="expected a recipe at .*cannot read it"):
+    with pytest.raises(TrainingError, match=r"expected a recipe at .*cannot read it"):
         read_yaml(tmp_path, TrainingError, "a recipe")
 
 
@@ -114,7 +114,7 @@ class Part(Entry):
 
 class Whole(Entry):
     parts: dict[str, Part]
-    weights: list[float | None] = []
+    weights: list[float | None] = Field(default_factory=list)
 
 
 def test_all_mistakes_are_named_with_field_and_line() -> None:
@@ -135,7 +135,7 @@ def test_all_mistakes_are_named_with_field_and_line() -> None:
 
 def test_many_mistakes_are_counted() -> None:
     content = {"parts": {str(n): {"size": "\x1b" * 1000} for n in range(5000)}}
-    with pytest.raises(BenchmarkError, match="5000 mistakes.* And 4990 more") as raised:
+    with pytest.raises(BenchmarkError, match=r"5000 mistakes.* And 4990 more") as raised:
         check(Whole, Document("f", content), BenchmarkError)
     assert len(str(raised.value)) < 3000
     assert "\x1b" not in str(raised.value)
