@@ -79,7 +79,7 @@ def check_dataclass(kind: type[Checked], document: Document, error: type[Fewshot
     if not problems:
         try:
             # Of JSON, since a list then is as good as a tuple, while nothing else is taken for what it is not.
-            return _adapter(kind).validate_json(json.dumps(content), strict=True)
+            return _adapter(typing.cast("Any", kind)).validate_json(json.dumps(content), strict=True)
         except ValidationError as reason:
             problems = _problems(kind, reason)
     raise_problems(problems, document, error)
