@@ -36,7 +36,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def parse_plan(content: Any, folder: Path) -> Plan:
-    """Read a plan from parsed YAML.
+    """Read a plan from parsed YAML, or from what a program writes in its place: tuples count as lists.
 
     Args:
         content: The plan.
@@ -45,7 +45,13 @@ def parse_plan(content: Any, folder: Path) -> Plan:
     Raises:
         BenchmarkError: It says something that no plan can say; all mistakes are listed.
     """
-    return _plan(Document("plan", content), folder)
+    return _plan(Document("plan", _plain(content)), folder)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(name): _plain(value) for name, value in content.items()}
+    return [_plain(value) for value in content] if isinstance(content, (list, tuple)) else content
 
 
 def _plan(document: Document, folder: Path) -> Plan:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
+from fewshot_ad import zoo
 from fewshot_ad.benchmark.material import material
 from fewshot_ad.benchmark.plan_file import parse_plan, read_plan
+from fewshot_ad.benchmark.run import in_process, pending, run_plan
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.conftest import write
 
@@ -179,3 +182,48 @@ def test_no_plan_and_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("methods: [")
     with pytest.raises(BenchmarkError, match="expected YAML"):
         read_plan(tmp_path / "plan.yaml")
+
+
+def test_all_mistakes_of_a_file_are_named_with_their_lines(tmp_path: Path, mean_baseline: str) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "methods:\n  mean:\n    options: {side: big, fial: yes}\n  padim: {options: {regularisation: 1}}\n"
+        "  patchcore: {options: {stages: [1, two]}}\ndatasets:\n  mvtec: {root: .}\n"
+    )
+    with pytest.raises(BenchmarkError) as raised:
+        read_plan(file)
+    assert str(raised.value) == (
+        f"{file}: 4 mistakes. "
+        f"[1] methods.mean.options.side: expected a whole number, got 'big' ({file}, line 3). "
+        "[2] methods.mean.options.fial: expected an option among fail, side, got 'fial' (did you mean 'fail'?) "
+        f"({file}, line 3). "
+        "[3] methods.padim.options.regularisation: expected 'regularization', as it is called since version 0.2, "
+        f"got its former name ({file}, line 4). "
+        f"[4] methods.patchcore.options.stages: expected a list, each a whole number, got [1, 'two'] ({file}, line 5)."
+    )
+
+
+def test_names_of_digits_and_entries_without_options(tmp_path: Path, mean_baseline: str) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "name: 2026\nmethods: {mean: }\ndatasets: {mvtec: {root: ., categories: [1, a]}}\nsettings: unified\n"
+    )
+    plan = read_plan(file)
+    assert (plan.name, plan.methods[0].options, plan.datasets[0].categories) == ("2026", {}, ("1", "a"))
+    assert plan.settings == (("unified", {}),)
+
+
+def test_the_defaults_of_every_baseline_are_of_their_types() -> None:
+    for name in zoo.cards():
+        defaults = {key: value for key, value in zoo.options(name).items() if value is not inspect.Parameter.empty}
+        datasets = {"mvtec": {"root": "."}}
+        plan = parse_plan({"methods": {name: {"options": defaults}}, "datasets": datasets}, Path())
+        assert plan.methods[0].name == name
+
+
+def test_a_plan_without_jobs_is_refused(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    plan = parse_plan(content(dataset, settings=[{"transfer": {"source": "tiny"}}]), Path())
+    with pytest.raises(BenchmarkError, match="tiny: expected a plan that makes at least one job, got none"):
+        list(run_plan(plan, tmp_path / "records.jsonl", in_process))
+    with pytest.raises(BenchmarkError, match="at least one job"):
+        pending(plan, tmp_path / "records.jsonl")
