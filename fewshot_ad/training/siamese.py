@@ -90,13 +90,13 @@ def train(
         TrainingError: The data, the recipe or the machine do not allow it, or the embedding collapsed.
         WeightsError: The initial weights cannot be loaded.
     """
+    # What can be wrong with the input is said before anything is fetched or loaded.
+    check_folders(recipe.folders, 2)
     if recipe.init == "timm" and not allow_download:
         raise TrainingError(
             f"expected leave to fetch the initial weights of {recipe.backbone}, for the recipe says init: timm, got "
             "none. Give allow_download=True (--allow-download), or train offline: the recipe `parts`, or init=FILE."
         )
-    # What can be wrong with the input is said before anything is fetched or loaded.
-    check_folders(recipe.folders, 2)
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
         source = None if recipe.init in ("bundled", "timm") else recipe.init
