@@ -49,9 +49,9 @@ LAYERS = (
     ("scoring.py   datasets/", "the decision; readers of public datasets"),
     ("search/", "memory bank and nearest neighbors"),
     ("encoder/   inspection.py", "image to feature maps; what an inspection returns"),
-    ("images/   metrics/", "any input to RGB; figures of merit"),
+    ("images/   metrics/   documents/", "any input to RGB; figures of merit; YAML and JSON of users"),
     ("storage/", "files and folders, whole or not at all"),
-    ("errors.py   arrays.py", "exceptions; names of array types"),
+    ("errors.py   arrays.py   printable.py", "exceptions; names of array types; text that may be printed"),
 )
 
 

@@ -19,6 +19,7 @@ from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.printable import printable
 from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 Json: TypeAlias = "dict[str, Any]"
@@ -90,7 +91,7 @@ def render(
         "base-uri 'none'; form-action 'none'"
     )
     return Template(_page_file("report_page.html")).substitute(
-        policy=policy, title=html.escape(title), style=style, script=script, data=_script_json(data)
+        policy=policy, title=html.escape(printable(title)), style=style, script=script, data=_script_json(data)
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fewshot_ad.errors import FewshotADError
+from fewshot_ad.printable import printable
 from fewshot_ad.storage import check_output, sweep, write_failure
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def report_failure(message: str, as_json: bool, file: str | None = None) -> None
     if as_json:
         print_json({"file": file, "error": message} if file else {"error": message})
     else:
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -51,11 +52,17 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line of text, above the progress bar if one is shown."""
+    """Print one line of text, above the progress bar if one is shown; what would end the line is escaped."""
+    text = printable(text)
     if _bar_console is not None:
         _bar_console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
         print(text, flush=True)
+
+
+def say_note(text: str) -> None:
+    """Print one line on stderr that a command's answer does not depend on."""
+    print(f"note: {printable(text)}", file=sys.stderr)
 
 
 @contextmanager
@@ -75,13 +82,14 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    stage = TextColumn("{task.description:>10}", markup=False)
+    columns = (stage, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def update(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
+                tasks[stage] = bar.add_task(printable(stage), total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
         # Verdicts go to stdout; only where that is the same terminal must they make way for the bar.

@@ -128,7 +128,7 @@ def test_a_category_with_one_image_is_refused(tmp_path):
     folder = tmp_path / "nut"
     folder.mkdir()
     cv2.imwrite(str(folder / "0.png"), np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(TrainingError, match="at least two images"):
+    with pytest.raises(TrainingError, match="at least 2 images"):
         train(TrainingRecipe(**SMALL, folders=(str(folder),)), tmp_path / "run")
 
 
