@@ -7,6 +7,10 @@ class FewshotADError(Exception):
     """Base class of all errors that this package raises on purpose."""
 
 
+class ArgumentError(FewshotADError, ValueError):
+    """An argument of a call or of a command is of a wrong kind or value, or stands in another's place."""
+
+
 class ImageError(FewshotADError, ValueError):
     """An image cannot be used: unreadable, truncated, of a wrong type, or of an impossible size."""
 
