@@ -51,6 +51,11 @@ class BenchmarkError(FewshotADError, ValueError):
     """A benchmark plan makes no sense, or its records cannot be used."""
 
 
+def sentence(message: object) -> str:
+    """A message that another sentence is to follow, with one full stop at its end."""
+    return str(message).rstrip(". ") + "."
+
+
 def __getattr__(name: str) -> type[FewshotADError]:
     """Former names, until version 0.3."""
     if name == "ArtefactError":

@@ -106,7 +106,8 @@ def _follow(states: Iterator[RunState], as_json: bool) -> int:
 def _print_state(state: RunState, as_json: bool) -> None:
     if as_json:
         records = [dataclasses.asdict(record) for record in state.records]
-        print_json("benchmark-run", {"jobs": state.jobs, "total": state.total, "failures": state.failures, "records": records})
+        counts = {"jobs": state.jobs, "total": state.total, "failures": state.failures}
+        print_json("benchmark-run", {**counts, "records": records})
     elif state.last is None:
         say(f"{state.jobs} of {state.total} jobs are on record, {state.failures} of them failed")
     else:

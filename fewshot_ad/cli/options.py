@@ -71,10 +71,10 @@ def size_of_side(text: str | None, option: str) -> int | Literal["auto"] | None:
     Raises:
         typer.BadParameter: It is neither.
     """
-    if text is None or text == "auto":
-        return text  # type: ignore[return-value] - the one text that is left
+    if text is None:
+        return None
     try:
-        return int(text)
+        return "auto" if text == "auto" else int(text)
     except ValueError:
         message = f"expected auto or a whole number of pixels, such as 384, got {text!r}"
         raise typer.BadParameter(message, param_hint=option) from None

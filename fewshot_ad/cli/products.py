@@ -87,7 +87,7 @@ def enroll(
     budget: Annotated[
         int | None, typer.Option(min=1, help="Size of each memory bank, in vectors. Default: the preset's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     metric: Annotated[Metric | None, typer.Option(help="Distance of patch embeddings. Default: l2.")] = None,
     image_score: Annotated[
         ImageScore | None, typer.Option(help="How patch distances become a score. Default: top_mean.")
@@ -267,6 +267,7 @@ def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
 
 def _image_paths(images: list[str]) -> tuple[list[Path], dict[str, str]]:
     """The files that the arguments name, and a message by each argument that names none."""
+    from fewshot_ad.arguments import image_sources
     from fewshot_ad.errors import ImageError
     from fewshot_ad.images import expand_sources
 
@@ -274,7 +275,7 @@ def _image_paths(images: list[str]) -> tuple[list[Path], dict[str, str]]:
     failures: dict[str, str] = {}
     for image in images:
         try:
-            paths += [Path(str(source)) for source in expand_sources(image)]
+            paths += [Path(str(source)) for source in expand_sources(image_sources(image, ImageError))]
         except ImageError as error:
             failures[image] = str(error)
     return paths, failures

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fewshot_ad.errors import FewshotADError
+from fewshot_ad.errors import FewshotADError, sentence
 
 if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
@@ -241,5 +241,5 @@ def reported_errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_ERROR) from None
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        report_failure(f"{type(error).__name__}: {error}. Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
+        report_failure(f"{type(error).__name__}: {sentence(error)} Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
         raise typer.Exit(EXIT_ERROR) from None
