@@ -144,7 +144,7 @@ def enroll(
         )
         inspector.save(output)
     if as_json:
-        print_json("enroll", {"artifact": str(output), **inspector.info()})
+        print_json("product", {"artifact": str(output), **inspector.info()})
         return
     for note in inspector.enrollment.notes:
         say(f"note: {note}")
@@ -194,7 +194,7 @@ def add(
         notes = inspector.add(good, progress=progress)
         inspector.save(artifact)
     if as_json:
-        print_json("add", {"artifact": str(artifact), **inspector.info()})
+        print_json("product", {"artifact": str(artifact), **inspector.info()})
         return
     for note in notes:
         say(f"note: {note}")
@@ -297,7 +297,7 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
         refuse_misplaced("info", artifact)
         record = describe(*read_artifact(artifact))
     if as_json:
-        print_json("info", record)
+        print_json("product", record)
         return
     import yaml
 
