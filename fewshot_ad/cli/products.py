@@ -13,6 +13,7 @@ from fewshot_ad.cli.options import (
     ArtifactArgument,
     DeviceOption,
     DownloadOption,
+    EncoderOption,
     EngineOption,
     Fusion,
     ImageScore,
@@ -182,6 +183,7 @@ def _scoring(**options: str | float | None) -> ScoringConfig:
 def add(
     artifact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
     good: Annotated[list[str], typer.Argument(help="Further good images: a folder, files, or a quoted glob.")],
+    encoder: EncoderOption = None,
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
@@ -190,7 +192,9 @@ def add(
     """Take further good images into a product; its views, scale and other settings stay."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         refuse_misplaced("add", artifact, good)
-        inspector = load_product(artifact, weights=weights, allow_download=allow_download, threads=threads)
+        inspector = load_product(
+            artifact, encoder=encoder, weights=weights, allow_download=allow_download, threads=threads
+        )
         notes = inspector.add(good, progress=progress)
         inspector.save(artifact)
     if as_json:
@@ -214,6 +218,7 @@ def inspect(
     threshold: Annotated[
         float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
     ] = None,
+    encoder: EncoderOption = None,
     engine: EngineOption = None,
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
@@ -226,7 +231,13 @@ def inspect(
     with reported_errors(as_json):
         refuse_misplaced("inspect", artifact, images)
         inspector = load_product(
-            artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads, device=device
+            artifact,
+            encoder=encoder,
+            engine=engine,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+            device=device,
         )
         if threshold is not None:
             inspector.threshold = threshold

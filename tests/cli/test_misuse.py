@@ -1,4 +1,4 @@
-"""Every command with its arguments missing, swapped, misspelled and of a wrong kind: each answer helps, and ends with 2."""
+"""Every command with arguments missing, swapped, misspelled and of a wrong kind: each answer helps, and ends with 2."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{good} -o {new} --budget 0", "at least 1, got '0'"),
         ("{good} -o {new} --seed -1", "at least 0, got '-1'"),
         ("{good} -o {new} --top-fraction 0", "above 0 and at most 1, got 0"),
-        ("{good} -o {new} --sigma -3", "sigma as a finite number of at least 0 and at most 256, got -3"),
+        ("{good} -o {new} --sigma -3", "sigma as a finite number of at least 0 and at most 64, got -3"),
         ("{good} -o {new} --sigma nan", "got nan"),
         ("{good} -o {new} --stages a,b", "such as 2,3, got 'a,b'"),
         ("{good} -o {new} --stages 9", "got (9,)"),
