@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from fewshot_ad.enrollment.support import ViewsSpec, read_support
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
+from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work
 from fewshot_ad.product import Enrollment, Product, add_images, enroll
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 class Inspector:
     """Says of each image of a product whether it is good, by how much, and where it is not.
 
-    Get one from `Inspector.from_support` or `Inspector.load`.
+    Get one from `Inspector.from_support` or `Inspector.load`. It may be used on several threads, pickled and copied,
+    and goes on working in a forked child, see docs/how-to/processes.md.
 
     Examples:
         >>> inspector = Inspector.from_support("good/")             # doctest: +SKIP
@@ -46,8 +47,8 @@ class Inspector:
     def __init__(self, encoder: Encoder, product: Product) -> None:
         self._encoder = encoder
         self._product = product
-        self._setting = threading.Lock()
-        self._adding = threading.Lock()
+        self._setting = ForkSafeLock()
+        self._adding = ForkSafeLock()
 
     @classmethod
     def from_support(  # noqa: PLR0913 - keywords of the facade, each with a default
@@ -111,20 +112,23 @@ class Inspector:
         settings = enrollment_settings(
             preset, views=views, image_size=image_size, budget=budget, precision=precision, scoring=scoring, seed=seed
         )
-        support = read_support(images, color, progress)
-        network, faster = load_encoders(
-            encoder,
-            settings.precision,
-            engine=engine,
-            stages=stages,
-            fusion=fusion,
-            norm_power=norm_power,
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-            device=device,
-        )
-        network, enrolled = enroll(support, product or _product_name(images), settings, network, faster, progress)
+        images = _at_hand(images)
+        progress = interruptible(progress)
+        with native_work():
+            support = read_support(images, color, progress)
+            network, faster = load_encoders(
+                encoder,
+                settings.precision,
+                engine=engine,
+                stages=stages,
+                fusion=fusion,
+                norm_power=norm_power,
+                weights=weights,
+                allow_download=allow_download,
+                threads=threads,
+                device=device,
+            )
+            network, enrolled = enroll(support, product or _product_name(images), settings, network, faster, progress)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -174,6 +178,11 @@ class Inspector:
         )
         return cls(encoder, unpack(tensors, record, encoder, path))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as what `save` writes and `load` reads; a copy shares nothing with the original."""
+        return _unpickled, (self._encoder, *pack(self._encoder.spec, self._product))
+
+    @native_work()
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect one image.
 
@@ -200,13 +209,18 @@ class Inspector:
                 inspected; or an iterator, such as a camera's frames, which is asked for the next image only after
                 the verdict on the last has been taken.
             color: Channel order of arrays.
-            errors: What to do with an image that cannot be used: `raise` its `ImageError`, or `return` it in
-                its place and go on.
+            errors: What to do with an image that cannot be used, or a folder that holds none: `raise` its
+                `ImageError`, or `return` it in its place and go on.
 
-        Yields:
-            One `Inspection` per image, or its `ImageError`.
+        Returns:
+            An iterator of one `Inspection` per image, or its `ImageError`.
+
+        Raises:
+            ImageError: `errors` is neither.
         """
-        yield from verdicts(
+        if errors not in ("raise", "return"):
+            raise ImageError(f"expected errors='raise' or 'return', got {errors!r}.")
+        return verdicts(
             images,
             color,
             lambda pixels: prepare(pixels, self._encoder, self._product.model),
@@ -236,8 +250,11 @@ class Inspector:
         Raises:
             SupportSetError: No usable new image, or the product was enrolled from a single one.
         """
-        with self._adding:
-            extended, notes = add_images(self._product, self._encoder, read_support(images, color, progress), progress)
+        images = _at_hand(images)
+        progress = interruptible(progress)
+        with self._adding, native_work():
+            support = read_support(images, color, progress)
+            extended, notes = add_images(self._product, self._encoder, support, progress)
             with self._setting:
                 # Looked at last: a threshold may have been set by hand meanwhile.
                 by_hand = self._product.threshold_set_by_hand
@@ -329,6 +346,7 @@ class Inspector:
         """The encoder; pass it to the next `from_support` or `load` to share it between products."""
         return self._encoder
 
+    @native_work()
     def _judge(self, reading: Reading) -> Inspection:
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
@@ -352,6 +370,15 @@ class Inspector:
             f"views={len(self.enrollment.settings.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"
         )
+
+
+def _unpickled(encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any]) -> Inspector:
+    return Inspector(encoder, unpack(tensors, record, encoder, "a pickled product"))
+
+
+def _at_hand(images: ImageSource | Iterable[ImageSource]) -> ImageSource | Iterable[ImageSource]:
+    """What an iterator gives, which may be a camera that has to be waited for, as a list."""
+    return list(images) if isinstance(images, Iterator) else images
 
 
 def _product_name(images: object) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,7 @@ from fewshot_ad.encoder.engine import (
 )
 from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, verified_tensors
 from fewshot_ad.errors import WeightsError
+from fewshot_ad.lifetime import native_work
 
 DEFAULT_ENCODER = "lite0_parts"
 DEFAULT_NORM_POWER = 0.75
@@ -80,7 +82,10 @@ def load_encoder(
         device=device,
     )
     card = WeightsCard.read(Path(name)) if name.endswith(".json") else shipped_encoders().get(name)
-    return _load_timm(request) if card is None else _load_exported(request, card)
+    with native_work():
+        encoder = _load_timm(request) if card is None else _load_exported(request, card)
+    encoder.reload = request.call()
+    return encoder
 
 
 def load_encoders(
@@ -125,6 +130,15 @@ class _Request:
     allow_download: bool
     threads: int | None
     device: Device
+
+    def call(self) -> Callable[[], Encoder]:
+        """The same call of `load_encoder`, for a process with another working directory."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.name.endswith(".json"):
+            options["name"] = os.path.abspath(self.name)
+        if self.weights is not None:
+            options["weights"] = os.path.abspath(self.weights)
+        return functools.partial(load_encoder, **options)
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
