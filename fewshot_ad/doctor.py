@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from fewshot_ad.encoder.runtimes import import_openvino
-from fewshot_ad.errors import FewshotADError
+from fewshot_ad.errors import FewshotADError, sentence
 
 # The required modules and the optional ones: module -> distribution, module -> extra.
 BASE = {
@@ -96,7 +96,8 @@ def _imported(module: str) -> str:
     try:
         import_openvino() if module == "openvino" else importlib.import_module(module)
     except Exception as error:  # a broken third-party package must not stop the diagnosis
-        return f"{BROKEN}{type(error).__name__}: {error}. Reinstall it: pip install --force-reinstall {BASE[module]}"
+        reason = f"{type(error).__name__}: {sentence(error)}"
+        return f"{BROKEN}{reason} Reinstall it: pip install --force-reinstall {BASE[module]}"
     return _version(module) or "unknown version"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.lifetime import native_work
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = "fewshot-ad/inspect/1"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,10 @@ class Inspection:
         return picture
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict as plain JSON types, without the pictures."""
+        """The verdict as plain JSON types, without the pictures: what `fewshot-ad inspect --json` prints.
+
+        `schema` names these fields and their version, see docs/reference/schemas/inspect.json.
+        """
         return {
             "schema": RESULT_SCHEMA,
             "name": self.name,

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress
 from fewshot_ad.artifact import checked_spec, describe, pack, read_artifact, unpack, write_artifact
 from fewshot_ad.batch import Reading, read, verdicts
@@ -20,10 +21,10 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
 from fewshot_ad.enrollment.support import ViewsSpec, read_support
-from fewshot_ad.errors import ImageError
+from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, WeightsError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
-from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work
+from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work, waiting
 from fewshot_ad.product import Enrollment, Product, add_images, enroll
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
@@ -51,6 +52,7 @@ class Inspector:
         self._adding = ForkSafeLock()
 
     @classmethod
+    @native_work()
     def from_support(  # noqa: PLR0913 - keywords of the facade, each with a default
         cls,
         images: ImageSource | Iterable[ImageSource],
@@ -109,26 +111,28 @@ class Inspector:
             SupportSetError: No usable image, or a setting that makes no sense.
             WeightsError: The encoder cannot be had.
         """
+        arguments.function(progress, "progress")
+        name = _product_name(images) if product is None else arguments.text(product, "product")
+        if not isinstance(encoder, Encoder):
+            encoder = os.fspath(arguments.file_name(encoder, "encoder", WeightsError))
         settings = enrollment_settings(
             preset, views=views, image_size=image_size, budget=budget, precision=precision, scoring=scoring, seed=seed
         )
-        images = _at_hand(images)
-        progress = interruptible(progress)
-        with native_work():
-            support = read_support(images, color, progress)
-            network, faster = load_encoders(
-                encoder,
-                settings.precision,
-                engine=engine,
-                stages=stages,
-                fusion=fusion,
-                norm_power=norm_power,
-                weights=weights,
-                allow_download=allow_download,
-                threads=threads,
-                device=device,
-            )
-            network, enrolled = enroll(support, product or _product_name(images), settings, network, faster, progress)
+        images, progress = _at_hand(images), interruptible(progress)
+        support = read_support(images, color, progress)
+        network, faster = load_encoders(
+            encoder,
+            settings.precision,
+            engine=engine,
+            stages=stages,
+            fusion=fusion,
+            norm_power=norm_power,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+            device=device,
+        )
+        network, enrolled = enroll(support, name, settings, network, faster, progress)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -162,7 +166,7 @@ class Inspector:
             ArtifactError: It is damaged, of another format, or does not fit the encoder.
             WeightsError: Its encoder cannot be had.
         """
-        tensors, record = read_artifact(path)
+        tensors, record = read_artifact(arguments.file_name(path, "path", ArtifactError))
         spec = checked_spec(tensors, record, path)
         encoder = encoder or load_encoder(
             spec.name,
@@ -216,12 +220,12 @@ class Inspector:
             An iterator of one `Inspection` per image, or its `ImageError`.
 
         Raises:
-            ImageError: `errors` is neither.
+            ArgumentError: `errors` is neither.
         """
         if errors not in ("raise", "return"):
-            raise ImageError(f"expected errors='raise' or 'return', got {errors!r}.")
+            raise ArgumentError(f"expected errors='raise' or 'return', got {errors!r}.")
         return verdicts(
-            images,
+            arguments.image_sources(images, ImageError, entries=errors == "raise"),
             color,
             lambda pixels: prepare(pixels, self._encoder, self._product.model),
             self._judge if errors == "raise" else self._judge_or_tell,
@@ -250,10 +254,11 @@ class Inspector:
         Raises:
             SupportSetError: No usable new image, or the product was enrolled from a single one.
         """
-        images = _at_hand(images)
-        progress = interruptible(progress)
+        arguments.function(progress, "progress")
+        images, progress = _at_hand(images), interruptible(progress)
         with self._adding, native_work():
-            support = read_support(images, color, progress)
+            taken = [name for name, _ in self.enrollment.support]
+            support = read_support(images, color, progress, taken)
             extended, notes = add_images(self._product, self._encoder, support, progress)
             with self._setting:
                 # Looked at last: a threshold may have been set by hand meanwhile.
@@ -268,13 +273,14 @@ class Inspector:
             image_hw: Height and width of the images to come; None takes the support set's.
 
         Raises:
-            ImageError: No size was given, and the product holds no support image to tell it from.
+            ImageError: The size is none, or no size was given and the product holds no support image to tell it from.
         """
         if image_hw is None:
             if not self.references:
                 raise ImageError("this product holds no support image to tell the size from. Give image_hw.")
             image_hw = self.references[0].image_hw
-        self.inspect(np.zeros((*image_hw, 3), np.uint8))
+        height, width = arguments.height_and_width(image_hw, "image_hw", ImageError)
+        self.inspect(np.zeros((height, width, 3), np.uint8))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
@@ -282,7 +288,7 @@ class Inspector:
         Raises:
             ArtifactError: It cannot be written; an older file there is untouched.
         """
-        write_artifact(path, *pack(self._encoder.spec, self._product))
+        write_artifact(arguments.file_name(path, "path", ArtifactError), *pack(self._encoder.spec, self._product))
 
     def info(self) -> dict[str, Any]:
         """All that is known of the product, as plain JSON types."""
@@ -321,10 +327,9 @@ class Inspector:
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"expected a positive, finite threshold, got {value}.")
+        threshold = arguments.number(value, "threshold", 0, low_counts=False)
         with self._setting:
-            self._product = self._product.with_threshold(float(value))
+            self._product = self._product.with_threshold(threshold)
 
     @property
     def scoring(self) -> ScoringConfig:
@@ -377,8 +382,11 @@ def _unpickled(encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any]
 
 
 def _at_hand(images: ImageSource | Iterable[ImageSource]) -> ImageSource | Iterable[ImageSource]:
-    """What an iterator gives, which may be a camera that has to be waited for, as a list."""
-    return list(images) if isinstance(images, Iterator) else images
+    """What an iterator gives as a list: it may be a camera, and fork and exit must not wait for that."""
+    if not isinstance(images, Iterator):
+        return images
+    with waiting():
+        return list(images)
 
 
 def _product_name(images: object) -> str:

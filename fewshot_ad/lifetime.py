@@ -52,15 +52,22 @@ def interruptible(progress: Progress | None) -> Progress:
     """
 
     def step(stage: str, done: int, total: int) -> None:
-        was_at_work = _gate.leave()
-        try:
+        with waiting():
             if progress is not None:
                 progress(stage, done, total)
-        finally:
-            if was_at_work:
-                _gate.enter()
 
     return step
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Leave `native_work` for a while, to call or to wait for somebody else."""
+    was_at_work = _gate.leave()
+    try:
+        yield
+    finally:
+        if was_at_work:
+            _gate.enter()
 
 
 def is_forked() -> bool:

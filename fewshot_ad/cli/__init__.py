@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 
 from fewshot_ad.cli import benchmark, datasets, products, tools, training, zoo
+from fewshot_ad.cli.usage import HELP_OPTIONS, Program
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_OPTIONS},
     rich_markup_mode="rich",
     help="""Visual inspection from a few good images, on a CPU, offline.
 

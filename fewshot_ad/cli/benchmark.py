@@ -71,7 +71,7 @@ def run(
         benchmark_plan = read_plan(plan)
         if dry_run:
             for job in pending(benchmark_plan, out, retry_failed):
-                print_json({"job": str(job)}) if as_json else say(str(job))
+                print_json("benchmark-job", {"job": str(job)}) if as_json else say(str(job))
             return
         ray_options = {"address": ray_address, "cpus": cpus, "memory_mb": memory, "gpus": gpus, "retries": retries}
         states = run_plan(benchmark_plan, out, _runner(runner, workers, limit, ray_options), retry_failed)
@@ -106,7 +106,8 @@ def _follow(states: Iterator[RunState], as_json: bool) -> int:
 def _print_state(state: RunState, as_json: bool) -> None:
     if as_json:
         records = [dataclasses.asdict(record) for record in state.records]
-        print_json({"jobs": state.jobs, "total": state.total, "failures": state.failures, "records": records})
+        counts = {"jobs": state.jobs, "total": state.total, "failures": state.failures}
+        print_json("benchmark-run", {**counts, "records": records})
     elif state.last is None:
         say(f"{state.jobs} of {state.total} jobs are on record, {state.failures} of them failed")
     else:
@@ -157,7 +158,7 @@ def report(
             _write(latex, tables.latex(records))
     files = [str(path) for path in (html, csv, markdown, latex) if path is not None]
     if as_json:
-        print_json({"records": len(records), "written": files})
+        print_json("benchmark-report", {"records": len(records), "written": files})
     elif files:
         say(f"{len(records)} records -> {', '.join(files)}")
     else:
@@ -216,6 +217,6 @@ def lists(
         ]
         _write(out, "\n".join(["# category, draw, file names", *lines]) + "\n")
     if as_json:
-        print_json({"file": str(out), "categories": sorted(categories), "draws": draws})
+        print_json("benchmark-lists", {"file": str(out), "categories": sorted(categories), "draws": draws})
     else:
         say(f"{len(categories)} categories, {draws} draws -> {out}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,13 +22,17 @@ from fewshot_ad.cli.options import (
     PresetName,
     ThreadsOption,
     WeightsOption,
+    is_product,
     load_product,
-    whole_number,
+    refuse_misplaced,
+    size_of_side,
+    whole_numbers,
 )
 from fewshot_ad.cli.terminal import (
     EXIT_ANOMALY,
     EXIT_ERROR,
     EXIT_GOOD,
+    failure_row,
     overlay_names,
     print_json,
     progress_bar,
@@ -82,7 +87,7 @@ def enroll(
     budget: Annotated[
         int | None, typer.Option(min=1, help="Size of each memory bank, in vectors. Default: the preset's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     metric: Annotated[Metric | None, typer.Option(help="Distance of patch embeddings. Default: l2.")] = None,
     image_score: Annotated[
         ImageScore | None, typer.Option(help="How patch distances become a score. Default: top_mean.")
@@ -116,20 +121,21 @@ def enroll(
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         from fewshot_ad.inspector import Inspector
 
+        _refuse_products(good)
         inspector = Inspector.from_support(
             good,
             product=product_name or output.stem,
             encoder=encoder,
             preset=preset,
             views=views,
-            image_size=_image_size(image_size),
+            image_size=size_of_side(image_size, "--image-size"),
             budget=budget,
             seed=seed,
             progress=progress,
             scoring=_scoring(metric=metric, image_score=image_score, top_fraction=top_fraction, sigma=sigma),
             engine=engine,
             precision=precision,
-            stages=[whole_number(stage, "--stages") for stage in stages.split(",")] if stages else None,
+            stages=whole_numbers(stages, "--stages"),
             fusion=fusion,
             weights=weights,
             allow_download=allow_download,
@@ -138,7 +144,7 @@ def enroll(
         )
         inspector.save(output)
     if as_json:
-        print_json({"artifact": str(output), **inspector.info()})
+        print_json("enroll", {"artifact": str(output), **inspector.info()})
         return
     for note in inspector.enrollment.notes:
         say(f"note: {note}")
@@ -148,10 +154,20 @@ def enroll(
     say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
 
 
-def _image_size(text: str | None) -> int | Literal["auto"] | None:
-    if text is None:
-        return None
-    return "auto" if text == "auto" else whole_number(text, "--image-size")
+def _refuse_products(good: list[str]) -> None:
+    """Images to enroll from that are a product's file: what was meant is to add to it.
+
+    Raises:
+        ArgumentError: There is one among them.
+    """
+    from fewshot_ad.errors import ArgumentError
+
+    for name in good:
+        if is_product(name):
+            raise ArgumentError(
+                f"expected good images, got the product {name}. To take further images into it: "
+                f"{shlex.join(['fewshot-ad', 'add', name, 'IMAGES'])}"
+            )
 
 
 def _scoring(**options: str | float | None) -> ScoringConfig:
@@ -173,11 +189,12 @@ def add(
 ) -> None:
     """Take further good images into a product; its views, scale and other settings stay."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
+        refuse_misplaced("add", artifact, good)
         inspector = load_product(artifact, weights=weights, allow_download=allow_download, threads=threads)
         notes = inspector.add(good, progress=progress)
         inspector.save(artifact)
     if as_json:
-        print_json({"artifact": str(artifact), **inspector.info()})
+        print_json("add", {"artifact": str(artifact), **inspector.info()})
         return
     for note in notes:
         say(f"note: {note}")
@@ -207,15 +224,16 @@ def inspect(
     """Inspect images: one verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
     counts = Counter[str]()
     with reported_errors(as_json):
+        refuse_misplaced("inspect", artifact, images)
         inspector = load_product(
             artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads, device=device
         )
         if threshold is not None:
             inspector.threshold = threshold
         paths, failures = _image_paths(images)
-        for failure in failures:
-            counts["unreadable"] += 1
-            report_failure(failure, as_json)
+        for name, failure in failures.items():
+            counts["not found"] += 1
+            report_failure(failure, as_json, name)
         overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
         with verdict_table(csv_file) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
             results = inspector.inspect_batch(paths, errors="return")
@@ -225,7 +243,7 @@ def inspect(
                 if isinstance(result, Exception):
                     counts["unreadable"] += 1
                     report_failure(str(result), as_json, str(path))
-                    write_row({"file": str(path), "verdict": "ERROR", "error": str(result)})
+                    write_row(failure_row(path, str(result)))
                     continue
                 counts["anomalous" if result.is_anomalous else "good"] += 1
                 if overlay is not None:
@@ -233,29 +251,39 @@ def inspect(
                 write_row(verdict_row(path, result))
                 _print_verdict(path, result, overlay, as_json)
     if not as_json:
-        summary = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
-        say(summary + (f"; overlays in {heatmaps}" if heatmaps else ""))
-    raise typer.Exit(EXIT_ERROR if counts["unreadable"] else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
+        say(_summary(counts, heatmaps))
+    failed = counts["unreadable"] or counts["not found"]
+    raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
 
 
-def _image_paths(images: list[str]) -> tuple[list[Path], list[str]]:
-    """The files that the arguments name, and one message for each argument that names none."""
+def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
+    text = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
+    if counts["not found"]:
+        text += f", {counts['not found']} not found"
+    # A folder is only there once something was written into it.
+    written = heatmaps is not None and counts["good"] + counts["anomalous"] > 0
+    return text + (f"; overlays in {heatmaps}" if written else "")
+
+
+def _image_paths(images: list[str]) -> tuple[list[Path], dict[str, str]]:
+    """The files that the arguments name, and a message by each argument that names none."""
+    from fewshot_ad.arguments import image_sources
     from fewshot_ad.errors import ImageError
     from fewshot_ad.images import expand_sources
 
     paths: list[Path] = []
-    failures: list[str] = []
+    failures: dict[str, str] = {}
     for image in images:
         try:
-            paths += [Path(str(source)) for source in expand_sources(image)]
+            paths += [Path(str(source)) for source in expand_sources(image_sources(image, ImageError))]
         except ImageError as error:
-            failures.append(str(error))
+            failures[image] = str(error)
     return paths, failures
 
 
 def _print_verdict(path: Path, result: Inspection, overlay: Path | None, as_json: bool) -> None:
     if as_json:
-        print_json({"file": str(path), **result.as_dict(), **({"overlay": str(overlay)} if overlay else {})})
+        print_json("inspect", {"file": str(path), **result.as_dict(), **({"overlay": str(overlay)} if overlay else {})})
     else:
         say(verdict_line(path, result))
 
@@ -266,9 +294,10 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
     with reported_errors(as_json):
         from fewshot_ad.artifact import describe, read_artifact
 
+        refuse_misplaced("info", artifact)
         record = describe(*read_artifact(artifact))
     if as_json:
-        print_json(record)
+        print_json("info", record)
         return
     import yaml
 

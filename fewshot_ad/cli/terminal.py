@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fewshot_ad.errors import FewshotADError
+from fewshot_ad.errors import FewshotADError, sentence
 
 if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
 
-COLUMNS = ("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error")
+COLUMNS = (
+    *("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error"),
+    *("regions", "schema"),
+)
+TABLE_SCHEMA = "fewshot-ad/inspect-csv/1"
+# What makes a spreadsheet read a cell as a formula.
+FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 _bar_console: Any = None
 
@@ -35,14 +41,20 @@ def report_failure(message: str, as_json: bool, file: str | None = None) -> None
         file: The file that it concerns, for the JSON object.
     """
     if as_json:
-        print_json({"file": file, "error": message} if file else {"error": message})
+        print_json("error", {"file": file, "error": message} if file else {"error": message})
     else:
         print(f"error: {message}", file=sys.stderr)
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """Print an object on one line, in ASCII: any terminal and any pipe takes it."""
-    print(json.dumps(value), flush=True)
+def print_json(kind: str, value: dict[str, Any]) -> None:
+    """Print an object on one line, in ASCII: any terminal and any pipe takes it.
+
+    Args:
+        kind: What its fields are, by the words of the command; `schema` says it. docs/reference/schemas/ has a file
+            for each.
+        value: The fields.
+    """
+    print(json.dumps({"schema": f"fewshot-ad/{kind}/1", **value}), flush=True)
 
 
 def say(text: str) -> None:
@@ -98,10 +110,31 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
         "threshold": f"{result.threshold:.6g}",
         "severity": f"{result.severity:.4f}",
         "ms": f"{result.timings_ms['total']:.1f}",
+        "regions": json.dumps(result.as_dict()["regions"]),
     }
     if result.regions:
         cells |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))
-    return cells
+    return _row(cells)
+
+
+def failure_row(path: Path, message: str) -> dict[str, Any]:
+    """The row of an image that could not be inspected."""
+    return _row({"file": str(path), "verdict": "ERROR", "error": message})
+
+
+def _row(cells: dict[str, Any]) -> dict[str, Any]:
+    return {name: _no_formula(cell) for name, cell in cells.items()} | {"schema": TABLE_SCHEMA}
+
+
+def _no_formula(cell: Any) -> Any:
+    """A file's name is not ours to trust: `=cmd|...` must not run when the table is opened in a spreadsheet."""
+    if not isinstance(cell, str) or not cell.startswith(FORMULA_STARTS):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell  # a negative number stays one
 
 
 def verdict_line(path: Path, result: Inspection) -> str:
@@ -208,5 +241,5 @@ def reported_errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_ERROR) from None
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        report_failure(f"{type(error).__name__}: {error}. Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
+        report_failure(f"{type(error).__name__}: {sentence(error)} Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
         raise typer.Exit(EXIT_ERROR) from None

@@ -17,8 +17,9 @@ from fewshot_ad.cli.options import (
     Target,
     ThreadsOption,
     WeightsOption,
+    height_and_width,
     load_product,
-    whole_number,
+    refuse_misplaced,
 )
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
 
@@ -52,15 +53,16 @@ def export(
     with reported_errors(as_json):
         from fewshot_ad.export import export as write
 
+        refuse_misplaced("export", artifact, [str(folder)])
         inspector = load_product(artifact)
         proof = _read(images) if images else None
         image_hw = proof[0].shape[:2] if proof else None
         if size is not None:
-            image_hw = _height_and_width(size)
+            image_hw = height_and_width(size, "--size")
         report = write(inspector, folder, target, image_hw=image_hw, images=proof)
         files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
     if as_json:
-        print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
+        print_json("export", {"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
         return
     say(
         f"{report.images} images and views, {report.anomalous} of them anomalous: scores differ by at most "
@@ -74,11 +76,6 @@ def _read(images: str) -> list[Uint8Array]:
     from fewshot_ad.images import expand_sources, read_image
 
     return [read_image(source) for source in expand_sources(images)]
-
-
-def _height_and_width(size: str) -> tuple[int, int]:
-    width, _, height = size.partition("x")
-    return whole_number(height, "--size"), whole_number(width, "--size")
 
 
 @commands.command()
@@ -109,7 +106,7 @@ def bench(
 
         report = measure(inspector, _read(images) if images else own_images(inspector), minutes * 60, show_minute)
     if as_json:
-        print_json(report)
+        print_json("bench", report)
         return
     height, width, _ = report["photograph"]
     say(f"{report['inspections']} inspections of {width} x {height} pixels, decoded, each with a full-size map:")
@@ -126,7 +123,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
         report = examine()
     if as_json:
-        print_json(report)
+        print_json("doctor", report)
     else:
         import yaml
 
@@ -142,7 +139,7 @@ def demo(
         typer.Option(help="A product in MVTec layout (train/good, test/good, test/<defect>) to use instead."),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Good images to enroll from.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Enroll and inspect real images end to end; they ship with scikit-image (extra 'demo')."""
@@ -151,7 +148,7 @@ def demo(
 
         lines, report = run_demo(output, data, shots, seed, progress_bar)
     if as_json:
-        print_json(report)
+        print_json("demo", report)
     else:
         for line in lines:
             say(line)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from fewshot_ad.arguments import whole_number
 from fewshot_ad.encoder.encoder import FUSIONS, Encoder, EncoderSpec, Fusion
 from fewshot_ad.encoder.engine import (
     DEVICES,
@@ -141,6 +142,8 @@ class _Request:
         return functools.partial(load_encoder, **options)
 
     def __post_init__(self) -> None:
+        if self.threads is not None:
+            whole_number(self.threads, "threads", 1, error=WeightsError)
         if self.fusion not in FUSIONS:
             raise WeightsError(f"expected fusion among {FUSIONS}, got {self.fusion!r}.")
         if not 0 <= self.norm_power <= 1:

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import nn
 
 from fewshot_ad.artifact import write_atomically
-from fewshot_ad.errors import TrainingError
+from fewshot_ad.errors import TrainingError, sentence
 
 RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
 # Field names of recipes before version 0.2 -> their names today, so that runs of that time can be resumed.
@@ -151,7 +151,7 @@ def recipe_from(fields: Mapping[str, Any], recipe_class: type[Recipe]) -> Recipe
     try:
         return recipe_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
     except TypeError as error:
-        raise TrainingError(f"the recipe does not fit: {error}.") from error
+        raise TrainingError(f"the recipe does not fit: {sentence(error)}") from error
 
 
 def write_recipe(path: Path, recipe: Any) -> None:
