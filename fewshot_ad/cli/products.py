@@ -301,4 +301,4 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
         return
     import yaml
 
-    print(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110), end="")
+    say(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110).rstrip())

@@ -127,7 +127,7 @@ def doctor(as_json: JsonOption = False) -> None:
     else:
         import yaml
 
-        print(yaml.safe_dump(report, sort_keys=False, width=110), end="")
+        say(yaml.safe_dump(report, sort_keys=False, width=110).rstrip())
     raise typer.Exit(EXIT_GOOD if report["ok"] else EXIT_ERROR)
 
 
