@@ -100,7 +100,7 @@ def _environment(home: Path) -> dict[str, str]:
 def network_calls(calls: Sequence[str]) -> list[str]:
     """Lines of strace that reach for the network, or ask the name service on this machine for a host."""
     # Asked for a user's home folder instead, that service answers from a file.
-    pattern = re.compile(r"\bsocket\(AF_INET|\bconnect\(.*AF_INET|\bsend(to|msg|mmsg)\(.*(AF_INET|hosts)")
+    pattern = re.compile(r"\bconnect\(.*AF_INET|\bsend(to|msg|mmsg)\(.*(AF_INET|hosts)")
     return [call for call in calls if pattern.search(call)]
 
 

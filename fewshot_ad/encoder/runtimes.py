@@ -35,7 +35,7 @@ def import_onnxruntime() -> Any:
         ImportError: It is not installed.
     """
     if "onnxruntime" not in sys.modules:
-        with _environment("ORT_DISABLE_TELEMETRY", "1"):
+        with environment("ORT_DISABLE_TELEMETRY", "1"):
             import onnxruntime
     import onnxruntime
 
@@ -56,7 +56,13 @@ def _missing(package: str) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
+def environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for a while, for a library that reads it at one moment only.
+
+    Args:
+        name: Of the variable.
+        value: What it is meanwhile.
+    """
     before = os.environ.get(name)
     os.environ[name] = value
     try:
