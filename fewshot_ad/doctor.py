@@ -10,6 +10,7 @@ import platform
 import time
 from typing import Any
 
+from fewshot_ad.encoder.runtimes import import_openvino
 from fewshot_ad.errors import FewshotADError, sentence
 
 # The required modules and the optional ones: module -> distribution, module -> extra.
@@ -74,9 +75,7 @@ def _has_affinity() -> bool:
 def processor_name() -> str:
     """The processor's name."""
     try:
-        import openvino
-
-        return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
+        return str(import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"))
     except Exception:
         return platform.processor() or platform.machine()
 
@@ -96,7 +95,7 @@ def _version(module: str) -> str | None:
 
 def _imported(module: str) -> str:
     try:
-        importlib.import_module(module)
+        import_openvino() if module == "openvino" else importlib.import_module(module)
     except Exception as error:  # a broken third-party package must not stop the diagnosis
         reason = f"{type(error).__name__}: {sentence(error)}"
         return f"{BROKEN}{reason} Reinstall it: pip install --force-reinstall {BASE[module]}"

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, overload
 
 import cv2
 import imagesize
@@ -109,12 +109,25 @@ def image_name(source: ImageSource, index: int) -> str:
     return Path(source).name if isinstance(source, (str, os.PathLike)) else f"image[{index}]"
 
 
-def expand_sources(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
+@overload
+def expand_sources(
+    images: ImageSource | Iterable[ImageSource], keep_errors: Literal[False] = False
+) -> list[ImageSource]: ...
+
+
+@overload
+def expand_sources(
+    images: ImageSource | Iterable[ImageSource], keep_errors: Literal[True]
+) -> list[ImageSource | ImageError]: ...
+
+
+def expand_sources(images: ImageSource | Iterable[ImageSource], keep_errors: bool = False) -> list[Any]:
     """Flatten one or several images, in any form that users may pass, into a list of single images.
 
     Args:
         images: One image or an iterable of images. Folders and globs are expanded; an array (N, H, W, 3) counts as N
             images.
+        keep_errors: Put the error of an entry of an iterable in its place, instead of raising it.
 
     Raises:
         ImageError: A folder or glob holds no image.
@@ -125,9 +138,14 @@ def expand_sources(images: ImageSource | Iterable[ImageSource]) -> list[ImageSou
         return list(images) if images.ndim == 4 else [images]
     if not isinstance(images, Iterable):
         return [images]
-    sources: list[ImageSource] = []
+    sources: list[Any] = []
     for image in images:
-        sources.extend(list_images(image) if isinstance(image, (str, os.PathLike)) else [image])
+        try:
+            sources.extend(list_images(image) if isinstance(image, (str, os.PathLike)) else [image])
+        except ImageError as error:
+            if not keep_errors:
+                raise
+            sources.append(error)
     return sources
 
 

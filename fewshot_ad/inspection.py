@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.lifetime import native_work
 
 RESULT_SCHEMA = "fewshot-ad/inspect/1"
 
@@ -93,15 +94,18 @@ class Inspection:
         return self.image
 
     @functools.cached_property
+    @native_work()
     def working_map(self) -> Float32Array:
         """(h, w) float32: smoothed distance to good patches at the working scale, made when it is first read."""
         return self.draw_map()
 
     @functools.cached_property
+    @native_work()
     def anomaly_map(self) -> Float32Array:
         """(H, W) float32: the map in the image's own size, made from `working_map` when it is first read."""
         return cv2.resize(self.working_map, self.image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
+    @native_work()
     def overlay(self, opacity: float = 0.55) -> Uint8Array:
         """The image with the heatmap and the regions' outlines on it.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -22,9 +21,10 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
 from fewshot_ad.enrollment.support import ViewsSpec, read_support
-from fewshot_ad.errors import ArtifactError, ImageError, WeightsError
+from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, WeightsError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
+from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work, waiting
 from fewshot_ad.product import Enrollment, Product, add_images, enroll
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 class Inspector:
     """Says of each image of a product whether it is good, by how much, and where it is not.
 
-    Get one from `Inspector.from_support` or `Inspector.load`.
+    Get one from `Inspector.from_support` or `Inspector.load`. It may be used on several threads, pickled and copied,
+    and goes on working in a forked child, see docs/how-to/processes.md.
 
     Examples:
         >>> inspector = Inspector.from_support("good/")             # doctest: +SKIP
@@ -47,10 +48,11 @@ class Inspector:
     def __init__(self, encoder: Encoder, product: Product) -> None:
         self._encoder = encoder
         self._product = product
-        self._setting = threading.Lock()
-        self._adding = threading.Lock()
+        self._setting = ForkSafeLock()
+        self._adding = ForkSafeLock()
 
     @classmethod
+    @native_work()
     def from_support(  # noqa: PLR0913 - keywords of the facade, each with a default
         cls,
         images: ImageSource | Iterable[ImageSource],
@@ -116,6 +118,7 @@ class Inspector:
         settings = enrollment_settings(
             preset, views=views, image_size=image_size, budget=budget, precision=precision, scoring=scoring, seed=seed
         )
+        images, progress = _at_hand(images), interruptible(progress)
         support = read_support(images, color, progress)
         network, faster = load_encoders(
             encoder,
@@ -180,6 +183,11 @@ class Inspector:
         )
         return cls(network, unpack(tensors, record, network, path))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as what `save` writes and `load` reads; a copy shares nothing with the original."""
+        return _unpickled, (self._encoder, *pack(self._encoder.spec, self._product))
+
+    @native_work()
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect one image.
 
@@ -206,13 +214,18 @@ class Inspector:
                 inspected; or an iterator, such as a camera's frames, which is asked for the next image only after
                 the verdict on the last has been taken.
             color: Channel order of arrays.
-            errors: What to do with an image that cannot be used: `raise` its `ImageError`, or `return` it in
-                its place and go on.
+            errors: What to do with an image that cannot be used, or a folder that holds none: `raise` its
+                `ImageError`, or `return` it in its place and go on.
 
-        Yields:
-            One `Inspection` per image, or its `ImageError`.
+        Returns:
+            An iterator of one `Inspection` per image, or its `ImageError`.
+
+        Raises:
+            ArgumentError: `errors` is neither.
         """
-        yield from verdicts(
+        if errors not in ("raise", "return"):
+            raise ArgumentError(f"expected errors='raise' or 'return', got {errors!r}.")
+        return verdicts(
             arguments.image_sources(images, ImageError, entries=errors == "raise"),
             color,
             lambda pixels: prepare(pixels, self._encoder, self._product.model),
@@ -243,7 +256,8 @@ class Inspector:
             SupportSetError: No usable new image, or the product was enrolled from a single one.
         """
         arguments.function(progress, "progress")
-        with self._adding:
+        images, progress = _at_hand(images), interruptible(progress)
+        with self._adding, native_work():
             taken = [name for name, _ in self.enrollment.support]
             support = read_support(images, color, progress, taken)
             extended, notes = add_images(self._product, self._encoder, support, progress)
@@ -338,6 +352,7 @@ class Inspector:
         """The encoder; pass it to the next `from_support` or `load` to share it between products."""
         return self._encoder
 
+    @native_work()
     def _judge(self, reading: Reading) -> Inspection:
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
@@ -361,6 +376,18 @@ class Inspector:
             f"views={len(self.enrollment.settings.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"
         )
+
+
+def _unpickled(encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any]) -> Inspector:
+    return Inspector(encoder, unpack(tensors, record, encoder, "a pickled product"))
+
+
+def _at_hand(images: ImageSource | Iterable[ImageSource]) -> ImageSource | Iterable[ImageSource]:
+    """What an iterator gives as a list: it may be a camera, and fork and exit must not wait for that."""
+    if not isinstance(images, Iterator):
+        return images
+    with waiting():
+        return list(images)
 
 
 def _product_name(images: object) -> str:

@@ -11,6 +11,7 @@ import typer
 
 from fewshot_ad.cli.options import (
     ArtifactArgument,
+    Device,
     DeviceOption,
     DownloadOption,
     EncoderOption,
@@ -23,6 +24,7 @@ from fewshot_ad.cli.options import (
     PresetName,
     ThreadsOption,
     WeightsOption,
+    height_and_width,
     is_product,
     load_product,
     refuse_misplaced,
@@ -219,6 +221,13 @@ def inspect(
         float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
     ] = None,
     encoder: EncoderOption = None,
+    warm_up: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="WIDTHxHEIGHT of images to come, in pixels: compile the network for them before the first verdict. "
+            "May be repeated.",
+        ),
+    ] = None,
     engine: EngineOption = None,
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
@@ -241,6 +250,8 @@ def inspect(
         )
         if threshold is not None:
             inspector.threshold = threshold
+        for size in warm_up or []:
+            inspector.warm_up(height_and_width(size, "--warm-up"))
         paths, failures = _image_paths(images)
         for name, failure in failures.items():
             counts["not found"] += 1
@@ -260,7 +271,7 @@ def inspect(
                 if overlay is not None:
                     write_overlay(overlay, result)
                 write_row(verdict_row(path, result))
-                _print_verdict(path, result, overlay, as_json)
+                _print_verdict(path, result, overlay, inspector.encoder.device, as_json)
     if not as_json:
         say(_summary(counts, heatmaps))
     failed = counts["unreadable"] or counts["not found"]
@@ -292,9 +303,10 @@ def _image_paths(images: list[str]) -> tuple[list[Path], dict[str, str]]:
     return paths, failures
 
 
-def _print_verdict(path: Path, result: Inspection, overlay: Path | None, as_json: bool) -> None:
+def _print_verdict(path: Path, result: Inspection, overlay: Path | None, device: Device, as_json: bool) -> None:
     if as_json:
-        print_json("inspect", {"file": str(path), **result.as_dict(), **({"overlay": str(overlay)} if overlay else {})})
+        drawn = {"overlay": str(overlay)} if overlay else {}
+        print_json("inspect", {"file": str(path), **result.as_dict(), "device": device, **drawn})
     else:
         say(verdict_line(path, result))
 
@@ -312,4 +324,4 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
         return
     import yaml
 
-    print(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110), end="")
+    say(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110).rstrip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import logging
@@ -40,10 +41,16 @@ def report_failure(message: str, as_json: bool, file: str | None = None) -> None
         as_json: Whether the command was asked for JSON.
         file: The file that it concerns, for the JSON object.
     """
-    if as_json:
+    if not as_json:
+        # A full disk behind standard error must not hide the failure: the exit code says it, too.
+        with contextlib.suppress(OSError):
+            print(f"error: {message}", file=sys.stderr)
+        return
+    try:
         print_json("error", {"file": file, "error": message} if file else {"error": message})
-    else:
-        print(f"error: {message}", file=sys.stderr)
+    except UndeliveredError:
+        report_failure(message, False)
+        raise
 
 
 def print_json(kind: str, value: dict[str, Any]) -> None:
@@ -54,7 +61,7 @@ def print_json(kind: str, value: dict[str, Any]) -> None:
             for each.
         value: The fields.
     """
-    print(json.dumps({"schema": f"fewshot-ad/{kind}/1", **value}), flush=True)
+    _print(json.dumps({"schema": f"fewshot-ad/{kind}/1", **value}))
 
 
 def say(text: str) -> None:
@@ -62,7 +69,32 @@ def say(text: str) -> None:
     if _bar_console is not None:
         _bar_console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
+        _print(text)
+
+
+class UndeliveredError(Exception):
+    """Standard output takes no more.
+
+    Args:
+        cause: Why.
+
+    Attributes:
+        reader_left: Whether it is a pipe whose reader has left, as `head` does.
+    """
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(
+            f"standard output cannot be written ({cause.strerror}), so not all was reported. Free some space, or send "
+            "it somewhere else."
+        )
+        self.reader_left = isinstance(cause, BrokenPipeError)
+
+
+def _print(text: str) -> None:
+    try:
         print(text, flush=True)
+    except OSError as error:
+        raise UndeliveredError(error) from error
 
 
 @contextmanager
@@ -76,7 +108,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
         The callback that moves the bar; None where none is shown.
     """
     global _bar_console
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -92,7 +124,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
             bar.update(tasks[stage], completed=done, total=total)
 
         # Verdicts go to stdout; only where that is the same terminal must they make way for the bar.
-        _bar_console = Console() if sys.stdout.isatty() else None
+        _bar_console = Console() if sys.stdout is not None and sys.stdout.isatty() else None
         if _bar_console is not None:
             bar.live.console = _bar_console
         try:
@@ -228,10 +260,11 @@ def reported_errors(as_json: bool) -> Iterator[None]:
     Raises:
         typer.Exit: Something went wrong, and is reported.
         typer.BadParameter: As it came; typer itself reports it, with the command's usage.
+        UndeliveredError: As it came: it is the stream that the message would go to.
     """
     try:
         yield
-    except (typer.Exit, typer.BadParameter):
+    except (typer.Exit, typer.BadParameter, UndeliveredError):
         raise
     except KeyboardInterrupt:
         report_failure("interrupted", as_json)

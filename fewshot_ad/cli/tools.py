@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -119,19 +119,38 @@ def bench(
 
 
 @commands.command()
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Check instead that nothing touches the network, the home folder or a process."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check this installation without writing anything: versions, engines, threads, weights, and a timing."""
     with reported_errors(as_json):
-        from fewshot_ad.doctor import examine
-
-        report = examine()
+        report, text = _examine_offline() if offline else _examine()
     if as_json:
-        print_json("doctor", report)
+        print_json("doctor-offline" if offline else "doctor", report)
     else:
-        import yaml
-
-        print(yaml.safe_dump(report, sort_keys=False, width=110), end="")
+        say(text)
     raise typer.Exit(EXIT_GOOD if report["ok"] else EXIT_ERROR)
+
+
+def _examine() -> tuple[dict[str, Any], str]:
+    import yaml
+
+    from fewshot_ad.doctor import examine
+
+    report = examine()
+    return report, yaml.safe_dump(report, sort_keys=False, width=110).rstrip()
+
+
+def _examine_offline() -> tuple[dict[str, Any], str]:
+    from fewshot_ad.offline import conclusion, examine_offline
+
+    report = examine_offline()
+    means = " and ".join(report["watched_by"])
+    return report, f"{conclusion(report)} ({', '.join(report['work'])}; watched by {means})"
 
 
 @commands.command()

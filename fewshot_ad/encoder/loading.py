@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from fewshot_ad.encoder.engine import (
 )
 from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, verified_tensors
 from fewshot_ad.errors import WeightsError
+from fewshot_ad.lifetime import native_work
 
 DEFAULT_ENCODER = "lite0_parts"
 DEFAULT_NORM_POWER = 0.75
@@ -85,7 +87,10 @@ def load_encoder(
         device=device,
     )
     card = exported_card(request.name)
-    return _load_timm(request) if card is None else _load_exported(request, card)
+    with native_work():
+        encoder = _load_timm(request) if card is None else _load_exported(request, card)
+    encoder.reload = request.call()
+    return encoder
 
 
 def load_encoders(
@@ -154,6 +159,15 @@ class _Request:
     allow_download: bool
     threads: int | None
     device: Device
+
+    def call(self) -> Callable[[], Encoder]:
+        """The same call of `load_encoder`, for a process with another working directory."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.name.endswith(".json"):
+            options["name"] = os.path.abspath(self.name)
+        if self.weights is not None:
+            options["weights"] = os.path.abspath(self.weights)
+        return functools.partial(load_encoder, **options)
 
     def __post_init__(self) -> None:
         for name, choices in (("fusion", FUSIONS), ("precision", PRECISIONS), ("device", DEVICES)):

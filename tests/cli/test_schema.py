@@ -55,7 +55,7 @@ KINDS = {
 # Commands whose output no test of this file makes: they train for minutes, or use the network.
 NOT_RUN = {"train", "distill", "datasets get"}
 # Kinds that no command is named for.
-FURTHER = {"error", "benchmark-job"}
+FURTHER = {"error", "benchmark-job", "doctor-offline"}
 
 
 def schema_of(kind: str) -> dict[str, Any]:
@@ -118,7 +118,8 @@ def test_every_kind_that_is_printed_has_a_schema() -> None:
     printed = {
         kind
         for file in (ROOT / "fewshot_ad" / "cli").glob("*.py")
-        for kind in re.findall(r'print_json\(\s*"([\w-]+)"', file.read_text(encoding="utf-8"))
+        for argument in re.findall(r"print_json\(([^,)]+),", file.read_text(encoding="utf-8"))
+        for kind in re.findall(r'"([\w-]+)"', argument)
     }
     assert printed == set(KINDS.values()) | FURTHER
     for kind in printed:
@@ -143,6 +144,7 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "inspect", ["inspect", product, root / "line" / "1.png", "--heatmaps", tmp / "heat"], 1
     yield "bench", ["bench", product], 0
     yield "doctor", ["doctor"], 0
+    yield "doctor-offline", ["doctor", "--offline"], 0
     yield "demo", ["demo", "--data", dataset / "washer", "--shots", "2", "--output", tmp / "demo"], 0
     yield "encoders", ["encoders"], 0
     yield "parts", ["parts", "-o", tmp / "parts", "--category", "washer", "--count", "1", "--size", "32"], 0
@@ -180,7 +182,7 @@ def test_an_inspection_of_python_has_the_same_fields(workplace: Path) -> None:
     fields = Inspector.load(workplace / "p.fsad").inspect(workplace / "line" / "1.png").as_dict()
     jsonschema.validate(fields, strict(schema_of("inspect")))
     shown = check(run("inspect", workplace / "p.fsad", workplace / "line" / "1.png", "--json", code=1)[0], "inspect")
-    assert set(shown) - set(fields) == {"file"}
+    assert set(shown) - set(fields) == {"file", "device"}
 
 
 def test_each_failed_file_is_one_error(workplace: Path) -> None:
