@@ -103,8 +103,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         Inspector.load(tmp_path / "foreign.fsad")
     with pytest.raises(ArtifactError, match="got a folder"):
         Inspector.load(tmp_path)
-    with pytest.raises(ArtifactError, match="none"):
+    with pytest.raises(ArtifactError, match="got a text that is none"):
         Inspector.load("a\0.fsad")
+    with pytest.raises(ArtifactError, match="expected the path of a product's file, got None"):
+        Inspector.load(None)  # type: ignore[arg-type]
 
 
 def test_a_file_that_is_not_regular_or_too_large_is_not_read(tmp_path: Path) -> None:
@@ -304,6 +306,25 @@ def test_what_is_no_number_of_json_is_refused(text: str, saved: Path) -> None:
         Inspector.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (Raw("[" + "[]," * 100_000 + "[]]"), r"support\[0\]\[0\]: expected this field"),
+        (Raw("[" + "1," * 100_000 + "1]"), r"support\[0\]: expected a valid tuple, got 1"),
+        (Raw("{" + ",".join(f'"{i}":1' for i in range(50_000)) + "}"), "an object of 50000 fields"),
+        (Raw("[" * 100_000 + "]" * 100_000), "recursion depth"),
+        (Raw("9" * 100_000), "digits"),
+        (Raw('"' + "a" * 5_000_000 + '"'), "a header of 4 MiB"),
+    ],
+    ids=["lists", "numbers", "fields", "depth", "digits", "length"],
+)
+def test_a_description_of_a_hundred_thousand_faults_has_one_message(value: Raw, says: str, saved: Path) -> None:
+    saved.write_bytes(changed(saved.read_bytes(), "enrollment.support", value))
+    with pytest.raises(ArtifactError, match=says) as refused:
+        read_artifact(saved)
+    assert len(str(refused.value)) < 600
+
+
 def test_a_field_that_stands_there_twice_is_refused(saved: Path) -> None:
     saved.write_bytes(put_together(*taken_apart(saved.read_bytes()), twice='"threshold": 1e9, '))
     with pytest.raises(ArtifactError, match="'threshold' stands there twice"):
@@ -319,7 +340,7 @@ def test_a_text_of_zeros_does_not_take_the_place_of_the_hash(inspector: Inspecto
 
 def test_what_could_not_be_loaded_again_is_not_saved(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
     inspector = Inspector.from_support(parts[:2], encoder=encoder, views="none", image_size=128, product="x" * 5000)
-    with pytest.raises(ArtifactError, match=r"product_name: .*at most 4096 .*cannot be saved"):
+    with pytest.raises(ArtifactError, match=r"product_name: .*at most 4096 .*cannot be saved with it"):
         inspector.save(tmp_path / "p.fsad")
     assert not (tmp_path / "p.fsad").exists()
 

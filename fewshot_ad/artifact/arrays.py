@@ -6,13 +6,13 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy.typing as npt
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from fewshot_ad.arrays import Uint8Array
-from fewshot_ad.artifact.schema import refused, shown
+from fewshot_ad.artifact.schema import FIRST_ERROR, refused, shown
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.enrollment.embedding import REFERENCE_BYTES
 from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE
@@ -29,7 +29,7 @@ class ArrayForm(BaseModel):
     """What the header of a safetensors file says of one array."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: Annotated[tuple[int, ...], FIRST_ERROR, Field(max_length=8)]
     data_offsets: tuple[int, int]
 
 

@@ -25,7 +25,9 @@ from fewshot_ad.errors import ArtifactError, NotEnrolledError
 
 # More than any product has, and little enough to be read at once.
 MAX_FILE_BYTES = 1 << 30
-MAX_HEADER_BYTES = 1 << 24
+MAX_HEADER_BYTES = 1 << 22
+# Of one JSON object; each wrong one would have its own message.
+MAX_FIELDS = 2000
 _KEY = "fewshot_ad"
 _NO_HASH = "0" * 64
 
@@ -117,6 +119,8 @@ def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
         ArtifactError: It is no artifact, truncated, altered, of another format, or a field or array of it is not what
             it must be; the message names it.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise ArtifactError(f"expected the path of a product's file, got {shown(path)}. Name a .fsad file.")
     path = Path(path)
     data = _content(path)
     forms, record = _header(data, path)
@@ -140,8 +144,8 @@ def _content(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ArtifactError(f"{path}: expected a product's file, got a pipe, socket or device. Name a .fsad file.")
         with path.open("rb") as file:
-            # A file may grow between the look and the reading.
-            data = file.read(MAX_FILE_BYTES + 1) if status.st_size <= MAX_FILE_BYTES else None
+            # No more than it had at the look: it may be growing.
+            data = file.read(status.st_size) if status.st_size <= MAX_FILE_BYTES else None
     except FileNotFoundError:
         raise NotEnrolledError(
             f"expected an enrolled product at {path}, but there is no such file. Enroll it first: "
@@ -151,7 +155,7 @@ def _content(path: Path) -> bytes:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Check the path and permissions.") from error
     except ValueError as error:
         raise ArtifactError(f"{str(path)!r}: expected a path, got a text that is none ({error}).") from None
-    if data is None or len(data) > MAX_FILE_BYTES:
+    if data is None:
         raise ArtifactError(
             f"{path}: expected a product of at most {MAX_FILE_BYTES >> 20} MiB, got {status.st_size >> 20} MiB. "
             "This is no .fsad file, or a damaged one. Check the path, or enroll again."
@@ -193,6 +197,8 @@ def _json(text: str) -> dict[str, Any]:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
+    if len(pairs) > MAX_FIELDS:
+        raise ValueError(f"an object of {len(pairs)} fields")
     if len(fields) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"the field {shown(next(name for name in names if names.count(name) > 1))} stands there twice")

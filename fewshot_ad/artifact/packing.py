@@ -47,8 +47,8 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
     }
     # What cannot be read again is not written.
     whole = {"format_version": FORMAT_VERSION, "sha256": "0" * 64, **record}
-    description = checked_description(whole, product_name, "It cannot be saved; enroll again with such a value.")
-    return tensors, {name: description[name] for name in record}
+    checked_description(whole, product_name, "The product cannot be saved with it.")
+    return tensors, record
 
 
 def _preprocessing(spec: EncoderSpec, image_size: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from fewshot_ad.encoder import Fusion
@@ -31,6 +31,8 @@ _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
 _SHOWN.maxlevel = 3
 _FORM = ConfigDict(extra="forbid", frozen=True)
+# Of a list of a million wrong values the first is enough: all of them would take gigabytes.
+FIRST_ERROR = FailFast()
 
 # JSON has arrays only, which become tuples; a number in place of a text, or a text in place of a number, stays refused.
 Whole: TypeAlias = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
@@ -38,6 +40,7 @@ Count: TypeAlias = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
 Share: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
 Distance: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=LARGEST)]
 Positive: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=SMALLEST, le=LARGEST)]
+Divisor: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-12, le=1e12)]
 Finite: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stride: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1024)]
 Channels: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65_536)]
@@ -54,9 +57,9 @@ class EncoderForm(BaseModel):
 
     name: Annotated[Name, Field(min_length=1)]
     sha256: Sha256
-    stages: Annotated[tuple[Whole, ...], Field(min_length=1, max_length=64)]
-    strides: tuple[Stride, ...]
-    channels: tuple[Channels, ...]
+    stages: Annotated[tuple[Whole, ...], FIRST_ERROR, Field(min_length=1, max_length=64)]
+    strides: Annotated[tuple[Stride, ...], FIRST_ERROR]
+    channels: Annotated[tuple[Channels, ...], FIRST_ERROR]
     fusion: Fusion
     precision: Precision
     norm_power: Share
@@ -97,9 +100,9 @@ class CalibrationForm(BaseModel):
     threshold: Positive
     false_reject_rate: Share
     status: Literal["provisional"]
-    scores: Annotated[tuple[Distance, ...], Field(min_length=1)]
+    scores: Annotated[tuple[Distance, ...], FIRST_ERROR, Field(min_length=1)]
     map_scale: MapScaleForm
-    map_peaks: tuple[Distance, ...] = ()
+    map_peaks: Annotated[tuple[Distance, ...], FIRST_ERROR] = ()
 
 
 class ViewForm(BaseModel):
@@ -129,13 +132,13 @@ class SettingsForm(BaseModel):
 
     model_config = _FORM
 
-    views: Annotated[tuple[ViewForm, ...], Field(max_length=1000)]
+    views: Annotated[tuple[ViewForm, ...], FIRST_ERROR, Field(max_length=1000)]
     image_size: Annotated[int, Field(strict=True, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)]
     budget: Count
     precision: Precision
     scoring: ScoringForm
     seed: Whole
-    auto: Annotated[tuple[Choosable, ...], Field(max_length=2)]
+    auto: Annotated[tuple[Choosable, ...], FIRST_ERROR, Field(max_length=2)]
 
 
 class EnrollmentForm(BaseModel):
@@ -145,9 +148,9 @@ class EnrollmentForm(BaseModel):
 
     product_name: Name
     settings: SettingsForm
-    support: Annotated[tuple[tuple[Name, Sha256], ...], Field(min_length=1)]
-    notes: tuple[Text, ...]
-    reasons: tuple[Text, ...]
+    support: Annotated[tuple[tuple[Name, Sha256], ...], FIRST_ERROR, Field(min_length=1)]
+    notes: Annotated[tuple[Text, ...], FIRST_ERROR]
+    reasons: Annotated[tuple[Text, ...], FIRST_ERROR]
     created: Annotated[str, Field(strict=True, max_length=64)]
     versions: dict[Name, Name]
 
@@ -161,17 +164,17 @@ class Description(BaseModel):
     sha256: Sha256
     encoder: EncoderForm
     preprocessing: PreprocessingForm
-    level_scale: tuple[Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-12, le=1e12)], ...]
+    level_scale: Annotated[tuple[Divisor, ...], FIRST_ERROR]
     threshold: Positive
     calibration: CalibrationForm
     enrollment: EnrollmentForm
-    references: tuple[tuple[Side, Side], ...] = ()
+    references: Annotated[tuple[tuple[Side, Side], ...], FIRST_ERROR] = ()
 
 
 def checked_description(
     fields: Mapping[str, Any], path: str | os.PathLike[str], advice: str = "Copy the file again, or enroll again."
 ) -> dict[str, Any]:
-    """A description of which every field is of the expected type and range, as plain JSON types.
+    """A description of which every field is of the expected type and range: the fields as they came, in their order.
 
     Args:
         fields: As read from a file, or about to be written.
@@ -189,7 +192,7 @@ def checked_description(
         raise refused(path, _place(first["loc"]), _expected(first), got, advice) from None
     for field, expected, got in _contradictions(description):
         raise refused(path, field, expected, got, advice)
-    return description.model_dump(mode="json")
+    return {"references": [], **fields}
 
 
 def refused(

@@ -23,7 +23,7 @@ FORMER_RECIPE = {
     "init_licence:": "init_license:",
     "generated_photographs:": "generated_images:",
 }
-MAX_CARD_BYTES = 1_000_000
+MAX_CARD_BYTES = 200_000
 # The first field of an entry of ONNX's `external_data`, as it stands in the file.
 _EXTERNAL_DATA = b"\x0a\x08location"
 
