@@ -24,6 +24,7 @@ BASE = {
     "typer": "typer",
     "rich": "rich",
     "imagesize": "imagesize",
+    "pydantic": "pydantic",
 }
 BROKEN = "broken or missing: "
 OPTIONAL = {"onnxruntime": "onnx", "torch": "torch", "timm": "torch", "skimage": "demo"}

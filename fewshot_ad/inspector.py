@@ -13,9 +13,9 @@ import numpy as np
 
 from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress
-from fewshot_ad.artifact import checked_spec, describe, pack, read_artifact, unpack, write_artifact
+from fewshot_ad.artifact import checked_spec, describe, load_allowed, pack, read_artifact, unpack, write_artifact
 from fewshot_ad.batch import Reading, read, verdicts
-from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoder, load_encoders
+from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
@@ -142,7 +142,7 @@ class Inspector:
         cls,
         path: str | os.PathLike[str],
         *,
-        encoder: Encoder | None = None,
+        encoder: str | os.PathLike[str] | Encoder | None = None,
         engine: EngineName | None = None,
         weights: str | os.PathLike[str] | None = None,
         allow_download: bool = False,
@@ -151,36 +151,37 @@ class Inspector:
     ) -> Inspector:
         """Load a product; what was enrolled elsewhere gives the same number here, or is refused with the reason.
 
+        A file does not decide what is loaded: only a shipped encoder of the same hash, or what is passed here.
+
         Args:
             path: The `.fsad` file.
-            encoder: An encoder already loaded, to share it between products; the arguments that follow are then
-                ignored.
+            encoder: The encoder it was enrolled with, if that does not ship: its card (`.json`), wherever it lies now,
+                or the name of a timm model. Or an `Encoder` already loaded, to share it between products; the arguments
+                that follow are then ignored. None takes the shipped encoder.
             engine: Engine to run on; any gives the same scores.
             weights: Local weights, if the product was enrolled with a timm model.
-            allow_download: Let timm fetch such weights from the internet.
+            allow_download: Let timm fetch the weights of the model that `encoder` names from the internet.
             threads: Number of CPU threads; None takes all. OpenVINO pins them to cores of their own.
             device: `cpu`, or `cuda`, see `encoder.load_encoder`.
 
         Raises:
             NotEnrolledError: There is no such file.
-            ArtifactError: It is damaged, of another format, or does not fit the encoder.
-            WeightsError: Its encoder cannot be had.
+            ArtifactError: It is damaged, of another format, holds a value that no product has, does not fit the
+                encoder, or its encoder does not ship and none is passed.
+            WeightsError: The encoder cannot be had.
         """
         tensors, record = read_artifact(arguments.file_name(path, "path", ArtifactError))
-        spec = checked_spec(tensors, record, path)
-        encoder = encoder or load_encoder(
-            spec.name,
+        network = load_allowed(
+            checked_spec(record, path),
+            encoder,
+            path,
+            weights,
             engine=engine,
-            precision=spec.precision,
-            stages=spec.stages,
-            fusion=spec.fusion,
-            norm_power=spec.norm_power,
-            weights=weights,
             allow_download=allow_download,
             threads=threads,
             device=device,
         )
-        return cls(encoder, unpack(tensors, record, encoder, path))
+        return cls(network, unpack(tensors, record, network, path))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as what `save` writes and `load` reads; a copy shares nothing with the original."""

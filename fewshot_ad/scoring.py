@@ -25,8 +25,8 @@ from fewshot_ad.search.one_pass import OnePass
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
 MAX_REGIONS = 20
-# As wide as the working scale that it is measured in: beyond it a map is one value.
-MAX_SIGMA = 256
+# Beyond, the smoothing is wider than the image, and slow.
+MAX_SIGMA = 64.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ScoringConfig:
         edge_weight: Weight, in the score, of patches on the image's edge, 0..1. Half of what surrounds them is
             missing, and it is filled in differently on each of two good images that are framed a little
             differently. The map shows them in full.
-        sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale, 0..256.
+        sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale, 0..64.
 
     Raises:
         SupportSetError: A value is of a wrong kind or out of its range.

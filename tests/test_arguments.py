@@ -56,7 +56,7 @@ SCORINGS: list[tuple[str, Any, str]] = [
     ("neighbors", 1, "neighbors as a whole number of at least 2, got 1"),
     ("neighbors", 2.5, "2.5"),
     ("edge_weight", NAN, "nan"),
-    ("sigma", -3, "sigma as a finite number of at least 0 and at most 256, got -3"),
+    ("sigma", -3, "sigma as a finite number of at least 0 and at most 64, got -3"),
     ("sigma", INFINITY, "inf"),
     ("sigma", "4", "'4'"),
 ]
@@ -98,7 +98,7 @@ def test_a_threshold_is_a_positive_number(inspector: Inspector, value: Any) -> N
         ({"encoder": 5}, "encoder"),
         ({"encoder": None}, "encoder"),
         ({"progress": True}, "progress as a function"),
-        ({"threads": 0}, "threads as a whole number of at least 1, got 0"),
+        ({"threads": 0}, "threads=None or a whole number of at least 1, got 0"),
         ({"threads": "all"}, "threads"),
         ({"color": "gbr"}, "'gbr'"),
         ({"device": "tpu"}, "tpu"),

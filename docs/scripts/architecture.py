@@ -44,7 +44,7 @@ LAYERS = (
         "what is done with a product; how encoders are trained",
     ),
     ("inspector.py", "the facade: Inspector"),
-    ("product.py   artifact.py", "what is known of one part, and its .fsad file"),
+    ("product.py   artifact/", "what is known of one part, and its .fsad file"),
     ("enrollment/   batch.py", "from good images to a product; many images in order"),
     ("scoring.py   datasets/", "the decision; readers of public datasets"),
     ("search/", "memory bank and nearest neighbors"),
@@ -110,7 +110,7 @@ def drawing() -> str:
     parts += [
         box(x, y, width, 50, FILE),
         centered(x + width / 2, y + 21, "bracket.fsad"),
-        centered(x + width / 2, y + 40, "bank, threshold, settings: product.py, artifact.py", 12, FAINT),
+        centered(x + width / 2, y + 40, "bank, threshold, settings: product.py, artifact/", 12, FAINT),
         arrow(871, 46 + BOX_HEIGHT + 2, 871, y - 3),
         arrow(700, y + 52, 560, 237),
         arrow(740, y + 52, 720, 237),

@@ -27,6 +27,14 @@ ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 ArtifactArgument = Annotated[Path, typer.Argument(help="The product's .fsad file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
 EngineOption = Annotated[Engine | None, typer.Option(help="What runs the encoder. Default: openvino.")]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="The encoder of a product whose encoder does not ship: its card (.json), or a timm model. Default: the "
+        "shipped one.",
+    ),
+]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="Weights of a timm model: .safetensors, or a .pth state dict.")
 ]
@@ -143,6 +151,7 @@ def refuse_misplaced(command: str, artifact: Path, others: Sequence[str] = ()) -
 def load_product(
     artifact: Path,
     *,
+    encoder: str | None = None,
     engine: Engine | None = None,
     weights: Path | None = None,
     allow_download: bool = False,
@@ -154,5 +163,11 @@ def load_product(
 
     refuse_misplaced("info", artifact)
     return Inspector.load(
-        artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads, device=device
+        artifact,
+        encoder=encoder,
+        engine=engine,
+        weights=weights,
+        allow_download=allow_download,
+        threads=threads,
+        device=device,
     )

@@ -14,6 +14,7 @@ from fewshot_ad.cli.options import (
     Device,
     DeviceOption,
     DownloadOption,
+    EncoderOption,
     EngineOption,
     Fusion,
     ImageScore,
@@ -146,7 +147,7 @@ def enroll(
         )
         inspector.save(output)
     if as_json:
-        print_json("enroll", {"artifact": str(output), **inspector.info()})
+        print_json("product", {"artifact": str(output), **inspector.info()})
         return
     for note in inspector.enrollment.notes:
         say(f"note: {note}")
@@ -184,6 +185,7 @@ def _scoring(**options: str | float | None) -> ScoringConfig:
 def add(
     artifact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
     good: Annotated[list[str], typer.Argument(help="Further good images: a folder, files, or a quoted glob.")],
+    encoder: EncoderOption = None,
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
@@ -192,11 +194,13 @@ def add(
     """Take further good images into a product; its views, scale and other settings stay."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         refuse_misplaced("add", artifact, good)
-        inspector = load_product(artifact, weights=weights, allow_download=allow_download, threads=threads)
+        inspector = load_product(
+            artifact, encoder=encoder, weights=weights, allow_download=allow_download, threads=threads
+        )
         notes = inspector.add(good, progress=progress)
         inspector.save(artifact)
     if as_json:
-        print_json("add", {"artifact": str(artifact), **inspector.info()})
+        print_json("product", {"artifact": str(artifact), **inspector.info()})
         return
     for note in notes:
         say(f"note: {note}")
@@ -216,6 +220,7 @@ def inspect(
     threshold: Annotated[
         float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
     ] = None,
+    encoder: EncoderOption = None,
     warm_up: Annotated[
         list[str] | None,
         typer.Option(
@@ -235,7 +240,13 @@ def inspect(
     with reported_errors(as_json):
         refuse_misplaced("inspect", artifact, images)
         inspector = load_product(
-            artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads, device=device
+            artifact,
+            encoder=encoder,
+            engine=engine,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+            device=device,
         )
         if threshold is not None:
             inspector.threshold = threshold
@@ -309,7 +320,7 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
         refuse_misplaced("info", artifact)
         record = describe(*read_artifact(artifact))
     if as_json:
-        print_json("info", record)
+        print_json("product", record)
         return
     import yaml
 

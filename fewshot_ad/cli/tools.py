@@ -12,6 +12,7 @@ import typer
 from fewshot_ad.cli.options import (
     ArtifactArgument,
     DownloadOption,
+    EncoderOption,
     EngineOption,
     JsonOption,
     Target,
@@ -47,6 +48,7 @@ def export(
     images: Annotated[
         str | None, typer.Option(help="Good images to prove it on, instead of those inside the product.")
     ] = None,
+    encoder: EncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a product for other runtimes, with proof that it says the same there (extra 'onnx')."""
@@ -54,7 +56,7 @@ def export(
         from fewshot_ad.export import export as write
 
         refuse_misplaced("export", artifact, [str(folder)])
-        inspector = load_product(artifact)
+        inspector = load_product(artifact, encoder=encoder)
         proof = _read(images) if images else None
         image_hw = proof[0].shape[:2] if proof else None
         if size is not None:
@@ -85,6 +87,7 @@ def bench(
     images: Annotated[
         str | None, typer.Option(help="Images to inspect. Default: the support images inside the product.")
     ] = None,
+    encoder: EncoderOption = None,
     engine: EngineOption = None,
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
@@ -97,7 +100,7 @@ def bench(
         from fewshot_ad.latency import own_images
 
         inspector = load_product(
-            artifact, engine=engine, weights=weights, allow_download=allow_download, threads=threads
+            artifact, encoder=encoder, engine=engine, weights=weights, allow_download=allow_download, threads=threads
         )
 
         def show_minute(figures: dict[str, float]) -> None:

@@ -87,7 +87,7 @@ def _sentence(error: Any, command: str) -> str:
         return f"{command}: expected {_parameter(error.param)}, got none."
     if type(error).__name__ == "NoSuchOption":
         known = [name for parameter in error.ctx.command.params for name in parameter.opts if name.startswith("--")]
-        return f"{command}: expected an option it has, got {error.option_name}.{_nearest(error.option_name, known)}"
+        return f"{command}: expected one of its options, got {error.option_name}.{_nearest(error.option_name, known)}"
     if isinstance(error, typer.BadParameter):
         return f"{_hint(error)}: {_bad_value(error, message)}"
     if match := re.match(r"No such command '(.*?)'\.", message):

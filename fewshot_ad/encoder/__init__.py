@@ -1,7 +1,14 @@
 """Image -> patch embeddings: the encoder, by name, on the engine of choice."""
 
 from fewshot_ad.encoder.encoder import FUSIONS, Encoder, EncoderSpec, Fusion
-from fewshot_ad.encoder.loading import DEFAULT_ENCODER, DEFAULT_NORM_POWER, is_exported, load_encoder, load_encoders
+from fewshot_ad.encoder.loading import (
+    DEFAULT_ENCODER,
+    DEFAULT_NORM_POWER,
+    exported_card,
+    is_exported,
+    load_encoder,
+    load_encoders,
+)
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -10,6 +17,7 @@ __all__ = [
     "Encoder",
     "EncoderSpec",
     "Fusion",
+    "exported_card",
     "is_exported",
     "load_encoder",
     "load_encoders",

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fewshot_ad.arguments import whole_number
+import numpy as np
+
 from fewshot_ad.encoder.encoder import FUSIONS, Encoder, EncoderSpec, Fusion
 from fewshot_ad.encoder.engine import (
     DEVICES,
@@ -37,7 +40,7 @@ DEFAULT_NORM_POWER = 0.75
 
 
 def load_encoder(
-    name: str = DEFAULT_ENCODER,
+    name: str | os.PathLike[str] = DEFAULT_ENCODER,
     *,
     engine: EngineName | None = None,
     precision: Precision = "f32",
@@ -53,7 +56,8 @@ def load_encoder(
 
     Args:
         name: A shipped encoder (see `shipped_encoders`), the card (`.json`) of an encoder that `fewshot-ad train`
-            made, or any timm model with `features_only` (extra `torch`).
+            made, or any timm model with `features_only` (extra `torch`); with `allow_download` also one of the Hugging
+            Face hub (`hf-hub:...`).
         engine: `openvino` (default), `onnxruntime` (extra `onnx`) or `torch` (extra `torch`). timm models run on
             torch.
         precision: `f32` or `bf16`.
@@ -71,7 +75,7 @@ def load_encoder(
         WeightsError: The name, engine, precision or weights cannot be had; the message names the way out.
     """
     request = _Request(
-        name=name,
+        name=_text(name),
         engine=engine,
         precision=precision,
         stages=stages,
@@ -82,7 +86,7 @@ def load_encoder(
         threads=threads,
         device=device,
     )
-    card = WeightsCard.read(Path(name)) if name.endswith(".json") else shipped_encoders().get(name)
+    card = exported_card(request.name)
     with native_work():
         encoder = _load_timm(request) if card is None else _load_exported(request, card)
     encoder.reload = request.call()
@@ -90,7 +94,7 @@ def load_encoder(
 
 
 def load_encoders(
-    encoder: str | Encoder, precision: Precision | Literal["auto"], **options: Any
+    encoder: str | os.PathLike[str] | Encoder, precision: Precision | Literal["auto"], **options: Any
 ) -> tuple[Encoder, Encoder | None]:
     """The encoder to enroll with, and a faster one to compare it with.
 
@@ -112,9 +116,33 @@ def load_encoders(
     return load(precision="f32"), faster
 
 
-def is_exported(name: str) -> bool:
+def is_exported(name: str | os.PathLike[str]) -> bool:
     """Whether a name stands for an exported encoder with a card, shipped or one's own, and not for a timm model."""
-    return name.endswith(".json") or name in shipped_encoders()
+    return _text(name).endswith(".json") or _text(name) in shipped_encoders()
+
+
+def exported_card(name: str | os.PathLike[str]) -> WeightsCard | None:
+    """The card of an exported encoder, shipped or one's own; None for what may be a timm model.
+
+    Raises:
+        WeightsError: The card cannot be read.
+    """
+    name = _text(name)
+    return WeightsCard.read(Path(name)) if name.endswith(".json") else shipped_encoders().get(name)
+
+
+def is_timm_name(name: str) -> bool:
+    """Whether a name has the form of a model in timm itself, and not of a path, an address or a repository."""
+    return re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_-]+)?", name) is not None
+
+
+def _text(name: object) -> str:
+    if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
+        raise WeightsError(
+            f"expected the name of an encoder ({', '.join(shipped_encoders())}), a card (.json) or a timm model, got "
+            f"{name!r}."
+        )
+    return str(os.fspath(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,31 +170,50 @@ class _Request:
         return functools.partial(load_encoder, **options)
 
     def __post_init__(self) -> None:
-        if self.threads is not None:
-            whole_number(self.threads, "threads", 1, error=WeightsError)
-        if self.fusion not in FUSIONS:
-            raise WeightsError(f"expected fusion among {FUSIONS}, got {self.fusion!r}.")
-        if not 0 <= self.norm_power <= 1:
-            raise WeightsError(f"expected norm_power in 0..1, got {self.norm_power}.")
-        if self.precision not in PRECISIONS:
-            raise WeightsError(f"expected precision among {PRECISIONS}, got {self.precision!r}.")
+        for name, choices in (("fusion", FUSIONS), ("precision", PRECISIONS), ("device", DEVICES)):
+            if getattr(self, name) not in choices:
+                raise WeightsError(f"expected {name} among {choices}, got {getattr(self, name)!r}.")
         if self.engine is not None and self.engine not in ENGINES:
             raise WeightsError(f"expected engine among {ENGINES}, got {self.engine!r}.")
-        if self.device not in DEVICES:
-            raise WeightsError(f"expected device among {DEVICES}, got {self.device!r}.")
+        if not (_is_number(self.norm_power) and 0 <= self.norm_power <= 1):
+            raise WeightsError(f"expected norm_power in 0..1, got {self.norm_power!r}.")
+        if self.threads is not None and not (_is_whole(self.threads) and self.threads >= 1):
+            raise WeightsError(f"expected threads=None or a whole number of at least 1, got {self.threads!r}.")
+        self._check_stages()
+        if self.weights is not None and not isinstance(self.weights, (str, os.PathLike)):
+            raise WeightsError(f"expected the path of a weights file, got {self.weights!r}.")
         if self.device == "cuda" and self.engine == "openvino":
             raise WeightsError(
                 "engine='openvino' runs on the CPU. For device='cuda' use engine='onnxruntime' or 'torch'."
             )
 
+    def _check_stages(self) -> None:
+        whole = isinstance(self.stages, Sequence) and all(_is_whole(stage) and stage >= 0 for stage in self.stages)
+        if self.stages is not None and not (whole and self.stages):
+            raise WeightsError(
+                f"expected stages=None (the encoder's own) or whole numbers such as (2, 3), got {self.stages!r}."
+            )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
 
 def _load_timm(request: _Request) -> Encoder:
     """A timm model, on torch."""
+    _check_timm_name(request.name, request.allow_download)
     if request.engine not in (None, "torch"):
         raise WeightsError(
             f"{request.name} is not among the shipped encoders ({', '.join(shipped_encoders())}), and timm models run "
             f"on engine='torch' only, got engine={request.engine!r}."
         )
+    if request.weights is not None and not Path(request.weights).is_file():
+        # Before torch is loaded, which takes seconds.
+        raise WeightsError(f"expected a weights file, but {request.weights} does not exist. Check the path.")
     pyramid = _load_pyramid(request.name, request.weights, request.stages, request.allow_download)
     spec = EncoderSpec(
         name=request.name,
@@ -182,18 +229,65 @@ def _load_timm(request: _Request) -> Encoder:
     return Encoder(spec, engine, "torch", request.threads)
 
 
+def _check_timm_name(name: str, allow_download: bool) -> None:
+    """Refuse what cannot be a timm model, before timm hears of it: it looks for some names on the hub or on the disk.
+
+    Raises:
+        WeightsError: The message names the encoder that was probably meant.
+    """
+    if name.startswith(("hf-hub:", "hf_hub:")) and allow_download:
+        return
+    shipped = shipped_encoders()
+    if not is_timm_name(name):
+        raise WeightsError(
+            f"expected a shipped encoder ({', '.join(shipped)}), a card (.json) or the name of a timm model, got "
+            f"{name!r}.{_guess(name, shipped)} A model of the hub (hf-hub:...) needs allow_download=True "
+            "(--allow-download); local weights go with the name of their timm model: weights=FILE (--weights FILE)."
+        )
+    try:
+        import timm
+    except ImportError:
+        raise _no_timm(name, shipped) from None
+    if not timm.is_model(name):
+        raise WeightsError(
+            f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {name!r}."
+            f'{_guess(name, [*shipped, *timm.list_models()])} `python -c "import timm; '
+            "print(timm.list_models('*resnet*'))\"` lists names."
+        )
+
+
+def _no_timm(name: str, shipped: Iterable[str]) -> WeightsError:
+    guess = _guess(name, shipped)
+    # The shipped encoders are named after timm's models: a beginning of such a name is one of those, not a slip.
+    if guess and not any(other.startswith(name) for other in shipped):
+        return WeightsError(f"expected a shipped encoder ({', '.join(shipped)}), got {name!r}.{guess}")
+    return WeightsError(
+        f"{name!r} is not among the shipped encoders ({', '.join(shipped)}).{guess} If it is a timm model, it needs "
+        f"the extra 'torch': pip install 'fewshot-ad[torch]'. Without torch, use encoder={DEFAULT_ENCODER!r}."
+    )
+
+
+def _guess(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
 def _load_exported(request: _Request, card: WeightsCard) -> Encoder:
     """An encoder with a card, shipped or one's own, on any engine."""
     if request.weights is not None:
-        raise WeightsError(f"{request.name} ships with its weights; weights= is for timm models. Drop one of the two.")
-    folder = Path(request.name).parent if request.name.endswith(".json") else None
+        raise WeightsError(
+            f"expected weights= with a timm model only, got it with {request.name}, which ships with its weights. Drop "
+            "one of the two."
+        )
+    # Absolute: the engine reads the file again, for the first image of each size, wherever the process is by then.
+    folder = Path(request.name).absolute().parent if request.name.endswith(".json") else None
     spec = _spec_of(request, card)
     engine, engine_name = _engine_of(request, card, folder, spec)
     return Encoder(spec, engine, engine_name, request.threads)
 
 
 def _spec_of(request: _Request, card: WeightsCard) -> EncoderSpec:
-    stages = tuple(sorted(set(request.stages))) if request.stages is not None else card.default_stages
+    stages = tuple(sorted({int(stage) for stage in request.stages})) if request.stages else card.default_stages
     if not stages or any(stage not in card.stages for stage in stages):
         raise WeightsError(f"{request.name}: expected stages among {card.stages}, got {stages}.")
     at = [card.stages.index(stage) for stage in stages]

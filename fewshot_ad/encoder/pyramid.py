@@ -34,9 +34,12 @@ def load_pyramid(
         WeightsError: There is no file and downloads are not allowed, the file does not fit, or the backbone does not
             take inputs of any size.
     """
-    pyramid = Pyramid(backbone, stages)
-    if weights is not None:
-        pyramid.load_weights(read_state_dict(weights))
+    state = read_state_dict(weights) if weights is not None else None
+    if state is not None:
+        _check_size(backbone, stages, allow_download, state)
+    pyramid = Pyramid(backbone, stages, from_hub=allow_download)
+    if state is not None:
+        pyramid.load_weights(state)
     elif backbone == "tf_efficientnet_lite0":
         pyramid.load_weights(read_state_dict(lite0_weights_file()))
     elif allow_download:
@@ -65,6 +68,7 @@ class Pyramid(nn.Module):
         backbone: timm model name, without the `timm/` prefix.
         stages: Indices into timm's `feature_info`; by default the stages at stride 8 and 16, or the last stage of a
             backbone that has neither (a ViT).
+        from_hub: Whether the name may be one of a hub, `hf-hub:...`, which timm contacts for it.
 
     Raises:
         WeightsError: timm has no such backbone, or the backbone no such stage.
@@ -72,15 +76,14 @@ class Pyramid(nn.Module):
     Source: local averaging, Roth et al. 2022 (PatchCore), section 3.1.
     """
 
-    def __init__(self, backbone: str, stages: Sequence[int] | None = None) -> None:
+    def __init__(self, backbone: str, stages: Sequence[int] | None = None, from_hub: bool = False) -> None:
         super().__init__()
-        try:
-            probe = timm.create_model(backbone, features_only=True, pretrained=False, **_options(backbone))
-        except (RuntimeError, AttributeError, ValueError, TypeError) as error:
+        if not (timm.is_model(backbone) or from_hub):
             raise WeightsError(
-                f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {backbone!r} "
-                f"({error}). `python -c \"import timm; print(timm.list_models('*resnet*'))\"` lists names."
-            ) from error
+                f'expected the name of a timm model, got {backbone!r}. `python -c "import timm; '
+                "print(timm.list_models('*resnet*'))\"` lists names; one of a hub needs allow_download=True."
+            )
+        probe = _probe(backbone)
         # All stages: by default, timm selects only some, of a ViT the last blocks.
         infos = probe.feature_info.info
         strides = [info["reduction"] for info in infos]
@@ -186,6 +189,56 @@ class Pyramid(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _probe(backbone: str) -> nn.Module:
+    """All stages of a backbone, without memory for its weights where timm can do that.
+
+    Raises:
+        WeightsError: timm has no such backbone with features.
+    """
+
+    def create() -> nn.Module:
+        model: nn.Module = timm.create_model(backbone, features_only=True, pretrained=False, **_options(backbone))
+        return model
+
+    try:
+        with torch.device("meta"):
+            return create()
+    except (RuntimeError, NotImplementedError):
+        pass  # some models of some versions of timm compute with their weights while they are made
+    except Exception as error:
+        raise _no_features(backbone, error) from error
+    try:
+        return create()
+    except Exception as error:
+        raise _no_features(backbone, error) from error
+
+
+def _no_features(backbone: str, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {backbone!r} "
+        f'({str(error).splitlines()[0] if str(error) else type(error).__name__}). `python -c "import timm; '
+        "print(timm.list_models('*resnet*'))\"` lists names."
+    )
+
+
+def _check_size(backbone: str, stages: Sequence[int] | None, from_hub: bool, state: Mapping[str, torch.Tensor]) -> None:
+    """Whether a backbone is not larger than the weights for it, before memory is taken for the backbone."""
+    try:
+        with torch.device("meta"):
+            sketch = Pyramid(backbone, stages, from_hub)
+    except WeightsError:
+        raise
+    except (RuntimeError, NotImplementedError):
+        return  # as in `_probe`
+    needed = sum(parameter.numel() for parameter in sketch.backbone.parameters())
+    available = sum(tensor.numel() for tensor in state.values())
+    if needed > available:
+        raise WeightsError(
+            f"{backbone}: the weights do not fit: {needed:,} values are needed, the file has {available:,}. Give "
+            "weights of exactly this timm model."
+        )
 
 
 def _check_any_size(pyramid: Pyramid) -> None:

@@ -5,14 +5,27 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+import reprlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from fewshot_ad.errors import WeightsError
 
 # Field names of cards before version 0.2 -> their names today, so that encoders trained then can still be read.
 FORMER_FIELDS = {"licence": "license", "initialisation": "initialization"}
+# The same inside the text of the recipe.
+FORMER_RECIPE = {
+    "licences:": "licenses:",
+    "init_licence:": "init_license:",
+    "generated_photographs:": "generated_images:",
+}
+MAX_CARD_BYTES = 1_000_000
+# The first field of an entry of ONNX's `external_data`, as it stands in the file.
+_EXTERNAL_DATA = b"\x0a\x08location"
 
 
 @dataclass(frozen=True)
@@ -82,15 +95,60 @@ class WeightsCard:
             WeightsError: The file cannot be read, or a field is unknown or missing.
         """
         try:
-            fields = json.loads(path.read_text())
-            fields = {FORMER_FIELDS.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-            return cls(**fields)
-        except (OSError, ValueError, TypeError) as error:
-            raise WeightsError(f"{path}: expected a weights card ({error}). Reinstall fewshot-ad.") from error
+            if path.exists() and not path.is_file():
+                raise ValueError("it is a folder or no regular file")
+            with path.open("rb") as file:
+                text = file.read(MAX_CARD_BYTES + 1)
+            if len(text) > MAX_CARD_BYTES:
+                raise ValueError(f"it is larger than {MAX_CARD_BYTES} bytes")
+            fields: dict[str, Any] = json.loads(text)
+            if not isinstance(fields, dict):
+                raise ValueError("it holds no object")
+            card = _checked_card({FORMER_FIELDS.get(name, name): value for name, value in fields.items()})
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise WeightsError(f"{path}: expected a weights card ({reason}). {_advice(path.parent)}") from error
+        recipe = re.sub("^[a-z_]+:", lambda name: FORMER_RECIPE.get(name[0], name[0]), card.recipe, flags=re.MULTILINE)
+        return dataclasses.replace(card, recipe=recipe)
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+_CARD = TypeAdapter(WeightsCard)
+
+
+def _checked_card(fields: dict[str, Any]) -> WeightsCard:
+    """A card of which every field is of its type.
+
+    Raises:
+        ValueError: A field is missing, unknown, or not what it must be; the message names it.
+    """
+    unknown = sorted(fields.keys() - {field.name for field in dataclasses.fields(WeightsCard)})
+    if unknown:
+        raise ValueError(f"there is no field {reprlib.repr(unknown[0])}")
+    try:
+        card = _CARD.validate_python(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"field {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    if not (len(card.stages) == len(card.strides) == len(card.channels) > 0):
+        raise ValueError(f"one stride and channel number per stage are expected: {card.stages}, {card.strides}")
+    if not (card.default_stages and set(card.default_stages) <= set(card.stages)):
+        raise ValueError(f"default_stages {card.default_stages} are not among the stages {card.stages}")
+    for name in (card.file, card.tensors):
+        # A card speaks of its own folder only.
+        if name is not None and (name != Path(name).name or name != PureWindowsPath(name).name):
+            raise ValueError(f"{name!r} is no plain file name")
+    return card
+
+
+def _advice(folder: Path) -> str:
+    """What to do about a missing or altered file: only what was installed comes back by installing."""
+    if folder.resolve() == weights_folder().resolve():
+        return "Reinstall fewshot-ad."
+    return "Check the path, and copy the card and the files beside it again from where the encoder was trained."
 
 
 def weights_folder() -> Path:
@@ -114,9 +172,16 @@ def verified_file(card: WeightsCard, folder: Path | None = None) -> Path:
         folder: Folder of the card; None = the folder of shipped weights.
 
     Raises:
-        WeightsError: The file is missing or altered.
+        WeightsError: The file is missing or altered, or its weights lie in another file.
     """
-    return _verified(card, (folder or weights_folder()) / card.file, card.sha256)
+    path = _verified(card, (folder or weights_folder()) / card.file, card.sha256)
+    if _EXTERNAL_DATA in path.read_bytes():
+        raise WeightsError(
+            f"{path}: expected an ONNX file that holds its own weights, got one that keeps them in another file, which "
+            "the card's hash does not cover. Save it as one file (onnx.save with save_as_external_data=False), and its "
+            "hash in the card."
+        )
+    return path
 
 
 def encoder_file(name: str) -> Path:
@@ -145,11 +210,11 @@ def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:
 
 def _verified(card: WeightsCard, path: Path, sha256: str) -> Path:
     if not path.is_file():
-        raise WeightsError(f"expected the weights of {card.name} at {path}, found nothing. Reinstall fewshot-ad.")
+        raise WeightsError(f"expected the weights of {card.name} at {path}, found nothing. {_advice(path.parent)}")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if digest != sha256:
         raise WeightsError(
             f"{path}: expected sha256 {sha256[:12]}..., got {digest[:12]}...: the file is damaged or was altered. "
-            "Reinstall fewshot-ad."
+            f"{_advice(path.parent)}"
         )
     return path

@@ -60,12 +60,13 @@ class Calibration:
         if threshold == self.threshold:
             return self.map_scale
         good, limit = self.map_scale.median_good, self.map_scale.threshold
-        return MapScale(good, good + (limit - good) * threshold / self.threshold)
+        width = (limit - good) * threshold / self.threshold
+        # The maps are float32: a tiny threshold must not make a scale of zero width, nor a huge one an infinite one.
+        return MapScale(good, good + min(max(width, 1e-6 * good + 1e-12), 1e36))
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Calibration:
         """Rebuild from `dataclasses.asdict` after a trip through JSON."""
-        fields = dict(fields)
         lists = {"scores": tuple(fields["scores"]), "map_peaks": tuple(fields.get("map_peaks", ()))}
         return cls(**{**fields, **lists, "map_scale": MapScale(**fields["map_scale"])})
 

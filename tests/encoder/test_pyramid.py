@@ -13,7 +13,8 @@ from safetensors.torch import save_file  # noqa: E402
 from fewshot_ad import Inspector, load_encoder  # noqa: E402
 from fewshot_ad.encoder.pyramid import Pyramid, lite0_weights_file, load_pyramid, read_state_dict  # noqa: E402
 from fewshot_ad.encoder.weights import shipped_encoders  # noqa: E402
-from fewshot_ad.errors import WeightsError  # noqa: E402
+from fewshot_ad.errors import ArtifactError, WeightsError  # noqa: E402
+from tests.robustness.artifact_mutator import put_together, replaced, taken_apart  # noqa: E402
 
 
 def test_lite0_weights_map_in_order_and_recognize_imagenet_classes() -> None:
@@ -100,6 +101,49 @@ def test_backbones_that_are_no_pyramid_of_any_size_are_refused_or_read_right(tmp
     torch.save(timm.create_model("swin_tiny_patch4_window7_224", pretrained=False).state_dict(), weights)
     with pytest.raises(WeightsError, match="any input size"):
         load_pyramid("swin_tiny_patch4_window7_224", weights)
+
+
+def test_a_timm_model_of_a_file_needs_what_the_caller_gives(tmp_path: Path, parts: list[np.ndarray]) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "resnet18.pth"
+    torch.save(timm.create_model("resnet18", pretrained=False).state_dict(), weights)
+    path = tmp_path / "p.fsad"
+    Inspector.from_support(parts[:3], encoder="resnet18", weights=weights, views="none", image_size=128).save(path)
+    with pytest.raises(ArtifactError, match=r"enrolled with the encoder 'resnet18' .*Pass it: encoder=CARD.json"):
+        Inspector.load(path)
+    assert Inspector.load(path, encoder="resnet18", weights=weights).encoder.spec.name == "resnet18"
+    # The hash says what the tensors are, not what is computed with them.
+    with pytest.raises(ArtifactError, match=r"name 'resnet18' there, 'resnet18\.a1_in1k' here"):
+        Inspector.load(path, encoder="resnet18.a1_in1k", weights=weights)
+    header, record, tensors = taken_apart(path.read_bytes())
+    path.write_bytes(put_together(header, replaced(record, ("encoder", "name"), "vit_giant_patch14_dinov2"), tensors))
+    with pytest.raises(WeightsError, match=r"do not fit: 116,\d{3},\d{3} values are needed, the file has 11,"):
+        Inspector.load(path, weights=weights)
+
+
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "hf_hub:timm/resnet18", "local-dir:.", "http://a/b"])
+def test_names_that_timm_would_look_up_elsewhere_are_refused_before_it_does(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not(*_: object, **__: object) -> None:
+        raise AssertionError("timm was asked")
+
+    (tmp_path / "w.pth").write_bytes(b"")
+    monkeypatch.setattr(timm, "create_model", must_not)
+    monkeypatch.setattr("socket.socket", must_not)
+    with pytest.raises(WeightsError, match=r"needs allow_download=True"):
+        load_encoder(name, weights=tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"needs allow_download=True"):
+        Pyramid(name)
+
+
+def test_a_slip_in_a_name_is_met_with_the_nearest() -> None:
+    with pytest.raises(WeightsError, match=r"Did you mean 'lite0_parts'\?"):
+        load_encoder("lite0_prats")
+    with pytest.raises(WeightsError, match=r"Did you mean 'lite0_parts'\?"):
+        load_encoder("lite0-parts")
+    with pytest.raises(WeightsError, match=r"Did you mean 'resnet18'\?"):
+        load_encoder("resnet81")
 
 
 def test_without_weights_both_ways_out_are_named() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 import shutil
 from pathlib import Path
@@ -62,4 +64,57 @@ def test_a_card_survives_the_file_and_refuses_unknown_fields(tmp_path: Path) -> 
     (tmp_path / "card.json").write_text('{"name": "x", "color": "blue"}')
     with pytest.raises(WeightsError, match="expected a weights card"):
         WeightsCard.read(tmp_path / "card.json")
+    with pytest.raises(WeightsError, match=r"there is no field 'color'\)\. Check the path"):
+        WeightsCard.read(tmp_path / "card.json")
     assert set(dataclasses.asdict(card)) >= {"sha256", "license", "training_data", "recipe", "source"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("stages", "1", "field stages: Input should be a valid tuple"),
+        ("stages", ["a"], r"field stages\.0: Input should be a valid integer"),
+        ("strides", [8], "one stride and channel number per stage"),
+        ("default_stages", [9], r"default_stages \(9,\) are not among the stages"),
+        ("default_stages", [], "are not among the stages"),
+        ("file", "../other/lite0_parts.onnx", "is no plain file name"),
+        ("file", "/etc/hostname", "is no plain file name"),
+        ("file", "..\\lite0_parts.onnx", "is no plain file name"),
+        ("tensors", "a/b.safetensors", "is no plain file name"),
+        ("sha256", None, "field sha256"),
+    ],
+)
+def test_a_card_speaks_of_files_beside_it_in_fields_of_its_form(
+    field: str, value: object, says: str, tmp_path: Path
+) -> None:
+    fields = json.loads((weights_folder() / "lite0_parts.json").read_text())
+    (tmp_path / "card.json").write_text(json.dumps({**fields, field: value}))
+    with pytest.raises(WeightsError, match=says):
+        WeightsCard.read(tmp_path / "card.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, '{"a": 1' + " " * 2_000_000 + "}"])
+def test_what_is_no_card_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text(text)
+    with pytest.raises(WeightsError, match="expected a weights card"):
+        WeightsCard.read(tmp_path / "card.json")
+    with pytest.raises(WeightsError, match="a folder or no regular file"):
+        WeightsCard.read(tmp_path)
+
+
+def test_weights_that_the_hash_does_not_cover_are_refused(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    card = shipped_encoders()["efficientnet_lite0"]
+    model = onnx.load(str(weights_folder() / card.file))
+    path = tmp_path / card.file
+    onnx.save(model, str(path), save_as_external_data=True, location="weights.bin")
+    altered = dataclasses.replace(card, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(WeightsError, match="holds its own weights, got one that keeps them in another file"):
+        verified_file(altered, tmp_path)
+
+
+def test_recipes_are_shown_with_the_names_of_today() -> None:
+    recipe = shipped_encoders()["lite0_parts"].recipe
+    assert "init_license: ''" in recipe
+    assert "generated_images: 8" in recipe
+    assert "licence" not in recipe

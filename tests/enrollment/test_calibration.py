@@ -99,6 +99,12 @@ def test_the_maps_scale_moves_with_the_threshold() -> None:
     assert doubled.threshold - 0.7 == pytest.approx(2 * (calibration.map_scale.threshold - 0.7))
 
 
+@pytest.mark.parametrize("threshold", [1e-30, 1e-12, 1e30])
+def test_the_maps_scale_is_of_some_width_for_any_threshold(threshold: float) -> None:
+    scale = calibrate([1.0, 1.2, 1.1], [1.5, 1.4, 1.6], 0.7, "leave-one-image-out", 3).map_scale_at(threshold)
+    assert 0 < np.float32(scale.threshold - scale.median_good) < np.inf
+
+
 def test_a_calibration_of_an_earlier_version_has_no_peaks() -> None:
     fields = dataclasses.asdict(calibrate([1.0, 1.2], [1.5, 1.4], 0.7, "leave-one-image-out", 2))
     del fields["map_peaks"]

@@ -1,0 +1,19 @@
+"""The .fsad file: a product in one safetensors file, hashed, written whole or not at all, checked before it is used."""
+
+from fewshot_ad.artifact.allowed_encoder import load_allowed
+from fewshot_ad.artifact.file import read_artifact, write_artifact, write_atomically
+from fewshot_ad.artifact.packing import check_encoder, checked_spec, describe, pack, unpack
+from fewshot_ad.artifact.schema import FORMAT_VERSION
+
+__all__ = [
+    "FORMAT_VERSION",
+    "check_encoder",
+    "checked_spec",
+    "describe",
+    "load_allowed",
+    "pack",
+    "read_artifact",
+    "unpack",
+    "write_artifact",
+    "write_atomically",
+]

@@ -1,0 +1,152 @@
+"""A product's arrays: names, types, shapes and values, checked against its description."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.artifact.schema import refused, shown
+from fewshot_ad.encoder import EncoderSpec
+from fewshot_ad.enrollment.embedding import REFERENCE_BYTES
+from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE
+from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
+
+# Embeddings are of the order of 1 to 1,000. Up to here no distance of them overflows float32.
+LARGEST_VALUE = 1e9
+# The longest side that an image of the largest allowed size can have.
+_LONGEST = MAX_PIXELS // MIN_SIDE
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class ArrayForm(BaseModel):
+    """What the header of a safetensors file says of one array."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
+def check_forms(forms: Mapping[str, ArrayForm], description: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Whether the arrays are exactly those that a description calls for; before any memory is taken for them.
+
+    Args:
+        forms: What the file's header says of its arrays, by name.
+        description: The checked description.
+        path: Of the file, for messages.
+
+    Raises:
+        ArtifactError: An array is missing, unexpected, or of another type or shape.
+    """
+    budget = description["enrollment"]["settings"]["budget"]
+    expected: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
+    for level, dims in enumerate(EncoderSpec.from_dict(description["encoder"]).dims):
+        name = f"bank{level}.vectors"
+        n = forms[name].shape[0] if name in forms and forms[name].shape else 0
+        if name in forms and not 1 <= n <= budget:
+            raise refused(path, name, f"1 to {budget} bank vectors (the budget)", f"{n}")
+        expected[name] = (("F16", "F32"), (n, dims))
+        expected |= {f"bank{level}.{part}": (("I32",), (n,)) for part in ("image", "view")}
+        expected[f"bank{level}.xy"] = (("I32",), (n, 2))
+    for i in range(len(description["references"])):
+        name = f"reference{i}"
+        expected[name] = (("U8",), forms[name].shape[:1] if name in forms else ())
+    for name in sorted(expected.keys() ^ forms.keys()):
+        there = "an array of this name" if name in expected else "no array of this name"
+        raise refused(path, name if name in expected else shown(name), there, "none" if name in expected else "one")
+    for name, (dtypes, shape) in expected.items():
+        form = forms[name]
+        if form.dtype not in dtypes or form.shape != shape or not shape:
+            raise refused(
+                path, name, f"{' or '.join(dtypes)} {shape or '(bytes,)'}", f"{shown(form.dtype)} {shown(form.shape)}"
+            )
+    total = sum(form.shape[0] for name, form in forms.items() if name.startswith("reference"))
+    if total > REFERENCE_BYTES:
+        raise refused(path, "references", f"at most {REFERENCE_BYTES} bytes of images", f"{total}")
+
+
+def check_values(
+    tensors: Mapping[str, npt.NDArray[Any]], description: Mapping[str, Any], path: str | os.PathLike[str]
+) -> None:
+    """Whether the values of the arrays are in range, and the images whole and of the size that the description gives.
+
+    Args:
+        tensors: The arrays, in the form that `check_forms` lets through.
+        description: The checked description.
+        path: Of the file, for messages.
+
+    Raises:
+        ArtifactError: A value is out of range, or an image is not what it should be.
+    """
+    enrollment, spec = description["enrollment"], EncoderSpec.from_dict(description["encoder"])
+    settings = enrollment["settings"]
+    # The search for cosine distances takes vectors of unit length, which float16 rounds.
+    largest = 1.01 if settings["scoring"]["metric"] == "cosine" else LARGEST_VALUE
+    limits = {
+        "vectors": (-largest, largest),
+        "image": (0, len(enrollment["support"]) - 1),
+        "view": (0, len(settings["views"])),
+        "xy": (-_LONGEST, _LONGEST),
+    }
+    for level in range(len(spec.dims)):
+        for part, (low, high) in limits.items():
+            _check_range(tensors[f"bank{level}.{part}"], low, high, f"bank{level}.{part}", path)
+    for i, (height, width) in enumerate(description["references"]):
+        geometry = Geometry.fit((height, width), settings["image_size"], spec.multiple)
+        _check_png(tensors[f"reference{i}"], geometry.content_hw, f"reference{i}", path)
+
+
+def _check_range(values: npt.NDArray[Any], low: float, high: float, name: str, path: str | os.PathLike[str]) -> None:
+    smallest, largest = float(values.min()), float(values.max())
+    # NaN is in no range.
+    if not (low <= smallest and largest <= high):
+        raise refused(path, name, f"values in {low}..{high}", f"{smallest} to {largest}")
+
+
+def _check_png(png: Uint8Array, content_hw: tuple[int, int], name: str, path: str | os.PathLike[str]) -> None:
+    """Whether an image is a whole PNG as `Reference.make` writes it: RGB, 8 bits, of one size, no other data.
+
+    Its pixels are unpacked here to exactly as many bytes as they must be, so that a small file can neither ask for
+    more memory than that nor leave a decoder guessing.
+    """
+    height, width = content_hw
+    if height * width > 4 * MAX_IMAGE_SIZE**2:
+        raise refused(path, name, f"at most {4 * MAX_IMAGE_SIZE**2} pixels at the working scale", f"{height} x {width}")
+    header, pixels = _png_parts(png.tobytes())
+    if header != struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0):
+        got = f"width and height {struct.unpack('>II', header[:8])}" if len(header) == 13 else "something else"
+        raise refused(path, name, f"a PNG file, RGB, 8 bits, of {width} x {height} pixels", got)
+    length = height * (1 + 3 * width)
+    unpacker = zlib.decompressobj()
+    try:
+        rows = unpacker.decompress(pixels, length + 1)
+    except zlib.error as error:
+        raise refused(path, name, "a whole PNG file", f"a damaged one ({error})") from None
+    if len(rows) != length or not unpacker.eof or max(rows[:: 1 + 3 * width]) > 4:
+        raise refused(path, name, f"a whole PNG file of {width} x {height} pixels", "a damaged one")
+
+
+def _png_parts(data: bytes) -> tuple[bytes, bytes]:
+    """The header and the packed pixels of a PNG file of these two parts only; empty if it is anything else."""
+    header, pixels, at = b"", list[bytes](), len(_PNG)
+    if not data.startswith(_PNG):
+        return b"", b""
+    while at + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        content, check = data[at + 8 : at + 8 + length], data[at + 8 + length : at + 12 + length]
+        if check != struct.pack(">I", zlib.crc32(kind + content)) or kind not in (b"IHDR", b"IDAT", b"IEND"):
+            return b"", b""
+        at += 12 + length
+        if kind == b"IEND":
+            return (header, b"".join(pixels)) if at == len(data) else (b"", b"")
+        if kind == b"IHDR":
+            header = content
+        else:
+            pixels.append(content)
+    return b"", b""

@@ -1,0 +1,208 @@
+"""A product as arrays and a description, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+
+from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, shown
+from fewshot_ad.encoder import Encoder, EncoderSpec, is_exported
+from fewshot_ad.enrollment.calibration import Calibration
+from fewshot_ad.enrollment.embedding import Reference
+from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.support import View
+from fewshot_ad.errors import ArtifactError
+from fewshot_ad.images import SMOOTHING
+from fewshot_ad.product import Enrollment, Product
+from fewshot_ad.search.memory_bank import MemoryBank, Origin
+
+
+def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """A product as arrays and a JSON-able description, for `write_artifact`.
+
+    Raises:
+        ArtifactError: A setting is out of the range that a file may have; the message names it.
+    """
+    model, product_name = product.model, f"product {product.enrollment.product_name!r}"
+    tensors: dict[str, npt.NDArray[Any]] = {}
+    for i, bank in enumerate(model.banks):
+        tensors[f"bank{i}.vectors"] = bank.vectors.astype(bank.stored_dtype)
+        tensors[f"bank{i}.image"] = bank.origin.image
+        tensors[f"bank{i}.view"] = bank.origin.view
+        tensors[f"bank{i}.xy"] = bank.origin.xy
+    for i, reference in enumerate(product.references):
+        tensors[f"reference{i}"] = reference.png
+    record = {
+        "encoder": dataclasses.asdict(spec),
+        "preprocessing": _preprocessing(spec, model.image_size),
+        "level_scale": list(model.level_scale),
+        "threshold": model.threshold,
+        "calibration": dataclasses.asdict(product.calibration),
+        "enrollment": dataclasses.asdict(product.enrollment),
+        "references": [list(reference.image_hw) for reference in product.references],
+    }
+    # What cannot be read again is not written.
+    whole = {"format_version": FORMAT_VERSION, "sha256": "0" * 64, **record}
+    description = checked_description(whole, product_name, "It cannot be saved; enroll again with such a value.")
+    return tensors, {name: description[name] for name in record}
+
+
+def _preprocessing(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
+    """What `images.Geometry` does to an image; a product enrolled with anything else is refused."""
+    return {
+        "color": "rgb",
+        "image_size": image_size,
+        "multiple": spec.multiple,
+        "shrink": "halving, then area",
+        "enlarge": "bilinear",
+        "smoothing": SMOOTHING,
+        "padding": "mirror right and bottom",
+    }
+
+
+def checked_spec(record: Mapping[str, Any], path: str | os.PathLike[str]) -> EncoderSpec:
+    """The encoder that a stored product needs, if its preprocessing is this version's; before any encoder is loaded.
+
+    Args:
+        record: The description of the artifact, checked.
+        path: Of the file, for messages.
+
+    Raises:
+        ArtifactError: It was enrolled with another preprocessing.
+    """
+    spec = EncoderSpec.from_dict(record["encoder"])
+    expected = _preprocessing(spec, record["enrollment"]["settings"]["image_size"])
+    if record["preprocessing"] != expected:
+        raise ArtifactError(
+            f"{path}: it was enrolled with another preprocessing ({record['preprocessing']}) than this version's "
+            f"({expected}), so its scores would mean something else. Install that version, or enroll again."
+        )
+    return spec
+
+
+def unpack(
+    tensors: Mapping[str, npt.NDArray[Any]],
+    record: Mapping[str, Any],
+    encoder: Encoder,
+    path: str | os.PathLike[str],
+) -> Product:
+    """The inverse of `pack`.
+
+    Args:
+        tensors: The arrays of the artifact, as `read_artifact` returns them.
+        record: Its description, likewise.
+        encoder: The encoder to go on with.
+        path: Of the file, for messages.
+
+    Raises:
+        ArtifactError: It is another encoder, or another preprocessing.
+    """
+    spec = checked_spec(record, path)
+    check_encoder(spec, encoder.spec, path)
+    enrollment = _enrollment(record["enrollment"])
+    metric = enrollment.settings.scoring.metric
+    arrays = (_bank_arrays(tensors, level) for level in range(len(spec.dims)))
+    return Product.assemble(
+        encoder,
+        [MemoryBank(vectors, origin, metric, encoder.threads) for vectors, origin in arrays],
+        tuple(record["level_scale"]),
+        Calibration.from_dict(record["calibration"]),
+        enrollment,
+        [
+            Reference(tensors[f"reference{i}"], (height, width))
+            for i, (height, width) in enumerate(record["references"])
+        ],
+        record["threshold"],
+    )
+
+
+def _bank_arrays(tensors: Mapping[str, npt.NDArray[Any]], level: int) -> tuple[npt.NDArray[Any], Origin]:
+    origin = Origin(*(tensors[f"bank{level}.{part}"] for part in ("image", "view", "xy")))
+    return tensors[f"bank{level}.vectors"], origin
+
+
+def _enrollment(fields: Mapping[str, Any]) -> Enrollment:
+    typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    typed["settings"] = EnrollmentSettings.from_dict(fields["settings"])
+    typed["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
+    return Enrollment(**typed)
+
+
+def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[str]) -> None:
+    """Whether an encoder is the one that an artifact was enrolled with.
+
+    The hash decides. The name of an encoder with a card is no more than where it lay when the product was enrolled.
+
+    Args:
+        spec: The encoder that the product was enrolled with.
+        here: The encoder at hand.
+        path: Of the file, for messages.
+
+    Raises:
+        ArtifactError: It is another; the message names what differs.
+    """
+    differing = [
+        f"{f.name} {shown(getattr(spec, f.name))} there, {shown(getattr(here, f.name))} here"
+        for f in dataclasses.fields(spec)
+        if getattr(spec, f.name) != getattr(here, f.name)
+        and (f.name != "name" or _hash_covers_tensors_only(spec, here))
+    ]
+    if differing:
+        raise ArtifactError(
+            f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
+            "something else. Use the same encoder and weights, or enroll again."
+        )
+
+
+def _hash_covers_tensors_only(spec: EncoderSpec, here: EncoderSpec) -> bool:
+    # The hash of a timm model says nothing of what is computed with its tensors: tf_efficientnet_lite0 takes those of
+    # efficientnet_lite0 and pads otherwise. There, the name belongs to the model.
+    return not is_exported(spec.name) and not is_exported(here.name)
+
+
+def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artifact says of its product, as plain JSON types; needs no encoder.
+
+    Args:
+        tensors: The arrays of the artifact.
+        record: Its description.
+    """
+    enrollment, calibration = record["enrollment"], Calibration.from_dict(record["calibration"])
+    settings = enrollment["settings"]
+    vectors = [tensors[name] for name in sorted(tensors) if name.endswith(".vectors")]
+    threshold = float(record["threshold"])
+    by_hand = threshold != calibration.threshold
+    return {
+        "product": enrollment["product_name"],
+        "encoder": record["encoder"],
+        "image_size": settings["image_size"],
+        "views": [str(View(**view)) for view in settings["views"]],
+        "reasons": list(enrollment["reasons"]),
+        "preprocessing": record["preprocessing"],
+        "scoring": settings["scoring"],
+        "bank": {
+            "vectors": [len(v) for v in vectors],
+            "dimensions": [v.shape[1] for v in vectors],
+            "megabytes": round(sum(v.nbytes for v in vectors) / 1e6, 3),
+        },
+        "support": [{"name": name, "sha256": sha256} for name, sha256 in enrollment["support"]],
+        "notes": list(enrollment["notes"]),
+        "threshold": threshold,
+        "threshold_set_by_hand": by_hand,
+        "calibration": {
+            "method": calibration.method,
+            "n": calibration.n,
+            "threshold": calibration.threshold,
+            "status": calibration.status,
+            "false_reject_rate": calibration.false_reject_rate,
+            "held_out_scores": list(calibration.scores),
+            "explanation": calibration.explain(),
+        },
+        "seed": settings["seed"],
+        "created": enrollment["created"],
+        "versions": enrollment["versions"],
+    }

@@ -1,0 +1,283 @@
+"""The form of a product's description: every field with its type and range, checked before anything of it is used.
+
+The form of the file is written down apart from the classes it becomes, so that a field renamed in one of them cannot
+change the format unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from fewshot_ad.encoder import Fusion
+from fewshot_ad.encoder.engine import Precision
+from fewshot_ad.enrollment.calibration import Method
+from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Choosable
+from fewshot_ad.enrollment.support import VIEW_KINDS
+from fewshot_ad.errors import ArtifactError
+from fewshot_ad.images import MAX_PIXELS, MIN_SIDE
+from fewshot_ad.scoring import MAX_SIGMA, ImageScore
+from fewshot_ad.search.nearest import Metric
+
+FORMAT_VERSION = 2
+# Distances and thresholds, far beyond what an encoder gives, and still finite in float32 after every step of a verdict.
+SMALLEST, LARGEST = 1e-30, 1e30
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
+_SHOWN.maxlevel = 3
+_FORM = ConfigDict(extra="forbid", frozen=True)
+
+# JSON has arrays only, which become tuples; a number in place of a text, or a text in place of a number, stays refused.
+Whole: TypeAlias = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Count: TypeAlias = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
+Share: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
+Distance: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=LARGEST)]
+Positive: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=SMALLEST, le=LARGEST)]
+Finite: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Stride: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1024)]
+Channels: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65_536)]
+Side: TypeAlias = Annotated[int, Field(strict=True, ge=MIN_SIDE, le=MAX_PIXELS // MIN_SIDE)]
+Name: TypeAlias = Annotated[str, Field(strict=True, max_length=4096)]
+Text: TypeAlias = Annotated[str, Field(strict=True, max_length=1_000_000)]
+Sha256: TypeAlias = Annotated[str, Field(strict=True, pattern="^[0-9a-f]{64}$")]
+
+
+class EncoderForm(BaseModel):
+    """See `EncoderSpec`."""
+
+    model_config = _FORM
+
+    name: Annotated[Name, Field(min_length=1)]
+    sha256: Sha256
+    stages: Annotated[tuple[Whole, ...], Field(min_length=1, max_length=64)]
+    strides: tuple[Stride, ...]
+    channels: tuple[Channels, ...]
+    fusion: Fusion
+    precision: Precision
+    norm_power: Share
+    embedding: Whole | None = None
+    deepest_stride: Stride = 1
+
+
+class PreprocessingForm(BaseModel):
+    """What `images.Geometry` did to the support images; compared as a whole with what it does here."""
+
+    model_config = _FORM
+
+    color: Name
+    image_size: Count
+    multiple: Count
+    shrink: Name
+    enlarge: Name
+    smoothing: Finite
+    padding: Name
+
+
+class MapScaleForm(BaseModel):
+    """See `MapScale`."""
+
+    model_config = _FORM
+
+    median_good: Distance
+    threshold: Positive
+
+
+class CalibrationForm(BaseModel):
+    """See `Calibration`."""
+
+    model_config = _FORM
+
+    method: Method
+    n: Count
+    threshold: Positive
+    false_reject_rate: Share
+    status: Literal["provisional"]
+    scores: Annotated[tuple[Distance, ...], Field(min_length=1)]
+    map_scale: MapScaleForm
+    map_peaks: tuple[Distance, ...] = ()
+
+
+class ViewForm(BaseModel):
+    """See `View`."""
+
+    model_config = _FORM
+
+    kind: Name
+    value: Finite
+
+
+class ScoringForm(BaseModel):
+    """See `ScoringConfig`."""
+
+    model_config = _FORM
+
+    metric: Metric
+    image_score: ImageScore
+    top_fraction: Annotated[Share, Field(gt=0)]
+    neighbors: Annotated[Count, Field(ge=2)]
+    edge_weight: Share
+    sigma: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_SIGMA)]
+
+
+class SettingsForm(BaseModel):
+    """See `EnrollmentSettings`; nothing is left to be chosen."""
+
+    model_config = _FORM
+
+    views: Annotated[tuple[ViewForm, ...], Field(max_length=1000)]
+    image_size: Annotated[int, Field(strict=True, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)]
+    budget: Count
+    precision: Precision
+    scoring: ScoringForm
+    seed: Whole
+    auto: Annotated[tuple[Choosable, ...], Field(max_length=2)]
+
+
+class EnrollmentForm(BaseModel):
+    """See `Enrollment`."""
+
+    model_config = _FORM
+
+    product_name: Name
+    settings: SettingsForm
+    support: Annotated[tuple[tuple[Name, Sha256], ...], Field(min_length=1)]
+    notes: tuple[Text, ...]
+    reasons: tuple[Text, ...]
+    created: Annotated[str, Field(strict=True, max_length=64)]
+    versions: dict[Name, Name]
+
+
+class Description(BaseModel):
+    """The description of a product, format 2."""
+
+    model_config = _FORM
+
+    format_version: Literal[2]
+    sha256: Sha256
+    encoder: EncoderForm
+    preprocessing: PreprocessingForm
+    level_scale: tuple[Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-12, le=1e12)], ...]
+    threshold: Positive
+    calibration: CalibrationForm
+    enrollment: EnrollmentForm
+    references: tuple[tuple[Side, Side], ...] = ()
+
+
+def checked_description(
+    fields: Mapping[str, Any], path: str | os.PathLike[str], advice: str = "Copy the file again, or enroll again."
+) -> dict[str, Any]:
+    """A description of which every field is of the expected type and range, as plain JSON types.
+
+    Args:
+        fields: As read from a file, or about to be written.
+        path: Of the file, for messages.
+        advice: What to do about a field that is refused.
+
+    Raises:
+        ArtifactError: A field is missing, unknown, of another type, out of range, or contradicts another.
+    """
+    try:
+        description = Description.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        got = "nothing" if first["type"] == "missing" else shown(first["input"])
+        raise refused(path, _place(first["loc"]), _expected(first), got, advice) from None
+    for field, expected, got in _contradictions(description):
+        raise refused(path, field, expected, got, advice)
+    return description.model_dump(mode="json")
+
+
+def refused(
+    path: str | os.PathLike[str],
+    field: str,
+    expected: str,
+    got: str,
+    advice: str = "Copy the file again, or enroll again.",
+) -> ArtifactError:
+    """The error about one field or array of a file."""
+    return ArtifactError(f"{path}: {field}: expected {expected}, got {got}. {advice}")
+
+
+def shown(value: object) -> str:
+    """A value of a file for a message, cut to a readable length."""
+    return _SHOWN.repr(value)
+
+
+def _expected(error: ErrorDetails) -> str:
+    for bound, words in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
+        limit = error.get("ctx", {}).get(bound)
+        if limit is not None:
+            return f"{words} {limit if isinstance(limit, int) else format(limit, 'g')}"
+    if error["type"] == "missing":
+        return "this field"
+    if error["type"] == "extra_forbidden":
+        return "no field of this name"
+    return error["msg"].removeprefix("Input should be ")
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    place = ""
+    for part in location:
+        if isinstance(part, int):
+            place += f"[{part}]"
+        else:
+            # Names of fields are known, names in the file may be anything.
+            place += f"{'.' if place else ''}{part if part.isidentifier() and len(part) < 40 else shown(part)}"
+    return place or "the description"
+
+
+def _contradictions(description: Description) -> Iterator[tuple[str, str, str]]:
+    """What fields say of each other: field, expected, got."""
+    encoder, settings = description.encoder, description.enrollment.settings
+    for name, values in (("strides", encoder.strides), ("channels", encoder.channels)):
+        if len(values) != len(encoder.stages):
+            yield f"encoder.{name}", f"one per stage ({len(encoder.stages)})", f"{len(values)}"
+    levels = 1 if encoder.fusion == "concat" else len(encoder.channels)
+    if len(description.level_scale) != levels:
+        yield "level_scale", f"one divisor per level ({levels})", f"{len(description.level_scale)}"
+    if settings.precision != encoder.precision:
+        yield "enrollment.settings.precision", f"the encoder's ({encoder.precision})", settings.precision
+    yield from _contradictions_of_views(settings.views)
+    yield from _contradictions_of_calibration(description.calibration, len(description.enrollment.support))
+    if len(description.references) > len(description.enrollment.support):
+        yield (
+            "references",
+            f"at most one per support image ({len(description.enrollment.support)})",
+            (f"{len(description.references)}"),
+        )
+    for i, (height, width) in enumerate(description.references):
+        if height * width > MAX_PIXELS:
+            yield f"references[{i}]", f"at most {MAX_PIXELS} pixels", f"{height} x {width}"
+
+
+def _contradictions_of_views(views: tuple[ViewForm, ...]) -> Iterator[tuple[str, str, str]]:
+    for i, view in enumerate(views):
+        place = f"enrollment.settings.views[{i}]"
+        if view.kind not in VIEW_KINDS:
+            yield f"{place}.kind", f"one of {', '.join(VIEW_KINDS)}", shown(view.kind)
+            continue
+        low, high = VIEW_KINDS[view.kind].valid
+        if not low <= view.value <= high:
+            yield f"{place}.value", f"a strength of {view.kind} in {low}..{high}", f"{view.value}"
+
+
+def _contradictions_of_calibration(calibration: CalibrationForm, images: int) -> Iterator[tuple[str, str, str]]:
+    limit = min(images, len(calibration.scores))
+    if calibration.n > limit:
+        yield "calibration.n", f"at most {limit} images, as there are scores and support images", f"{calibration.n}"
+    if abs(calibration.false_reject_rate - 1 / (calibration.n + 1)) > 1e-6:
+        yield (
+            "calibration.false_reject_rate",
+            f"1 / (n + 1) = {1 / (calibration.n + 1):.4g}",
+            f"{calibration.false_reject_rate}",
+        )
+    if len(calibration.map_peaks) not in (0, len(calibration.scores)):
+        yield "calibration.map_peaks", f"one per score ({len(calibration.scores)})", f"{len(calibration.map_peaks)}"
+    scale = calibration.map_scale
+    if not scale.threshold - scale.median_good >= 1e-12:
+        yield "calibration.map_scale.threshold", f"more than median_good ({scale.median_good})", f"{scale.threshold}"
