@@ -36,7 +36,7 @@ class Inspector:
     """Says of each image of a product whether it is good, by how much, and where it is not.
 
     Get one from `Inspector.from_support` or `Inspector.load`. It may be used on several threads, pickled and copied,
-    and goes on working in a forked child, see docs/how-to/processes.md.
+    and goes on working in a forked child, see docs/how-to/python.md.
 
     Examples:
         >>> inspector = Inspector.from_support("good/")             # doctest: +SKIP
