@@ -79,7 +79,7 @@ EXTRAS = {
     "with yolo._quiet_import():\n    import ultralytics.models, ultralytics.utils.events\n"
     "assert not ultralytics.utils.events.events.enabled\n",
     "anomalib": "from fewshot_ad import zoo\nimport fewshot_ad.zoo.anomalib.runtime.training\n"
-    "zoo.create('anomalib_padim', backbone='efficientnet_lite0').fit([part(s) for s in range(2)])\n",
+    "zoo.create('anomalib_padim', backbone='lite0').fit([part(s) for s in range(2)])\n",
 }
 
 

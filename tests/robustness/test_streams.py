@@ -29,7 +29,7 @@ COMMANDS = {
     "no product": (["inspect", "gone.fsad", "good"], 2),
     "no product as JSON": (["info", "gone.fsad", "--json"], 2),
     "wrong option": (["info", "--nonsense"], 2),
-    "list": (["datasets", "list"], 0),
+    "list": (["datasets"], 0),
 }
 # The shell's redirection, and whether the command's report can still arrive.
 STREAMS = {
