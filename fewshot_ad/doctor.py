@@ -54,7 +54,7 @@ def examine() -> dict[str, Any]:
         "problems": problems,
         "fewshot_ad": _distribution("fewshot-ad"),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "processor": processor_name(),
         "cpus": {
             "machine": os.cpu_count(),
@@ -66,6 +66,12 @@ def examine() -> dict[str, Any]:
         "weights": weights,
         "smoke_test": smoke,
     }
+
+
+def _platform() -> str:
+    # `platform.platform` would start `uname` for its last word.
+    words = (platform.system(), platform.release(), platform.machine(), *platform.libc_ver())
+    return "-".join(word for word in words if word)
 
 
 def _has_affinity() -> bool:

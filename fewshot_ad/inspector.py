@@ -36,7 +36,7 @@ class Inspector:
     """Says of each image of a product whether it is good, by how much, and where it is not.
 
     Get one from `Inspector.from_support` or `Inspector.load`. It may be used on several threads, pickled and copied,
-    and goes on working in a forked child, see docs/how-to/processes.md.
+    and goes on working in a forked child, see docs/how-to/python.md.
 
     Examples:
         >>> inspector = Inspector.from_support("good/")             # doctest: +SKIP
@@ -281,7 +281,12 @@ class Inspector:
                 raise ImageError("this product holds no support image to tell the size from. Give image_hw.")
             image_hw = self.references[0].image_hw
         height, width = arguments.height_and_width(image_hw, "image_hw", ImageError)
-        self.inspect(np.zeros((height, width, 3), np.uint8))
+        image = np.zeros((height, width, 3), np.uint8)
+        with native_work():
+            network, prepared = self._product.model.one_pass, prepare(image, self._encoder, self._product.model)
+            if network is not None:
+                network.compile([(1, *prepared.pixels.shape)])
+        self.inspect(image)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the product to one `.fsad` file, whole or not at all.

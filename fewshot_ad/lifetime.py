@@ -16,6 +16,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 from fewshot_ad.arrays import Progress
@@ -24,6 +25,9 @@ from fewshot_ad.errors import FewshotADError
 # Longer than any single step takes: an inspection, a compilation, a step between two calls of a `Progress`.
 FORK_WAIT_S = 5.0
 EXIT_WAIT_S = 10.0
+# When the threads of native libraries are asleep for sure, and how long a fork waits for that before.
+SETTLED_AFTER_S = 1.0
+SLEEP_WAIT_S = 0.2
 _Native = TypeVar("_Native")
 
 
@@ -119,6 +123,7 @@ class _Gate:
         self._forking: int | None = None
         self._ending = False
         self._used = False
+        self._last_work = -SETTLED_AFTER_S
         self._orphaned = False
         self.forked = False
         self.forks = 0
@@ -146,6 +151,7 @@ class _Gate:
             return False
         with self._changed:
             self._at_work.discard(me)
+            self._last_work = time.monotonic()
             self._changed.notify_all()
         return True
 
@@ -160,6 +166,9 @@ class _Gate:
             self._changed.wait_for(lambda: self._forking in (None, me), FORK_WAIT_S)
             self._forking = me
             self._wait_for_others(me, FORK_WAIT_S)
+            # OpenVINO's threads go to sleep a little after the call they worked for; until then they hold locks.
+            if time.monotonic() - self._last_work < SETTLED_AFTER_S:
+                _wait_for_sleep()
 
     def after_fork_in_parent(self) -> None:
         with self._changed:
@@ -189,6 +198,28 @@ class _Gate:
         until = time.monotonic() + seconds
         while self._at_work - {me} and time.monotonic() < until:
             self._changed.wait(until - time.monotonic())
+
+
+def _wait_for_sleep() -> None:
+    until = time.monotonic() + SLEEP_WAIT_S
+    rests = 0
+    # Twice in a row: a thread may be seen between two pieces of work.
+    while rests < 2 and time.monotonic() < until:
+        time.sleep(0.002)
+        rests = rests + 1 if _all_asleep() else 0
+
+
+def _all_asleep() -> bool:
+    """Whether no thread of a native library runs; False where the system does not tell (all but Linux)."""
+    own = {str(thread.native_id) for thread in threading.enumerate()}
+    try:
+        return all(
+            Path("/proc/self/task", task, "stat").read_text().rpartition(")")[2].split()[0] == "S"
+            for task in os.listdir("/proc/self/task")
+            if task not in own
+        )
+    except OSError:  # a thread ended meanwhile
+        return False
 
 
 _locks: weakref.WeakSet[ForkSafeLock] = weakref.WeakSet()
