@@ -6,10 +6,11 @@ For figures over many products, shots and draws, use `fewshot-ad benchmark`.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
-from fewshot_ad import list_images, metrics, read_image, zoo
+from fewshot_ad import FewshotADError, list_images, metrics, read_image
 
 METHODS = ["fewshot_ad", "patchcore", "padim"]
 
@@ -22,6 +23,8 @@ def main() -> None:
     methods = "baselines, see `fewshot-ad zoo`; default: " + " ".join(METHODS)
     parser.add_argument("methods", nargs="*", default=METHODS, metavar="method", help=methods)
     args = parser.parse_args()
+    # Not at the top: without the extra 'zoo' this import says what to install, while --help works.
+    from fewshot_ad import zoo
 
     folders = (args.good, args.good_test, args.bad_test)
     good, good_test, bad_test = ([read_image(path) for path in list_images(folder)] for folder in folders)
@@ -40,4 +43,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FewshotADError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

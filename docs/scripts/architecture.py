@@ -49,8 +49,8 @@ LAYERS = (
     ("scoring.py   datasets/", "the decision; readers of public datasets"),
     ("search/", "memory bank and nearest neighbors"),
     ("encoder/   inspection.py", "image to feature maps; what an inspection returns"),
-    ("images.py   metrics/", "any input to RGB; figures of merit"),
-    ("errors.py   arrays.py", "exceptions; names of array types"),
+    ("images.py   metrics/   documents/", "any input to RGB; figures of merit; YAML and JSON of users"),
+    ("errors.py   arrays.py   printable.py", "exceptions; names of array types; text that may be printed"),
 )
 
 

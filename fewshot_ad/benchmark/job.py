@@ -22,6 +22,7 @@ from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.errors import BenchmarkError, ImageError
 from fewshot_ad.images import read_image
 from fewshot_ad.metrics import PixelMetrics, SaturatedRegion
+from fewshot_ad.printable import printable
 from fewshot_ad.zoo import Labeled, Method, create, options
 
 
@@ -128,7 +129,7 @@ def measure(
             "unreadable": tally.unreadable,
             **part.copy,
         },
-        support=tuple(own if len(job.categories) > 1 else names),
+        support=tuple(map(printable, own if len(job.categories) > 1 else names)),
         support_sha256=list_hash(names),
         overlays=tuple(pictures),
         versions=versions(),
@@ -281,7 +282,7 @@ def failure(job: Job, reason: str) -> list[Outcome]:
     """The outcomes of a job that did not come to its end, one per category."""
     cause: dict[str, Any] = {
         "status": "failed",
-        "reason": reason,
+        "reason": printable(reason),
         "versions": versions(),
         "machine": machine(),
         "date": now(),
@@ -292,13 +293,13 @@ def failure(job: Job, reason: str) -> list[Outcome]:
 def _identity(job: Job, category: str) -> dict[str, Any]:
     return {
         "key": job.key(category),
-        "method": job.method.name,
+        "method": printable(job.method.name),
         "baseline": job.method.baseline,
         "options": dict(job.method.options),
-        "dataset": job.dataset.name,
+        "dataset": printable(job.dataset.name),
         "layout": job.dataset.layout,
-        "category": category,
-        "setting": job.setting_name,
+        "category": printable(category),
+        "setting": printable(job.setting_name),
         "shots": job.shots,
         "draw": job.draw,
         "seed": job.seed,

@@ -16,7 +16,6 @@ from fewshot_ad.datasets import open_dataset
 from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.images import read_image
-from fewshot_ad.zoo import cards
 
 
 class Images(Sequence[Uint8Array]):
@@ -100,6 +99,8 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
         support[-count:] = drawn
         defective = _without(defective, drawn)
     limit = job.protocol.test_limit
+    from fewshot_ad.zoo import cards
+
     if cards()[job.method.baseline].supervision != "labeled defects":
         labeled = []
     return Material(tuple(support), (*healthy[:limit], *defective[:limit]), tuple(labeled), _copy(samples))

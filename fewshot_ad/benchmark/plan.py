@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from fewshot_ad.benchmark.record import Shots
 from fewshot_ad.benchmark.support import Lists, read_lists, shipped_lists
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.printable import printable
 
 Setting: TypeAlias = Literal["few-shot", "full-shot", "unified", "noisy", "continual", "transfer"]
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
@@ -212,8 +213,8 @@ class Plan:
     ) -> tuple[str, ...] | None:
         if shots == "full":
             return None
-        names = lists.get((category, draw))
-        if dataset.support is not None and any(category == listed for listed, _ in lists):
+        names = lists.get((printable(category), draw))
+        if dataset.support is not None and any(printable(category) == listed for listed, _ in lists):
             count = 0 if names is None else len(names)
             if count < shots:
                 most = max(s for s in self.shots if s != "full")

@@ -1,165 +1,150 @@
-"""The plan of a benchmark from YAML; every mistake in it is an error that names the place."""
+"""The plan of a benchmark from YAML; every mistake in it is named with its field and line."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+import typing
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from fewshot_ad.benchmark.plan import SETTINGS, DatasetPlan, MethodPlan, Plan, Protocol, Setting
+from fewshot_ad.benchmark.plan import DatasetPlan, MethodPlan, Plan, Protocol, Setting
+from fewshot_ad.benchmark.plan_schema import DatasetEntry, MethodEntry, PlanEntry, SettingEntry
+from fewshot_ad.documents.fields import Problem, check, raise_problems, words
+from fewshot_ad.documents.naming import shown, unknown
+from fewshot_ad.documents.reading import Document
+from fewshot_ad.documents.yaml_text import read_yaml
 from fewshot_ad.errors import BenchmarkError
+
+# Options of baselines before version 0.2 -> their names today.
+FORMER_OPTIONS = {
+    "neighbours": "neighbors",
+    "regularisation": "regularization",
+    "photographs": "images",
+}
 
 
 def read_plan(path: Path) -> Plan:
     """Read a plan; paths in it are relative to its own folder.
 
     Raises:
-        BenchmarkError: It is missing, is not YAML, or says something that no plan can say.
+        BenchmarkError: It is missing, is not YAML, or says something that no plan can say; all mistakes are listed.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BenchmarkError(
-            f"expected a plan at {path}, cannot read it ({error.strerror}). Check the path."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{path}: expected YAML, got something else ({str(error).splitlines()[0]}).") from error
-    return parse_plan(content, path.parent)
+    return _plan(read_yaml(path, BenchmarkError, "a plan in YAML"), path.parent)
 
 
 def parse_plan(content: Any, folder: Path) -> Plan:
-    """Read a plan from parsed YAML.
+    """Read a plan from parsed YAML, or from what a program writes in its place: tuples count as lists.
 
     Args:
         content: The plan.
         folder: Its paths are relative to this one.
+
+    Raises:
+        BenchmarkError: It says something that no plan can say; all mistakes are listed.
     """
-    _expect_names(
-        content, "the plan", ("name", "methods", "datasets", "shots", "draws", "settings", "seed", "protocol")
-    )
-    methods = tuple(_method(name, entry) for name, entry in _entries(content, "methods"))
-    datasets = {name: _dataset(name, entry, folder) for name, entry in _entries(content, "datasets")}
-    shots = content.get("shots", [2, 4, 8])
-    valid = isinstance(shots, list) and shots and all(s == "full" or _is_count(s) for s in shots)
-    if not valid or len(set(shots)) < len(shots):
-        raise BenchmarkError(f"shots: expected a list of different whole numbers and `full`, got {shots!r}.")
-    draws, seed = content.get("draws", 3), content.get("seed", 0)
-    if not _is_count(draws) or draws == 0:
-        raise BenchmarkError(f"draws: expected a whole number from 1 up, got {draws!r}.")
-    if not _is_count(seed):
-        raise BenchmarkError(f"seed: expected a whole number, got {seed!r}.")
-    settings = _settings(content.get("settings", ["few-shot"]), datasets)
-    if 0 in shots and any(name != "transfer" for name, _ in settings):
-        raise BenchmarkError("shots: 0 images of a product are for the setting `transfer` only.")
+    return _plan(Document("plan", _plain(content)), folder)
+
+
+def _plain(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(name): _plain(value) for name, value in content.items()}
+    return [_plain(value) for value in content] if isinstance(content, (list, tuple)) else content
+
+
+def _plan(document: Document, folder: Path) -> Plan:
+    entry = check(PlanEntry, document, BenchmarkError)
+    methods = {name: method or MethodEntry.model_validate({}) for name, method in entry.methods.items()}
+    problems = [
+        *(problem for name, method in methods.items() for problem in _method_problems(name, method)),
+        *(problem for name, dataset in entry.datasets.items() for problem in _dataset_problems(name, dataset)),
+        *_setting_problems(entry),
+    ]
+    if problems:
+        raise_problems(problems, document, BenchmarkError)
+    datasets = {name: _dataset(name, dataset, folder) for name, dataset in entry.datasets.items()}
     return Plan(
-        str(content.get("name", "Benchmark")),
-        methods,
+        entry.name,
+        tuple(MethodPlan(name, method.baseline or name, method.options) for name, method in methods.items()),
         tuple(datasets.values()),
-        tuple(shots),
-        draws,
-        settings,
-        seed,
-        _protocol(content.get("protocol", {})),
+        tuple(entry.shots),
+        entry.draws,
+        tuple(_setting(setting, datasets) for setting in entry.settings),
+        entry.seed,
+        Protocol(**entry.protocol.model_dump()),
     )
 
 
-def _method(name: str, entry: Any) -> MethodPlan:
-    from fewshot_ad.zoo import cards, options
+def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
+    from fewshot_ad.zoo import cards, option_types, options
 
-    entry = {} if entry is None else entry
-    _expect_names(entry, f"methods: {name}", ("baseline", "options"))
-    baseline, settings = entry.get("baseline", name), entry.get("options", {})
+    place = ("methods", name)
+    baseline = method.baseline or name
     if baseline not in cards():
-        raise BenchmarkError(f"methods: {name}: expected a baseline among {sorted(cards())}, got {baseline!r}.")
-    _expect_names(settings, f"methods: {name}: options", tuple(options(baseline)))
-    return MethodPlan(name, baseline, settings)
+        yield _unknown_name(place, "baseline", method.baseline, baseline, cards())
+        return
+    known, kinds = options(baseline), option_types(baseline)
+    for option, value in method.options.items():
+        where = (*place, "options", option)
+        if option not in known:
+            yield Problem(where, unknown(option, known, "an option", FORMER_OPTIONS))
+        elif not _fits(value, kinds[option]):
+            yield Problem(where, f"expected {words(kinds[option])}, got {shown(value)}")
 
 
-def _dataset(name: str, entry: Any, folder: Path) -> DatasetPlan:
+def _unknown_name(place: tuple[str, str], field: str, written: str | None, name: str, known: Iterable[str]) -> Problem:
+    return Problem(place if written is None else (*place, field), unknown(name, known, f"a {field}"))
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of YAML is of the type that a baseline's option has, as far as its annotation says."""
+    try:
+        adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+    except PydanticSchemaGenerationError:
+        # A type of a library: the baseline itself says what it cannot take.
+        return True
+    try:
+        # Of JSON, since a list then is as good as a tuple, while nothing else is taken for what it is not.
+        adapter.validate_json(json.dumps(value), strict=True)
+    except (ValidationError, TypeError):
+        return False
+    return True
+
+
+def _dataset_problems(name: str, dataset: DatasetEntry) -> Iterator[Problem]:
     from fewshot_ad.datasets import dataset_cards
 
-    _expect_names(entry, f"datasets: {name}", ("layout", "root", "categories", "support"))
-    layout = entry.get("layout", name)
+    layout = dataset.layout or name
     if layout not in dataset_cards():
-        raise BenchmarkError(f"datasets: {name}: expected a layout among {sorted(dataset_cards())}, got {layout!r}.")
-    if "root" not in entry:
-        raise BenchmarkError(f"datasets: {name}: expected `root`, the folder of the local copy, got none.")
-    categories = entry.get("categories", [])
-    if not isinstance(categories, list) or len(set(map(str, categories))) < len(categories):
-        raise BenchmarkError(f"datasets: {name}: expected a list of different categories, got {categories!r}.")
-    support = entry.get("support")
+        yield _unknown_name(("datasets", name), "layout", dataset.layout, layout, dataset_cards())
+
+
+def _setting_problems(entry: PlanEntry) -> Iterator[Problem]:
+    for number, setting in enumerate(entry.settings):
+        if setting.transfer is not None and setting.transfer.source not in entry.datasets:
+            place = ("settings", number, "transfer", "source")
+            yield Problem(place, unknown(setting.transfer.source, entry.datasets, "a dataset of the plan"))
+    if 0 in entry.shots and any(setting.transfer is None for setting in entry.settings):
+        message = "0 images of a product are for the setting `transfer` only. Take other shots"
+        yield Problem(("shots", entry.shots.index(0)), message)
+
+
+def _dataset(name: str, entry: DatasetEntry, folder: Path) -> DatasetPlan:
     return DatasetPlan(
         name,
-        layout,
+        entry.layout or name,
         # Whole, since a worker on another machine has another working folder.
-        (folder / str(entry["root"])).resolve(),
-        tuple(str(c) for c in categories),
-        None if support is None else (folder / str(support)).resolve(),
+        (folder / entry.root).resolve(),
+        tuple(entry.categories),
+        None if entry.support is None else (folder / entry.support).resolve(),
     )
 
 
-def _settings(entry: Any, datasets: Mapping[str, DatasetPlan]) -> tuple[tuple[Setting, Mapping[str, Any]], ...]:
-    allowed = {"noisy": ("noise",), "continual": ("replay",), "transfer": ("source",)}
-    settings: list[tuple[Setting, Mapping[str, Any]]] = []
-    for item in entry if isinstance(entry, list) else [entry]:
-        if isinstance(item, dict) and len(item) == 1:
-            name, options = next(iter(item.items()))
-        else:
-            name, options = item, {}
-        if not isinstance(name, str) or name not in SETTINGS or name == "full-shot":
-            known = [s for s in SETTINGS if s != "full-shot"]
-            raise BenchmarkError(f"settings: expected {known}, got {name!r}. For full-shot give shots: [full].")
-        options = {} if options is None else options
-        _expect_names(options, f"settings: {name}", allowed.get(name, ()))
-        noise = options.get("noise", 0)
-        if name == "noisy" and not (isinstance(noise, (int, float)) and 0 < noise < 1):
-            raise BenchmarkError(
-                "settings: noisy: expected `noise`, the share of defective support images, between 0 and 1, got "
-                f"{noise!r}."
-            )
-        if not _is_count(options.get("replay", 0)):
-            raise BenchmarkError(
-                f"settings: continual: expected a whole number to `replay`, got {options['replay']!r}."
-            )
-        if name == "transfer":
-            source = str(options.get("source"))
-            if source not in datasets:
-                raise BenchmarkError(f"settings: transfer: expected `source` among {sorted(datasets)}, got {source}.")
-            options = {"source": datasets[source]}
-        settings.append((name, options))
-    if not settings:
-        raise BenchmarkError("settings: expected at least one, got none.")
-    return tuple(settings)
-
-
-def _protocol(entry: Any) -> Protocol:
-    names = tuple(f.name for f in dataclasses.fields(Protocol))
-    _expect_names(entry, "protocol", names)
-    for name, value in entry.items():
-        size = name in ("test_limit", "pixel_side")
-        if not ((_is_count(value) and (value or not size)) or (size and value is None)):
-            expected = "a whole number from 1 up, or null" if size else "a whole number"
-            raise BenchmarkError(f"protocol: {name}: expected {expected}, got {value!r}.")
-    return Protocol(**entry)
-
-
-def _entries(content: Mapping[str, Any], name: str) -> Sequence[tuple[str, Any]]:
-    entries = content.get(name)
-    if not isinstance(entries, dict) or not entries:
-        raise BenchmarkError(f"{name}: expected at least one, by name, got {entries!r}.")
-    return [(str(key), value) for key, value in entries.items()]
-
-
-def _expect_names(entry: Any, where: str, names: Sequence[str]) -> None:
-    if not isinstance(entry, dict):
-        raise BenchmarkError(f"{where}: expected names and values, got {entry!r}.")
-    unknown = sorted(set(map(str, entry)) - set(names))
-    if unknown:
-        raise BenchmarkError(f"{where}: expected {sorted(names)}, got {unknown}.")
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _setting(entry: SettingEntry, datasets: Mapping[str, DatasetPlan]) -> tuple[Setting, Mapping[str, Any]]:
+    (name,) = entry.model_fields_set
+    options = getattr(entry, name).model_dump(exclude_unset=True)
+    if entry.transfer is not None:
+        options = {"source": datasets[entry.transfer.source]}
+    return typing.cast("Setting", SettingEntry.model_fields[name].alias or name), options

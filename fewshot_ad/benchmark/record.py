@@ -5,16 +5,25 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from fewshot_ad.documents.fields import check_dataclass
+from fewshot_ad.documents.json_text import parse_json
+from fewshot_ad.documents.reading import Document
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.printable import printable
+
+logger = logging.getLogger(__name__)
 
 Shots: TypeAlias = "int | Literal['full']"
 RECORD_SCHEMA = 1
+# Names of the images of the largest datasets take two million.
+LINE_BYTES = 16_000_000
 # In `Record.counts`: images of a category in the local copy of its dataset.
 COPY = ("copy_train_good", "copy_validation_good", "copy_test_good", "copy_test_defective")
 
@@ -98,6 +107,7 @@ class Record:
 
 # How every line starts, and what it must have.
 START = b'{"key": "'
+NAMES = {f.name for f in dataclasses.fields(Record)}
 REQUIRED = {f.name for f in dataclasses.fields(Record) if f.default is MISSING and f.default_factory is MISSING}
 
 
@@ -181,42 +191,69 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
-def read(path: Path) -> list[Record]:
+def read(path: Path, note: Callable[[str], None] = logger.warning) -> list[Record]:
     """All whole lines of a record file, the last one of each job; a missing file holds none.
 
+    Args:
+        path: The file.
+        note: Called with one sentence on each line that a kill cut short: its job counts as not done.
+
     Raises:
-        BenchmarkError: It is no record file, or of a newer schema.
+        BenchmarkError: It is no record file, or of another schema; the message names line and field.
     """
-    if not path.exists():
-        return []
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise BenchmarkError(f"{path}: expected a record file, cannot read it ({error.strerror}).") from error
     records: dict[str, Record] = {}
-    names = {f.name for f in dataclasses.fields(Record)}
-    for number, line in enumerate(lines, 1):
+    for number, line in _lines(path):
         try:
-            entry = json.loads(line)
-        except ValueError as error:
-            if line[: len(START)] == START[: len(line)]:
-                # Cut short by a kill, or empty; the job counts as not done.
-                continue
-            raise _foreign(path, number) from error
-        if not isinstance(entry, dict) or not set(entry) >= REQUIRED:
-            raise _foreign(path, number)
-        if not isinstance(entry.get("schema"), int) or entry["schema"] > RECORD_SCHEMA:
-            raise BenchmarkError(f"{path}, line {number}: written by a newer fewshot-ad. Update this one to read it.")
-        known: dict[str, Any] = {
-            k: tuple(v) if k in ("support", "overlays") else v for k, v in entry.items() if k in names
-        }
-        known["intervals"] = {k: tuple(v) for k, v in entry.get("intervals", {}).items()}
-        records[entry["key"]] = Record(**known)
+            entry = parse_json(line.decode(), str(path), BenchmarkError, "a benchmark record", number)
+        except (BenchmarkError, UnicodeDecodeError) as error:
+            if line[: len(START)] != START[: len(line)]:
+                raise _foreign(f"{path}, line {number}", "something else") from error
+            note(f"{path}, line {number}: cut short or damaged, so it is skipped and its job counts as not done.")
+            continue
+        record = _checked(entry, f"{path}, line {number}")
+        records[record.key] = record
     return list(records.values())
 
 
-def _foreign(path: Path, number: int) -> BenchmarkError:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with path.open("rb") as file:
+            number = 0
+            # A line without end is never in memory as a whole.
+            while line := file.readline(LINE_BYTES):
+                number += 1
+                if len(line) == LINE_BYTES:
+                    raise _foreign(f"{path}, line {number}", f"more than {LINE_BYTES:,} bytes on one line")
+                if line.strip():
+                    yield number, line.strip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise BenchmarkError(f"{path}: expected a record file, cannot read it ({error.strerror}).") from error
+
+
+def _checked(entry: Any, place: str) -> Record:
+    if not isinstance(entry, dict) or not set(entry) >= REQUIRED:
+        raise _foreign(place, "something else")
+    schema = entry.get("schema")
+    if schema != RECORD_SCHEMA:
+        newer = type(schema) is int and schema > RECORD_SCHEMA
+        advice = "Written by a newer fewshot-ad: update this one to read it" if newer else "No version has written that"
+        raise BenchmarkError(f"{place}: expected a record of schema {RECORD_SCHEMA}, got {schema!r}. {advice}.")
+    known = {name: value for name, value in _printable(entry).items() if name in NAMES}
+    return check_dataclass(Record, Document(place, known), BenchmarkError)
+
+
+def _printable(value: Any) -> Any:
+    """A record from elsewhere must not write to the terminal, or fail where its names are encoded."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return {printable(k): _printable(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _foreign(place: str, what: str) -> BenchmarkError:
     return BenchmarkError(
-        f"{path}, line {number}: expected a benchmark record, got something else. Give a file that `benchmark run` has "
-        "written."
+        f"{place}: expected a benchmark record, got {what}. Give a file that `benchmark run` has written."
     )

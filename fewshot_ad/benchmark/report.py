@@ -20,6 +20,7 @@ from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.printable import printable
 
 Json: TypeAlias = "dict[str, Any]"
 # Most bytes of all pictures together, before they are written as text, and of each one.
@@ -82,7 +83,7 @@ def render(
         "base-uri 'none'; form-action 'none'"
     )
     return Template(_page_file("report_page.html")).substitute(
-        policy=policy, title=html.escape(title), style=style, script=script, data=_script_json(data)
+        policy=policy, title=html.escape(printable(title)), style=style, script=script, data=_script_json(data)
     )
 
 

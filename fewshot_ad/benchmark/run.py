@@ -50,7 +50,9 @@ class RunState:
     records: tuple[Record, ...] = ()
 
 
-def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) -> Iterator[RunState]:
+def run_plan(
+    plan: Plan, out: Path, runner: Runner, retry_failed: bool = False, note: Callable[[str], None] = logger.warning
+) -> Iterator[RunState]:
     """Do what a plan asks for and what is not on record yet.
 
     Stopped at any point, by a kill too, and started again, it goes on with the jobs that had not ended.
@@ -60,13 +62,17 @@ def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) 
         out: The record file (JSONL); pictures go into `overlays` beside it.
         runner: Where jobs run: `in_process`, `processes` or `ray_runner.on_ray`.
         retry_failed: Whether jobs on record as failed are tried again.
+        note: Called with what is to be known of the record file, see `record.read`.
 
     Yields:
         The state at the start and after each job.
+
+    Raises:
+        BenchmarkError: The plan makes no job, or the record file cannot be read or written.
     """
     with ledger.alone(out):
-        known = {record.key: record for record in ledger.read(out)}
-        jobs = list(plan.jobs())
+        known = {record.key: record for record in ledger.read(out, note)}
+        jobs = _jobs(plan)
         left = [job for job in jobs if not _ended(job, known, retry_failed)]
         ended = len(jobs) - len(left)
         recorded = [job for job in jobs if _ended(job, known, retry_failed)]
@@ -82,10 +88,22 @@ def run_plan(plan: Plan, out: Path, runner: Runner, retry_failed: bool = False) 
             yield RunState(ended, len(jobs), failures, job, records)
 
 
-def pending(plan: Plan, out: Path, retry_failed: bool = False) -> list[Job]:
+def pending(
+    plan: Plan, out: Path, retry_failed: bool = False, note: Callable[[str], None] = logger.warning
+) -> list[Job]:
     """The jobs of a plan that are not on record yet; arguments as for `run_plan`."""
-    known = {record.key: record for record in ledger.read(out)}
-    return [job for job in plan.jobs() if not _ended(job, known, retry_failed)]
+    known = {record.key: record for record in ledger.read(out, note)}
+    return [job for job in _jobs(plan) if not _ended(job, known, retry_failed)]
+
+
+def _jobs(plan: Plan) -> list[Job]:
+    jobs = list(plan.jobs())
+    if not jobs:
+        raise BenchmarkError(
+            f"{plan.name}: expected a plan that makes at least one job, got none. Name another dataset to transfer to, "
+            "or check that the datasets' folders hold images of a category."
+        )
+    return jobs
 
 
 def _keep_pictures(outcome: Outcome, folder: Path) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+from fewshot_ad.documents.reading import read_text
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.printable import printable
 
 Lists: TypeAlias = Mapping[tuple[str, int], tuple[str, ...]]
 Item = TypeVar("Item")
+LISTS_BYTES = 64_000_000
 
 
 def read_lists(path: Path) -> Lists:
@@ -22,10 +26,8 @@ def read_lists(path: Path) -> Lists:
     Raises:
         BenchmarkError: It cannot be read, or a line is something else.
     """
-    try:
-        return _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"expected support lists at {path}, cannot read them ({error}).") from error
+    text = read_text(path, BenchmarkError, "support lists", LISTS_BYTES)
+    return _parse(text, str(path))
 
 
 def shipped_lists(layout: str) -> Lists:
@@ -34,15 +36,28 @@ def shipped_lists(layout: str) -> Lists:
     return _parse(file.read_text(encoding="utf-8"), file.name) if file.is_file() else {}
 
 
+def lists_text(lists: Lists) -> str:
+    """Fixed support lists as `read_lists` reads them; what a line cannot hold is escaped, see `printable`."""
+    lines = [
+        "\t".join([printable(category), str(draw), *map(printable, names)]) for (category, draw), names in lists.items()
+    ]
+    return "\n".join(["# category, draw, file names", *lines]) + "\n"
+
+
 def _parse(text: str, name: str) -> Lists:
     lists: dict[tuple[str, int], tuple[str, ...]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         category, *rest = line.rstrip().split("\t")
-        if len(rest) < 2 or not rest[0].isdigit() or not all(rest) or len(set(rest[1:])) < len(rest) - 1:
+        different = all(rest) and len(set(rest[1:])) == len(rest) - 1
+        if len(rest) < 2 or not re.fullmatch("[0-9]{1,9}", rest[0]) or not different:
             raise BenchmarkError(
                 f"{name}, line {number}: expected a category, a draw and different file names, between single tabs."
+            )
+        if (category, int(rest[0])) in lists:
+            raise BenchmarkError(
+                f"{name}, line {number}: {category}, draw {rest[0]}, is on the list already. Remove one of the lines."
             )
         lists[category, int(rest[0])] = tuple(rest[1:])
     return lists
@@ -53,7 +68,12 @@ def by_hash(items: Iterable[Item], name: Callable[[Item], str], salt: str) -> li
 
     One image more or less, or another order of the folder, leaves all others where they are.
     """
-    return sorted(items, key=lambda item: hashlib.sha256(f"{salt}/{name(item)}".encode()).digest())
+
+    def place(item: Item) -> bytes:
+        # The bytes of a file name that is no UTF-8 count as they are.
+        return hashlib.sha256(f"{salt}/{name(item)}".encode(errors="surrogatepass")).digest()
+
+    return sorted(items, key=place)
 
 
 def support_names(
@@ -85,16 +105,21 @@ def support_names(
 def _as_in_dataset(names: Sequence[str], category: str, draw: int, listed: Sequence[str]) -> list[str]:
     """Listed names as the dataset has them."""
     # A copy of the dataset may have been recompressed to another format.
-    by_stem = {str(Path(name).with_suffix("")): name for name in names}
-    absent = [name for name in listed if str(Path(name).with_suffix("")) not in by_stem]
+    by_stem = {_stem(name): name for name in names}
+    absent = [name for name in listed if _stem(name) not in by_stem]
     if absent:
         raise BenchmarkError(
             f"{category}: {absent[0]} is on the support list of draw {draw}, but not in the dataset. Complete the "
             "dataset, or give the plan your own lists with `support: FILE` (`fewshot-ad benchmark lists` writes one)."
         )
-    return [by_stem[str(Path(name).with_suffix(""))] for name in listed]
+    return [by_stem[_stem(name)] for name in listed]
+
+
+def _stem(name: str) -> str:
+    """A name without suffix, as a list has it: a name that a list cannot hold as it is stands there escaped."""
+    return printable(str(Path(name).with_suffix("")))
 
 
 def list_hash(names: Sequence[str]) -> str:
     """sha256 of a list of names."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(names).encode(errors="surrogatepass")).hexdigest()

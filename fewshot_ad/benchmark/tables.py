@@ -25,6 +25,7 @@ from fewshot_ad.benchmark.averages import (
 from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import Record, Shots
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.printable import printable
 
 MAIN = ("image_auroc", "image_f1_max", "pixel_auroc", "au_pro", "fit_s", "ms", "model_mb")
 CSV_COLUMNS = (
@@ -48,7 +49,7 @@ def csv(records: Sequence[Record], by_category: bool = False) -> str:
     writer = csv_module.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for row in [*_required(records), *(aggregate(records, by_category=True) if by_category else [])]:
-        head = (row.setting, row.shots, row.dataset, row.category, row.method)
+        head = [_cell(str(part)) for part in (row.setting, row.shots, row.dataset, row.category, row.method)]
         tail = (row.done, row.of, int(row.other_test))
         if not row.cells:
             writer.writerow((*head, *[""] * 8, *tail))
@@ -121,7 +122,7 @@ def latex(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
             ]
             lines.append("    " + " & ".join([_tex(row.method), f"{row.done}/{row.of}", *cells]) + r" \\")
         blocks.append("\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]))
-    comments = [f"% failed: {' '.join(f'{job_name(r)}: {r.reason}'.split())}" for r in failures(records)]
+    comments = [f"% failed: {printable(' '.join(f'{job_name(r)}: {r.reason}'.split()))}" for r in failures(records)]
     return "\n\n".join([*blocks, *(["\n".join(comments)] if comments else [])]) + "\n"
 
 
@@ -180,8 +181,14 @@ def _notes(rows: Sequence[Row], columns: Sequence[Figure]) -> list[tuple[str, st
     return [(sign, note) for sign, note in NOTES.items() if sign in marks]
 
 
+def _cell(name: str) -> str:
+    """A name in a CSV table; a spreadsheet would run what begins like a formula."""
+    name = printable(name)
+    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
+
+
 def _md(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>#~|&!$])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#~|&!$])", r"\\\1", printable(" ".join(text.split())))
 
 
 def _md_line(cells: Sequence[str]) -> str:
@@ -204,4 +211,4 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(letter, letter) for letter in " ".join(text.split()))
+    return "".join(_TEX.get(letter, letter) for letter in printable(" ".join(text.split())))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import importlib
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from fewshot_ad.cli.options import JsonOption
-from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
+from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say, say_note
 from fewshot_ad.errors import BenchmarkError
 
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from fewshot_ad.benchmark.run import Runner, RunState
 
 RunnerName: TypeAlias = Literal["in-process", "processes", "ray"]
+SchemaName: TypeAlias = Literal["plan", "record", "support-lists", "recipe", "distillation"]
+# Options that one runner alone understands.
+RUNNER_OPTIONS: Mapping[str, RunnerName] = {
+    **dict.fromkeys(("workers", "limit"), "processes"),
+    **dict.fromkeys(("ray_address", "cpus", "memory", "gpus", "retries"), "ray"),
+}
 
 # A backslash before each bracket that opens a word: it would be a tag of rich's markup, and not be shown.
 commands = typer.Typer(
@@ -41,6 +49,7 @@ A plan in YAML says which methods, datasets, shots, draws and settings:
 
 @commands.command("run")
 def run(
+    context: typer.Context,
     plan: Annotated[Path, typer.Argument(help="The plan, a YAML file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The record, one line of JSON per job; it is added to.")],
     *,
@@ -54,7 +63,7 @@ def run(
         str | None, typer.Option(help="An existing Ray cluster: auto, or ray://host:10001. Default: a local one.")
     ] = None,
     cpus: Annotated[int, typer.Option(min=1, help="Processors per job, for ray.")] = 1,
-    memory: Annotated[int | None, typer.Option(help="Memory per job in megabytes, for ray.")] = None,
+    memory: Annotated[int | None, typer.Option(min=1, help="Memory per job in megabytes, for ray.")] = None,
     gpus: Annotated[float, typer.Option(min=0, help="Graphics processors per job, for ray.")] = 0.0,
     retries: Annotated[int, typer.Option(min=0, help="Tries after a worker is lost, for ray.")] = 3,
     retry_failed: Annotated[
@@ -65,25 +74,41 @@ def run(
 ) -> None:
     """Do what a plan asks for and what is not on record yet; start it again after any interruption."""
     with reported_errors(as_json):
+        # First, since the module of the runs needs the baselines' libraries, and this names the extra that has them.
+        importlib.import_module("fewshot_ad.zoo")
         from fewshot_ad.benchmark.plan_file import read_plan
         from fewshot_ad.benchmark.run import pending, run_plan
 
+        _check_runner(context, runner, limit)
         benchmark_plan = read_plan(plan)
         if dry_run:
-            for job in pending(benchmark_plan, out, retry_failed):
+            for job in pending(benchmark_plan, out, retry_failed, say_note):
                 print_json("benchmark-job", {"job": str(job)}) if as_json else say(str(job))
             return
         ray_options = {"address": ray_address, "cpus": cpus, "memory_mb": memory, "gpus": gpus, "retries": retries}
-        states = run_plan(benchmark_plan, out, _runner(runner, workers, limit, ray_options), retry_failed)
+        states = run_plan(benchmark_plan, out, _runner(runner, workers, limit, ray_options), retry_failed, say_note)
         failures = _follow(states, as_json)
     raise typer.Exit(EXIT_ERROR if failures else EXIT_GOOD)
+
+
+def _check_runner(context: typer.Context, name: RunnerName, limit: float | None) -> None:
+    """Refuse options that the runner would ignore.
+
+    Raises:
+        BenchmarkError: There is one, or the limit is no time.
+    """
+    for option, only in RUNNER_OPTIONS.items():
+        source = context.get_parameter_source(option)
+        if name != only and source is not None and source.name == "COMMANDLINE":
+            flag = f"--{option.replace('_', '-')}"
+            raise BenchmarkError(f"expected {flag} with --runner {only} only, got it with {name}. Leave it out.")
+    if limit is not None and not 0 < limit < float("inf"):
+        raise BenchmarkError(f"--limit: expected seconds above 0, got {limit:g}.")
 
 
 def _runner(name: RunnerName, workers: int, limit: float | None, ray_options: dict[str, Any]) -> Runner:
     from fewshot_ad.benchmark.run import in_process, processes
 
-    if limit is not None and name != "processes":
-        raise BenchmarkError(f"expected --limit with --runner processes only, got {name}: it cannot stop a job.")
     if name == "ray":
         from fewshot_ad.benchmark.ray_runner import on_ray
 
@@ -162,7 +187,8 @@ def report(
     elif files:
         say(f"{len(records)} records -> {', '.join(files)}")
     else:
-        say(tables.markdown(records, published=published()))
+        for line in tables.markdown(records, published=published()).splitlines():
+            say(line)
 
 
 def _records(files: list[Path], plan: Path | None) -> list[Record]:
@@ -177,7 +203,7 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
     for path in files:
         if not path.is_file():
             raise BenchmarkError(f"expected a record file at {path}, found none. `benchmark run` writes them.")
-    records = [record for path in files for record in ledger.read(path)]
+    records = [record for path in files for record in ledger.read(path, say_note)]
     if plan is not None:
         keys = read_plan(plan).keys()
         records = [record for record in records if record.key in keys]
@@ -207,16 +233,32 @@ def lists(
     """Write the support lists that follow from a dataset's file names, to fix them or to change them by hand."""
     with reported_errors(as_json):
         from fewshot_ad.benchmark.material import good_names
-        from fewshot_ad.benchmark.support import support_names
+        from fewshot_ad.benchmark.support import lists_text, support_names
 
         categories = good_names(layout, root)
-        lines = [
-            "\t".join([category, str(draw), *support_names(names, category, min(shots, len(names)), draw, None)])
+        drawn = {
+            (category, draw): tuple(support_names(names, category, min(shots, len(names)), draw, None))
             for category, names in categories.items()
             for draw in range(draws)
-        ]
-        _write(out, "\n".join(["# category, draw, file names", *lines]) + "\n")
+        }
+        _write(out, lists_text(drawn))
     if as_json:
         print_json("benchmark-lists", {"file": str(out), "categories": sorted(categories), "draws": draws})
     else:
         say(f"{len(categories)} categories, {draws} draws -> {out}")
+
+
+@commands.command("schema")
+def schema(kind: Annotated[SchemaName, typer.Argument(help="Which file.")] = "plan") -> None:
+    """Print the JSON Schema of a plan, a line of a record, support lists, or a recipe (extra 'export')."""
+    with reported_errors(False):
+        from fewshot_ad.benchmark.schemas import schema as describe
+
+        try:
+            described = describe(kind)
+        except ModuleNotFoundError as error:
+            raise BenchmarkError(
+                f"the schema of a recipe needs the extra 'export' (no module {error.name}): "
+                "pip install 'fewshot-ad[export]'."
+            ) from error
+    say(json.dumps(described))

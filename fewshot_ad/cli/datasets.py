@@ -61,7 +61,7 @@ def _print_cards(cards: Iterable[DatasetCard]) -> None:
         size = "" if card.size_gb is None else f"{card.size_gb:g}"
         # The first path of the layout tells it from the others; `show` prints all of it.
         layout = card.layout.splitlines()[0].partition(" (")[0]
-        names, terms = f"[bold]{card.name}[/bold]\n{escape(card.title)}", escape(f"{card.license}\n{layout}")
+        names, terms = f"[bold]{escape(card.name)}[/bold]\n{escape(card.title)}", escape(f"{card.license}\n{layout}")
         listing.add_row(names, number, images, size, card.masks, terms)
     Console().print(listing)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fewshot_ad.errors import FewshotADError, sentence
+from fewshot_ad.printable import printable
 
 if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
@@ -44,7 +45,7 @@ def report_failure(message: str, as_json: bool, file: str | None = None) -> None
     if not as_json:
         # A full disk behind standard error must not hide the failure: the exit code says it, too.
         with contextlib.suppress(OSError):
-            print(f"error: {message}", file=sys.stderr)
+            print(f"error: {printable(message)}", file=sys.stderr)
         return
     try:
         print_json("error", {"file": file, "error": message} if file else {"error": message})
@@ -65,7 +66,8 @@ def print_json(kind: str, value: dict[str, Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line of text, above the progress bar if one is shown."""
+    """Print one line of text, above the progress bar if one is shown; what would end the line is escaped."""
+    text = printable(text)
     if _bar_console is not None:
         _bar_console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
@@ -97,6 +99,11 @@ def _print(text: str) -> None:
         raise UndeliveredError(error) from error
 
 
+def say_note(text: str) -> None:
+    """Print one line on stderr that a command's answer does not depend on."""
+    print(f"note: {printable(text)}", file=sys.stderr)
+
+
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Progress | None]:
     """Show a progress bar on stderr, on a terminal only, and erase it at the end.
@@ -114,13 +121,14 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description:>10}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    stage = TextColumn("{task.description:>10}", markup=False)
+    columns = (stage, BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def update(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
+                tasks[stage] = bar.add_task(printable(stage), total=total)
             bar.update(tasks[stage], completed=done, total=total)
 
         # Verdicts go to stdout; only where that is the same terminal must they make way for the bar.

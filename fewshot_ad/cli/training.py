@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewshot_ad.cli.options import JsonOption, TrainingDeviceOption
+from fewshot_ad.cli.options import DownloadOption, JsonOption, TrainingDeviceOption
 from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say
 from fewshot_ad.errors import TrainingError
 
@@ -33,7 +34,7 @@ RecipeOption = Annotated[
     str | None,
     typer.Option(
         help="A YAML file with fields of the recipe, or the name of a shipped one: parts, published. Default: "
-        "published, which lets timm download its initial weights; offline: --recipe parts, or --set init=FILE."
+        "published, whose initial weights timm fetches (--allow-download); offline: --recipe parts, or --set init=FILE."
     ),
 ]
 DistillationRecipeOption = Annotated[
@@ -71,13 +72,15 @@ def encoders(as_json: JsonOption = False) -> None:
             print_json("encoders", row)
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     listing = Table("MB", "AUROC", "AU-PRO", "ms", "encoder", "license", box=None)
     for row in rows:
         figures = (row["megabytes"], row["image_auroc"], row["au_pro"], row["encoder_ms"])
+        cells = [*("" if figure is None else str(figure) for figure in figures)]
         name = f"{row['name']}{' (default)' if row['default'] else ''}"
-        listing.add_row(*("" if figure is None else str(figure) for figure in figures), name, str(row["license"]))
+        listing.add_row(*cells, escape(name), escape(str(row["license"])))
     Console().print(listing)
     say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4, 256 px; ms: encoder alone.")
 
@@ -113,21 +116,24 @@ def train(
     parity: ParityOption = None,
     device: TrainingDeviceOption = None,
     restart: RestartOption = False,
+    allow_download: DownloadOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train an encoder, once, on good images of many parts (extra 'torch').
+    """Train an encoder, once, on good images of many parts (extra 'export').
 
     A run that was stopped goes on with the same command. Several GPUs: torchrun --nproc-per-node N -m fewshot_ad train.
     """
     with reported_errors(as_json):
-        _need_torch()
+        _need_libraries()
         from fewshot_ad.training.publish import publish
         from fewshot_ad.training.recipe import TrainingRecipe
         from fewshot_ad.training.siamese import train as run
 
         settings = _recipe(TrainingRecipe, recipe, folders, changes)
         with progress_bar(as_json) as progress:
-            trained = run(settings, output, device=device, restart=restart, progress=progress)
+            trained = run(
+                settings, output, device=device, restart=restart, allow_download=allow_download, progress=progress
+            )
         if trained is None:  # another process of torchrun publishes
             return
         card = publish(
@@ -171,9 +177,9 @@ def distill(
     restart: RestartOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Teach a backbone the features of another one, on any images, without labels (extra 'torch')."""
+    """Teach a backbone the features of another one, on any images, without labels (extra 'export')."""
     with reported_errors(as_json):
-        _need_torch()
+        _need_libraries()
         from fewshot_ad.encoder.pyramid import load_pyramid
         from fewshot_ad.encoder.siamese import three_stages
         from fewshot_ad.training.distillation import DistillationRecipe, training_data
@@ -207,7 +213,7 @@ def parts(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images.")],
     category: Annotated[list[str] | None, typer.Option(help="A category; may be repeated. Default: all.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Images per product.")] = 8,
-    size: Annotated[int, typer.Option(min=32, help="Side of the images in pixels.")] = 224,
+    size: Annotated[int, typer.Option(min=32, max=4096, help="Side of the images in pixels.")] = 224,
     variant: Annotated[int, typer.Option(min=0, help="Number of the product in each category.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -234,16 +240,19 @@ def _write_parts(folder: Path, category: str, count: int, size: int, variant: in
 
     for seed in range(count):
         image = render(category, seed, size, variant=variant)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{folder}: cannot be made ({error.strerror}). Choose another folder.") from error
         if not cv2.imwrite(str(folder / f"{seed:03d}.png"), image[..., ::-1]):
             raise TrainingError(f"{folder}: cannot be written. Choose another folder, or free some space.")
 
 
-def _need_torch() -> None:
+def _need_libraries() -> None:
+    """All that a run needs, the libraries of its last step too, which writes the encoder as ONNX."""
     try:
-        import kornia  # noqa: F401
-        import timm  # noqa: F401
-        import torch  # noqa: F401
+        for library in ("torch", "timm", "kornia", "onnx", "onnxscript", "onnxruntime"):
+            importlib.import_module(library)
     except ImportError as error:
         raise TrainingError(
             f"training needs the extra 'export' (no module {error.name}): pip install 'fewshot-ad[export]'."
@@ -262,9 +271,9 @@ def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: lis
     Raises:
         TrainingError: There is no such recipe, or a change does not fit it.
     """
-    import yaml
-
-    from fewshot_ad.training.run import read_recipe, recipe_from
+    from fewshot_ad.documents.naming import unknown
+    from fewshot_ad.documents.yaml_text import parse_yaml
+    from fewshot_ad.training.run import FORMER_FIELDS, read_recipe, recipe_from
 
     fields = dataclasses.asdict(read_recipe(_recipe_file(name), kind)) if name is not None else {}
     if folders:
@@ -273,17 +282,22 @@ def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: lis
     names = [field.name for field in dataclasses.fields(kind)]
     for change in changes or []:
         field, equals, value = change.partition("=")
-        if not equals or field not in names:
-            raise TrainingError(f"expected --set name=value with a name among {', '.join(names)}, got {change!r}.")
-        fields[field] = yaml.safe_load(value)
+        field = FORMER_FIELDS.get(field, field)
+        if not equals:
+            raise TrainingError(f"--set: expected name=value, as in epochs=5, got {change!r}.")
+        if field not in names:
+            raise TrainingError(f"--set {change}: {unknown(field, names, 'a field of the recipe')}.")
+        fields[field] = parse_yaml(value, f"--set {change}", TrainingError).content
     return recipe_from(fields, kind)
 
 
 def _recipe_file(name: str) -> Path:
+    from fewshot_ad.documents.naming import unknown
+
     recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
     path = recipes.get(name, Path(name))
     if not path.is_file():
-        raise TrainingError(f"expected a recipe file or one of {', '.join(recipes)}, got {name!r}.")
+        raise TrainingError(f"--recipe: {unknown(name, recipes, 'a recipe file, or a recipe')}.")
     return path
 
 

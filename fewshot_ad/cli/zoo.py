@@ -32,7 +32,7 @@ def zoo(
         try:
             from fewshot_ad.zoo import cards, options
         except ImportError as error:
-            raise ZooError(f"the baselines need more libraries ({error}): pip install 'fewshot-ad[zoo]'.") from error
+            raise ZooError(f"the baselines need the extra 'zoo' ({error}): pip install 'fewshot-ad[zoo]'.") from error
         if name is None:
             _print_cards(list(cards().values()), as_json)
         else:
@@ -71,7 +71,8 @@ def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
     for name, value in _as_dict(card).items():
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
         heading = f"{name.replace('_', ' '):<16}"
-        say(textwrap.fill(text, 110, initial_indent=heading, subsequent_indent=" " * len(heading)))
+        for line in textwrap.wrap(text, 110, initial_indent=heading, subsequent_indent=" " * len(heading)):
+            say(line)
     say("hyper-parameters and their defaults" if options else "no hyper-parameters")
     width = max((len(key) for key in options), default=0)
     for key, value in options.items():

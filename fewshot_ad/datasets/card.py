@@ -103,7 +103,7 @@ def registered(name: str) -> tuple[DatasetCard, Reader]:
         DatasetError: No dataset has that name.
     """
     if name not in _REGISTRY:
-        raise DatasetError(
-            f"expected a dataset among {sorted(_REGISTRY)}, got {name!r}. `fewshot-ad datasets` describes them."
-        )
+        from fewshot_ad.documents.naming import unknown
+
+        raise DatasetError(f"{unknown(name, _REGISTRY, 'a dataset')}. `fewshot-ad datasets` describes them.")
     return _REGISTRY[name]

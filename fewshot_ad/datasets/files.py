@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from fewshot_ad.documents import reading
 from fewshot_ad.errors import DatasetError
 from fewshot_ad.images import SUFFIXES
+
+# The lists of the largest public datasets take a tenth of that.
+MAX_BYTES = 64_000_000
 
 
 def entries(folder: Path) -> list[Path]:
@@ -39,20 +43,13 @@ def by_stem(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in images(folder)}
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, what: str = "a list of the dataset") -> str:
     """The content of a text file in UTF-8, with or without byte order mark.
 
     Raises:
-        DatasetError: The file is missing or is not text.
+        DatasetError: The file is missing, too large, or is not text.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror}). Copy the dataset again.") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(
-            f"{path}: expected text in UTF-8, got other bytes ({error.reason}). Save it as UTF-8."
-        ) from error
+    return reading.read_text(path, DatasetError, what, MAX_BYTES)
 
 
 def read_table(path: Path, needed: tuple[str, ...], allowed: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
@@ -103,7 +100,7 @@ def inside(root: Path, relative: str, where: str) -> Path:
         DatasetError: The path leads out of the root.
     """
     parts = relative.replace("\\", "/").split("/")
-    if not relative or ".." in parts or Path(relative).is_absolute() or ":" in parts[0]:
+    if not relative or "\0" in relative or ".." in parts or Path(relative).is_absolute() or ":" in parts[0]:
         raise DatasetError(
             f"{where}: expected a path relative to {root} and below it, got {relative!r}. Correct it, or move the file."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from fewshot_ad.datasets.card import DatasetCard, dataset
 from fewshot_ad.datasets.files import entries, inside, read_text
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
+from fewshot_ad.documents.json_text import parse_json
 from fewshot_ad.errors import DatasetError
 
 PRODUCTS = (
@@ -89,18 +89,22 @@ def real_iad(root: Path) -> Iterator[Sample]:
         raise DatasetError(" ".join(problems))
 
 
+_LISTS = "JSON with lists `train` and `test` of image_path, mask_path and anomaly_class"
+
+
 def _product(root: Path, table: Path) -> Iterator[Sample]:
     try:
-        content = json.loads(read_text(table))
+        content = parse_json(read_text(table), str(table), DatasetError, _LISTS)
         good = content.get("meta", {}).get("normal_class", "OK")
         lists = [(split, entry) for split in _SPLITS for entry in content[split]]
         rows = [
             (split, entry["image_path"], entry.get("mask_path") or "", entry["anomaly_class"]) for split, entry in lists
         ]
+    except DatasetError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetError(
-            f"{table}: expected JSON with lists `train` and `test` of image_path, mask_path and anomaly_class, got "
-            f"something else ({type(error).__name__}: {error}). Copy the file again."
+            f"{table}: expected {_LISTS}, got something else ({type(error).__name__}: {error}). Copy the file again."
         ) from error
     folders = (root / resolution / table.stem for resolution in _RESOLUTIONS)
     folder = next((folder for folder in folders if folder.is_dir()), None)

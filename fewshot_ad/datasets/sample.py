@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import BoolArray
+from fewshot_ad.documents.json_text import parse_json
+from fewshot_ad.documents.reading import read_text
 from fewshot_ad.errors import DatasetError
 from fewshot_ad.metrics import SaturatedRegion
 
@@ -117,21 +118,23 @@ def _require_size(path: Path, pixels: _Pixels, hw: tuple[int, int]) -> _Pixels:
     return pixels
 
 
+_SATURATIONS = "a JSON list of objects with pixel_value, saturation_threshold and relative_saturation"
+
+
 @lru_cache(maxsize=64)
 def _read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
     """Saturation, and whether it is a share, by the value of a mask: as MVTec LOCO AD publishes them."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = parse_json(read_text(path, DatasetError, _SATURATIONS), str(path), DatasetError, _SATURATIONS)
         return {
             int(entry["pixel_value"]): (float(entry["saturation_threshold"]), bool(entry["relative_saturation"]))
             for entry in entries
         }
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror}). Copy the dataset again.") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except DatasetError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise DatasetError(
-            f"{path}: expected a JSON list of objects with pixel_value, saturation_threshold and relative_saturation "
-            f"({type(error).__name__}: {error}). Copy the dataset again."
+            f"{path}: expected {_SATURATIONS} ({type(error).__name__}: {error}). Copy the dataset again."
         ) from error
 
 

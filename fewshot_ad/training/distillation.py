@@ -28,7 +28,7 @@ from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid, re
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
-from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, drop_unreadable, find_categories
+from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, check_folders, drop_unreadable, find_categories
 from fewshot_ad.training.run import (
     Clock,
     RunFolder,
@@ -146,6 +146,8 @@ def distill(
         TrainingError: The data, the recipe or the machine do not allow it.
         WeightsError: A teacher's weights cannot be loaded, or the student lacks one of the three strides.
     """
+    # What can be wrong with the input is said before teachers are loaded.
+    check_folders(recipe.folders, 1, (GENERATED, COLLAGES))
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
         teachers = [

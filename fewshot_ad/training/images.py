@@ -77,6 +77,26 @@ def find_categories(folders: Sequence[str | Path]) -> list[Category]:
     return [categories[name] for name in sorted(categories)]
 
 
+def check_folders(folders: Sequence[str], least: int, generators: Sequence[str] = (GENERATED,)) -> None:
+    """Make sure that a recipe's folders can be trained on; no image is opened.
+
+    Args:
+        folders: Folders, see `find_categories`, and names of built-in generators.
+        least: The least number of images per category.
+        generators: Names of the generators.
+
+    Raises:
+        TrainingError: A folder cannot be used, see `find_categories`, or a category has too few images.
+    """
+    for folder in folders:
+        for category in [] if folder in generators else find_categories([folder]):
+            if len(category.files) < least:
+                raise TrainingError(
+                    f"category {category.name!r}: expected at least {least} images, got {len(category.files)}. Add "
+                    "images, or leave the category out."
+                )
+
+
 def _mvtec_good_folders(folder: Path) -> list[Path]:
     own = folder / "train" / "good"
     if own.is_dir():

@@ -21,7 +21,10 @@ from safetensors.torch import save
 from torch import nn
 
 from fewshot_ad.artifact import write_atomically
-from fewshot_ad.errors import TrainingError, sentence
+from fewshot_ad.documents.fields import check_dataclass
+from fewshot_ad.documents.reading import Document
+from fewshot_ad.documents.yaml_text import read_yaml
+from fewshot_ad.errors import TrainingError
 
 RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
 # Field names of recipes before version 0.2 -> their names today, so that runs of that time can be resumed.
@@ -129,29 +132,20 @@ def read_recipe(path: str | Path, recipe_class: type[Recipe]) -> Recipe:
     Raises:
         TrainingError: The file cannot be read, or a field is unknown or has a wrong type or value.
     """
-    try:
-        fields = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TrainingError(f"{path}: expected a recipe in YAML, but it cannot be read ({error}).") from error
-    if isinstance(fields, dict):
-        fields = {FORMER_FIELDS.get(name, name): value for name, value in fields.items()}
-    names = [f.name for f in dataclasses.fields(recipe_class)]  # type: ignore[arg-type]
-    if not isinstance(fields, dict) or not set(fields) <= set(names):
-        unknown = sorted(set(fields) - set(names)) if isinstance(fields, dict) else type(fields).__name__
-        raise TrainingError(f"{path}: expected fields among {names}, got {unknown}. Correct the recipe.")
-    return recipe_from(fields, recipe_class)
+    document = read_yaml(Path(path), TrainingError, "a recipe in YAML")
+    if isinstance(document.content, dict):
+        renamed = {FORMER_FIELDS.get(name, name): value for name, value in document.content.items()}
+        document = dataclasses.replace(document, content=renamed)
+    return check_dataclass(recipe_class, document, TrainingError)
 
 
 def recipe_from(fields: Mapping[str, Any], recipe_class: type[Recipe]) -> Recipe:
     """A recipe from its fields; lists become tuples.
 
     Raises:
-        TrainingError: A field has a wrong type or value.
+        TrainingError: A field is unknown or has a wrong type or value; all such fields are named.
     """
-    try:
-        return recipe_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
-    except TypeError as error:
-        raise TrainingError(f"the recipe does not fit: {sentence(error)}") from error
+    return check_dataclass(recipe_class, Document("the recipe", dict(fields)), TrainingError)
 
 
 def write_recipe(path: Path, recipe: Any) -> None:

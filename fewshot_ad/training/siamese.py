@@ -27,6 +27,7 @@ from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder.pyramid import load_pyramid
 from fewshot_ad.encoder.siamese import SiameseEncoder, three_stages
 from fewshot_ad.errors import TrainingError
+from fewshot_ad.training.images import check_folders
 from fewshot_ad.training.losses import Losses
 from fewshot_ad.training.pairs import Pairs
 from fewshot_ad.training.recipe import TrainingRecipe
@@ -69,6 +70,7 @@ def train(
     *,
     device: str | None = None,
     restart: bool = False,
+    allow_download: bool = False,
     progress: Progress | None = None,
 ) -> TrainingResult | None:
     """Train an encoder, or resume a run that was killed. The result is the last epoch; no epoch is selected.
@@ -78,6 +80,7 @@ def train(
         output: Folder of the run, for the recipe, the log (one line per epoch) and the checkpoint.
         device: `cpu` or `cuda`; None = a GPU if there is one. `torchrun` starts several processes.
         restart: Whether to discard an existing run and start anew.
+        allow_download: Whether timm may fetch the initial weights, as `init: timm` asks for.
         progress: Called with (`train`, steps done, steps in all).
 
     Returns:
@@ -87,6 +90,13 @@ def train(
         TrainingError: The data, the recipe or the machine do not allow it, or the embedding collapsed.
         WeightsError: The initial weights cannot be loaded.
     """
+    if recipe.init == "timm" and not allow_download:
+        raise TrainingError(
+            f"expected leave to fetch the initial weights of {recipe.backbone}, for the recipe says init: timm, got "
+            "none. Give allow_download=True (--allow-download), or train offline: the recipe `parts`, or init=FILE."
+        )
+    # What can be wrong with the input is said before anything is fetched or loaded.
+    check_folders(recipe.folders, 2)
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
         source = None if recipe.init in ("bundled", "timm") else recipe.init

@@ -3,10 +3,16 @@
 import importlib
 import pkgutil
 
-from fewshot_ad.zoo.method import Card, Labeled, Method, Predictions, baseline, cards, create, options
+from fewshot_ad.errors import ZooError
+from fewshot_ad.zoo.method import Card, Labeled, Method, Predictions, baseline, cards, create, option_types, options
 
 # Every file of this folder that registers a baseline does so when it is imported.
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")
+try:
+    for _module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{_module.name}")
+except ModuleNotFoundError as _error:
+    raise ZooError(
+        f"the baselines need the extra 'zoo' (no module {_error.name}): pip install 'fewshot-ad[zoo]'."
+    ) from _error
 
-__all__ = ["Card", "Labeled", "Method", "Predictions", "baseline", "cards", "create", "options"]
+__all__ = ["Card", "Labeled", "Method", "Predictions", "baseline", "cards", "create", "option_types", "options"]

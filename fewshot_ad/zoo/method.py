@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
+from fewshot_ad.documents.naming import unknown
 from fewshot_ad.errors import ZooError
 
 Family: TypeAlias = Literal[
@@ -191,6 +193,17 @@ def options(name: str) -> dict[str, Any]:
     return {key: parameter.default for key, parameter in parameters.items() if key != "seed"}
 
 
+def option_types(name: str) -> dict[str, Any]:
+    """The types of a baseline's hyper-parameters, without `seed`; `Any` where its factory names none.
+
+    Raises:
+        ZooError: No baseline has that name.
+    """
+    factory = _factory(name)
+    hints = typing.get_type_hints(factory)
+    return {key: hints.get(key, Any) for key in options(name)}
+
+
 def create(name: str, *, seed: int = 0, **settings: Any) -> Method:
     """A baseline, ready to `fit`.
 
@@ -203,13 +216,15 @@ def create(name: str, *, seed: int = 0, **settings: Any) -> Method:
         ZooError: No baseline has that name, it has no such hyper-parameter, or a library or file it needs is missing.
     """
     factory = _factory(name)
-    unknown = sorted(set(settings) - set(options(name)))
-    if unknown:
-        raise ZooError(f"{name}: expected hyper-parameters among {sorted(options(name))}, got {unknown}.")
+    known = options(name)
+    for setting in settings:
+        if setting not in known:
+            what = unknown(setting, known, "a hyper-parameter")
+            raise ZooError(f"{name}: {what}. `fewshot-ad zoo {name}` lists them.")
     return factory(seed=seed, **settings)
 
 
 def _factory(name: str) -> Factory:
     if name not in _REGISTRY:
-        raise ZooError(f"expected a baseline among {sorted(_REGISTRY)}, got {name!r}. `fewshot-ad zoo` describes them.")
+        raise ZooError(f"{unknown(name, _REGISTRY, 'a baseline')}. `fewshot-ad zoo` describes them.")
     return _REGISTRY[name][1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 import yaml
 
+from fewshot_ad import zoo
 from fewshot_ad.benchmark.material import material
 from fewshot_ad.benchmark.plan_file import parse_plan, read_plan
+from fewshot_ad.benchmark.run import in_process, pending, run_plan
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.conftest import write
 
@@ -62,26 +65,38 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": {}}, "got \\['method'\\]"),
-        ({"methods": {}}, "methods: expected at least one"),
-        ({"methods": {"mean": {"options": {"sides": 3}}}}, "options: expected \\['fail', 'side'\\], got \\['sides'\\]"),
-        ({"methods": {"patchkore": {}}}, "expected a baseline among"),
-        ({"datasets": {"x": {"layout": "mvtek", "root": "."}}}, "expected a layout among"),
-        ({"datasets": {"mvtec": {}}}, "expected `root`"),
-        ({"shots": ["all"]}, "whole numbers and `full`"),
+        ({"method": {}}, "got 'method' .did you mean 'methods'"),
+        ({"methods": {}}, "methods: expected at least 1 entry, got 0"),
+        (
+            {"methods": {"mean": {"options": {"sides": 3}}}},
+            "methods.mean.options.sides: expected an option among fail, side, got 'sides'",
+        ),
+        (
+            {"methods": {"patchkore": {}}},
+            "methods.patchkore: expected a baseline, got 'patchkore' .did you mean 'patchcore'",
+        ),
+        (
+            {"datasets": {"x": {"layout": "mvtek", "root": "."}}},
+            "datasets.x.layout: expected a layout, got 'mvtek' .did you mean 'mvtec'",
+        ),
+        ({"datasets": {"mvtec": {}}}, "datasets.mvtec.root: expected text, got nothing"),
+        ({"shots": ["all"]}, "shots\\[0\\]: expected a whole number from 0, or `full`, got 'all'"),
         ({"shots": [0]}, "for the setting `transfer` only"),
         ({"draws": 0}, "draws"),
         ({"settings": ["full-shot"]}, "For full-shot give shots"),
         ({"shots": [2, 2]}, "different whole numbers"),
-        ({"settings": []}, "at least one"),
+        ({"settings": []}, "settings: expected at least 1 entry, got 0"),
         ({"settings": [3]}, "got 3"),
-        ({"settings": [{"noisy": {"noise": 0.5}, "unified": {}}]}, "expected \\['few-shot', 'unified'"),
-        ({"settings": [{"noisy": {}}]}, "expected `noise`"),
+        ({"settings": [{"noisy": {"noise": 0.5}, "unified": {}}]}, "expected one of few-shot, unified"),
+        ({"settings": [{"noisy": {}}]}, "settings\\[0\\].noisy.noise: expected a number above 0 below 1, got nothing"),
         ({"settings": [{"noisy": {"noise": "much"}}]}, "got 'much'"),
-        ({"settings": [{"noisy": 0.1}]}, "settings: noisy: expected names and values"),
+        ({"settings": [{"noisy": 0.1}]}, "settings\\[0\\].noisy: expected names and values"),
         ({"settings": [{"continual": {"replay": -1}}]}, "got -1"),
-        ({"protocol": {"test_limit": 0}}, "from 1 up, or null, got 0"),
-        ({"settings": [{"transfer": {"source": "x"}}]}, "expected `source` among"),
+        ({"protocol": {"test_limit": 0}}, "protocol.test_limit: expected a whole number from 1, or null, got 0"),
+        (
+            {"settings": [{"transfer": {"source": "x"}}]},
+            "transfer.source: expected a dataset of the plan among tiny, got 'x'",
+        ),
         ({"protocol": {"pixel_side": -1}}, "pixel_side"),
     ],
 )
@@ -167,3 +182,48 @@ def test_no_plan_and_no_yaml(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("methods: [")
     with pytest.raises(BenchmarkError, match="expected YAML"):
         read_plan(tmp_path / "plan.yaml")
+
+
+def test_all_mistakes_of_a_file_are_named_with_their_lines(tmp_path: Path, mean_baseline: str) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "methods:\n  mean:\n    options: {side: big, fial: yes}\n  padim: {options: {regularisation: 1}}\n"
+        "  patchcore: {options: {stages: [1, two]}}\ndatasets:\n  mvtec: {root: .}\n"
+    )
+    with pytest.raises(BenchmarkError) as raised:
+        read_plan(file)
+    assert str(raised.value) == (
+        f"{file}: 4 mistakes. "
+        f"[1] methods.mean.options.side: expected a whole number, got 'big' ({file}, line 3). "
+        "[2] methods.mean.options.fial: expected an option among fail, side, got 'fial' (did you mean 'fail'?) "
+        f"({file}, line 3). "
+        "[3] methods.padim.options.regularisation: expected 'regularization', as it is called since version 0.2, "
+        f"got its former name ({file}, line 4). "
+        f"[4] methods.patchcore.options.stages: expected a list, each a whole number, got [1, 'two'] ({file}, line 5)."
+    )
+
+
+def test_names_of_digits_and_entries_without_options(tmp_path: Path, mean_baseline: str) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "name: 2026\nmethods: {mean: }\ndatasets: {mvtec: {root: ., categories: [1, a]}}\nsettings: unified\n"
+    )
+    plan = read_plan(file)
+    assert (plan.name, plan.methods[0].options, plan.datasets[0].categories) == ("2026", {}, ("1", "a"))
+    assert plan.settings == (("unified", {}),)
+
+
+def test_the_defaults_of_every_baseline_are_of_their_types() -> None:
+    for name in zoo.cards():
+        defaults = {key: value for key, value in zoo.options(name).items() if value is not inspect.Parameter.empty}
+        datasets = {"mvtec": {"root": "."}}
+        plan = parse_plan({"methods": {name: {"options": defaults}}, "datasets": datasets}, Path())
+        assert plan.methods[0].name == name
+
+
+def test_a_plan_without_jobs_is_refused(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    plan = parse_plan(content(dataset, settings=[{"transfer": {"source": "tiny"}}]), Path())
+    with pytest.raises(BenchmarkError, match="tiny: expected a plan that makes at least one job, got none"):
+        list(run_plan(plan, tmp_path / "records.jsonl", in_process))
+    with pytest.raises(BenchmarkError, match="at least one job"):
+        pending(plan, tmp_path / "records.jsonl")

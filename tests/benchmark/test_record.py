@@ -96,3 +96,39 @@ def test_what_does_not_compare_is_not_put_in_one_table(change: dict[str, object]
     comparable([record("a"), record("b", draw=1), record("c", category="bolt")])
     with pytest.raises(BenchmarkError, match=message):
         comparable([record("a"), record("b", **{"draw": 1, **change})])
+
+
+def test_what_is_skipped_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    append(file, record("a"))
+    append(file, record("b"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100] + b"\n\n" + whole)
+    notes: list[str] = []
+    assert [r.key for r in read(file, notes.append)] == ["a", "b"]
+    assert notes == [f"{file}, line 2: cut short or damaged, so it is skipped and its job counts as not done."]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"draw": "first"}, "line 1: expected|draw: expected a whole number, got 'first'"),
+        ({"figures": {"image_auroc": "high"}}, r"figures.image_auroc: expected a number, got 'high'"),
+        ({"status": "perhaps"}, "status: expected one of done, failed, got 'perhaps'"),
+        ({"support": [1]}, r"support\[0\]: expected text, got 1"),
+        ({"schema": 0}, "expected a record of schema 1, got 0. No version has written that"),
+        ({"schema": None}, "expected a record of schema 1, got None"),
+    ],
+)
+def test_a_field_of_the_wrong_kind(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    file = tmp_path / "records.jsonl"
+    file.write_text(json.dumps({**dataclasses.asdict(record("a")), **change}) + "\n")
+    with pytest.raises(BenchmarkError, match=message):
+        read(file)
+
+
+def test_names_from_elsewhere_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    file.write_text(json.dumps(dataclasses.asdict(record("a", category="x\x1b[2J\udcff", support=("a\n",)))) + "\n")
+    (one,) = read(file)
+    assert (one.category, one.support) == (r"x\x1b[2J\xff", (r"a\n",))

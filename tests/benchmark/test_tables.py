@@ -133,7 +133,7 @@ def test_csv_holds_the_values_as_they_are() -> None:
     none = next(line for line in lines if line["method"] == "none")
     assert (none["figure"], none["mean"], none["method_jobs_done"], none["method_jobs"]) == ("", "", "0", "4")
     assert lines[-1]["method"] == "whole"
-    assert any(line["method"] == 'quo"te,\nline' for line in lines)
+    assert any(line["method"] == r'quo"te,\nline' for line in lines)
 
 
 def test_markdown_shows_best_counts_marks_and_failures() -> None:

@@ -146,7 +146,7 @@ def test_a_damaged_file_of_saturations(tmp_path: Path, text: str) -> None:
     LAYOUTS["mvtec_loco"](tmp_path)
     (tmp_path / "pushpins/defects_config.json").write_text(text)
     (bad,) = [s for s in open_dataset("mvtec_loco", tmp_path).samples() if s.defect_type == "structural_anomalies"]
-    with pytest.raises(DatasetError, match=r"defects_config\.json: expected a JSON list of objects with pixel_value"):
+    with pytest.raises(DatasetError, match=r"defects_config\.json.*: expected a JSON list of objects with pixel_value"):
         bad.saturated_regions(HW)
 
 
@@ -241,7 +241,7 @@ def test_wrong_roots_say_what_is_missing(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(DatasetError, match=r"nothing matches split_csv/1cls.csv.*it holds nothing.*datasets show visa"):
         open_dataset("visa", empty)
-    with pytest.raises(DatasetError, match=r"expected a dataset among \['btad'.*got 'imagenet'"):
+    with pytest.raises(DatasetError, match=r"expected a dataset among btad.*got 'imagenet'"):
         open_dataset("imagenet", root)
 
 
@@ -309,7 +309,7 @@ def test_real_iad_reads_the_other_products_when_one_list_is_damaged(tmp_path: Pa
     text(tmp_path / "realiad_jsons/realiad_jsons/audiojack.json", '{"train": [')
     samples = open_dataset("real_iad", tmp_path).samples()
     assert len([next(samples) for _ in expected]) == len(expected)
-    with pytest.raises(DatasetError, match=r"audiojack\.json: expected JSON with lists"):
+    with pytest.raises(DatasetError, match=r"audiojack\.json.*: expected JSON with lists"):
         next(samples)
 
 
