@@ -95,7 +95,7 @@ def test_lists(dataset: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["benchmark", "run", "missing.yaml", "-o", "out.jsonl"], "expected a plan at missing.yaml"),
+        (["benchmark", "run", "missing.yaml", "-o", "out.jsonl"], "expected a plan in YAML at missing.yaml"),
         (["benchmark", "report", "missing.jsonl"], "expected a record file at missing.jsonl"),
         (["benchmark", "report", "missing.jsonl", "--by-category"], "expected --by-category with --csv"),
     ],
