@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from fewshot_ad.encoder import load_encoder
     from fewshot_ad.enrollment.calibration import Calibration
     from fewshot_ad.errors import (
+        ArgumentError,
         ArtifactError,
         BenchmarkError,
         DatasetError,
@@ -36,6 +37,7 @@ _HOMES = {
     "list_images": "images",
     "load_encoder": "encoder",
     "read_image": "images",
+    "ArgumentError": "errors",
     "ArtifactError": "errors",
     "BenchmarkError": "errors",
     "DatasetError": "errors",
@@ -51,6 +53,7 @@ _HOMES = {
 _PACKAGES = ("datasets", "metrics", "zoo")
 
 __all__ = [
+    "ArgumentError",
     "ArtifactError",
     "BenchmarkError",
     "Calibration",

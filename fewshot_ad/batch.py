@@ -7,14 +7,15 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
 from fewshot_ad.arrays import Uint8Array
-from fewshot_ad.errors import ImageError
+from fewshot_ad.errors import FewshotADError, ImageError
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
+from fewshot_ad.lifetime import fork_count, native_work
 from fewshot_ad.scoring import Prepared
 
 # Images that are read while one is inspected; more would only take memory.
@@ -39,8 +40,11 @@ class Reading:
     prepared: Prepared | None = None
 
 
-def read(source: ImageSource, color: ColorOrder) -> Reading:
-    """Read an image in any form `images.read_image` takes."""
+@native_work()
+def read(source: ImageSource | ImageError, color: ColorOrder) -> Reading:
+    """Read an image in any form `images.read_image` takes; an error stands for one that was not even found."""
+    if isinstance(source, ImageError):
+        return Reading("", source, 0.0)
     start = time.perf_counter()
     name = image_name(source, 0) if isinstance(source, (str, os.PathLike)) else ""
     try:
@@ -66,20 +70,43 @@ def verdicts(
     """
     if isinstance(images, Iterator) and not hasattr(images, "read"):  # a file object is an image
         # A stream (a camera) must get each verdict before it is asked for the next image.
-        for source in images:
-            yield judge(read(source, color))
+        for entry in images:
+            for source in expand_sources([entry], keep_errors=True):
+                yield judge(read(source, color))
         return
 
-    def ready(source: ImageSource) -> Reading:
+    @native_work()
+    def ready(source: ImageSource | ImageError) -> Reading:
         reading = read(source, color)
         if isinstance(reading.pixels, ImageError):
             return reading
         return dataclasses.replace(reading, prepared=prepare(reading.pixels))
 
-    sources = iter(expand_sources(images))
+    if isinstance(images, (str, os.PathLike)):
+        images = [images]
+    sources = iter(expand_sources(images, keep_errors=True))
+    forks = fork_count()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fewshot-ad-decode") as pool:
-        ahead = deque(pool.submit(ready, source) for source in islice(sources, AHEAD))
+        ahead = deque(_begin(pool, ready, source) for source in islice(sources, AHEAD))
         while ahead:
+            if forks != fork_count():
+                raise FewshotADError(
+                    "expected the process that began this inspect_batch, got one forked from it, where the thread "
+                    "that reads the images is missing. Call inspect_batch in the child itself."
+                )
             reading = ahead.popleft().result()
-            ahead.extend(pool.submit(ready, source) for source in islice(sources, 1))
+            ahead.extend(_begin(pool, ready, source) for source in islice(sources, 1))
             yield judge(reading)
+
+
+def _begin(
+    pool: ThreadPoolExecutor, ready: Callable[[ImageSource | ImageError], Reading], source: ImageSource | ImageError
+) -> Future[Reading]:
+    try:
+        return pool.submit(ready, source)
+    except RuntimeError:
+        # Python starts no thread any more: the process ends, and this is one of its daemon threads or `atexit`
+        # functions.
+        done: Future[Reading] = Future()
+        done.set_result(ready(source))
+        return done

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fewshot_ad.arguments import choice, whole_number
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder import load_encoder
 from fewshot_ad.enrollment.defects import blot, missing_piece, scratch
@@ -66,9 +67,12 @@ def texture_product(name: str, shots: int, seed: int) -> DemoProduct:
         seed: Of the order of the crops and of the defects.
 
     Raises:
+        ArgumentError: There is no such product, or the seed is negative.
         FewshotADError: scikit-image is not installed.
         SupportSetError: There are not as many crops.
     """
+    choice(name, "name", TEXTURES)
+    whole_number(seed, "seed", 0)
     try:
         from skimage import data
     except ImportError as error:
@@ -104,13 +108,16 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
         seed: Of the draw.
 
     Raises:
-        SupportSetError: The folder does not have that layout.
+        ArgumentError: The seed is negative.
+        SupportSetError: The folder does not have that layout, or no image was asked for.
         ImageError: A support image cannot be read.
     """
+    whole_number(shots, "shots", 1, error=SupportSetError)
+    whole_number(seed, "seed", 0)
     train, test = folder / "train" / "good", folder / "test"
     if not train.is_dir() or not test.is_dir():
         raise SupportSetError(
-            f"expected the MVTec layout, with {train} and {test}; they do not exist. Name the product's folder."
+            f"expected the MVTec layout, with {train} and {test}, got a folder without them. Name the product's folder."
         )
     paths = list_images(train)
     indices = np.random.default_rng(seed).permutation(len(paths))[:shots]

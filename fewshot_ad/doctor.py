@@ -10,7 +10,8 @@ import platform
 import time
 from typing import Any
 
-from fewshot_ad.errors import FewshotADError
+from fewshot_ad.encoder.runtimes import import_openvino
+from fewshot_ad.errors import FewshotADError, sentence
 
 # The required modules and the optional ones: module -> distribution, module -> extra.
 BASE = {
@@ -53,7 +54,7 @@ def examine() -> dict[str, Any]:
         "problems": problems,
         "fewshot_ad": _distribution("fewshot-ad"),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "processor": processor_name(),
         "cpus": {
             "machine": os.cpu_count(),
@@ -67,6 +68,12 @@ def examine() -> dict[str, Any]:
     }
 
 
+def _platform() -> str:
+    # `platform.platform` would start `uname` for its last word.
+    words = (platform.system(), platform.release(), platform.machine(), *platform.libc_ver())
+    return "-".join(word for word in words if word)
+
+
 def _has_affinity() -> bool:
     return hasattr(os, "sched_getaffinity")
 
@@ -74,9 +81,7 @@ def _has_affinity() -> bool:
 def processor_name() -> str:
     """The processor's name."""
     try:
-        import openvino
-
-        return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"))
+        return str(import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"))
     except Exception:
         return platform.processor() or platform.machine()
 
@@ -96,9 +101,10 @@ def _version(module: str) -> str | None:
 
 def _imported(module: str) -> str:
     try:
-        importlib.import_module(module)
+        import_openvino() if module == "openvino" else importlib.import_module(module)
     except Exception as error:  # a broken third-party package must not stop the diagnosis
-        return f"{BROKEN}{type(error).__name__}: {error}. Reinstall it: pip install --force-reinstall {BASE[module]}"
+        reason = f"{type(error).__name__}: {sentence(error)}"
+        return f"{BROKEN}{reason} Reinstall it: pip install --force-reinstall {BASE[module]}"
     return _version(module) or "unknown version"
 
 

@@ -7,6 +7,10 @@ class FewshotADError(Exception):
     """Base class of all errors that this package raises on purpose."""
 
 
+class ArgumentError(FewshotADError, ValueError):
+    """An argument of a call or of a command is of a wrong kind or value, or stands in another's place."""
+
+
 class ImageError(FewshotADError, ValueError):
     """An image cannot be used: unreadable, truncated, of a wrong type, or of an impossible size."""
 
@@ -45,6 +49,11 @@ class ZooError(FewshotADError, RuntimeError):
 
 class BenchmarkError(FewshotADError, ValueError):
     """A benchmark plan makes no sense, or its records cannot be used."""
+
+
+def sentence(message: object) -> str:
+    """A message that another sentence is to follow, with one full stop at its end."""
+    return str(message).rstrip(". ") + "."
 
 
 def __getattr__(name: str) -> type[FewshotADError]:

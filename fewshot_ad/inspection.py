@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.lifetime import native_work
 
-RESULT_SCHEMA = 1
+RESULT_SCHEMA = "fewshot-ad/inspect/1"
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,18 @@ class Inspection:
         return self.image
 
     @functools.cached_property
+    @native_work()
     def working_map(self) -> Float32Array:
         """(h, w) float32: smoothed distance to good patches at the working scale, made when it is first read."""
         return self.draw_map()
 
     @functools.cached_property
+    @native_work()
     def anomaly_map(self) -> Float32Array:
         """(H, W) float32: the map in the image's own size, made from `working_map` when it is first read."""
         return cv2.resize(self.working_map, self.image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
+    @native_work()
     def overlay(self, opacity: float = 0.55) -> Uint8Array:
         """The image with the heatmap and the regions' outlines on it.
 
@@ -126,7 +130,10 @@ class Inspection:
         return picture
 
     def as_dict(self) -> dict[str, Any]:
-        """The verdict as plain JSON types, without the pictures."""
+        """The verdict as plain JSON types, without the pictures: what `fewshot-ad inspect --json` prints.
+
+        `schema` names these fields and their version, see docs/reference/schemas/inspect.json.
+        """
         return {
             "schema": RESULT_SCHEMA,
             "name": self.name,

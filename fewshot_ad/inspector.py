@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress
 from fewshot_ad.artifact import (
     check_product_file,
@@ -31,9 +31,10 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
 from fewshot_ad.enrollment.support import SupportSet, ViewsSpec, read_support
-from fewshot_ad.errors import ArtifactError, ImageError
+from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, WeightsError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
+from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work, waiting
 from fewshot_ad.product import Enrollment, Product, add_images, enroll
 from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
@@ -45,7 +46,8 @@ logger = logging.getLogger(__name__)
 class Inspector:
     """Says of each image of a product whether it is good, by how much, and where it is not.
 
-    Get one from `Inspector.from_support` or `Inspector.load`.
+    Get one from `Inspector.from_support` or `Inspector.load`. It may be used on several threads, pickled and copied,
+    and goes on working in a forked child, see docs/how-to/python.md.
 
     Examples:
         >>> inspector = Inspector.from_support("good/")             # doctest: +SKIP
@@ -57,12 +59,13 @@ class Inspector:
     def __init__(self, encoder: Encoder, product: Product) -> None:
         self._encoder = encoder
         self._product = product
-        self._setting = threading.Lock()
-        self._adding = threading.Lock()
+        self._setting = ForkSafeLock()
+        self._adding = ForkSafeLock()
         # What this object has read from a file or written to it last, by path: the hash that the file bore then.
         self._stored: dict[str, str] = {}
 
     @classmethod
+    @native_work()
     def from_support(  # noqa: PLR0913 - keywords of the facade, each with a default
         cls,
         images: ImageSource | Iterable[ImageSource],
@@ -122,9 +125,15 @@ class Inspector:
             SupportSetError: No usable image, or a setting that makes no sense.
             WeightsError: The encoder cannot be had.
         """
+        arguments.function(progress, "progress")
+        if product is not None:
+            arguments.text(product, "product")
+        if not isinstance(encoder, Encoder):
+            encoder = os.fspath(arguments.file_name(encoder, "encoder", WeightsError))
         settings = enrollment_settings(
             preset, views=views, image_size=image_size, budget=budget, precision=precision, scoring=scoring, seed=seed
         )
+        images, progress = _at_hand(images), interruptible(progress)
         support = read_support(images, color, progress)
         network, faster = load_encoders(
             encoder,
@@ -138,7 +147,8 @@ class Inspector:
             threads=threads,
             device=device,
         )
-        network, enrolled = enroll(support, product or _product_name(support), settings, network, faster, progress)
+        name = product or _product_name(support)
+        network, enrolled = enroll(support, name, settings, network, faster, progress)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -176,7 +186,7 @@ class Inspector:
                 encoder, or its encoder does not ship and none is passed.
             WeightsError: The encoder cannot be had.
         """
-        tensors, record = read_artifact(path)
+        tensors, record = read_artifact(arguments.file_name(path, "path", ArtifactError))
         network = load_allowed(
             checked_spec(record, path),
             encoder,
@@ -191,6 +201,11 @@ class Inspector:
         inspector._stored[os.path.realpath(path)] = record["sha256"]
         return inspector
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as what `save` writes and `load` reads; a copy shares nothing with the original."""
+        return _unpickled, (self._encoder, *pack(self._encoder.spec, self._product))
+
+    @native_work()
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect one image.
 
@@ -217,14 +232,19 @@ class Inspector:
                 inspected; or an iterator, such as a camera's frames, which is asked for the next image only after
                 the verdict on the last has been taken.
             color: Channel order of arrays.
-            errors: What to do with an image that cannot be used: `raise` its `ImageError`, or `return` it in
-                its place and go on.
+            errors: What to do with an image that cannot be used, or a folder that holds none: `raise` its
+                `ImageError`, or `return` it in its place and go on.
 
-        Yields:
-            One `Inspection` per image, or its `ImageError`.
+        Returns:
+            An iterator of one `Inspection` per image, or its `ImageError`.
+
+        Raises:
+            ArgumentError: `errors` is neither.
         """
-        yield from verdicts(
-            images,
+        if errors not in ("raise", "return"):
+            raise ArgumentError(f"expected errors='raise' or 'return', got {errors!r}.")
+        return verdicts(
+            arguments.image_sources(images, ImageError, entries=errors == "raise"),
             color,
             lambda pixels: prepare(pixels, self._encoder, self._product.model),
             self._judge if errors == "raise" else self._judge_or_tell,
@@ -253,8 +273,12 @@ class Inspector:
         Raises:
             SupportSetError: No usable new image, or the product was enrolled from a single one.
         """
-        with self._adding:
-            extended, notes = add_images(self._product, self._encoder, read_support(images, color, progress), progress)
+        arguments.function(progress, "progress")
+        images, progress = _at_hand(images), interruptible(progress)
+        with self._adding, native_work():
+            taken = [name for name, _ in self.enrollment.support]
+            support = read_support(images, color, progress, taken)
+            extended, notes = add_images(self._product, self._encoder, support, progress)
             with self._setting:
                 # Looked at last: a threshold may have been set by hand meanwhile.
                 by_hand = self._product.threshold_set_by_hand
@@ -268,13 +292,19 @@ class Inspector:
             image_hw: Height and width of the images to come; None takes the support set's.
 
         Raises:
-            ImageError: No size was given, and the product holds no support image to tell it from.
+            ImageError: The size is none, or no size was given and the product holds no support image to tell it from.
         """
         if image_hw is None:
             if not self.references:
                 raise ImageError("this product holds no support image to tell the size from. Give image_hw.")
             image_hw = self.references[0].image_hw
-        self.inspect(np.zeros((*image_hw, 3), np.uint8))
+        height, width = arguments.height_and_width(image_hw, "image_hw", ImageError)
+        image = np.zeros((height, width, 3), np.uint8)
+        with native_work():
+            network, prepared = self._product.model.one_pass, prepare(image, self._encoder, self._product.model)
+            if network is not None:
+                network.compile([(1, *prepared.pixels.shape)])
+        self.inspect(image)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
@@ -290,6 +320,7 @@ class Inspector:
             ArtifactError: It cannot be written, its name does not end in `.fsad`, what is there is no product, or
                 others have changed it meanwhile; an older file there is untouched.
         """
+        path = arguments.file_name(path, "path", ArtifactError)
         check_product_file(path)
         place = os.path.realpath(path)
         try:
@@ -346,10 +377,9 @@ class Inspector:
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        if not (np.isfinite(value) and value > 0):
-            raise ValueError(f"expected a positive, finite threshold, got {value}.")
+        threshold = arguments.number(value, "threshold", 0, low_counts=False)
         with self._setting:
-            self._product = self._product.with_threshold(float(value))
+            self._product = self._product.with_threshold(threshold)
 
     @property
     def scoring(self) -> ScoringConfig:
@@ -371,6 +401,7 @@ class Inspector:
         """The encoder; pass it to the next `from_support` or `load` to share it between products."""
         return self._encoder
 
+    @native_work()
     def _judge(self, reading: Reading) -> Inspection:
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
@@ -394,6 +425,18 @@ class Inspector:
             f"views={len(self.enrollment.settings.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"
         )
+
+
+def _unpickled(encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any]) -> Inspector:
+    return Inspector(encoder, unpack(tensors, record, encoder, "a pickled product"))
+
+
+def _at_hand(images: ImageSource | Iterable[ImageSource]) -> ImageSource | Iterable[ImageSource]:
+    """What an iterator gives as a list: it may be a camera, and fork and exit must not wait for that."""
+    if not isinstance(images, Iterator):
+        return images
+    with waiting():
+        return list(images)
 
 
 def _product_name(support: SupportSet) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from fewshot_ad.arguments import number
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ImageError
 from fewshot_ad.inspector import Inspector
@@ -25,7 +26,7 @@ def own_images(inspector: Inspector) -> list[Uint8Array]:
         ImageError: The product holds no support image.
     """
     if not inspector.references:
-        raise ImageError("this product holds no support image. Give one with --images.")
+        raise ImageError("expected support images inside this product, found none. Give images with --images.")
     return [cv2.resize(r.content, r.image_hw[::-1], interpolation=cv2.INTER_LINEAR) for r in inspector.references]
 
 
@@ -47,7 +48,14 @@ def bench(
         Milliseconds: `first` (the first inspection, which compiles the network), `p50`, `p95`, `p99`, `max`, and the
         median of each stage (`stages`). Further the number of `inspections`, inspections `per_second`, and the
         percentiles of each minute (`windows`).
+
+    Raises:
+        ArgumentError: The duration is no finite number, or negative.
+        ImageError: There is no image.
     """
+    seconds = number(seconds, "seconds", 0)
+    if not images:
+        raise ImageError("expected at least one image to inspect, got none.")
     start = time.perf_counter()
     inspector.inspect(images[0])
     first = (time.perf_counter() - start) * 1e3

@@ -18,7 +18,7 @@ from fewshot_ad.enrollment.embedding import Embedded, Reference, embed_support, 
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.selection import choose_settings
 from fewshot_ad.enrollment.support import SupportSet
-from fewshot_ad.errors import SupportSetError
+from fewshot_ad.errors import SupportSetError, sentence
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.scoring import Model
 from fewshot_ad.search.memory_bank import MemoryBank
@@ -236,7 +236,7 @@ def add_images(
         if image.sha256 in known
     ]
     if not new:
-        raise SupportSetError(f"expected a new good image, got none: {'; '.join(notes)}.")
+        raise SupportSetError(f"expected a new good image, got none: {sentence('; '.join(notes))}")
     embedded = embed_support(new, settings, encoder, progress, alone=False)
     banks, calibration = extend_banks(
         model, product.calibration, embedded, settings, len(enrollment.support), threads, progress

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 import cv2
 import numpy as np
 
+from fewshot_ad.arguments import choice, number, whole_number
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import SupportSetError
@@ -35,12 +36,15 @@ class ScoringConfig:
     Attributes:
         metric: Distance of patch embeddings: `l2` or `cosine`.
         image_score: `top_mean`, the mean of the largest patch distances, or `reweighted`, PatchCore's eq. 7.
-        top_fraction: Share of the patches that `top_mean` averages, 0..1.
-        neighbors: b of eq. 7: how many bank neighbors `reweighted` compares.
+        top_fraction: Share of the patches that `top_mean` averages, above 0 and at most 1.
+        neighbors: b of eq. 7: how many bank neighbors `reweighted` compares, at least 2.
         edge_weight: Weight, in the score, of patches on the image's edge, 0..1. Half of what surrounds them is
             missing, and it is filled in differently on each of two good images that are framed a little
             differently. The map shows them in full.
-        sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale.
+        sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale, 0..64.
+
+    Raises:
+        SupportSetError: A value is of a wrong kind or out of its range.
     """
 
     metric: Metric = "l2"
@@ -51,18 +55,12 @@ class ScoringConfig:
     sigma: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise SupportSetError(f"expected metric among {METRICS}, got {self.metric!r}.")
-        if self.image_score not in IMAGE_SCORES:
-            raise SupportSetError(f"expected image_score among {IMAGE_SCORES}, got {self.image_score!r}.")
-        if not 0 < self.top_fraction <= 1:
-            raise SupportSetError(f"expected top_fraction in 0..1, got {self.top_fraction}.")
-        if not 0 <= self.edge_weight <= 1:
-            raise SupportSetError(f"expected edge_weight in 0..1, got {self.edge_weight}.")
-        if self.neighbors < 2 or self.sigma < 0:
-            raise SupportSetError(f"expected neighbors >= 2 and sigma >= 0, got {self.neighbors} and {self.sigma}.")
-        if not self.sigma <= MAX_SIGMA:
-            raise SupportSetError(f"expected sigma in 0..{MAX_SIGMA:g}, got {self.sigma}.")
+        choice(self.metric, "metric", METRICS, error=SupportSetError)
+        choice(self.image_score, "image_score", IMAGE_SCORES, error=SupportSetError)
+        number(self.top_fraction, "top_fraction", 0, 1, low_counts=False, error=SupportSetError)
+        whole_number(self.neighbors, "neighbors", 2, error=SupportSetError)
+        number(self.edge_weight, "edge_weight", 0, 1, error=SupportSetError)
+        number(self.sigma, "sigma", 0, MAX_SIGMA, error=SupportSetError)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ def test_inspection_is_frozen_and_json_able(inspector: Inspector, broken_part: n
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.score = 0.0  # type: ignore[misc]
     fields = json.loads(json.dumps(result.as_dict()))
-    assert fields["schema"] == 1
+    assert fields["schema"] == "fewshot-ad/inspect/1"
     assert fields["is_anomalous"] is True
     assert fields["regions"][0]["box"] == list(result.regions[0].box)
     assert "anomaly_map" not in repr(result)

@@ -14,6 +14,7 @@ from typing import Any
 from fewshot_ad.benchmark.job import Outcome, failure
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.run import Runner, attempt, limit_threads, pin_to
+from fewshot_ad.encoder.runtimes import environment
 from fewshot_ad.errors import BenchmarkError
 
 
@@ -91,13 +92,15 @@ def _connect(ray: Any, address: str | None) -> None:
             # Ray itself tries for minutes, and then ends the process.
             host, _, port = address.rpartition("://")[2].rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(
-            # None would mean any cluster that can be found.
-            address="local" if address is None else address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False,
-        )
+        # A cluster that is started here would report its use to Ray's makers.
+        with environment("RAY_USAGE_STATS_ENABLED", "0"):
+            ray.init(
+                # None would mean any cluster that can be found.
+                address="local" if address is None else address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         if address is None:
             raise BenchmarkError(

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
-import sys
 from typing import Annotated
 
 import typer
 
 from fewshot_ad.cli import benchmark, datasets, products, tools, training, zoo
+from fewshot_ad.cli.streams import show_notes, with_streams
+from fewshot_ad.cli.usage import HELP_OPTIONS, Program
 
 app = typer.Typer(
+    cls=Program,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": HELP_OPTIONS},
     rich_markup_mode="rich",
     help="""Visual inspection from a few good images, on a CPU, offline.
 
@@ -55,10 +56,12 @@ app.add_typer(benchmark.commands, name="benchmark")
 
 def main() -> None:
     """Entry point of the console script."""
-    # A file name that the terminal cannot show must not stop a batch.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
     # The commands print the notes of an enrollment themselves.
     logging.basicConfig(level=logging.DEBUG if os.environ.get("FEWSHOT_AD_DEBUG") else logging.CRITICAL)
-    app()
+    with_streams(_run)
+
+
+def _run() -> object:
+    show_notes()
+    # Not on its own: it ends with code 1 where a pipe is broken or the user aborts, and 1 means an anomaly.
+    return app(standalone_mode=False)

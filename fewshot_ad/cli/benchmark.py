@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -89,7 +90,7 @@ def run(
         benchmark_plan = read_plan(plan)
         if dry_run:
             for job in pending(benchmark_plan, out, retry_failed, say_note):
-                print_json({"job": str(job)}) if as_json else say(str(job))
+                print_json("benchmark-job", {"job": str(job)}) if as_json else say(str(job))
             return
         ray_options = {"address": ray_address, "cpus": cpus, "memory_mb": memory, "gpus": gpus, "retries": retries}
         states = run_plan(benchmark_plan, out, _runner(runner, workers, limit, ray_options), retry_failed, say_note)
@@ -137,7 +138,8 @@ def _follow(states: Iterator[RunState], as_json: bool) -> int:
 def _print_state(state: RunState, as_json: bool) -> None:
     if as_json:
         records = [dataclasses.asdict(record) for record in state.records]
-        print_json({"jobs": state.jobs, "total": state.total, "failures": state.failures, "records": records})
+        counts = {"jobs": state.jobs, "total": state.total, "failures": state.failures}
+        print_json("benchmark-run", {**counts, "records": records})
     elif state.last is None:
         say(f"{state.jobs} of {state.total} jobs are on record, {state.failures} of them failed")
     else:
@@ -192,7 +194,7 @@ def report(
             _write(latex, tables.latex(records))
     files = [str(path) for path in (html, csv, markdown, latex) if path is not None]
     if as_json:
-        print_json({"records": len(records), "written": files})
+        print_json("benchmark-report", {"records": len(records), "written": files})
     elif files:
         say(f"{len(records)} records -> {', '.join(files)}")
     else:
@@ -276,7 +278,7 @@ def lists(
         }
         _write(out, lists_text(drawn))
     if as_json:
-        print_json({"file": str(out), "categories": sorted(categories), "draws": draws})
+        print_json("benchmark-lists", {"file": str(out), "categories": sorted(categories), "draws": draws})
     else:
         say(f"{len(categories)} categories, {draws} draws -> {out}")
 
@@ -294,4 +296,4 @@ def schema(kind: Annotated[SchemaName, typer.Argument(help="Which file.")] = "pl
                 f"the schema of a recipe needs the extra 'export' (no module {error.name}): "
                 "pip install 'fewshot-ad[export]'."
             ) from error
-    print_json(described)
+    say(json.dumps(described))

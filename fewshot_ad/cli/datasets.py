@@ -42,7 +42,7 @@ def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
         cards = dataset_cards().values()
     if as_json:
         for card in cards:
-            print_json(_as_dict(card))
+            print_json("datasets", _as_dict(card))
     else:
         _print_cards(cards)
 
@@ -74,7 +74,7 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 
         card, _ = registered(name)
     if as_json:
-        print_json(_as_dict(card))
+        print_json("datasets", _as_dict(card))
         return
     say(f"{card.title} ({card.name})")
     say(f"license    {card.license}")
@@ -113,7 +113,7 @@ def check(
 
         report = examine(name, root, progress, category=category, decode=not no_decode)
     if as_json:
-        print_json(report.as_dict())
+        print_json("datasets-check", report.as_dict())
     else:
         _say_report(report)
     raise typer.Exit(EXIT_GOOD if report.complete else EXIT_INCOMPLETE)
@@ -146,7 +146,7 @@ def get(
         with progress_bar(quiet=as_json) as progress:
             folder = download(name, root, accept_license, progress)
     if as_json:
-        print_json({"dataset": name, "root": str(folder), "license": card.license})
+        print_json("datasets-get", {"dataset": name, "root": str(folder), "license": card.license})
         return
     say(f"{card.title} -> {folder}")
     say(f"check it: fewshot-ad datasets check {name} {folder}")

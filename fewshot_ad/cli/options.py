@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -48,20 +51,102 @@ TrainingDeviceOption = Annotated[
 ]
 
 
-def whole_number(text: str, option: str) -> int:
-    """The value of an option as a number.
+def whole_numbers(text: str | None, option: str) -> list[int] | None:
+    """The value of an option as numbers, separated by commas; None stays None.
 
     Args:
         text: What the user typed.
         option: Name of the option, for the message.
 
     Raises:
-        typer.BadParameter: The text is no whole number.
+        typer.BadParameter: One of them is no whole number.
     """
+    if text is None:
+        return None
     try:
-        return int(text)
+        return [int(part) for part in text.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"expected a whole number, got {text!r}", param_hint=option) from None
+        message = f"expected whole numbers separated by commas, such as 2,3, got {text!r}"
+        raise typer.BadParameter(message, param_hint=option) from None
+
+
+def size_of_side(text: str | None, option: str) -> int | Literal["auto"] | None:
+    """The value of an option as a number of pixels or `auto`; None stays None.
+
+    Args:
+        text: What the user typed.
+        option: Name of the option, for the message.
+
+    Raises:
+        typer.BadParameter: It is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return "auto" if text == "auto" else int(text)
+    except ValueError:
+        message = f"expected auto or a whole number of pixels, such as 384, got {text!r}"
+        raise typer.BadParameter(message, param_hint=option) from None
+
+
+def height_and_width(text: str, option: str) -> tuple[int, int]:
+    """The value of an option as WIDTHxHEIGHT.
+
+    Args:
+        text: What the user typed.
+        option: Name of the option, for the message.
+
+    Returns:
+        Height and width in pixels.
+
+    Raises:
+        typer.BadParameter: It is written in another way.
+    """
+    match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower(), re.ASCII)
+    if match is None:
+        message = f"expected WIDTHxHEIGHT in pixels, such as 640x480, got {text!r}"
+        raise typer.BadParameter(message, param_hint=option)
+    return int(match[2]), int(match[1])
+
+
+def is_product(name: str | Path) -> bool:
+    """Whether a file looks like a product, by its suffix."""
+    path = Path(name)
+    return path.suffix.lower() == ".fsad" and not path.is_dir()
+
+
+def refuse_misplaced(command: str, artifact: Path, others: Sequence[str] = ()) -> None:
+    """Refuse arguments that stand in each other's place, or a folder in the place of a product.
+
+    Args:
+        command: The command's name, for the command line that is proposed.
+        artifact: What was given as the product.
+        others: What was given after it.
+
+    Raises:
+        ArgumentError: The product is not where it belongs.
+    """
+    from fewshot_ad.errors import ArgumentError
+
+    products = [other for other in others if is_product(other)]
+    if is_product(artifact):
+        if products and len(products) == len(others):
+            raise ArgumentError(
+                f"expected one product, then what belongs to it, got further products: {', '.join(products)}. Run "
+                f"`fewshot-ad {command}` once for each product."
+            )
+        return
+    if products:
+        rest = [str(artifact), *(other for other in others if other != products[0])]
+        raise ArgumentError(
+            f"expected the product's .fsad file first, got {artifact} first and {products[0]} after it: they look "
+            f"swapped. Try: {shlex.join(['fewshot-ad', command, products[0], *rest])}"
+        )
+    if artifact.is_dir():
+        raise ArgumentError(
+            f"expected the product's .fsad file, got the folder {artifact}. Name the file that `fewshot-ad enroll` "
+            "wrote."
+        )
 
 
 def load_product(
@@ -77,6 +162,7 @@ def load_product(
     """Load a product with the options of the command line; see `Inspector.load`."""
     from fewshot_ad.inspector import Inspector
 
+    refuse_misplaced("info", artifact)
     return Inspector.load(
         artifact,
         encoder=encoder,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fewshot_ad.cli.options import (
     ArtifactArgument,
+    Device,
     DeviceOption,
     DownloadOption,
     EncoderOption,
@@ -24,8 +26,12 @@ from fewshot_ad.cli.options import (
     PresetName,
     ThreadsOption,
     WeightsOption,
+    height_and_width,
+    is_product,
     load_product,
-    whole_number,
+    refuse_misplaced,
+    size_of_side,
+    whole_numbers,
 )
 from fewshot_ad.cli.terminal import (
     EXIT_ANOMALY,
@@ -34,6 +40,7 @@ from fewshot_ad.cli.terminal import (
     Outputs,
     check_overlays,
     check_table,
+    failure_row,
     overlay_names,
     print_json,
     progress_bar,
@@ -88,7 +95,7 @@ def enroll(
     budget: Annotated[
         int | None, typer.Option(min=1, help="Size of each memory bank, in vectors. Default: the preset's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     metric: Annotated[Metric | None, typer.Option(help="Distance of patch embeddings. Default: l2.")] = None,
     image_score: Annotated[
         ImageScore | None, typer.Option(help="How patch distances become a score. Default: top_mean.")
@@ -124,6 +131,7 @@ def enroll(
         from fewshot_ad.artifact import check_product_file
         from fewshot_ad.inspector import Inspector
 
+        _refuse_products(good)
         check_product_file(output, replace=force)
         inspector = Inspector.from_support(
             good,
@@ -131,14 +139,14 @@ def enroll(
             encoder=encoder,
             preset=preset,
             views=views,
-            image_size=_image_size(image_size),
+            image_size=size_of_side(image_size, "--image-size"),
             budget=budget,
             seed=seed,
             progress=progress,
             scoring=_scoring(metric=metric, image_score=image_score, top_fraction=top_fraction, sigma=sigma),
             engine=engine,
             precision=precision,
-            stages=[whole_number(stage, "--stages") for stage in stages.split(",")] if stages else None,
+            stages=whole_numbers(stages, "--stages"),
             fusion=fusion,
             weights=weights,
             allow_download=allow_download,
@@ -149,7 +157,7 @@ def enroll(
         check_product_file(output, replace=force)
         inspector.save(output)
     if as_json:
-        print_json({"artifact": str(output), **inspector.info()})
+        print_json("product", {"artifact": str(output), **inspector.info()})
         return
     for note in inspector.enrollment.notes:
         say(f"note: {note}")
@@ -159,10 +167,20 @@ def enroll(
     say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
 
 
-def _image_size(text: str | None) -> int | Literal["auto"] | None:
-    if text is None:
-        return None
-    return "auto" if text == "auto" else whole_number(text, "--image-size")
+def _refuse_products(good: list[str]) -> None:
+    """Images to enroll from that are a product's file: what was meant is to add to it.
+
+    Raises:
+        ArgumentError: There is one among them.
+    """
+    from fewshot_ad.errors import ArgumentError
+
+    for name in good:
+        if is_product(name):
+            raise ArgumentError(
+                f"expected good images, got the product {name}. To take further images into it: "
+                f"{shlex.join(['fewshot-ad', 'add', name, 'IMAGES'])}"
+            )
 
 
 def _scoring(**options: str | float | None) -> ScoringConfig:
@@ -185,6 +203,7 @@ def add(
 ) -> None:
     """Take further good images into a product; its views, scale and other settings stay."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
+        refuse_misplaced("add", artifact, good)
         from fewshot_ad.artifact import check_product_file
         from fewshot_ad.storage import lock
 
@@ -197,7 +216,7 @@ def add(
             notes = inspector.add(good, progress=progress)
             inspector.save(artifact)
     if as_json:
-        print_json({"artifact": str(artifact), **inspector.info()})
+        print_json("product", {"artifact": str(artifact), **inspector.info()})
         return
     for note in notes:
         say(f"note: {note}")
@@ -218,6 +237,13 @@ def inspect(
         float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
     ] = None,
     encoder: EncoderOption = None,
+    warm_up: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="WIDTHxHEIGHT of images to come, in pixels: compile the network for them before the first verdict. "
+            "May be repeated.",
+        ),
+    ] = None,
     engine: EngineOption = None,
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
@@ -229,6 +255,7 @@ def inspect(
     """Inspect images: one verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
     counts, outputs = Counter[str](), Outputs(as_json)
     with reported_errors(as_json):
+        refuse_misplaced("inspect", artifact, images)
         inspector = load_product(
             artifact,
             encoder=encoder,
@@ -240,10 +267,12 @@ def inspect(
         )
         if threshold is not None:
             inspector.threshold = threshold
+        for size in warm_up or []:
+            inspector.warm_up(height_and_width(size, "--warm-up"))
         paths, failures = _image_paths(images)
-        for failure in failures:
-            counts["unreadable"] += 1
-            report_failure(failure, as_json)
+        for name, failure in failures.items():
+            counts["not found"] += 1
+            report_failure(failure, as_json, name)
         overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
         check_overlays(overlays, [artifact, *paths])
         check_table(csv_file, [artifact, *paths, *([weights] if weights else [])], force)
@@ -255,38 +284,48 @@ def inspect(
                 if isinstance(result, Exception):
                     counts["unreadable"] += 1
                     report_failure(str(result), as_json, str(path))
-                    write_row({"file": str(path), "verdict": "ERROR", "error": str(result)})
+                    write_row(failure_row(path, str(result)))
                     continue
                 counts["anomalous" if result.is_anomalous else "good"] += 1
                 if overlay is not None and not outputs.write("overlays", partial(write_overlay, overlay, result)):
                     overlay = None
                 write_row(verdict_row(path, result))
-                _print_verdict(path, result, overlay, as_json)
+                _print_verdict(path, result, overlay, inspector.encoder.device, as_json)
     if not as_json:
-        summary = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
-        say(summary + (f"; overlays in {heatmaps}" if heatmaps else ""))
-    failed = counts["unreadable"] or not outputs.complete
+        say(_summary(counts, heatmaps))
+    failed = counts["unreadable"] or counts["not found"] or not outputs.complete
     raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
 
 
-def _image_paths(images: list[str]) -> tuple[list[Path], list[str]]:
-    """The files that the arguments name, and one message for each argument that names none."""
+def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
+    text = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
+    if counts["not found"]:
+        text += f", {counts['not found']} not found"
+    # A folder is only there once something was written into it.
+    written = heatmaps is not None and counts["good"] + counts["anomalous"] > 0
+    return text + (f"; overlays in {heatmaps}" if written else "")
+
+
+def _image_paths(images: list[str]) -> tuple[list[Path], dict[str, str]]:
+    """The files that the arguments name, and a message by each argument that names none."""
+    from fewshot_ad.arguments import image_sources
     from fewshot_ad.errors import ImageError
     from fewshot_ad.images import expand_sources
 
     paths: list[Path] = []
-    failures: list[str] = []
+    failures: dict[str, str] = {}
     for image in images:
         try:
-            paths += [Path(str(source)) for source in expand_sources(image)]
+            paths += [Path(str(source)) for source in expand_sources(image_sources(image, ImageError))]
         except ImageError as error:
-            failures.append(str(error))
+            failures[image] = str(error)
     return paths, failures
 
 
-def _print_verdict(path: Path, result: Inspection, overlay: Path | None, as_json: bool) -> None:
+def _print_verdict(path: Path, result: Inspection, overlay: Path | None, device: Device, as_json: bool) -> None:
     if as_json:
-        print_json({"file": str(path), **result.as_dict(), **({"overlay": str(overlay)} if overlay else {})})
+        drawn = {"overlay": str(overlay)} if overlay else {}
+        print_json("inspect", {"file": str(path), **result.as_dict(), "device": device, **drawn})
     else:
         say(verdict_line(path, result))
 
@@ -297,10 +336,11 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
     with reported_errors(as_json):
         from fewshot_ad.artifact import describe, read_artifact
 
+        refuse_misplaced("info", artifact)
         record = describe(*read_artifact(artifact))
     if as_json:
-        print_json(record)
+        print_json("product", record)
         return
     import yaml
 
-    print(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110), end="")
+    say(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110).rstrip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fewshot_ad.errors import FewshotADError
+from fewshot_ad.errors import FewshotADError, sentence
 from fewshot_ad.printable import printable
 from fewshot_ad.storage import check_output, sweep, write_failure
 
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 
 EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
 
-COLUMNS = ("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error")
+COLUMNS = (
+    *("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error"),
+    *("regions", "schema"),
+)
+TABLE_SCHEMA = "fewshot-ad/inspect-csv/1"
+# What makes a spreadsheet read a cell as a formula.
+FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 # Keeps an overlay from taking the place of an image in the same folder.
 OVERLAY = "_overlay.png"
@@ -40,15 +47,27 @@ def report_failure(message: str, as_json: bool, file: str | None = None) -> None
         as_json: Whether the command was asked for JSON.
         file: The file that it concerns, for the JSON object.
     """
-    if as_json:
-        print_json({"file": file, "error": message} if file else {"error": message})
-    else:
-        print(f"error: {printable(message)}", file=sys.stderr)
+    if not as_json:
+        # A full disk behind standard error must not hide the failure: the exit code says it, too.
+        with contextlib.suppress(OSError):
+            print(f"error: {printable(message)}", file=sys.stderr)
+        return
+    try:
+        print_json("error", {"file": file, "error": message} if file else {"error": message})
+    except UndeliveredError:
+        report_failure(message, False)
+        raise
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """Print an object on one line, in ASCII: any terminal and any pipe takes it."""
-    print(json.dumps(value), flush=True)
+def print_json(kind: str, value: dict[str, Any]) -> None:
+    """Print an object on one line, in ASCII: any terminal and any pipe takes it.
+
+    Args:
+        kind: What its fields are, by the words of the command; `schema` says it. docs/reference/schemas/ has a file
+            for each.
+        value: The fields.
+    """
+    _print(json.dumps({"schema": f"fewshot-ad/{kind}/1", **value}))
 
 
 def say(text: str) -> None:
@@ -57,7 +76,32 @@ def say(text: str) -> None:
     if _bar_console is not None:
         _bar_console.print(text, markup=False, highlight=False, soft_wrap=True)
     else:
+        _print(text)
+
+
+class UndeliveredError(Exception):
+    """Standard output takes no more.
+
+    Args:
+        cause: Why.
+
+    Attributes:
+        reader_left: Whether it is a pipe whose reader has left, as `head` does.
+    """
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(
+            f"standard output cannot be written ({cause.strerror}), so not all was reported. Free some space, or send "
+            "it somewhere else."
+        )
+        self.reader_left = isinstance(cause, BrokenPipeError)
+
+
+def _print(text: str) -> None:
+    try:
         print(text, flush=True)
+    except OSError as error:
+        raise UndeliveredError(error) from error
 
 
 def say_note(text: str) -> None:
@@ -76,7 +120,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
         The callback that moves the bar; None where none is shown.
     """
     global _bar_console
-    if quiet or not sys.stderr.isatty():
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -93,7 +137,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
             bar.update(tasks[stage], completed=done, total=total)
 
         # Verdicts go to stdout; only where that is the same terminal must they make way for the bar.
-        _bar_console = Console() if sys.stdout.isatty() else None
+        _bar_console = Console() if sys.stdout is not None and sys.stdout.isatty() else None
         if _bar_console is not None:
             bar.live.console = _bar_console
         try:
@@ -111,10 +155,31 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
         "threshold": f"{result.threshold:.6g}",
         "severity": f"{result.severity:.4f}",
         "ms": f"{result.timings_ms['total']:.1f}",
+        "regions": json.dumps(result.as_dict()["regions"]),
     }
     if result.regions:
         cells |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))
-    return cells
+    return _row(cells)
+
+
+def failure_row(path: Path, message: str) -> dict[str, Any]:
+    """The row of an image that could not be inspected."""
+    return _row({"file": str(path), "verdict": "ERROR", "error": message})
+
+
+def _row(cells: dict[str, Any]) -> dict[str, Any]:
+    return {name: _no_formula(cell) for name, cell in cells.items()} | {"schema": TABLE_SCHEMA}
+
+
+def _no_formula(cell: Any) -> Any:
+    """A file's name is not ours to trust: `=cmd|...` must not run when the table is opened in a spreadsheet."""
+    if not isinstance(cell, str) or not cell.startswith(FORMULA_STARTS):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell  # a negative number stays one
 
 
 def verdict_line(path: Path, result: Inspection) -> str:
@@ -299,10 +364,11 @@ def reported_errors(as_json: bool) -> Iterator[None]:
     Raises:
         typer.Exit: Something went wrong, and is reported.
         typer.BadParameter: As it came; typer itself reports it, with the command's usage.
+        UndeliveredError: As it came: it is the stream that the message would go to.
     """
     try:
         yield
-    except (typer.Exit, typer.BadParameter):
+    except (typer.Exit, typer.BadParameter, UndeliveredError):
         raise
     except KeyboardInterrupt:
         report_failure("interrupted", as_json)
@@ -312,5 +378,5 @@ def reported_errors(as_json: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_ERROR) from None
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        report_failure(f"{type(error).__name__}: {error}. Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
+        report_failure(f"{type(error).__name__}: {sentence(error)} Set FEWSHOT_AD_DEBUG=1 to see where.", as_json)
         raise typer.Exit(EXIT_ERROR) from None

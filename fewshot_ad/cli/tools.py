@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +19,9 @@ from fewshot_ad.cli.options import (
     Target,
     ThreadsOption,
     WeightsOption,
+    height_and_width,
     load_product,
-    whole_number,
+    refuse_misplaced,
 )
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
 
@@ -58,17 +59,18 @@ def export(
         from fewshot_ad.export import export as write
         from fewshot_ad.images import list_images
 
+        refuse_misplaced("export", artifact, [str(folder)])
         inputs = [artifact, *(list_images(images) if images else ())]
         check_export_folder(folder, inputs=inputs, force=force)
         inspector = load_product(artifact, encoder=encoder)
         proof = _read(images) if images else None
         image_hw = proof[0].shape[:2] if proof else None
         if size is not None:
-            image_hw = _height_and_width(size)
+            image_hw = height_and_width(size, "--size")
         report = write(inspector, folder, target, image_hw=image_hw, images=proof, force=force)
         files = [*json.loads((folder / "manifest.json").read_text())["files"], "manifest.json"]
     if as_json:
-        print_json({"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
+        print_json("export", {"folder": str(folder), "files": files, "parity": dataclasses.asdict(report)})
         return
     say(
         f"{report.images} images and views, {report.anomalous} of them anomalous: scores differ by at most "
@@ -82,11 +84,6 @@ def _read(images: str) -> list[Uint8Array]:
     from fewshot_ad.images import expand_sources, read_image
 
     return [read_image(source) for source in expand_sources(images)]
-
-
-def _height_and_width(size: str) -> tuple[int, int]:
-    width, _, height = size.partition("x")
-    return whole_number(height, "--size"), whole_number(width, "--size")
 
 
 @commands.command()
@@ -118,7 +115,7 @@ def bench(
 
         report = measure(inspector, _read(images) if images else own_images(inspector), minutes * 60, show_minute)
     if as_json:
-        print_json(report)
+        print_json("bench", report)
         return
     height, width, _ = report["photograph"]
     say(f"{report['inspections']} inspections of {width} x {height} pixels, decoded, each with a full-size map:")
@@ -128,19 +125,38 @@ def bench(
 
 
 @commands.command()
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Check instead that nothing touches the network, the home folder or a process."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check this installation without writing anything: versions, engines, threads, weights, and a timing."""
     with reported_errors(as_json):
-        from fewshot_ad.doctor import examine
-
-        report = examine()
+        report, text = _examine_offline() if offline else _examine()
     if as_json:
-        print_json(report)
+        print_json("doctor-offline" if offline else "doctor", report)
     else:
-        import yaml
-
-        print(yaml.safe_dump(report, sort_keys=False, width=110), end="")
+        say(text)
     raise typer.Exit(EXIT_GOOD if report["ok"] else EXIT_ERROR)
+
+
+def _examine() -> tuple[dict[str, Any], str]:
+    import yaml
+
+    from fewshot_ad.doctor import examine
+
+    report = examine()
+    return report, yaml.safe_dump(report, sort_keys=False, width=110).rstrip()
+
+
+def _examine_offline() -> tuple[dict[str, Any], str]:
+    from fewshot_ad.offline import conclusion, examine_offline
+
+    report = examine_offline()
+    means = " and ".join(report["watched_by"])
+    return report, f"{conclusion(report)} ({', '.join(report['work'])}; watched by {means})"
 
 
 @commands.command()
@@ -151,7 +167,7 @@ def demo(
         typer.Option(help="A product in MVTec layout (train/good, test/good, test/<defect>) to use instead."),
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Good images to enroll from.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Enroll and inspect real images end to end; they ship with scikit-image (extra 'demo')."""
@@ -160,7 +176,7 @@ def demo(
 
         lines, report = run_demo(output, data, shots, seed, progress_bar)
     if as_json:
-        print_json(report)
+        print_json("demo", report)
     else:
         for line in lines:
             say(line)

@@ -70,7 +70,7 @@ def encoders(as_json: JsonOption = False) -> None:
         rows = [_encoder_row(card) for card in shipped_encoders().values()]
     if as_json:
         for row in rows:
-            print_json(row)
+            print_json("encoders", row)
         return
     from rich.console import Console
     from rich.markup import escape
@@ -241,7 +241,7 @@ def parts(
                 if progress is not None:
                     progress("parts", done, len(categories))
     if as_json:
-        print_json({"folder": str(output), "categories": categories, "images": count * len(categories)})
+        print_json("parts", {"folder": str(output), "categories": categories, "images": count * len(categories)})
     else:
         say(f"{count * len(categories)} images of {len(categories)} products in {output}")
 
@@ -348,7 +348,7 @@ def _proof_images(folder: Path | None) -> list[Path]:
 def _report_encoder(output: Path, card: WeightsCard, as_json: bool) -> None:
     path = output / f"{card.name}.json"
     if as_json:
-        print_json({"encoder": str(path), "sha256": card.sha256, "stages": list(card.default_stages)})
+        print_json("train", {"encoder": str(path), "sha256": card.sha256, "stages": list(card.default_stages)})
     else:
         say(f"encoder: {path}")
         say(f"use it: fewshot-ad enroll GOOD -o part.fsad --encoder {path}")

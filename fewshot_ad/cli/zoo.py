@@ -42,7 +42,7 @@ def zoo(
 def _print_cards(cards: list[Card], as_json: bool) -> None:
     if as_json:
         for card in cards:
-            print_json(_as_dict(card))
+            print_json("zoo", _as_dict(card))
         return
     rows: list[tuple[str, ...]] = [HEADINGS]
     for card in cards:
@@ -66,7 +66,7 @@ def _as_dict(card: Card) -> dict[str, Any]:
 def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
     options = {key: REQUIRED if value is inspect.Parameter.empty else value for key, value in options.items()}
     if as_json:
-        print_json({**_as_dict(card), "options": options})
+        print_json("zoo", {**_as_dict(card), "options": options})
         return
     for name, value in _as_dict(card).items():
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)

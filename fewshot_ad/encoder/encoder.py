@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -9,7 +11,9 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.encoder.engine import Engine, EngineName, Precision
+from fewshot_ad.encoder.engine import Device, Engine, EngineName, Precision
+from fewshot_ad.errors import WeightsError
+from fewshot_ad.lifetime import native_work
 
 # OpenCV resizes at most this many channels at once.
 MAX_CV_CHANNELS = 128
@@ -74,12 +78,38 @@ class Encoder:
         self.threads = threads
         self.engine_name = engine_name
         self._engine = engine
+        # The call of `load_encoder` that made it, for other processes; None for one that was put together by hand.
+        self.reload: Callable[[], Encoder] | None = None
 
     @property
     def engine(self) -> Engine:
         """What runs the network."""
         return self._engine
 
+    @property
+    def device(self) -> Device:
+        """What it really runs on: `cpu` also where `cuda` was asked for and there is no GPU."""
+        return self._engine.device
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled and copied as the call that loaded it, which is made again on the other side.
+
+        Raises:
+            WeightsError: It was not loaded by `load_encoder`, and its engine cannot be pickled.
+        """
+        if self.reload is not None:
+            return _reloaded, (self.reload, self.spec)
+        try:
+            pickle.dumps(self._engine)
+        except Exception as error:
+            raise WeightsError(
+                f"expected an encoder that can be pickled, got one with an engine of its own that cannot ({error}). "
+                "Load it by load_encoder, give its engine a __reduce__, or load the product in the other process: "
+                "Inspector.load(path, encoder=...)."
+            ) from error
+        return Encoder, (self.spec, self._engine, self.engine_name, self.threads)
+
+    @native_work()
     def encode(self, image: Uint8Array) -> tuple[Float32Array, ...]:
         """Patch embeddings of one input.
 
@@ -115,3 +145,15 @@ class Encoder:
             return stage
         squared = np.einsum("hwc,hwc->hw", stage, stage)
         return stage * np.maximum(squared, np.float32(1e-12))[..., None] ** np.float32(-self.spec.norm_power / 2)
+
+
+def _reloaded(reload: Callable[[], Encoder], spec: EncoderSpec) -> Encoder:
+    encoder = reload()
+    if encoder.spec.sha256 != spec.sha256:
+        raise WeightsError(
+            f"expected the encoder {spec.name} with the hash {spec.sha256[:12]}, as in the process it was pickled in, "
+            f"got {encoder.spec.sha256[:12]}. Install the same version and the same weights on both sides."
+        )
+    # Under the name it had there: a product knows it by that.
+    encoder.spec = spec
+    return encoder

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-import threading
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.encoder.runtimes import import_onnxruntime, import_openvino
 from fewshot_ad.errors import WeightsError
+from fewshot_ad.lifetime import ForkSafeLock, fork_count, is_forked, keep_in_children
 
 if TYPE_CHECKING:
     from fewshot_ad.encoder.pyramid import Pyramid
@@ -51,9 +55,11 @@ class Engine(Protocol):
 
     Attributes:
         makes_levels: Whether `run` gives finished levels, as `Levels` describes, instead of stage features.
+        device: What it really runs on: the CPU also where a GPU was asked for and there is none.
     """
 
     makes_levels: bool
+    device: Device
 
     def run(self, image: Uint8Array) -> list[Float32Array]:
         """Stage features of one input.
@@ -77,6 +83,8 @@ class OpenVINOEngine:
         levels: How the stages become levels; None gives the stage features as they are.
     """
 
+    device: Device = "cpu"
+
     def __init__(
         self,
         path: Path,
@@ -85,9 +93,7 @@ class OpenVINOEngine:
         threads: int | None,
         levels: Levels | None = None,
     ) -> None:
-        import openvino as ov
-
-        self._ov = ov
+        self._ov = import_openvino()
         if precision == "bf16" and not has_bf16():
             raise WeightsError(
                 "precision='bf16' needs a processor with bfloat16 instructions, and this one has none: the scores "
@@ -121,9 +127,7 @@ class OpenVINOEngine:
 
 def has_bf16() -> bool:
     """Whether this processor computes in bfloat16."""
-    import openvino as ov
-
-    return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class Requests:
@@ -135,20 +139,18 @@ class Requests:
     """
 
     def __init__(self, graph: Callable[[], Any], config: Mapping[str, object]) -> None:
-        import openvino as ov
-
-        self._ov = ov
+        self._ov = import_openvino()
         self._graph = graph
         self._config = dict(config)
         self._fixed: dict[tuple[int, ...], Any] = {}
         self._any_size: Any = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
 
     def _compile(self, shape: tuple[int, ...] | None) -> Any:
         model = self._graph()
         if shape is not None:
             model.reshape(shape)
-        return self._ov.Core().compile_model(model, "CPU", self._config).create_infer_request()
+        return keep_in_children(self._ov.Core().compile_model(model, "CPU", self._config).create_infer_request())
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._fixed and len(self._fixed) < MAX_FIXED_SIZES:
@@ -176,8 +178,7 @@ class Requests:
 
 def _make_levels(stages: list[Any], levels: Levels) -> list[Any]:
     """The graph's outputs, (N, h, w, C) per stage -> per level; the same arithmetic as `Encoder.encode`."""
-    from openvino import opset13 as ops
-
+    ops = import_openvino().opset13
     axis = ops.constant(np.array([3]))
     maps = []
     for stage, scaled in zip(stages, levels.scaled, strict=True):
@@ -226,7 +227,7 @@ class OnnxRuntimeEngine:
         self, path: Path, outputs: Sequence[str], precision: Precision, threads: int | None, device: Device = "cpu"
     ) -> None:
         try:
-            import onnxruntime as ort
+            ort = import_onnxruntime()
         except ImportError as error:
             raise WeightsError(
                 "engine='onnxruntime' needs ONNX Runtime: pip install 'fewshot-ad[onnx]', or use engine='openvino'."
@@ -245,14 +246,17 @@ class OnnxRuntimeEngine:
                 providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": 0}))
             else:
                 no_gpu("ONNX Runtime has no CUDA here: pip install onnxruntime-gpu in place of onnxruntime")
-        self._session = ort.InferenceSession(str(path), options, providers=providers)
-        if len(providers) > 1 and "CUDAExecutionProvider" not in self._session.get_providers():
+        self._session = keep_in_children(ort.InferenceSession(str(path), options, providers=providers))
+        self.device: Device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        if len(providers) > 1 and self.device == "cpu":
             no_gpu("ONNX Runtime's CUDA build finds no GPU it can use")
+        self._forks = fork_count()
         self._input = self._session.get_inputs()[0].name
         self._outputs = list(outputs)
 
     def run(self, image: Uint8Array) -> list[Float32Array]:
         """See `Engine.run`."""
+        _refuse_forked_gpu(self.device, self._forks)
         return [stage[0] for stage in self._session.run(self._outputs, {self._input: image[None]})]
 
 
@@ -262,7 +266,8 @@ class TorchEngine:
     Args:
         pyramid: The network, with the stages to compute.
         precision: `f32` or `bf16`.
-        threads: Number of CPU threads, for the whole process (torch has no other way); None leaves it alone.
+        threads: Number of CPU threads; None leaves it to torch. It is torch's number for the whole process, so it is
+            set for the time of each run only, and runs that set it go one at a time.
         device: `cpu` or `cuda`.
     """
 
@@ -271,21 +276,61 @@ class TorchEngine:
     def __init__(self, pyramid: Pyramid, precision: Precision, threads: int | None, device: Device = "cpu") -> None:
         import torch
 
-        if threads is not None:
-            torch.set_num_threads(threads)
+        _one_thread_in_children(torch)
         self._torch = torch
+        self._threads = threads
         if device == "cuda" and not torch.cuda.is_available():
             no_gpu("torch sees no CUDA device")
             device = "cpu"
-        self._device = device
-        self._pyramid = pyramid.to(self._device)
+        self.device: Device = device
+        self._pyramid = pyramid.to(self.device)
         self._bf16 = precision == "bf16"
+        self._forks = fork_count()
 
     def run(self, image: Uint8Array) -> list[Float32Array]:
         """See `Engine.run`."""
+        _refuse_forked_gpu(self.device, self._forks)
         torch = self._torch
-        # TF32 would make a GPU's float32 scores differ from everybody else's.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with exact, torch.inference_mode(), torch.autocast(self._device, torch.bfloat16, enabled=self._bf16):
-            stages = self._pyramid(torch.from_numpy(np.ascontiguousarray(image)[None]).to(self._device))
+        autocast = torch.autocast(self.device, torch.bfloat16, enabled=self._bf16)
+        with _torch_settings(torch, self._threads, self.device), torch.inference_mode(), autocast:
+            stages = self._pyramid(torch.from_numpy(np.ascontiguousarray(image)[None]).to(self.device))
             return [stage[0].float().cpu().numpy() for stage in stages]
+
+
+_torch_lock = ForkSafeLock()
+
+
+@contextmanager
+def _torch_settings(torch: Any, threads: int | None, device: Device) -> Iterator[None]:
+    """Settings that torch has for the whole process: one run at a time sets them, and puts them back."""
+    if is_forked():
+        # One thread, see `_one_thread_in_children`.
+        threads = None
+    with ExitStack() as settings:
+        if threads is not None or device == "cuda":
+            settings.enter_context(_torch_lock)
+        if threads is not None:
+            settings.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(threads)
+        if device == "cuda":
+            # TF32 would make a GPU's float32 scores differ from everybody else's.
+            settings.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        yield
+
+
+@functools.cache
+def _one_thread_in_children(torch: Any) -> None:
+    """Make torch compute on one thread in processes forked from this one, as torch's own data loaders do.
+
+    The threads that it has shared work out to are gone there, and it would wait for them forever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
+
+
+def _refuse_forked_gpu(device: Device, forks: int) -> None:
+    if device == "cuda" and forks != fork_count():
+        raise WeightsError(
+            "expected an encoder that was loaded in this process, got one on a GPU from the process it was forked "
+            "from, and CUDA does not survive a fork. Load it here, or start processes with the method 'spawn'."
+        )

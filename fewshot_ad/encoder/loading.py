@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from fewshot_ad.encoder.engine import (
 )
 from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, verified_tensors
 from fewshot_ad.errors import WeightsError
+from fewshot_ad.lifetime import native_work
 
 DEFAULT_ENCODER = "lite0_parts"
 DEFAULT_NORM_POWER = 0.75
@@ -85,7 +87,10 @@ def load_encoder(
         device=device,
     )
     card = exported_card(request.name)
-    return _load_timm(request) if card is None else _load_exported(request, card)
+    with native_work():
+        encoder = _load_timm(request) if card is None else _load_exported(request, card)
+    encoder.reload = request.call()
+    return encoder
 
 
 def load_encoders(
@@ -154,6 +159,15 @@ class _Request:
     allow_download: bool
     threads: int | None
     device: Device
+
+    def call(self) -> Callable[[], Encoder]:
+        """The same call of `load_encoder`, for a process with another working directory."""
+        options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.name.endswith(".json"):
+            options["name"] = os.path.abspath(self.name)
+        if self.weights is not None:
+            options["weights"] = os.path.abspath(self.weights)
+        return functools.partial(load_encoder, **options)
 
     def __post_init__(self) -> None:
         for name, choices in (("fusion", FUSIONS), ("precision", PRECISIONS), ("device", DEVICES)):
@@ -261,7 +275,10 @@ def _guess(name: str, names: Iterable[str]) -> str:
 def _load_exported(request: _Request, card: WeightsCard) -> Encoder:
     """An encoder with a card, shipped or one's own, on any engine."""
     if request.weights is not None:
-        raise WeightsError(f"{request.name} ships with its weights; weights= is for timm models. Drop one of the two.")
+        raise WeightsError(
+            f"expected weights= with a timm model only, got it with {request.name}, which ships with its weights. Drop "
+            "one of the two."
+        )
     # Absolute: the engine reads the file again, for the first image of each size, wherever the process is by then.
     folder = Path(request.name).absolute().parent if request.name.endswith(".json") else None
     spec = _spec_of(request, card)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-
-from fewshot_ad.encoder.engine import Precision
+from fewshot_ad.arguments import choice, whole_number
+from fewshot_ad.encoder.engine import PRECISIONS, Precision
 from fewshot_ad.enrollment.support import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.scoring import ScoringConfig
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
+MAX_SEED = 2**63 - 1
 # What `auto` starts from, and stays with where the support set does not call for more.
 BASE_VIEWS = parse_views("hflip,vflip,rotate=180")
 BASE_SIZE = 256
@@ -93,33 +93,33 @@ def enrollment_settings(
     Raises:
         SupportSetError: There is no preset of that name, or a setting makes no sense.
     """
-    if preset not in PRESETS:
-        raise SupportSetError(f"expected preset among {tuple(PRESETS)}, got {preset!r}.")
+    choice(preset, "preset", tuple(PRESETS), error=SupportSetError)
     defaults = PRESETS[preset]
     views = defaults.views if views is None else views
     size = _checked_size(defaults.image_size if image_size is None else image_size)
     budget = defaults.budget if budget is None else budget
-    if budget < 1:
+    hint = f"It is the number of vectors in a bank; the preset {preset} has {defaults.budget}."
+    budget = whole_number(budget, "budget", 1, error=SupportSetError, hint=hint)
+    precision = defaults.precision if precision is None else precision
+    choice(precision, "precision", (*PRECISIONS, "auto"), error=SupportSetError)
+    if not isinstance(scoring, ScoringConfig | None):
         raise SupportSetError(
-            f"expected a budget of at least 1 bank vector, got {budget}. The preset {preset} has {defaults.budget}."
+            f"expected scoring as a ScoringConfig, got {type(scoring).__name__}. Give ScoringConfig(sigma=2.0), say."
         )
     auto: dict[Choosable, bool] = {"views": isinstance(views, str) and views == "auto", "image_size": size == "auto"}
     return EnrollmentSettings(
         views=BASE_VIEWS if auto["views"] else parse_views(views),
         image_size=BASE_SIZE if size == "auto" else size,
         budget=budget,
-        precision=defaults.precision if precision is None else precision,
+        precision=precision,
         scoring=scoring or ScoringConfig(),
-        seed=seed,
+        seed=whole_number(seed, "seed", 0, MAX_SEED, error=SupportSetError),
         auto=tuple(name for name, chosen in auto.items() if chosen),
     )
 
 
 def _checked_size(image_size: int | Literal["auto"]) -> int | Literal["auto"]:
-    if isinstance(image_size, np.integer):
-        image_size = int(image_size)
-    if image_size != "auto" and not (isinstance(image_size, int) and MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE):
-        raise SupportSetError(
-            f"expected image_size='auto' or a whole number in {MIN_IMAGE_SIZE}..{MAX_IMAGE_SIZE}, got {image_size!r}."
-        )
-    return image_size
+    if isinstance(image_size, str) and image_size == "auto":
+        return "auto"
+    hint = "Or 'auto', which chooses it from the support set."
+    return whole_number(image_size, "image_size", MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, error=SupportSetError, hint=hint)

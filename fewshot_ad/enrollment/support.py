@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -12,8 +15,9 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
+from fewshot_ad.arguments import image_sources, number
 from fewshot_ad.arrays import Float32Array, Float64Array, Progress, Uint8Array
-from fewshot_ad.errors import ImageError, SupportSetError
+from fewshot_ad.errors import ImageError, SupportSetError, sentence
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
 
 ViewsSpec: TypeAlias = str | Sequence[str] | Mapping[str, Sequence[float]]
@@ -27,7 +31,7 @@ class SupportImage:
     """One good image of the support set.
 
     Attributes:
-        name: File name, or `image[i]`.
+        name: File name, with as much of its folder as tells it from the others; or `image[i]`.
         sha256: Hash of its pixels.
         loaded: (H, W, 3) uint8 RGB; None for a file of a large support set, which is read again each time.
         source: Where it is read from again.
@@ -74,7 +78,10 @@ class SupportSet:
 
 
 def read_support(
-    images: ImageSource | Iterable[ImageSource], color: ColorOrder = "rgb", progress: Progress | None = None
+    images: ImageSource | Iterable[ImageSource],
+    color: ColorOrder = "rgb",
+    progress: Progress | None = None,
+    taken: Collection[str] = (),
 ) -> SupportSet:
     """Read a support set. An image that cannot be read, and an exact duplicate, is left out and noted.
 
@@ -82,12 +89,13 @@ def read_support(
         images: A folder, a glob, or images in any form `read_image` takes.
         color: Channel order of arrays.
         progress: Called as `progress("read", done, total)`.
+        taken: Names that other images of the product have already.
 
     Raises:
         SupportSetError: Nothing usable was given.
     """
     try:
-        sources = expand_sources(images)
+        sources = expand_sources(image_sources(images))
     except ImageError as error:
         raise SupportSetError(f"no support set: {error}") from error
     images_read: list[SupportImage] = []
@@ -96,8 +104,7 @@ def read_support(
     thumbnails: list[Float32Array] = []
     dark: list[str] = []
     failures = kept_bytes = 0
-    for index, source in enumerate(sources):
-        name = image_name(source, index)
+    for index, (name, source) in enumerate(zip(distinct_names(sources, taken), sources, strict=True)):
         if progress is not None:
             progress("read", index, len(sources))
         try:
@@ -121,11 +128,41 @@ def read_support(
             dark.append(name)
     if not images_read:
         reason = f"{failures} image(s) could not be read: {'; '.join(notes)}" if failures else "none was given"
-        raise SupportSetError(f"expected 2 to 8 good images, got no usable one: {reason}. Give good images.")
+        raise SupportSetError(f"expected 2 to 8 good images, got no usable one: {sentence(reason)} Give good images.")
     if progress is not None:
         progress("read", len(sources), len(sources))
     notes += _notes_on_content([image.name for image in images_read], thumbnails, dark)
     return SupportSet(tuple(images_read), tuple(notes))
+
+
+def distinct_names(sources: Sequence[ImageSource], taken: Collection[str] = ()) -> list[str]:
+    """Names of images for people to read: no two files share one, and none has one that is taken.
+
+    Args:
+        sources: Images in any form.
+        taken: Names that others have.
+
+    Returns:
+        For a file its name, led by as many of its folders as tell it apart; for an image from memory `image[i]`, where
+        i goes on after the numbers that are taken.
+    """
+    numbers = [int(match[1]) for name in taken if (match := re.fullmatch(r"image\[(\d+)\]", name))]
+    first = max(numbers, default=-1) + 1
+    parts = {
+        index: Path(os.path.abspath(source)).parts
+        for index, source in enumerate(sources)
+        if isinstance(source, (str, os.PathLike))
+    }
+    names = {index: image_name(source, first + index) for index, source in enumerate(sources) if index not in parts}
+    longest = max(map(len, parts.values()), default=0)
+    for depth in range(1, longest + 1):
+        # A file that is listed twice is one file.
+        shared = Counter(path[-depth:] for path in set(parts.values()))
+        for index, path in parts.items():
+            name = "/".join(path[-depth:])
+            if index not in names and (depth == longest or (shared[path[-depth:]] == 1 and name not in taken)):
+                names[index] = name
+    return [names[index] for index in range(len(sources))]
 
 
 def _notes_on_content(names: Sequence[str], thumbnails: Sequence[Float32Array], dark: Sequence[str]) -> list[str]:
@@ -289,27 +326,57 @@ def parse_views(spec: ViewsSpec) -> tuple[View, ...]:
     Raises:
         SupportSetError: An unknown name or an impossible strength.
     """
-    if isinstance(spec, str):
-        spec = [] if spec in ("none", "") else spec.split(",")
-    if not isinstance(spec, Mapping):
-        entries = [str(entry).strip().partition("=") for entry in spec]
-        try:
-            pairs = [(name, [float(v) for v in values.split("/")] if values else None) for name, _, values in entries]
-        except ValueError as error:
-            raise SupportSetError(
-                f"expected numbers separated by '/', as in 'rotate=90/180/270', got {spec} ({error})."
-            ) from None
-    else:
-        pairs = [(name, list(values) if values is not None else None) for name, values in spec.items()]
     views: dict[View, None] = {}
-    for group, values in pairs:
+    for group, strengths in _groups(spec):
         for kind in GROUPS.get(group, (group,)):
             if kind not in VIEW_KINDS:
-                known = ", ".join([*VIEW_KINDS, *GROUPS])
-                raise SupportSetError(f"expected views among {known}, 'auto' or 'none'; got {kind!r}.")
+                raise _no_such_view(kind)
             low, high = VIEW_KINDS[kind].valid
-            for value in values if values is not None else VIEW_KINDS[kind].strengths:
-                if not low <= value <= high:
-                    raise SupportSetError(f"view {kind}: expected a strength in {low}..{high}, got {value}.")
-                views[View(kind, float(value))] = None
+            for strength in strengths if strengths is not None else VIEW_KINDS[kind].strengths:
+                value = number(strength, f"the strength of view {kind}", low, high, error=SupportSetError)
+                views[View(kind, value)] = None
     return tuple(views)
+
+
+def _groups(spec: ViewsSpec) -> list[tuple[str, Sequence[float] | None]]:
+    """Names of kinds or groups, with their strengths if any were given."""
+    if isinstance(spec, str):
+        spec = [] if spec in ("none", "") else spec.split(",")
+    if isinstance(spec, Mapping):
+        return [(str(name), _strengths_of(name, strengths)) for name, strengths in spec.items()]
+    if not isinstance(spec, Iterable) or not all(isinstance(entry, str) for entry in spec):
+        raise SupportSetError(
+            f"expected views as text such as 'hflip,rotate=90/180/270', a list of names, or a mapping such as "
+            f"{{'rotate': [90, 180]}}, got {spec!r}."
+        )
+    entries = [entry.strip().partition("=") for entry in spec]
+    return [(name, _read_strengths(name, text) if text else None) for name, _, text in entries]
+
+
+def _strengths_of(name: object, strengths: object) -> Sequence[float] | None:
+    if strengths is None or (isinstance(strengths, Iterable) and not isinstance(strengths, str)):
+        return None if strengths is None else list(strengths)
+    raise SupportSetError(
+        f"view {name}: expected a list of strengths, got {strengths!r}. Put it in brackets, such as "
+        f"{{{name!r}: [{strengths}]}}."
+    )
+
+
+def _read_strengths(name: str, text: str) -> list[float]:
+    try:
+        return [float(strength) for strength in text.split("/")]
+    except ValueError:
+        raise SupportSetError(
+            f"view {name}: expected numbers separated by '/', as in 'rotate=90/180/270', got {text!r}."
+        ) from None
+
+
+def _no_such_view(kind: str) -> SupportSetError:
+    if kind in ("auto", "none"):
+        return SupportSetError(
+            f"expected views='{kind}' alone, got it in a list of others. Leave it out, or the others."
+        )
+    known = [*VIEW_KINDS, *GROUPS]
+    nearest = difflib.get_close_matches(kind, known, n=1)
+    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    return SupportSetError(f"expected views among {', '.join(known)}, or 'auto' or 'none' alone; got {kind!r}.{hint}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.encoder.runtimes import import_onnxruntime, import_openvino
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
@@ -173,7 +174,7 @@ def _write_onnx(inspector: Inspector, folder: Path, image_hw: tuple[int, int]) -
 
 def _session(path: Path) -> Any:
     try:
-        import onnxruntime as ort
+        ort = import_onnxruntime()
     except ImportError as error:
         raise ExportError(
             "the parity check of an export needs ONNX Runtime: pip install 'fewshot-ad[onnx]', or use "
@@ -183,7 +184,7 @@ def _session(path: Path) -> Any:
 
 
 def _write_openvino(inspector: Inspector, folder: Path, image_hw: tuple[int, int]) -> ExportedModel:
-    import openvino as ov
+    ov = import_openvino()
 
     path = folder / "product.xml"
     whole = folder / "whole.onnx"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from fewshot_ad.arrays import Float32Array, IndexArray, Int32Array, Progress
 from fewshot_ad.errors import NotEnrolledError
+from fewshot_ad.lifetime import is_forked
 from fewshot_ad.search.nearest import Metric, NearestSearch, to_distance
 
 JL_DIMS = 128
@@ -82,7 +85,8 @@ class MemoryBank:
         Returns:
             Distances (m, k) float32 in the bank's metric, ascending, and indices (m, k) int64.
         """
-        squared, index = self._index.search(np.ascontiguousarray(embeddings), min(k, len(self)))
+        with _faiss_threads():
+            squared, index = self._index.search(np.ascontiguousarray(embeddings), min(k, len(self)))
         return to_distance(squared, self.metric), index
 
     def nearest(self, embeddings: Float32Array) -> Float32Array:
@@ -95,6 +99,23 @@ class MemoryBank:
             (m,) float32 in the bank's metric.
         """
         return to_distance(self._nearest(embeddings), self.metric)
+
+
+@contextmanager
+def _faiss_threads() -> Iterator[None]:
+    """One thread in a forked child: the parent's are gone there, and FAISS would wait for them forever."""
+    if not is_forked():
+        yield
+        return
+    import faiss
+
+    # OpenMP keeps this number by thread, so nobody else sees the change.
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
-import threading
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import openvino
-from openvino import opset13 as ops
 
 from fewshot_ad.arrays import Float32Array
+from fewshot_ad.encoder.runtimes import import_openvino
+from fewshot_ad.lifetime import ForkSafeLock, keep_in_children
+
+openvino = import_openvino()
+ops = openvino.opset13
 
 Metric: TypeAlias = Literal["l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("l2", "cosine")
@@ -47,7 +49,7 @@ class NearestSearch:
         self._vectors = np.ascontiguousarray(vectors)
         self._threads = threads
         self._request: Any = None
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         if lasting:
             queries = ops.parameter([-1, vectors.shape[1]], np.float32)
             self._request = _request(_squared_graph(queries, self._vectors), [queries], threads)
@@ -169,7 +171,7 @@ def _add_length(smallest: Any, queries: Any) -> Any:
 
 
 @functools.cache
-def _shared_nearest(dims: int, threads: int | None) -> tuple[Any, threading.Lock]:
+def _shared_nearest(dims: int, threads: int | None) -> tuple[Any, ForkSafeLock]:
     """The same for vectors that come as a second input, and the lock that goes with the one request."""
     queries = ops.parameter([-1, dims], np.float32)
     vectors = ops.parameter([-1, dims], np.float32)
@@ -177,11 +179,12 @@ def _shared_nearest(dims: int, threads: int | None) -> tuple[Any, threading.Lock
     squared = ops.reduce_sum(ops.multiply(vectors, vectors), axis, False)
     doubled = ops.multiply(queries, ops.constant(np.float32(-2)))
     smallest = ops.reduce_min(ops.add(ops.matmul(doubled, vectors, False, True), squared), axis, False)
-    return _request(_add_length(smallest, queries), [queries, vectors], threads), threading.Lock()
+    return _request(_add_length(smallest, queries), [queries, vectors], threads), ForkSafeLock()
 
 
 def _request(output: Any, inputs: list[Any], threads: int | None, precision: str = "f32") -> Any:
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    return openvino.Core().compile_model(openvino.Model([output], inputs), "CPU", config).create_infer_request()
+    compiled = openvino.Core().compile_model(openvino.Model([output], inputs), "CPU", config)
+    return keep_in_children(compiled.create_infer_request())

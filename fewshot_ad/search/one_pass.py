@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import openvino
-from openvino import opset13 as ops
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.encoder.engine import OpenVINOEngine, Requests
+from fewshot_ad.encoder.engine import MAX_FIXED_SIZES, OpenVINOEngine, Requests
+from fewshot_ad.encoder.runtimes import import_openvino
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.nearest import nearest_graph, searches_in_bf16
+
+openvino = import_openvino()
+ops = openvino.opset13
+
+logger = logging.getLogger(__name__)
 
 
 class OnePass:
@@ -36,6 +42,7 @@ class OnePass:
         self._bf16 = encoder.spec.precision == "bf16"
         self._banks = tuple(banks)
         self._requests = Requests(self.graph, engine.config)
+        self._size_noted = False
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
@@ -76,4 +83,24 @@ class OnePass:
         Returns:
             One array (h, w) float32 per level, in the bank's metric.
         """
-        return tuple(self._requests.infer(image[None]))
+        before, start = len(self._requests.sizes), time.perf_counter()
+        distances = tuple(self._requests.infer(image[None]))
+        if len(self._requests.sizes) > before:
+            self._note_new_size(image.shape[1], image.shape[0], time.perf_counter() - start)
+        return distances
+
+    def _note_new_size(self, width: int, height: int, seconds: float) -> None:
+        """The first size has to be compiled for, a further one surprises; that is said once."""
+        text = (
+            f"the network was compiled for inputs of {width} x {height} pixels, {seconds:.1f} s, as it is for the "
+            "first image of each size. warm_up((height, width)), or inspect --warm-up, does that beforehand"
+        )
+        if len(self._requests.sizes) == 1:
+            logger.info("%s.", text)
+        elif not self._size_noted:
+            self._size_noted = True
+            logger.warning(
+                "images of several sizes: %s. More than %d sizes share one network, which is slower.",
+                text,
+                MAX_FIXED_SIZES,
+            )

@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_read_is_reported_and_the_rest_inspected(artifact:
     assert code == 2
     assert "0b.png" in err
     assert "gone.png" in err
-    assert out.splitlines()[-1] == "2 good, 1 anomalous, 2 not readable"
+    assert out.splitlines()[-1] == "2 good, 1 anomalous, 1 not readable, 1 not found"
 
 
 def test_threshold_can_be_given(artifact: Path, line: Path) -> None:

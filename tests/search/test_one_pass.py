@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -100,3 +102,23 @@ def test_bf16_falls_back_to_a_search_of_its_own(parts: list[np.ndarray], monkeyp
     assert wanted.model.one_pass is not None
     assert got.model.one_pass is None
     assert got.inspect(parts[0]).score == pytest.approx(wanted.inspect(parts[0]).score, rel=0.02)
+
+
+def test_a_second_size_is_said_once(
+    inspector: Inspector, parts: list[np.ndarray], caplog: pytest.LogCaptureFixture
+) -> None:
+    twin = copy.copy(inspector)
+    with caplog.at_level("INFO", "fewshot_ad.search"):
+        twin.inspect(parts[0])
+        assert [record.levelname for record in caplog.records] == ["INFO"]
+        twin.inspect(parts[0])
+        for side in (96, 144, 200):
+            twin.inspect(np.zeros((96, side, 3), np.uint8))
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+    assert "warm_up" in caplog.text
+    caplog.clear()
+    other = copy.copy(inspector)
+    for side in (96, 144):
+        other.warm_up((96, side))
+        other.inspect(np.zeros((96, side, 3), np.uint8))
+    assert caplog.text == ""

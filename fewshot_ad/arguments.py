@@ -1,0 +1,161 @@
+"""Checks of arguments: a value of a wrong kind is refused where it comes in, in one sentence."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from fewshot_ad.errors import ArgumentError, FewshotADError, SupportSetError
+
+ErrorClass = type[FewshotADError]
+
+
+def whole_number(
+    value: Any, name: str, low: int, high: int | None = None, error: ErrorClass = ArgumentError, hint: str = ""
+) -> int:
+    """An argument that must be a whole number; numpy's count, True and False do not.
+
+    Args:
+        value: What was given.
+        name: The argument's name.
+        low: Smallest value.
+        high: Largest value; None for no limit.
+        error: Class of the error.
+        hint: A further sentence for the message.
+
+    Raises:
+        FewshotADError: Of class `error`: it is none, or out of range.
+    """
+    whole = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+    if whole is None or whole < low or (high is not None and whole > high):
+        span = f"of at least {low}" if high is None else f"in {low}..{high}"
+        raise error(_message(f"{name} as a whole number {span}", value, hint))
+    return whole
+
+
+def number(
+    value: Any,
+    name: str,
+    low: float,
+    high: float = math.inf,
+    *,
+    low_counts: bool = True,
+    error: ErrorClass = ArgumentError,
+) -> float:
+    """An argument that must be a finite number; numpy's count, True, False and text do not.
+
+    Args:
+        value: What was given.
+        name: The argument's name.
+        low: Smallest value.
+        high: Largest value.
+        low_counts: Whether the smallest value itself is allowed.
+        error: Class of the error.
+
+    Raises:
+        FewshotADError: Of class `error`: it is none, or out of range.
+    """
+    plain = isinstance(value, Real) and not isinstance(value, bool)
+    # Infinity and NaN fail the comparisons.
+    if not plain or not (low <= value if low_counts else low < value) or not value <= min(high, sys.float_info.max):
+        span = f"{'of at least' if low_counts else 'above'} {low:g}"
+        span += f" and at most {high:g}" if high < math.inf else ""
+        raise error(_message(f"{name} as a finite number {span}", value))
+    return float(value)
+
+
+def choice(value: Any, name: str, known: Sequence[str], error: ErrorClass = ArgumentError) -> None:
+    """Refuse an argument that is not one of the known words.
+
+    Raises:
+        FewshotADError: Of class `error`.
+    """
+    if not isinstance(value, str) or value not in known:
+        raise error(_message(f"{name} among {', '.join(map(repr, known))}", value))
+
+
+def text(value: Any, name: str, error: ErrorClass = ArgumentError) -> str:
+    """An argument that must be text and not empty.
+
+    Raises:
+        FewshotADError: Of class `error`.
+    """
+    if not isinstance(value, str) or not value:
+        raise error(_message(f"{name} as text that is not empty", value))
+    return value
+
+
+def file_name(value: Any, name: str, error: ErrorClass = ArgumentError) -> str | os.PathLike[str]:
+    """An argument that must name a file: text or a Path.
+
+    Raises:
+        FewshotADError: Of class `error`.
+    """
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise error(_message(f"{name} as the name of a file, as text or Path", value))
+    return value
+
+
+def height_and_width(value: Any, name: str, error: ErrorClass = ArgumentError) -> tuple[int, int]:
+    """An argument that must be a height and a width in pixels.
+
+    Raises:
+        FewshotADError: Of class `error`.
+    """
+    try:
+        height, width = (whole_number(side, name, 1) for side in value)
+    except (TypeError, ValueError):
+        raise error(_message(f"{name} as height and width in pixels, such as (480, 640)", value)) from None
+    return height, width
+
+
+def function(value: Any, name: str) -> None:
+    """Refuse an argument that is neither None nor can be called.
+
+    Raises:
+        ArgumentError: It is neither.
+    """
+    if value is not None and not callable(value):
+        raise ArgumentError(_message(f"{name} as a function, or None", value))
+
+
+def image_sources(images: Any, error: ErrorClass = SupportSetError, *, entries: bool = True) -> Any:
+    """Images in any form, with what only looks like a list of images refused.
+
+    Args:
+        images: See `Inspector.from_support`.
+        error: Class of the error.
+        entries: Whether to look into a list, too.
+
+    Returns:
+        The same; a set of names in sorted order, since its own changes from run to run.
+
+    Raises:
+        FewshotADError: Of class `error`: a table or a mapping, or an empty name.
+    """
+    if isinstance(images, Mapping):
+        raise error(_message("images as a folder, a glob or a list", images, "Give list(images.values())."))
+    if hasattr(images, "columns") and not isinstance(images, (str, os.PathLike)):
+        hint = "Give the column that holds the paths: df['path'].tolist()."
+        raise error(f"expected images as a folder, a glob or a list, got a {type(images).__name__} (a table). {hint}")
+    if isinstance(images, (set, frozenset)):
+        images = sorted(images, key=str)
+    names: Iterable[Any] = images if entries and isinstance(images, (list, tuple)) else [images]
+    # An empty name would be the current folder.
+    if any(isinstance(name, str) and not name.strip() for name in names):
+        raise error("expected the name of a folder, a file or a glob, got an empty text. Name the images.")
+    return images
+
+
+def _message(expected: str, value: Any, hint: str = "") -> str:
+    shown = repr(value)
+    # The kind is what is wrong with most values; a long one is not shown at all.
+    if len(shown) > 60 or "\n" in shown:
+        shown = f"a {type(value).__name__}"
+    elif isinstance(value, bool) or not isinstance(value, (str, int, float, type(None))):
+        shown += f" ({type(value).__name__})"
+    return f"expected {expected}, got {shown}.{' ' if hint else ''}{hint}"

@@ -1,0 +1,74 @@
+"""OpenVINO and ONNX Runtime without their telemetry: nothing is sent, no file is written, no child is started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def import_openvino() -> Any:
+    """The module `openvino`.
+
+    Importing it sends an event to an analytics host and writes an identifier into the user's home folder, unless the
+    package `openvino_telemetry` is missing: then OpenVINO puts a stand-in of its own in its place. So that package is
+    missing while OpenVINO is imported, and there again for whoever else uses it. Where OpenVINO is imported already,
+    nothing changes.
+    """
+    if "openvino" not in sys.modules:
+        with _missing("openvino_telemetry"):
+            import openvino
+    import openvino
+
+    return openvino
+
+
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`.
+
+    Importing it starts a telemetry client, which writes an identifier and a database into the user's home folder and
+    looks up a host, unless an environment variable says no at that moment; later calls come too late.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    if "onnxruntime" not in sys.modules:
+        with environment("ORT_DISABLE_TELEMETRY", "1"):
+            import onnxruntime
+    import onnxruntime
+
+    return onnxruntime
+
+
+@contextmanager
+def _missing(package: str) -> Iterator[None]:
+    names = [name for name in sys.modules if name.partition(".")[0] == package]
+    before = {name: sys.modules.pop(name) for name in names}
+    # None is how Python marks a module that cannot be imported.
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        sys.modules.update(before)
+
+
+@contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for a while, for a library that reads it at one moment only.
+
+    Args:
+        name: Of the variable.
+        value: What it is meanwhile.
+    """
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

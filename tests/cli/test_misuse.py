@@ -1,0 +1,281 @@
+"""Every command with arguments missing, swapped, misspelled and of a wrong kind: each answer helps, and ends with 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from fewshot_ad.cli import app
+from fewshot_ad.inspector import Inspector
+from tests.cli.commands import Command, every_command
+from tests.conftest import make_part
+from tests.test_package import BLOCK, EXTRAS
+
+NONSENSE = "nonsense"
+COMMANDS = [
+    pytest.param(path, id=" ".join(path)) for path, command in every_command() if not hasattr(command, "commands")
+]
+# Command -> arguments, with names of `workplace` in braces, and what the answer must hold. What no answer may hold, and
+# that it says what was expected, is asked of all.
+MISUSES: dict[str, list[tuple[str, str]]] = {
+    "enroll": [
+        ("{gone} -o {new}", "nothing matches"),
+        ("{empty} -o {new}", "the folder is empty"),
+        ("{text} -o {new}", "expected 2 to 8 good images"),
+        ("{product} -o {new}", "fewshot-ad add {product} IMAGES"),
+        ("'' -o {new}", "an empty text"),
+        ("{good} -o {new} --encoder lite0_prts", "lite0_parts"),
+        ("{good} -o {new} --views sideways", "got 'sideways'"),
+        ("{good} -o {new} --views hfilp", "Did you mean hflip?"),
+        ("{good} -o {new} --views none,hflip", "views='none' alone"),
+        ("{good} -o {new} --views rotate=x", "got 'x'"),
+        ("{good} -o {new} --image-size big", "auto or a whole number of pixels, such as 384, got 'big'"),
+        ("{good} -o {new} --image-size 3", "in 64..2048, got 3"),
+        ("{good} -o {new} --preset balancd", "Did you mean balanced?"),
+        ("{good} -o {new} --budget 0", "at least 1, got '0'"),
+        ("{good} -o {new} --seed -1", "at least 0, got '-1'"),
+        ("{good} -o {new} --top-fraction 0", "above 0 and at most 1, got 0"),
+        ("{good} -o {new} --sigma -3", "sigma as a finite number of at least 0 and at most 64, got -3"),
+        ("{good} -o {new} --sigma nan", "got nan"),
+        ("{good} -o {new} --stages a,b", "such as 2,3, got 'a,b'"),
+        ("{good} -o {new} --stages 9", "got (9,)"),
+        ("{good} -o {new} --threads 0", "at least 1, got '0'"),
+        ("{good} -o {new} --engine openvno", "Did you mean openvino?"),
+        ("{good} -o {new} --weights {gone}", "weights"),
+    ],
+    "add": [
+        ("{good} {product}", "swapped. Try: fewshot-ad add {product} {good}"),
+        ("{good} {line}", "got the folder {good}"),
+        ("{product} {product}", "further products"),
+        ("{product} {gone}", "nothing matches"),
+        ("{product} {good}", "identical to"),
+        ("{gone} {good}", "Enroll it first"),
+        ("{text} {good}", ".fsad file"),
+    ],
+    "inspect": [
+        ("{line} {product}", "swapped. Try: fewshot-ad inspect {product} {line}"),
+        ("{line}/0.png {product}", "swapped. Try: fewshot-ad inspect {product} {line}/0.png"),
+        ("{line} {good}", "got the folder {line}"),
+        ("{product} {product}", "further products"),
+        ("{product} {gone}", "nothing matches"),
+        ("{product} {empty}", "the folder is empty"),
+        ("{product} ''", "an empty text"),
+        ("{product} {text}", "{text}: expected an image"),
+        ("{gone} {line}", "Enroll it first"),
+        ("{text} {line}", ".fsad file"),
+        ("{product} {line} --threshold -1", "threshold as a finite number above 0, got -1"),
+        ("{product} {line} --threshold nan", "got nan"),
+        ("{product} {line} --device tpu", "expected one of cpu, cuda, got 'tpu'"),
+    ],
+    "info": [
+        ("{good}", "got the folder {good}"),
+        ("{gone}", "Enroll it first"),
+        ("{text}", ".fsad file"),
+        ("{product} {product}", "no further argument"),
+    ],
+    "export": [
+        ("{out} {product}", "swapped. Try: fewshot-ad export {product} {out}"),
+        ("{good} {out}", "got the folder {good}"),
+        ("{gone} {out}", "Enroll it first"),
+        ("{product} {out} --size 640", "WIDTHxHEIGHT in pixels, such as 640x480, got '640'"),
+        ("{product} {out} --size 128/axb", "got '128/axb'"),
+        ("{product} {out} --size 4x4", "got 4 x 4"),
+        ("{product} {out} --images {gone}", "nothing matches"),
+        ("{product} {out} --target onyx", "Did you mean onnx?"),
+    ],
+    "bench": [
+        ("{good}", "got the folder {good}"),
+        ("{gone}", "Enroll it first"),
+        ("{product} --minutes -1", "at least 0, got '-1'"),
+        ("{product} --minutes inf", "seconds as a finite number of at least 0, got inf"),
+        ("{product} --images {gone}", "nothing matches"),
+        ("{product} --images {text}", "{text}: expected an image"),
+    ],
+    "doctor": [("{product}", "no further argument")],
+    "demo": [
+        ("--data {gone} -o {out}", "expected the MVTec layout"),
+        ("--data {good} -o {out}", "expected the MVTec layout"),
+        ("--shots 0 -o {out}", "at least 1, got '0'"),
+        ("--seed -1 -o {out}", "at least 0, got '-1'"),
+    ],
+    "encoders": [("lite0_parts", "no further argument")],
+}
+# Their own arguments are misused in tests/cli/test_misuse_tools.py.
+ELSEWHERE = {"train", "distill", "parts", "zoo", "datasets", "benchmark"}
+
+
+def test_every_command_is_misused() -> None:
+    words = {path[0] for path, _ in every_command() if path}
+    assert words == set(MISUSES) | ELSEWHERE
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Names for `MISUSES`, and what they stand for."""
+    root = tmp_path_factory.mktemp("misuse")
+    for name, seeds in {"good": range(2), "line": range(5, 6)}.items():
+        (root / name).mkdir()
+        for number, seed in enumerate(seeds):
+            cv2.imwrite(str(root / name / f"{number}.png"), make_part(seed, 64))
+    (root / "empty").mkdir()
+    (root / "notes.txt").write_text("no picture and no product")
+    Inspector.from_support(root / "good", product="p", views="none", image_size=64).save(root / "p.fsad")
+    names = {"good": "good", "line": "line", "empty": "empty", "text": "notes.txt", "product": "p.fsad"}
+    names |= {"gone": "gone", "new": "new.fsad", "out": "out"}
+    return {key: str(root / name) for key, name in names.items()}
+
+
+def words_of(command: str, text: str, workplace: dict[str, str]) -> list[str]:
+    words = text.replace("''", "{nothing}").split()
+    return [command, *(word.format(**workplace, nothing="") for word in words)]
+
+
+def check_answer(answer: str) -> None:
+    """What holds for every message."""
+    assert "expected" in answer
+    for foreign in ("Traceback", "FEWSHOT_AD_DEBUG", "[Errno", "Value error", "Input should", ".. ", "Error:"):
+        assert foreign not in answer
+
+
+CASES = [
+    pytest.param(command, text, answer, id=f"{command} {text}")
+    for command, cases in MISUSES.items()
+    for text, answer in cases
+]
+
+
+@pytest.mark.parametrize(("command", "text", "answer"), CASES)
+def test_the_answer_helps(command: str, text: str, answer: str, workplace: dict[str, str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in Path(workplace["good"]).parent.rglob("*")}
+    words = words_of(command, text, workplace)
+    plain = CliRunner().invoke(app, words)
+    assert plain.exit_code == 2, plain.output
+    assert answer.format(**workplace) in plain.stderr
+    check_answer(plain.stderr)
+    in_json = CliRunner().invoke(app, [*words, "--json"])
+    assert in_json.exit_code == 2
+    assert not in_json.stderr
+    [line] = in_json.stdout.splitlines()
+    fields = json.loads(line)
+    assert fields["schema"] == "fewshot-ad/error/1"
+    assert f"error: {fields['error']}" == plain.stderr.strip()
+    # Nothing is left behind by what did not happen.
+    assert {path: path.stat().st_mtime_ns for path in Path(workplace["good"]).parent.rglob("*")} == before
+
+
+def test_the_answers_are_the_same_without_extras(workplace: dict[str, str]) -> None:
+    """Where a library is absent its extra is named; no answer is an ImportError."""
+    commands = [words_of(command, text, workplace) for command, cases in MISUSES.items() for text, _ in cases]
+    code = BLOCK.format(blocked=EXTRAS | {"anomalib", "ultralytics", "ray", "matplotlib", "jsonschema"}) + (
+        "import json\n"
+        "from typer.testing import CliRunner\n"
+        "from fewshot_ad.cli import app\n"
+        "for words in json.loads(sys.argv[1]):\n"
+        "    result = CliRunner().invoke(app, words)\n"
+        "    print(json.dumps([words, result.exit_code, result.stderr]))\n"
+    )
+    child = [sys.executable, "-c", code, json.dumps(commands)]
+    done = subprocess.run(child, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(commands)
+    for words, exit_code, stderr in results:
+        assert exit_code == 2, words
+        assert "ModuleNotFoundError" not in stderr
+        assert "expected" in stderr or "pip install 'fewshot-ad[" in stderr, (words, stderr)
+
+
+def answer_to(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int | str | None, str, str]:
+    """Exit code, output and errors of the program with all arguments parsed and none of its work done."""
+    program = get_command(app)
+    for _, command in every_command(program):
+        command.callback = lambda **_: None
+    with pytest.raises(SystemExit) as end:
+        program.main(words, prog_name="fewshot-ad")
+    captured = capsys.readouterr()
+    return end.value.code or 0, captured.out, captured.err
+
+
+def check_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The command line is refused with one message, and with --json with one object."""
+    code, out, err = answer_to(words, capsys)
+    assert (code, out) == (2, ""), words
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    check_answer(err)
+    assert "--help`." in err
+    code, out, silence = answer_to([*words, "--json"], capsys)
+    assert (code, silence) == (2, ""), words
+    assert json.loads(out) == {"schema": "fewshot-ad/error/1", "error": err.removeprefix("error: ").rstrip("\n")}
+    return err
+
+
+def required(command: Command) -> list[list[str]]:
+    """What a command must be given, each with a value."""
+    needed = [parameter for parameter in command.params if parameter.required]
+    return [["x"] if p.param_type_name == "argument" else [p.opts[0], "x"] for p in needed]
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_what_is_missing_misspelled_or_too_much_is_told(
+    path: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = next(command for words, command in every_command() if words == path)
+    parts = required(command)
+    complete = [*path, *(word for part in parts for word in part)]
+    assert answer_to(complete, capsys)[0] == 0
+    for left_out in parts:
+        words = [*path, *(word for part in parts if part is not left_out for word in part)]
+        assert "got none" in check_refused(words, capsys)
+    assert "got --nonsense" in check_refused([*complete, "--nonsense"], capsys)
+    if any("--json" in parameter.opts for parameter in command.params):
+        assert "Did you mean --json?" in check_refused([*complete, "--jsn"], capsys)
+    takes_more = any(p.param_type_name == "argument" and (p.nargs == -1 or not p.required) for p in command.params)
+    if not takes_more:
+        assert "no further argument" in check_refused([*complete, "y", "z z"], capsys)
+    misspelled = [*path[:-1], f"{path[-1][:-1]}{path[-1][-1]}x"]
+    assert f"Did you mean {path[-1]}?" in check_refused(misspelled, capsys)
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_a_value_of_a_wrong_kind_is_shown(path: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    command = next(command for words, command in every_command() if words == path)
+    complete = [*path, *(word for part in required(command) for word in part)]
+    options = [p for p in command.params if p.param_type_name == "option" and not p.is_flag]
+    for option in options:
+        words = [*complete, option.opts[0], NONSENSE]
+        if answer_to(words, capsys)[0] == 0:
+            continue  # it takes any text
+        message = check_refused(words, capsys)
+        assert option.opts[0] in message
+        assert f"got '{NONSENSE}'" in message
+
+
+def test_kinds_of_values_are_checked_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """The test above itself: it must have seen numbers and choices."""
+    refused = 0
+    for path, command in every_command():
+        for parameter in command.params:
+            takes_value = parameter.param_type_name == "option" and not getattr(parameter, "is_flag", False)
+            if takes_value and not hasattr(command, "commands"):
+                complete = [*path, *(word for part in required(command) for word in part)]
+                refused += answer_to([*complete, parameter.opts[0], NONSENSE], capsys)[0] == 2
+    assert refused > 30
+
+
+def test_json_after_two_dashes_is_an_argument() -> None:
+    result = CliRunner().invoke(app, ["info", "a", "b", "--", "--json"])
+    assert not result.stdout
+    assert result.stderr.startswith("error: ")
+
+
+def test_flags_show_no_type() -> None:
+    for path, _ in every_command():
+        assert "bool" not in CliRunner().invoke(app, [*path, "--help"]).stdout.lower()
