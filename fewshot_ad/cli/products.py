@@ -207,12 +207,13 @@ def add(
         from fewshot_ad.artifact import check_product_file
         from fewshot_ad.storage import lock
 
-        check_product_file(artifact)
         # Whoever adds to the product at the same time waits here, so that no addition is lost.
         with lock(artifact):
             inspector = load_product(
                 artifact, encoder=encoder, weights=weights, allow_download=allow_download, threads=threads
             )
+            # Before the work, not after it.
+            check_product_file(artifact)
             notes = inspector.add(good, progress=progress)
             inspector.save(artifact)
     if as_json:
@@ -343,4 +344,5 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
         return
     import yaml
 
-    say(yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110).rstrip())
+    for line in yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110).splitlines():
+        say(line)

@@ -46,7 +46,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("benchmark run RECORD -o OUT", ("expected a name among datasets, draws, methods", "line 1")),
     ("benchmark run EMPTYFILE -o OUT", ("expected names and values, got null",)),
     ("benchmark run NOJOB -o OUT", ("at least one job, got none",)),
-    ("benchmark run PLAN -o DATASET", ("cannot read it",)),
+    ("benchmark run PLAN -o DATASET", ("got a folder",)),
     ("benchmark run PLAN -o PLAN", ("line 1: expected a benchmark record",)),
     ("benchmark run PLAN -o OUT --runner rai", ("--runner", "'rai'")),
     ("benchmark run PLAN -o OUT --workers 0", ("--workers",)),
@@ -70,7 +70,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("benchmark lists mvtec", ("got none", "ROOT")),
     ("benchmark lists mvtec DATASET", ("got none", "--out")),
     ("benchmark lists DATASET mvtec -o OUT", ("expected a dataset among",)),
-    ("benchmark lists mvtec DATASET -o EMPTY", ("cannot be written", "Choose another place")),
+    ("benchmark lists mvtec DATASET -o EMPTY", ("got a folder", "Name a new file")),
     ("benchmark lists mvtec DATASET -o OUT --draws none", ("--draws",)),
     ("benchmark schema plans", ("'plans'")),
     # the zoo
@@ -103,7 +103,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("distill DATASET -o OUT --teacher resnet18 --teacher-weights nowhere.pth", ("nowhere.pth",)),
     ("parts", ("got none", "--output")),
     ("parts -o OUT --category gears", ("expected a category among", "got 'gears'")),
-    ("parts -o PICTURE --category gear", ("cannot be made",)),
+    ("parts -o PICTURE --category gear", ("cannot be written", "choose a folder")),
     ("parts -o OUT --size 8", ("--size",)),
     ("parts -o OUT --count many", ("--count",)),
 ]

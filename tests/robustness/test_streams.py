@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shell(folder: Path, arguments: list[str], redirection: str) -> subprocess.CompletedProcess[str]:
     (folder / "new.fsad").unlink(missing_ok=True)
     return subprocess.run(
-        ["bash", "-c", f'set -o pipefail; "$@" {redirection}', "bash", sys.executable, "-m", "fewshot_ad", *arguments],  # noqa: S607
+        ["bash", "-c", f'set -o pipefail; "$@" {redirection}', "bash", sys.executable, "-m", "fewshot_ad", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
