@@ -19,7 +19,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
-from fewshot_ad.cli.terminal import COLUMNS, failure_row, verdict_row
+from fewshot_ad.cli.outputs import COLUMNS, failure_row, verdict_row
 from fewshot_ad.inspector import Inspector
 from tests.cli.commands import every_command
 from tests.cli.test_benchmark import write_plan
