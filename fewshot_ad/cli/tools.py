@@ -136,11 +136,13 @@ def doctor(
 
 
 def _examine() -> tuple[dict[str, Any], str]:
-    import yaml
-
     from fewshot_ad.doctor import examine
 
     report = examine()
+    try:
+        import yaml
+    except ImportError:  # which the report names
+        return report, json.dumps(report, indent=2)
     return report, yaml.safe_dump(report, sort_keys=False, width=110).rstrip()
 
 
