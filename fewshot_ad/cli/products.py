@@ -54,6 +54,7 @@ from fewshot_ad.cli.terminal import (
     say,
     verdict_line,
 )
+from fewshot_ad.failures import explanation
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection import Inspection
@@ -287,8 +288,9 @@ def inspect(
                     progress("inspect", done, len(paths))
                 if isinstance(result, Exception):
                     counts["unreadable"] += 1
-                    report_failure(str(result), as_json, str(path))
-                    write_row(failure_row(path, str(result)))
+                    reason = explanation(result)
+                    report_failure(reason, as_json, str(path))
+                    write_row(failure_row(path, reason))
                     continue
                 counts["anomalous" if result.is_anomalous else "good"] += 1
                 if overlay is not None and not outputs.write("overlays", partial(write_overlay, overlay, result)):
