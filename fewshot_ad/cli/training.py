@@ -268,7 +268,7 @@ def _need_libraries() -> None:
     try:
         for library in ("torch", "timm", "kornia", "onnx", "onnxscript", "onnxruntime"):
             importlib.import_module(library)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise TrainingError(
             f"training needs the extra 'export' (no module {error.name}): pip install 'fewshot-ad[export]'."
         ) from error

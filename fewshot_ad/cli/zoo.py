@@ -11,7 +11,6 @@ import typer
 
 from fewshot_ad.cli.options import JsonOption
 from fewshot_ad.cli.terminal import print_json, reported_errors, say
-from fewshot_ad.errors import ZooError
 
 if TYPE_CHECKING:
     from fewshot_ad.zoo import Card
@@ -29,10 +28,8 @@ def zoo(
 ) -> None:
     """List the baselines to compare with, or show one with its hyper-parameters (extra 'zoo')."""
     with reported_errors(as_json):
-        try:
-            from fewshot_ad.zoo import cards, options
-        except ImportError as error:
-            raise ZooError(f"the baselines need the extra 'zoo' ({error}): pip install 'fewshot-ad[zoo]'.") from error
+        from fewshot_ad.zoo import cards, options
+
         if name is None:
             _print_cards(list(cards().values()), as_json)
         else:

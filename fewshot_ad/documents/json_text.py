@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -29,7 +30,7 @@ def parse_json(text: str, name: str, error: type[FewshotADError], what: str, lin
     """
     try:
         _check_tokens(text)
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_float=_finite, parse_constant=_refuse)
     except json.JSONDecodeError as reason:
         place = f", line {line or reason.lineno}, column {reason.colno}"
         raise error(f"{name}{place}: expected {what}, got something else ({reason.msg}). Correct it.") from reason
@@ -49,10 +50,24 @@ def _check_tokens(text: str) -> None:
         elif closes and names:
             names.pop()
         elif string and colon and names:
-            if string in names[-1]:
+            name = _name(string)
+            if name in names[-1]:
                 raise json.JSONDecodeError(f"the name {string} stands twice in one object", text, token.start())
-            names[-1].add(string)
+            names[-1].add(name)
 
 
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no finite number")
+def _name(string: str) -> str:
+    r"""What a string of JSON says: `"a"` and `"\u0061"` are one name. The parser says what is wrong with it."""
+    try:
+        return str(json.loads(string)) if "\\" in string else string[1:-1]
+    except ValueError:
+        return string
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _refuse(number)
+
+
+def _refuse(number: str) -> NoReturn:
+    raise ValueError(f"{number} is no finite number")

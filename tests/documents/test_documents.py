@@ -88,6 +88,8 @@ def test_files_that_are_no_text_or_too_large(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{"a": 1,\n "b": {"c": 1, "c": 2}}', 'line 2, column 16: .*the name "c" stands twice'),
+        ('{"a": 1, "\\u0061": 2}', "stands twice"),
+        ("[1e999]", "1e999 is no finite number"),
         ("[" * 100_000, "line 1, column 33: .*more than 32 levels"),
         ('{"a": ' * 100_000, "line 1, column [0-9]+: .*more than 32 levels"),
         ('{"a": NaN}', "NaN is no finite number"),
