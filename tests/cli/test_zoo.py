@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -57,10 +56,3 @@ def test_an_unknown_name_is_an_error_that_tells_the_known_ones(as_json):
     message = json.loads(result.stdout)["error"] if as_json else result.stderr
     assert "nonesuch" in message
     assert "tdg" in message
-
-
-def test_without_torch_the_message_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fewshot_ad.zoo", None)
-    result = run(app, ["zoo"])
-    assert result.exit_code == 2
-    assert "fewshot-ad[zoo]" in result.stderr
