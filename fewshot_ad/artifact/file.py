@@ -9,7 +9,6 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
@@ -20,6 +19,7 @@ from fewshot_ad.artifact.arrays import ArrayForm, check_forms, check_values
 from fewshot_ad.artifact.former import from_version_1
 from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, shown
 from fewshot_ad.errors import ArtifactError, NotEnrolledError
+from fewshot_ad.images import format_of
 from fewshot_ad.storage import write_atomically, write_failure
 
 # More than any product has, and little enough to be read at once.
@@ -149,6 +149,11 @@ def _header(data: bytes, path: Path) -> tuple[dict[str, ArrayForm], dict[str, An
         first = error.errors(include_url=False)[0]
         raise _not_whole(path, f"array {shown(first['loc'][0])}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
+        if format_of(data) is not None:
+            raise ArtifactError(
+                f"{path}: expected a product (.fsad), got an image. Give the product first and the images after it: "
+                "fewshot-ad inspect PRODUCT.fsad IMAGES"
+            ) from None
         raise _not_whole(path, error) from None
 
 
@@ -175,11 +180,6 @@ def _no_constant(name: str) -> float:
 
 
 def _not_whole(path: Path, reason: object) -> ArtifactError:
-    if cv2.haveImageReader(os.fspath(path)):
-        return ArtifactError(
-            f"{path}: expected a product (.fsad), got an image. Give the product first and the images after it: "
-            "fewshot-ad inspect PRODUCT.fsad IMAGES"
-        )
     return ArtifactError(
         f"{path}: expected a whole .fsad file, got something else or a part of one ({reason}). "
         "Copy it again or enroll again."
