@@ -89,6 +89,7 @@ def load_encoder(
     card = exported_card(request.name)
     with native_work():
         encoder = _load_timm(request) if card is None else _load_exported(request, card)
+    encoder.source = request.source
     encoder.reload = request.call()
     return encoder
 
@@ -160,11 +161,15 @@ class _Request:
     threads: int | None
     device: Device
 
+    @property
+    def source(self) -> str:
+        """The name, of a card as the path from any working directory."""
+        return os.path.abspath(self.name) if self.name.endswith(".json") else self.name
+
     def call(self) -> Callable[[], Encoder]:
         """The same call of `load_encoder`, for a process with another working directory."""
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if self.name.endswith(".json"):
-            options["name"] = os.path.abspath(self.name)
+        options["name"] = self.source
         if self.weights is not None:
             options["weights"] = os.path.abspath(self.weights)
         return functools.partial(load_encoder, **options)
@@ -280,7 +285,7 @@ def _load_exported(request: _Request, card: WeightsCard) -> Encoder:
             "one of the two."
         )
     # Absolute: the engine reads the file again, for the first image of each size, wherever the process is by then.
-    folder = Path(request.name).absolute().parent if request.name.endswith(".json") else None
+    folder = Path(request.source).parent if request.name.endswith(".json") else None
     spec = _spec_of(request, card)
     engine, engine_name = _engine_of(request, card, folder, spec)
     return Encoder(spec, engine, engine_name, request.threads)

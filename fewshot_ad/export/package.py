@@ -152,7 +152,7 @@ def _onnx_graph(inspector: Inspector, path: Path, image_hw: tuple[int, int], who
             f"export needs the extra 'onnx' (no module {error.name}): pip install 'fewshot-ad[onnx]'."
         ) from error
     spec, model = inspector.encoder.spec, inspector.model
-    file, outputs = encoder_file(spec.name), [f"stage{s}" for s in spec.stages]
+    file, outputs = encoder_file(inspector.encoder.source), [f"stage{s}" for s in spec.stages]
     if whole:
         graph = single_graph(file, outputs, spec, model, image_hw)
     else:
