@@ -32,11 +32,12 @@ from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
 from fewshot_ad.enrollment.support import SupportSet, ViewsSpec, read_support
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, WeightsError
-from fewshot_ad.images import ColorOrder, ImageSource
+from fewshot_ad.images import ColorOrder, ImageSource, check_size
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work, waiting
-from fewshot_ad.product import Enrollment, Product, add_images, enroll
-from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
+from fewshot_ad.printable import printable
+from fewshot_ad.product import MAX_NAME, Enrollment, Product, add_images, enroll
+from fewshot_ad.scoring import MAX_DISTANCE, MIN_DISTANCE, Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.storage import lock, write_failure
 
@@ -127,7 +128,7 @@ class Inspector:
         """
         arguments.function(progress, "progress")
         if product is not None:
-            arguments.text(product, "product")
+            arguments.text(product, "product", MAX_NAME)
         if not isinstance(encoder, Encoder):
             encoder = os.fspath(arguments.file_name(encoder, "encoder", WeightsError))
         settings = enrollment_settings(
@@ -244,7 +245,7 @@ class Inspector:
         if errors not in ("raise", "return"):
             raise ArgumentError(f"expected errors='raise' or 'return', got {errors!r}.")
         return verdicts(
-            arguments.image_sources(images, ImageError, entries=errors == "raise"),
+            arguments.image_sources(images, ImageError),
             color,
             lambda pixels: prepare(pixels, self._encoder, self._product.model),
             self._judge if errors == "raise" else self._judge_or_tell,
@@ -292,13 +293,18 @@ class Inspector:
             image_hw: Height and width of the images to come; None takes the support set's.
 
         Raises:
-            ImageError: The size is none, or no size was given and the product holds no support image to tell it from.
+            ImageError: The size is none that an image may have, or none was given and the product holds no support
+                image to tell it from.
         """
         if image_hw is None:
             if not self.references:
-                raise ImageError("this product holds no support image to tell the size from. Give image_hw.")
+                raise ImageError(
+                    "expected image_hw for a product that holds no support image to tell the size from, got None. Give "
+                    "the height and width of the images to come: warm_up((480, 640))."
+                )
             image_hw = self.references[0].image_hw
         height, width = arguments.height_and_width(image_hw, "image_hw", ImageError)
+        check_size(height, width)
         image = np.zeros((height, width, 3), np.uint8)
         with native_work():
             network, prepared = self._product.model.one_pass, prepare(image, self._encoder, self._product.model)
@@ -372,12 +378,12 @@ class Inspector:
 
     @property
     def threshold(self) -> float:
-        """Image scores above it are anomalous. Settable while running; the maps' scale moves in proportion."""
+        """Image scores above it are anomalous. Settable while running, in 1e-30..1e30; the maps' scale follows."""
         return self._product.model.threshold
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        threshold = arguments.number(value, "threshold", 0, low_counts=False)
+        threshold = arguments.number(value, "threshold", MIN_DISTANCE, MAX_DISTANCE)
         with self._setting:
             self._product = self._product.with_threshold(threshold)
 
@@ -447,4 +453,5 @@ def _product_name(support: SupportSet) -> str:
     except ValueError:  # no image is of a file, or they lie on several drives
         return "product"
     parts = [part for part in common.parts if part not in ("good", "train", "ok", common.anchor)]
-    return parts[-1] if parts else "product"
+    # A name of bytes that are no UTF-8 could not be stored.
+    return printable(parts[-1]) if parts else "product"

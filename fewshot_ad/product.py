@@ -24,6 +24,9 @@ from fewshot_ad.scoring import Model
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.one_pass import OnePass
 
+# Characters of a product's name.
+MAX_NAME = 4096
+
 
 @dataclass(frozen=True)
 class Enrollment:

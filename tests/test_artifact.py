@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
 import json
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -340,10 +342,32 @@ def test_a_text_of_zeros_does_not_take_the_place_of_the_hash(inspector: Inspecto
 
 
 def test_what_could_not_be_loaded_again_is_not_saved(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
-    inspector = Inspector.from_support(parts[:2], encoder=encoder, views="none", image_size=128, product="x" * 5000)
-    with pytest.raises(ArtifactError, match=r"product_name: .*at most 4096 .*cannot be saved with it"):
-        inspector.save(tmp_path / "p.fsad")
+    inspector = Inspector.from_support(parts[:2], encoder=encoder, views="none", image_size=128)
+    with pytest.raises(ArtifactError, match=r"threshold: .*at most 1e\+30.*cannot be saved with it"):
+        Inspector(encoder, inspector._product.with_threshold(1e31)).save(tmp_path / "p.fsad")
     assert not (tmp_path / "p.fsad").exists()
+
+
+@pytest.mark.parametrize("threshold", [1e-30, 1e30])
+def test_whatever_threshold_is_taken_can_be_saved(inspector: Inspector, tmp_path: Path, threshold: float) -> None:
+    changed = copy.copy(inspector)
+    changed.threshold = threshold
+    changed.save(tmp_path / "p.fsad")
+    assert Inspector.load(tmp_path / "p.fsad").threshold == threshold
+
+
+def test_names_of_files_that_are_no_utf8_are_stored(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"bottle\xff")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    for number, part in enumerate(parts[:2]):
+        (folder / os.fsdecode(b"\xfe%d.png" % number)).write_bytes(cv2.imencode(".png", part)[1].tobytes())
+    Inspector.from_support(folder, encoder=encoder, views="none", image_size=128).save(tmp_path / "p.fsad")
+    info = Inspector.load(tmp_path / "p.fsad").info()
+    assert info["product"] == r"bottle\xff"
+    assert [image["name"] for image in info["support"]] == [r"\xfe0.png", r"\xfe1.png"]
 
 
 def test_a_file_of_the_first_format_keeps_all_its_settings(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_threshold_is_a_plain_number(inspector: Inspector, parts: list[np.ndarra
     try:
         inspector.threshold = 1e-6
         assert inspector.inspect(parts[0]).is_anomalous
-        with pytest.raises(ValueError, match="above 0"):
+        with pytest.raises(ValueError, match="at least 1e-30"):
             inspector.threshold = float("nan")
     finally:
         inspector.threshold = before
