@@ -106,14 +106,22 @@ def _is_unicode(value: str) -> bool:
 
 
 def file_name(value: Any, name: str, error: ErrorClass = ArgumentError) -> str | os.PathLike[str]:
-    """An argument that must name a file: text or a Path.
+    """An argument that must name a file: text or a Path, of characters that a path can hold.
 
     Raises:
         FewshotADError: Of class `error`.
     """
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or not _is_path(path):
         raise error(_message(f"{name} as the name of a file, as text or Path", value))
     return value
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def height_and_width(value: Any, name: str, error: ErrorClass = ArgumentError) -> tuple[int, int]:

@@ -187,7 +187,7 @@ class Inspector:
                 encoder, or its encoder does not ship and none is passed.
             WeightsError: The encoder cannot be had.
         """
-        tensors, record = read_artifact(arguments.file_name(path, "path", ArtifactError))
+        tensors, record = read_artifact(path)
         network = load_allowed(
             checked_spec(record, path),
             encoder,

@@ -106,7 +106,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         Inspector.load(tmp_path / "foreign.fsad")
     with pytest.raises(ArtifactError, match="got a folder"):
         Inspector.load(tmp_path)
-    with pytest.raises(ArtifactError, match="got a text that is none"):
+    with pytest.raises(ArtifactError, match="path as the name of a file"):
         Inspector.load("a\0.fsad")
     with pytest.raises(ArtifactError, match="expected path as the name of a file, as text or Path, got None"):
         Inspector.load(None)  # type: ignore[arg-type]

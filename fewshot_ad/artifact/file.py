@@ -15,6 +15,7 @@ import safetensors.numpy
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
+from fewshot_ad import arguments
 from fewshot_ad.artifact.arrays import ArrayForm, check_forms, check_values
 from fewshot_ad.artifact.former import from_version_1
 from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, shown
@@ -84,9 +85,7 @@ def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
         ArtifactError: It is no artifact, truncated, altered, of another format, or a field or array of it is not what
             it must be; the message names it.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArtifactError(f"expected the path of a product's file, got {shown(path)}. Name a .fsad file.")
-    path = Path(path)
+    path = Path(arguments.file_name(path, "path", ArtifactError))
     data = _content(path)
     forms, record = _header(data, path)
     _check_hash(data, record, path)
@@ -118,8 +117,6 @@ def _content(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Check the path and permissions.") from error
-    except ValueError as error:
-        raise ArtifactError(f"{str(path)!r}: expected a path, got a text that is none ({error}).") from None
     if data is None:
         raise ArtifactError(
             f"{path}: expected a product of at most {MAX_FILE_BYTES >> 20} MiB, got {status.st_size >> 20} MiB. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -17,6 +16,7 @@ import numpy as np
 
 from fewshot_ad.arguments import image_sources, number
 from fewshot_ad.arrays import Float32Array, Float64Array, Progress, Uint8Array
+from fewshot_ad.documents.naming import nearest
 from fewshot_ad.errors import ImageError, SupportSetError, sentence
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
 from fewshot_ad.printable import printable
@@ -383,6 +383,6 @@ def _no_such_view(kind: str) -> SupportSetError:
             f"expected views='{kind}' alone, got it in a list of others. Leave it out, or the others."
         )
     known = [*VIEW_KINDS, *GROUPS]
-    nearest = difflib.get_close_matches(kind, known, n=1)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    likely = nearest(kind, known)
+    hint = f" Did you mean {likely}?" if likely else ""
     return SupportSetError(f"expected views among {', '.join(known)}, or 'auto' or 'none' alone; got {kind!r}.{hint}")
