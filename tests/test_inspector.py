@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -309,6 +310,13 @@ def test_warm_up_compiles_for_the_size_to_come(parts: list[np.ndarray], encoder:
     assert len(network.sizes) == 2
     assert inspector.inspect(np.zeros((64, 200, 3), np.uint8)).anomaly_map.shape == (64, 200)
     assert len(network.sizes) == 2
+
+
+def test_a_product_without_support_images_must_be_told_the_size(inspector: Inspector) -> None:
+    without = Inspector(inspector.encoder, dataclasses.replace(inspector._product, references=()))
+    with pytest.raises(ImageError, match=r"expected image_hw .*got None\. Give .*image_hw=\(480, 640\)"):
+        without.warm_up()
+    without.warm_up((64, 96))
 
 
 def test_threads_change_no_score(parts: list[np.ndarray], broken_part: np.ndarray) -> None:

@@ -18,7 +18,8 @@ from fewshot_ad.encoder.runtimes import import_onnxruntime, import_openvino
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
-from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
+from fewshot_ad.images import Geometry
+from fewshot_ad.product import size_of_images
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 from fewshot_ad.storage import check_folder, replace_folder, write_failure
 
@@ -73,19 +74,7 @@ def export(
             f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbors of "
             "neighbors is no fixed graph. Enroll with top_mean."
         )
-    if image_hw is None:
-        if not inspector.references:
-            raise ExportError(
-                "this product holds no support image whose size could be used. Give image_hw (command line: --size "
-                "WIDTHxHEIGHT)."
-            )
-        image_hw = inspector.references[0].image_hw
-    height, width = image_hw
-    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
-        raise ExportError(
-            f"expected images of at least {MIN_SIDE} x {MIN_SIDE} pixels and at most {MAX_PIXELS // 1_000_000} "
-            f"megapixels, got {width} x {height}. Give the size your camera delivers."
-        )
+    image_hw = size_of_images(inspector.references, image_hw, ExportError)
     images_to_compare = proof_images(inspector, image_hw, images)
     folder = Path(folder)
     check_export_folder(folder, force=force)
