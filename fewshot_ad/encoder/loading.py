@@ -81,7 +81,8 @@ def load_encoder(
         precision=precision,
         stages=stages,
         fusion=fusion,
-        norm_power=norm_power,
+        # A number of numpy becomes a plain one, which JSON has.
+        norm_power=arguments.number(norm_power, "norm_power", 0, 1, error=WeightsError),
         weights=weights,
         allow_download=allow_download,
         threads=threads,
@@ -181,7 +182,6 @@ class _Request:
         arguments.choice(self.device, "device", DEVICES, WeightsError)
         if self.engine is not None:
             arguments.choice(self.engine, "engine", ENGINES, WeightsError)
-        arguments.number(self.norm_power, "norm_power", 0, 1, error=WeightsError)
         if self.threads is not None:
             hint = "Or None, which leaves it to the engine."
             arguments.whole_number(self.threads, "threads", 1, MAX_THREADS, WeightsError, hint)

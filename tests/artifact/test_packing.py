@@ -69,6 +69,15 @@ def test_what_could_not_be_loaded_again_is_not_saved(parts: list[np.ndarray], en
     assert not (tmp_path / "p.fsad").exists()
 
 
+def test_numbers_of_numpy_are_stored_as_numbers(parts: list[np.ndarray], tmp_path: Path) -> None:
+    scoring = ScoringConfig(sigma=np.float32(2), neighbors=np.int64(3), edge_weight=np.float32(0.5))  # type: ignore[arg-type]
+    inspector = Inspector.from_support(
+        parts[:2], views="none", image_size=128, scoring=scoring, norm_power=np.float32(0.5), budget=np.int64(50)
+    )  # type: ignore[arg-type]
+    inspector.save(tmp_path / "p.fsad")
+    assert Inspector.load(tmp_path / "p.fsad").scoring == ScoringConfig(sigma=2.0, neighbors=3, edge_weight=0.5)
+
+
 @pytest.mark.parametrize("threshold", [1e-30, 1e30])
 def test_whatever_threshold_is_taken_can_be_saved(inspector: Inspector, tmp_path: Path, threshold: float) -> None:
     changed = copy.copy(inspector)
