@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -78,26 +78,50 @@ def choice(value: Any, name: str, known: Sequence[str], error: ErrorClass = Argu
         raise error(_message(f"{name} among {', '.join(map(repr, known))}", value))
 
 
-def text(value: Any, name: str, error: ErrorClass = ArgumentError) -> str:
-    """An argument that must be text and not empty.
+def text(value: Any, name: str, longest: int, error: ErrorClass = ArgumentError) -> str:
+    """An argument that must be text, not empty, and such that UTF-8 can hold it.
+
+    Args:
+        value: What was given.
+        name: The argument's name.
+        longest: Number of characters, at most.
+        error: Class of the error.
 
     Raises:
         FewshotADError: Of class `error`.
     """
-    if not isinstance(value, str) or not value:
-        raise error(_message(f"{name} as text that is not empty", value))
+    if not isinstance(value, str) or not 0 < len(value) <= longest:
+        raise error(_message(f"{name} as text that is not empty and of at most {longest} characters", value))
+    if not _is_unicode(value):
+        raise error(_message(f"{name} as text in Unicode", value, "Write it anew: it holds bytes that are no UTF-8."))
     return value
+
+
+def _is_unicode(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def file_name(value: Any, name: str, error: ErrorClass = ArgumentError) -> str | os.PathLike[str]:
-    """An argument that must name a file: text or a Path.
+    """An argument that must name a file: text or a Path, of characters that a path can hold.
 
     Raises:
         FewshotADError: Of class `error`.
     """
-    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(path, str) or not path or not _is_path(path):
         raise error(_message(f"{name} as the name of a file, as text or Path", value))
     return value
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def height_and_width(value: Any, name: str, error: ErrorClass = ArgumentError) -> tuple[int, int]:
@@ -123,19 +147,18 @@ def function(value: Any, name: str) -> None:
         raise ArgumentError(_message(f"{name} as a function, or None", value))
 
 
-def image_sources(images: Any, error: ErrorClass = SupportSetError, *, entries: bool = True) -> Any:
+def image_sources(images: Any, error: ErrorClass = SupportSetError) -> Any:
     """Images in any form, with what only looks like a list of images refused.
 
     Args:
         images: See `Inspector.from_support`.
         error: Class of the error.
-        entries: Whether to look into a list, too.
 
     Returns:
         The same; a set of names in sorted order, since its own changes from run to run.
 
     Raises:
-        FewshotADError: Of class `error`: a table or a mapping, or an empty name.
+        FewshotADError: Of class `error`: a table or a mapping.
     """
     if isinstance(images, Mapping):
         raise error(_message("images as a folder, a glob or a list", images, "Give list(images.values())."))
@@ -144,10 +167,6 @@ def image_sources(images: Any, error: ErrorClass = SupportSetError, *, entries: 
         raise error(f"expected images as a folder, a glob or a list, got a {type(images).__name__} (a table). {hint}")
     if isinstance(images, (set, frozenset)):
         images = sorted(images, key=str)
-    names: Iterable[Any] = images if entries and isinstance(images, (list, tuple)) else [images]
-    # An empty name would be the current folder.
-    if any(isinstance(name, str) and not name.strip() for name in names):
-        raise error("expected the name of a folder, a file or a glob, got an empty text. Name the images.")
     return images
 
 

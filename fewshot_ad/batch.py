@@ -40,7 +40,6 @@ class Reading:
     prepared: Prepared | None = None
 
 
-@native_work()
 def read(source: ImageSource | ImageError, color: ColorOrder) -> Reading:
     """Read an image in any form `images.read_image` takes; an error stands for one that was not even found."""
     if isinstance(source, ImageError):
@@ -82,8 +81,6 @@ def verdicts(
             return reading
         return dataclasses.replace(reading, prepared=prepare(reading.pixels))
 
-    if isinstance(images, (str, os.PathLike)):
-        images = [images]
     sources = iter(expand_sources(images, keep_errors=True))
     forks = fork_count()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fewshot-ad-decode") as pool:

@@ -6,7 +6,6 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,15 +13,13 @@ import numpy as np
 from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress
 from fewshot_ad.artifact import (
-    check_product_file,
     checked_spec,
     describe,
     load_allowed,
     pack,
     read_artifact,
-    stored_hash,
+    replace_product,
     unpack,
-    write_artifact,
 )
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
@@ -30,15 +27,14 @@ from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
-from fewshot_ad.enrollment.support import SupportSet, ViewsSpec, read_support
+from fewshot_ad.enrollment.support import ViewsSpec, read_support
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, WeightsError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
-from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work, waiting
-from fewshot_ad.product import Enrollment, Product, add_images, enroll
-from fewshot_ad.scoring import Model, ScoringConfig, inspect_image, prepare
+from fewshot_ad.lifetime import ForkSafeLock, at_hand, interruptible, native_work
+from fewshot_ad.product import MAX_NAME, Enrollment, Product, add_images, enroll, product_name, size_of_images
+from fewshot_ad.scoring import MAX_DISTANCE, MIN_DISTANCE, Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
-from fewshot_ad.storage import lock, write_failure
 
 logger = logging.getLogger(__name__)
 
@@ -127,13 +123,13 @@ class Inspector:
         """
         arguments.function(progress, "progress")
         if product is not None:
-            arguments.text(product, "product")
+            arguments.text(product, "product", MAX_NAME)
         if not isinstance(encoder, Encoder):
             encoder = os.fspath(arguments.file_name(encoder, "encoder", WeightsError))
         settings = enrollment_settings(
             preset, views=views, image_size=image_size, budget=budget, precision=precision, scoring=scoring, seed=seed
         )
-        images, progress = _at_hand(images), interruptible(progress)
+        images, progress = at_hand(images), interruptible(progress)
         support = read_support(images, color, progress)
         network, faster = load_encoders(
             encoder,
@@ -147,7 +143,7 @@ class Inspector:
             threads=threads,
             device=device,
         )
-        name = product or _product_name(support)
+        name = product or product_name(support)
         network, enrolled = enroll(support, name, settings, network, faster, progress)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
@@ -186,7 +182,7 @@ class Inspector:
                 encoder, or its encoder does not ship and none is passed.
             WeightsError: The encoder cannot be had.
         """
-        tensors, record = read_artifact(arguments.file_name(path, "path", ArtifactError))
+        tensors, record = read_artifact(path)
         network = load_allowed(
             checked_spec(record, path),
             encoder,
@@ -244,7 +240,7 @@ class Inspector:
         if errors not in ("raise", "return"):
             raise ArgumentError(f"expected errors='raise' or 'return', got {errors!r}.")
         return verdicts(
-            arguments.image_sources(images, ImageError, entries=errors == "raise"),
+            arguments.image_sources(images, ImageError),
             color,
             lambda pixels: prepare(pixels, self._encoder, self._product.model),
             self._judge if errors == "raise" else self._judge_or_tell,
@@ -274,7 +270,7 @@ class Inspector:
             SupportSetError: No usable new image, or the product was enrolled from a single one.
         """
         arguments.function(progress, "progress")
-        images, progress = _at_hand(images), interruptible(progress)
+        images, progress = at_hand(images), interruptible(progress)
         with self._adding, native_work():
             taken = [name for name, _ in self.enrollment.support]
             support = read_support(images, color, progress, taken)
@@ -292,14 +288,10 @@ class Inspector:
             image_hw: Height and width of the images to come; None takes the support set's.
 
         Raises:
-            ImageError: The size is none, or no size was given and the product holds no support image to tell it from.
+            ImageError: The size is none that an image may have, or none was given and the product holds no support
+                image to tell it from.
         """
-        if image_hw is None:
-            if not self.references:
-                raise ImageError("this product holds no support image to tell the size from. Give image_hw.")
-            image_hw = self.references[0].image_hw
-        height, width = arguments.height_and_width(image_hw, "image_hw", ImageError)
-        image = np.zeros((height, width, 3), np.uint8)
+        image = np.zeros((*size_of_images(self.references, image_hw, ImageError), 3), np.uint8)
         with native_work():
             network, prepared = self._product.model.one_pass, prepare(image, self._encoder, self._product.model)
             if network is not None:
@@ -321,24 +313,7 @@ class Inspector:
                 others have changed it meanwhile; an older file there is untouched.
         """
         path = arguments.file_name(path, "path", ArtifactError)
-        check_product_file(path)
-        place = os.path.realpath(path)
-        try:
-            with lock(place):
-                if not force:
-                    self._check_unchanged(place)
-                self._stored[place] = write_artifact(path, *pack(self._encoder.spec, self._product))
-        except OSError as error:
-            raise ArtifactError(write_failure(path, error)) from error
-
-    def _check_unchanged(self, place: str) -> None:
-        known, there = self._stored.get(place), stored_hash(place)
-        if known is not None and there is not None and known != there:
-            raise ArtifactError(
-                f"{place}: expected the product as it was last read or written here, got one that others have changed "
-                "meanwhile, whose additions would be lost. Load it again and repeat the change, or save with "
-                "force=True."
-            )
+        replace_product(path, *pack(self._encoder.spec, self._product), self._stored, force=force)
 
     def info(self) -> dict[str, Any]:
         """All that is known of the product, as plain JSON types."""
@@ -372,12 +347,12 @@ class Inspector:
 
     @property
     def threshold(self) -> float:
-        """Image scores above it are anomalous. Settable while running; the maps' scale moves in proportion."""
+        """Image scores above it are anomalous. Settable while running, in 1e-30..1e30; the maps' scale follows."""
         return self._product.model.threshold
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        threshold = arguments.number(value, "threshold", 0, low_counts=False)
+        threshold = arguments.number(value, "threshold", MIN_DISTANCE, MAX_DISTANCE)
         with self._setting:
             self._product = self._product.with_threshold(threshold)
 
@@ -429,22 +404,3 @@ class Inspector:
 
 def _unpickled(encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any]) -> Inspector:
     return Inspector(encoder, unpack(tensors, record, encoder, "a pickled product"))
-
-
-def _at_hand(images: ImageSource | Iterable[ImageSource]) -> ImageSource | Iterable[ImageSource]:
-    """What an iterator gives as a list: it may be a camera, and fork and exit must not wait for that."""
-    if not isinstance(images, Iterator):
-        return images
-    with waiting():
-        return list(images)
-
-
-def _product_name(support: SupportSet) -> str:
-    """The folder that all images of files have in common, as in MVTec's layout `.../bottle/train/good`."""
-    folders = {image.source.parent.resolve() for image in support.images if image.source is not None}
-    try:
-        common = Path(os.path.commonpath(folders))
-    except ValueError:  # no image is of a file, or they lie on several drives
-        return "product"
-    parts = [part for part in common.parts if part not in ("good", "train", "ok", common.anchor)]
-    return parts[-1] if parts else "product"

@@ -29,6 +29,7 @@ EXIT_WAIT_S = 10.0
 SETTLED_AFTER_S = 1.0
 SLEEP_WAIT_S = 0.2
 _Native = TypeVar("_Native")
+_Items = TypeVar("_Items")
 
 
 @contextmanager
@@ -72,6 +73,18 @@ def waiting() -> Iterator[None]:
     finally:
         if was_at_work:
             _gate.enter()
+
+
+def at_hand(items: _Items) -> _Items | list[Any]:
+    """What an iterator gives as a list, which fork and exit need not wait for: it may be a camera.
+
+    Args:
+        items: An iterator, or anything else, which is given back as it is.
+    """
+    if not isinstance(items, Iterator):
+        return items
+    with waiting():
+        return list(items)
 
 
 def is_forked() -> bool:

@@ -42,14 +42,21 @@ def examine_offline() -> dict[str, Any]:
         trace = folder / "strace.txt"
         traced = _can_trace()
         watcher = ["strace", "-f", "-qq", "-e", SYSTEM_CALLS, "-o", str(trace)] if traced else []
-        done = subprocess.run(
-            [*watcher, sys.executable, "-m", "fewshot_ad.offline", str(folder)],
-            env=_environment(home),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
-        )
+        try:
+            done = subprocess.run(
+                [*watcher, sys.executable, "-m", "fewshot_ad.offline", str(folder)],
+                env=_environment(home),
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise FewshotADError(
+                f"expected the self-check to end within {TIMEOUT_S} s in a child process, but it did not. Run "
+                "`fewshot-ad doctor` to see what is broken."
+            ) from None
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise FewshotADError(

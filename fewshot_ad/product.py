@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from fewshot_ad import arguments
 from fewshot_ad.arrays import IndexArray, Progress
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment import precision
@@ -18,11 +21,16 @@ from fewshot_ad.enrollment.embedding import Embedded, Reference, embed_support, 
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.selection import choose_settings
 from fewshot_ad.enrollment.support import SupportSet
-from fewshot_ad.errors import SupportSetError, sentence
+from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError, sentence
+from fewshot_ad.images import check_size
 from fewshot_ad.metrics import decision_flips, relative_difference
+from fewshot_ad.printable import printable
 from fewshot_ad.scoring import Model
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.one_pass import OnePass
+
+# Characters of a product's name.
+MAX_NAME = 4096
 
 
 @dataclass(frozen=True)
@@ -260,6 +268,46 @@ def add_images(
         # So that the next image of the line does not wait for it.
         extended.model.one_pass.compile(model.one_pass.sizes)
     return extended, tuple(notes)
+
+
+def product_name(support: SupportSet) -> str:
+    """The folder that all images of files have in common, as in MVTec's layout `.../bottle/train/good`."""
+    folders = {image.source.parent.resolve() for image in support.images if image.source is not None}
+    try:
+        common = Path(os.path.commonpath(folders))
+    except ValueError:  # no image is of a file, or they lie on several drives
+        return "product"
+    parts = [part for part in common.parts if part not in ("good", "train", "ok", common.anchor)]
+    # A name of bytes that are no UTF-8 could not be stored.
+    return printable(parts[-1]) if parts else "product"
+
+
+def size_of_images(
+    references: Sequence[Reference], image_hw: tuple[int, int] | None, error: type[FewshotADError]
+) -> tuple[int, int]:
+    """Height and width of the images to come.
+
+    Args:
+        references: Support images that are stored with the product.
+        image_hw: What the caller says; None takes the support set's.
+        error: Class of the error.
+
+    Raises:
+        FewshotADError: Of class `error`: it is no size that an image may have, or nothing tells it.
+    """
+    if image_hw is None and not references:
+        raise error(
+            "expected image_hw for a product that holds no support image to tell the size from, got None. Give height "
+            "and width of the images to come: image_hw=(480, 640) (command line: --size 640x480)."
+        )
+    height, width = arguments.height_and_width(
+        references[0].image_hw if image_hw is None else image_hw, "image_hw", error
+    )
+    try:
+        check_size(height, width)
+    except ImageError as reason:
+        raise error(str(reason)) from None
+    return height, width
 
 
 def library_versions(encoder: Encoder) -> dict[str, str]:

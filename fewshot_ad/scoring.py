@@ -27,6 +27,10 @@ IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
 MAX_REGIONS = 20
 # Beyond, the smoothing is wider than the image, and slow.
 MAX_SIGMA = 64.0
+MAX_NEIGHBORS = 2**31 - 1
+# Of thresholds and distances: far beyond what an encoder gives, and still finite in float32 after every step of a
+# verdict.
+MIN_DISTANCE, MAX_DISTANCE = 1e-30, 1e30
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,15 @@ class ScoringConfig:
     def __post_init__(self) -> None:
         choice(self.metric, "metric", METRICS, error=SupportSetError)
         choice(self.image_score, "image_score", IMAGE_SCORES, error=SupportSetError)
-        number(self.top_fraction, "top_fraction", 0, 1, low_counts=False, error=SupportSetError)
-        whole_number(self.neighbors, "neighbors", 2, error=SupportSetError)
-        number(self.edge_weight, "edge_weight", 0, 1, error=SupportSetError)
-        number(self.sigma, "sigma", 0, MAX_SIGMA, error=SupportSetError)
+        plain = {
+            "top_fraction": number(self.top_fraction, "top_fraction", 0, 1, low_counts=False, error=SupportSetError),
+            "neighbors": whole_number(self.neighbors, "neighbors", 2, MAX_NEIGHBORS, error=SupportSetError),
+            "edge_weight": number(self.edge_weight, "edge_weight", 0, 1, error=SupportSetError),
+            "sigma": number(self.sigma, "sigma", 0, MAX_SIGMA, error=SupportSetError),
+        }
+        for name, value in plain.items():
+            # Numbers of numpy are taken too, but JSON has none of them.
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, eq=False)

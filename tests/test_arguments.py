@@ -31,16 +31,18 @@ SETTINGS: list[tuple[str, Any, str]] = [
     ("views", ["auto"], "'auto' alone"),
     ("views", "rotate=a", "separated by '/'"),
     ("views", {"rotate": 90}, r"\[90\]"),
+    ("views", {"rotate": np.linspace(-179, 179, 1001)}, "at most 1000 views, got 1001"),
     ("views", {"rotate": ["a"]}, "strength of view rotate"),
     ("views", {"rotate": [NAN]}, "strength of view rotate"),
     ("image_size", "big", "'auto'"),
     ("image_size", 3, r"64\.\.2048"),
     ("image_size", 128.0, r"128\.0"),
     ("image_size", True, "bool"),
-    ("budget", 0, "at least 1"),
-    ("budget", -1, "at least 1"),
+    ("budget", 0, r"in 1\.\.2147483647, got 0"),
+    ("budget", 2**31, r"in 1\.\.2147483647, got 2147483648"),
     ("budget", "many", "'many'"),
     ("seed", -1, "seed"),
+    ("seed", 2**63, "seed"),
     ("seed", "x", "seed"),
     ("precision", "f16", "'f32', 'bf16', 'auto'"),
     ("scoring", {}, r"ScoringConfig\(sigma=2.0\)"),
@@ -53,7 +55,7 @@ SCORINGS: list[tuple[str, Any, str]] = [
     ("top_fraction", 0.0, "above 0 and at most 1, got 0.0"),
     ("top_fraction", 2, "above 0 and at most 1, got 2"),
     ("top_fraction", "a", "'a'"),
-    ("neighbors", 1, "neighbors as a whole number of at least 2, got 1"),
+    ("neighbors", 1, r"neighbors as a whole number in 2\.\.2147483647, got 1"),
     ("neighbors", 2.5, "2.5"),
     ("edge_weight", NAN, "nan"),
     ("sigma", -3, "sigma as a finite number of at least 0 and at most 64, got -3"),
@@ -82,10 +84,10 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert ScoringConfig(sigma=np.float32(2)).sigma == 2
 
 
-@pytest.mark.parametrize("value", [0, -1, NAN, INFINITY, "2", "a", True, None, [2.0], np.array([1.0])])
+@pytest.mark.parametrize("value", [0, -1, 1e-31, 1e31, NAN, INFINITY, "2", "a", True, None, [2.0], np.array([1.0])])
 def test_a_threshold_is_a_positive_number(inspector: Inspector, value: Any) -> None:
     before = inspector.threshold
-    with pytest.raises(ArgumentError, match="expected threshold as a finite number above 0, got"):
+    with pytest.raises(ArgumentError, match=r"expected threshold as a finite number .* 1e-30 and at most 1e\+30, got"):
         inspector.threshold = value
     assert inspector.threshold == before
 
@@ -95,10 +97,12 @@ def test_a_threshold_is_a_positive_number(inspector: Inspector, value: Any) -> N
     [
         ({"product": 5}, "product as text"),
         ({"product": ""}, "product as text"),
+        ({"product": "x" * 4097}, "at most 4096 characters"),
+        ({"product": "bottle\udcff"}, "no UTF-8"),
         ({"encoder": 5}, "encoder"),
         ({"encoder": None}, "encoder"),
         ({"progress": True}, "progress as a function"),
-        ({"threads": 0}, "threads=None or a whole number of at least 1, got 0"),
+        ({"threads": 0}, "threads as a whole number in 1..1024, got 0"),
         ({"threads": "all"}, "threads"),
         ({"color": "gbr"}, "'gbr'"),
         ({"device": "tpu"}, "tpu"),
@@ -118,9 +122,12 @@ def test_arguments_of_from_support(parts: list[np.ndarray], arguments: dict[str,
         (lambda inspector: inspector.warm_up((128,)), "image_hw"),
         (lambda inspector: inspector.warm_up(("a", "b")), "image_hw"),
         (lambda inspector: inspector.warm_up((0, 128)), "image_hw"),
+        (lambda inspector: inspector.warm_up((10, 128)), "at least 16 x 16 pixels"),
+        (lambda inspector: inspector.warm_up((1_000_000, 1_000_000)), "at most 200 megapixels"),
         (lambda inspector: inspector.save(None), "path as the name of a file"),
         (lambda inspector: inspector.save(5), "path as the name of a file"),
         (lambda inspector: inspector.save(""), "path as the name of a file"),
+        (lambda inspector: inspector.save("a\0.fsad"), "path as the name of a file"),
         (lambda inspector: Inspector.load(None), "path as the name of a file"),
         (lambda inspector: Inspector.load(b""), "path as the name of a file"),
         (lambda inspector: Inspector.load([]), "path as the name of a file"),
@@ -131,6 +138,7 @@ def test_arguments_of_from_support(parts: list[np.ndarray], arguments: dict[str,
         (lambda inspector: inspector.inspect({}), "dict"),
         (lambda inspector: list(inspector.inspect_batch({"a": 1})), "list(images.values())"),
         (lambda inspector: list(inspector.inspect_batch("")), "an empty text"),
+        (lambda inspector: list(inspector.inspect_batch([""])), "an empty text"),
         (lambda inspector: bench(inspector, []), "at least one image"),
         (lambda inspector: bench(inspector, [1], NAN), "seconds as a finite number"),
         (lambda inspector: texture_product("felt", 8, 0), "'brick', 'grass', 'gravel'"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -215,7 +216,7 @@ def test_threshold_is_a_plain_number(inspector: Inspector, parts: list[np.ndarra
     try:
         inspector.threshold = 1e-6
         assert inspector.inspect(parts[0]).is_anomalous
-        with pytest.raises(ValueError, match="above 0"):
+        with pytest.raises(ValueError, match="at least 1e-30"):
             inspector.threshold = float("nan")
     finally:
         inspector.threshold = before
@@ -309,6 +310,13 @@ def test_warm_up_compiles_for_the_size_to_come(parts: list[np.ndarray], encoder:
     assert len(network.sizes) == 2
     assert inspector.inspect(np.zeros((64, 200, 3), np.uint8)).anomaly_map.shape == (64, 200)
     assert len(network.sizes) == 2
+
+
+def test_a_product_without_support_images_must_be_told_the_size(inspector: Inspector) -> None:
+    without = Inspector(inspector.encoder, dataclasses.replace(inspector._product, references=()))
+    with pytest.raises(ImageError, match=r"expected image_hw .*got None\. Give .*image_hw=\(480, 640\)"):
+        without.warm_up()
+    without.warm_up((64, 96))
 
 
 def test_threads_change_no_score(parts: list[np.ndarray], broken_part: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from fewshot_ad.artifact.allowed_encoder import load_allowed
 from fewshot_ad.artifact.file import read_artifact, write_artifact
 from fewshot_ad.artifact.packing import check_encoder, checked_spec, describe, pack, unpack
-from fewshot_ad.artifact.replacing import check_product_file, stored_hash
+from fewshot_ad.artifact.replacing import check_product_file, replace_product
 from fewshot_ad.artifact.schema import FORMAT_VERSION
 
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "load_allowed",
     "pack",
     "read_artifact",
-    "stored_hash",
+    "replace_product",
     "unpack",
     "write_artifact",
 ]

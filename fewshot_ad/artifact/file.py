@@ -9,17 +9,18 @@ import stat
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 
+from fewshot_ad import arguments
 from fewshot_ad.artifact.arrays import ArrayForm, check_forms, check_values
 from fewshot_ad.artifact.former import from_version_1
 from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, shown
 from fewshot_ad.errors import ArtifactError, NotEnrolledError
+from fewshot_ad.images import format_of
 from fewshot_ad.storage import write_atomically, write_failure
 
 # More than any product has, and little enough to be read at once.
@@ -84,9 +85,7 @@ def read_artifact(path: str | os.PathLike[str]) -> tuple[dict[str, npt.NDArray[A
         ArtifactError: It is no artifact, truncated, altered, of another format, or a field or array of it is not what
             it must be; the message names it.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise ArtifactError(f"expected the path of a product's file, got {shown(path)}. Name a .fsad file.")
-    path = Path(path)
+    path = Path(arguments.file_name(path, "path", ArtifactError))
     data = _content(path)
     forms, record = _header(data, path)
     _check_hash(data, record, path)
@@ -118,8 +117,6 @@ def _content(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Check the path and permissions.") from error
-    except ValueError as error:
-        raise ArtifactError(f"{str(path)!r}: expected a path, got a text that is none ({error}).") from None
     if data is None:
         raise ArtifactError(
             f"{path}: expected a product of at most {MAX_FILE_BYTES >> 20} MiB, got {status.st_size >> 20} MiB. "
@@ -149,6 +146,11 @@ def _header(data: bytes, path: Path) -> tuple[dict[str, ArrayForm], dict[str, An
         first = error.errors(include_url=False)[0]
         raise _not_whole(path, f"array {shown(first['loc'][0])}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
+        if format_of(data) is not None:
+            raise ArtifactError(
+                f"{path}: expected a product (.fsad), got an image. Give the product first and the images after it: "
+                "fewshot-ad inspect PRODUCT.fsad IMAGES"
+            ) from None
         raise _not_whole(path, error) from None
 
 
@@ -175,11 +177,6 @@ def _no_constant(name: str) -> float:
 
 
 def _not_whole(path: Path, reason: object) -> ArtifactError:
-    if cv2.haveImageReader(os.fspath(path)):
-        return ArtifactError(
-            f"{path}: expected a product (.fsad), got an image. Give the product first and the images after it: "
-            "fewshot-ad inspect PRODUCT.fsad IMAGES"
-        )
     return ArtifactError(
         f"{path}: expected a whole .fsad file, got something else or a part of one ({reason}). "
         "Copy it again or enroll again."

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
-from fewshot_ad.artifact.file import KEY, MAX_HEADER_BYTES, read_artifact
+import numpy.typing as npt
+
+from fewshot_ad.artifact.file import KEY, MAX_HEADER_BYTES, read_artifact, write_artifact
 from fewshot_ad.errors import ArtifactError
-from fewshot_ad.storage import check_output
+from fewshot_ad.storage import check_output, lock, write_failure
 
 SUFFIX = ".fsad"
 
@@ -36,6 +40,42 @@ def check_product_file(path: str | os.PathLike[str], *, replace: bool = True) ->
         return None if replace else f"{_standing(path)} is there. Choose another name, or give --force to replace it."
 
     check_output(path, obstacle=obstacle, error=ArtifactError)
+
+
+def replace_product(
+    path: str | os.PathLike[str],
+    tensors: dict[str, npt.NDArray[Any]],
+    record: dict[str, Any],
+    known: MutableMapping[str, str],
+    *,
+    force: bool,
+) -> None:
+    """Write a product without the loss of what others have written meanwhile.
+
+    Args:
+        path: The file.
+        tensors: See `write_artifact`.
+        record: Likewise.
+        known: By path, the hash that a file bore when it was last read or written; that of this one is put down.
+        force: Whether to replace what has another hash.
+
+    Raises:
+        ArtifactError: It cannot be written, or something is there that must stay.
+    """
+    check_product_file(path)
+    place = os.path.realpath(path)
+    try:
+        with lock(place):
+            there = stored_hash(place)
+            if not force and there is not None and known.get(place, there) != there:
+                raise ArtifactError(
+                    f"{place}: expected the product as it was last read or written here, got one that others have "
+                    "changed meanwhile, whose additions would be lost. Load it again and repeat the change, or save "
+                    "with force=True."
+                )
+            known[place] = write_artifact(path, tensors, record)
+    except OSError as error:
+        raise ArtifactError(write_failure(path, error)) from error
 
 
 def stored_hash(path: str | os.PathLike[str]) -> str | None:

@@ -17,16 +17,15 @@ from pydantic_core import ErrorDetails
 from fewshot_ad.encoder import Fusion
 from fewshot_ad.encoder.engine import Precision
 from fewshot_ad.enrollment.calibration import Method
-from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE, MIN_IMAGE_SIZE, Choosable
-from fewshot_ad.enrollment.support import VIEW_KINDS
+from fewshot_ad.enrollment.presets import MAX_BUDGET, MAX_IMAGE_SIZE, MAX_SEED, MIN_IMAGE_SIZE, Choosable
+from fewshot_ad.enrollment.support import MAX_VIEWS, VIEW_KINDS
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE
-from fewshot_ad.scoring import MAX_SIGMA, ImageScore
+from fewshot_ad.product import MAX_NAME
+from fewshot_ad.scoring import MAX_DISTANCE, MAX_NEIGHBORS, MAX_SIGMA, MIN_DISTANCE, ImageScore
 from fewshot_ad.search.nearest import Metric
 
 FORMAT_VERSION = 2
-# Distances and thresholds, far beyond what an encoder gives, and still finite in float32 after every step of a verdict.
-SMALLEST, LARGEST = 1e-30, 1e30
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
 _SHOWN.maxlevel = 3
@@ -38,8 +37,8 @@ FIRST_ERROR = FailFast()
 Whole: TypeAlias = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Count: TypeAlias = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
 Share: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
-Distance: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=LARGEST)]
-Positive: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=SMALLEST, le=LARGEST)]
+Distance: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_DISTANCE)]
+Positive: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=MIN_DISTANCE, le=MAX_DISTANCE)]
 Divisor: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-12, le=1e12)]
 Finite: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stride: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1024)]
@@ -122,7 +121,7 @@ class ScoringForm(BaseModel):
     metric: Metric
     image_score: ImageScore
     top_fraction: Annotated[Share, Field(gt=0)]
-    neighbors: Annotated[Count, Field(ge=2)]
+    neighbors: Annotated[int, Field(strict=True, ge=2, le=MAX_NEIGHBORS)]
     edge_weight: Share
     sigma: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_SIGMA)]
 
@@ -132,12 +131,12 @@ class SettingsForm(BaseModel):
 
     model_config = _FORM
 
-    views: Annotated[tuple[ViewForm, ...], FIRST_ERROR, Field(max_length=1000)]
+    views: Annotated[tuple[ViewForm, ...], FIRST_ERROR, Field(max_length=MAX_VIEWS)]
     image_size: Annotated[int, Field(strict=True, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)]
-    budget: Count
+    budget: Annotated[int, Field(strict=True, ge=1, le=MAX_BUDGET)]
     precision: Precision
     scoring: ScoringForm
-    seed: Whole
+    seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
     auto: Annotated[tuple[Choosable, ...], FIRST_ERROR, Field(max_length=2)]
 
 
@@ -146,7 +145,7 @@ class EnrollmentForm(BaseModel):
 
     model_config = _FORM
 
-    product_name: Name
+    product_name: Annotated[str, Field(strict=True, max_length=MAX_NAME)]
     settings: SettingsForm
     support: Annotated[tuple[tuple[Name, Sha256], ...], FIRST_ERROR, Field(min_length=1)]
     notes: Annotated[tuple[Text, ...], FIRST_ERROR]

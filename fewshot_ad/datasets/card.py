@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from fewshot_ad.datasets.sample import Sample
+from fewshot_ad.documents.naming import unknown
 from fewshot_ad.errors import DatasetError
 
 Masks: TypeAlias = Literal["pixel", "boxes", "none"]
@@ -103,7 +104,5 @@ def registered(name: str) -> tuple[DatasetCard, Reader]:
         DatasetError: No dataset has that name.
     """
     if name not in _REGISTRY:
-        from fewshot_ad.documents.naming import unknown
-
         raise DatasetError(f"{unknown(name, _REGISTRY, 'a dataset')}. `fewshot-ad datasets` describes them.")
     return _REGISTRY[name]

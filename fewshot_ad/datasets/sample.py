@@ -7,14 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import BoolArray
 from fewshot_ad.documents.json_text import parse_json
 from fewshot_ad.documents.reading import read_text
-from fewshot_ad.errors import DatasetError
+from fewshot_ad.errors import DatasetError, ImageError
+from fewshot_ad.images import read_values
 from fewshot_ad.metrics import SaturatedRegion
 
 Split: TypeAlias = Literal["train", "validation", "test"]
@@ -158,24 +158,6 @@ def read_mask(path: Path) -> BoolArray:
 def _read_values(path: Path) -> npt.NDArray[np.integer[Any]]:
     """(H, W) values of a mask file."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: expected a mask, but it cannot be read ({error.strerror}). Copy the dataset again."
-        ) from error
-    # OpenCV prints a warning about a broken file; the error below says it instead.
-    level = cv2.utils.logging.setLogLevel(0)
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    except cv2.error:
-        pixels = None
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    if pixels is None:
-        raise DatasetError(
-            f"{path}: expected a mask, but the file is truncated or not an image ({len(data)} bytes). Copy it again."
-        )
-    if pixels.ndim == 3:
-        # A fourth channel is opacity, not defect.
-        pixels = pixels[..., :3].max(axis=2)
-    return pixels
+        return read_values(path)
+    except ImageError as error:
+        raise DatasetError(str(error)) from error

@@ -80,6 +80,8 @@ class Encoder:
         self._engine = engine
         # The call of `load_encoder` that made it, for other processes; None for one that was put together by hand.
         self.reload: Callable[[], Encoder] | None = None
+        # The name it was loaded by; of a card, unlike the name in `spec`, the path from any working directory.
+        self.source = spec.name
 
     @property
     def engine(self) -> Engine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import importlib.util
 import os
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
+from fewshot_ad import arguments
+from fewshot_ad.documents.naming import nearest
 from fewshot_ad.encoder.encoder import FUSIONS, Encoder, EncoderSpec, Fusion
 from fewshot_ad.encoder.engine import (
     DEVICES,
@@ -37,6 +36,8 @@ from fewshot_ad.lifetime import native_work
 
 DEFAULT_ENCODER = "lite0_parts"
 DEFAULT_NORM_POWER = 0.75
+# Far more than a machine has; OpenVINO tries to start as many as it is told.
+MAX_THREADS = 1024
 
 
 def load_encoder(
@@ -80,7 +81,8 @@ def load_encoder(
         precision=precision,
         stages=stages,
         fusion=fusion,
-        norm_power=norm_power,
+        # A number of numpy becomes a plain one, which JSON has.
+        norm_power=arguments.number(norm_power, "norm_power", 0, 1, error=WeightsError),
         weights=weights,
         allow_download=allow_download,
         threads=threads,
@@ -89,6 +91,7 @@ def load_encoder(
     card = exported_card(request.name)
     with native_work():
         encoder = _load_timm(request) if card is None else _load_exported(request, card)
+    encoder.source = request.source
     encoder.reload = request.call()
     return encoder
 
@@ -160,47 +163,45 @@ class _Request:
     threads: int | None
     device: Device
 
+    @property
+    def source(self) -> str:
+        """The name, of a card as the path from any working directory."""
+        return os.path.abspath(self.name) if self.name.endswith(".json") else self.name
+
     def call(self) -> Callable[[], Encoder]:
         """The same call of `load_encoder`, for a process with another working directory."""
         options = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if self.name.endswith(".json"):
-            options["name"] = os.path.abspath(self.name)
+        options["name"] = self.source
         if self.weights is not None:
             options["weights"] = os.path.abspath(self.weights)
         return functools.partial(load_encoder, **options)
 
     def __post_init__(self) -> None:
-        for name, choices in (("fusion", FUSIONS), ("precision", PRECISIONS), ("device", DEVICES)):
-            if getattr(self, name) not in choices:
-                raise WeightsError(f"expected {name} among {choices}, got {getattr(self, name)!r}.")
-        if self.engine is not None and self.engine not in ENGINES:
-            raise WeightsError(f"expected engine among {ENGINES}, got {self.engine!r}.")
-        if not (_is_number(self.norm_power) and 0 <= self.norm_power <= 1):
-            raise WeightsError(f"expected norm_power in 0..1, got {self.norm_power!r}.")
-        if self.threads is not None and not (_is_whole(self.threads) and self.threads >= 1):
-            raise WeightsError(f"expected threads=None or a whole number of at least 1, got {self.threads!r}.")
+        arguments.choice(self.fusion, "fusion", FUSIONS, WeightsError)
+        arguments.choice(self.precision, "precision", PRECISIONS, WeightsError)
+        arguments.choice(self.device, "device", DEVICES, WeightsError)
+        if self.engine is not None:
+            arguments.choice(self.engine, "engine", ENGINES, WeightsError)
+        if self.threads is not None:
+            hint = "Or None, which leaves it to the engine."
+            arguments.whole_number(self.threads, "threads", 1, MAX_THREADS, WeightsError, hint)
         self._check_stages()
-        if self.weights is not None and not isinstance(self.weights, (str, os.PathLike)):
-            raise WeightsError(f"expected the path of a weights file, got {self.weights!r}.")
+        if self.weights is not None:
+            arguments.file_name(self.weights, "weights", WeightsError)
         if self.device == "cuda" and self.engine == "openvino":
             raise WeightsError(
                 "engine='openvino' runs on the CPU. For device='cuda' use engine='onnxruntime' or 'torch'."
             )
 
     def _check_stages(self) -> None:
-        whole = isinstance(self.stages, Sequence) and all(_is_whole(stage) and stage >= 0 for stage in self.stages)
-        if self.stages is not None and not (whole and self.stages):
+        if self.stages is None:
+            return
+        if isinstance(self.stages, str) or not isinstance(self.stages, Sequence) or not self.stages:
             raise WeightsError(
                 f"expected stages=None (the encoder's own) or whole numbers such as (2, 3), got {self.stages!r}."
             )
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        for stage in self.stages:
+            arguments.whole_number(stage, "each of stages", 0, error=WeightsError)
 
 
 def _load_timm(request: _Request) -> Encoder:
@@ -268,8 +269,8 @@ def _no_timm(name: str, shipped: Iterable[str]) -> WeightsError:
 
 
 def _guess(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    likely = nearest(name, names)
+    return f" Did you mean {likely!r}?" if likely else ""
 
 
 def _load_exported(request: _Request, card: WeightsCard) -> Encoder:
@@ -280,7 +281,7 @@ def _load_exported(request: _Request, card: WeightsCard) -> Encoder:
             "one of the two."
         )
     # Absolute: the engine reads the file again, for the first image of each size, wherever the process is by then.
-    folder = Path(request.name).absolute().parent if request.name.endswith(".json") else None
+    folder = Path(request.source).parent if request.name.endswith(".json") else None
     spec = _spec_of(request, card)
     engine, engine_name = _engine_of(request, card, folder, spec)
     return Encoder(spec, engine, engine_name, request.threads)

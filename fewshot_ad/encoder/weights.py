@@ -175,8 +175,8 @@ def verified_file(card: WeightsCard, folder: Path | None = None) -> Path:
     Raises:
         WeightsError: The file is missing or altered, or its weights lie in another file.
     """
-    path = _verified(card, (folder or weights_folder()) / card.file, card.sha256)
-    if _EXTERNAL_DATA in path.read_bytes():
+    path = (folder or weights_folder()) / card.file
+    if _EXTERNAL_DATA in _verified_content(card, path, card.sha256):
         raise WeightsError(
             f"{path}: expected an ONNX file that holds its own weights, got one that keeps them in another file, which "
             "the card's hash does not cover. Save it as one file (onnx.save with save_as_external_data=False), and its "
@@ -206,16 +206,19 @@ def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:
     """The path of a card's safetensors file, after checking its hash. Arguments and errors as for `verified_file`."""
     if card.tensors is None or card.tensors_sha256 is None:
         raise WeightsError(f"{card.name} has no tensors of its own: its weights come from {card.source}.")
-    return _verified(card, (folder or weights_folder()) / card.tensors, card.tensors_sha256)
+    path = (folder or weights_folder()) / card.tensors
+    _verified_content(card, path, card.tensors_sha256)
+    return path
 
 
-def _verified(card: WeightsCard, path: Path, sha256: str) -> Path:
+def _verified_content(card: WeightsCard, path: Path, sha256: str) -> bytes:
     if not path.is_file():
         raise WeightsError(f"expected the weights of {card.name} at {path}, found nothing. {_advice(path.parent)}")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise WeightsError(
             f"{path}: expected sha256 {sha256[:12]}..., got {digest[:12]}...: the file is damaged or was altered. "
             f"{_advice(path.parent)}"
         )
-    return path
+    return content

@@ -12,7 +12,7 @@ from fewshot_ad.errors import SupportSetError
 from fewshot_ad.scoring import ScoringConfig
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
-MAX_SEED = 2**63 - 1
+MAX_BUDGET, MAX_SEED = 2**31 - 1, 2**63 - 1
 # What `auto` starts from, and stays with where the support set does not call for more.
 BASE_VIEWS = parse_views("hflip,vflip,rotate=180")
 BASE_SIZE = 256
@@ -99,7 +99,7 @@ def enrollment_settings(
     size = _checked_size(defaults.image_size if image_size is None else image_size)
     budget = defaults.budget if budget is None else budget
     hint = f"It is the number of vectors in a bank; the preset {preset} has {defaults.budget}."
-    budget = whole_number(budget, "budget", 1, error=SupportSetError, hint=hint)
+    budget = whole_number(budget, "budget", 1, MAX_BUDGET, error=SupportSetError, hint=hint)
     precision = defaults.precision if precision is None else precision
     choice(precision, "precision", (*PRECISIONS, "auto"), error=SupportSetError)
     if not isinstance(scoring, ScoringConfig | None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -17,13 +16,17 @@ import numpy as np
 
 from fewshot_ad.arguments import image_sources, number
 from fewshot_ad.arrays import Float32Array, Float64Array, Progress, Uint8Array
+from fewshot_ad.documents.naming import nearest
 from fewshot_ad.errors import ImageError, SupportSetError, sentence
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
+from fewshot_ad.printable import printable
 
 ViewsSpec: TypeAlias = str | Sequence[str] | Mapping[str, Sequence[float]]
 
 # Pixels of files that are kept between the passes over a support set; the files beyond are read once more each time.
 KEPT_BYTES = 200_000_000
+# Each is encoded for each image.
+MAX_VIEWS = 1000
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,8 @@ def distinct_names(sources: Sequence[ImageSource], taken: Collection[str] = ()) 
             name = "/".join(path[-depth:])
             if index not in names and (depth == longest or (shared[path[-depth:]] == 1 and name not in taken)):
                 names[index] = name
-    return [names[index] for index in range(len(sources))]
+    # A name of bytes that are no UTF-8 could not be stored.
+    return [printable(names[index]) for index in range(len(sources))]
 
 
 def _notes_on_content(names: Sequence[str], thumbnails: Sequence[Float32Array], dark: Sequence[str]) -> list[str]:
@@ -324,7 +328,7 @@ def parse_views(spec: ViewsSpec) -> tuple[View, ...]:
         The views, without the image itself, in the order given and without repeats.
 
     Raises:
-        SupportSetError: An unknown name or an impossible strength.
+        SupportSetError: An unknown name, an impossible strength, or more than `MAX_VIEWS`.
     """
     views: dict[View, None] = {}
     for group, strengths in _groups(spec):
@@ -335,6 +339,8 @@ def parse_views(spec: ViewsSpec) -> tuple[View, ...]:
             for strength in strengths if strengths is not None else VIEW_KINDS[kind].strengths:
                 value = number(strength, f"the strength of view {kind}", low, high, error=SupportSetError)
                 views[View(kind, value)] = None
+    if len(views) > MAX_VIEWS:
+        raise SupportSetError(f"expected at most {MAX_VIEWS} views, got {len(views)}. Give fewer strengths.")
     return tuple(views)
 
 
@@ -377,6 +383,6 @@ def _no_such_view(kind: str) -> SupportSetError:
             f"expected views='{kind}' alone, got it in a list of others. Leave it out, or the others."
         )
     known = [*VIEW_KINDS, *GROUPS]
-    nearest = difflib.get_close_matches(kind, known, n=1)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    likely = nearest(kind, known)
+    hint = f" Did you mean {likely}?" if likely else ""
     return SupportSetError(f"expected views among {', '.join(known)}, or 'auto' or 'none' alone; got {kind!r}.{hint}")

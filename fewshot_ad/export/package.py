@@ -17,7 +17,8 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
-from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
+from fewshot_ad.images import Geometry
+from fewshot_ad.product import size_of_images
 from fewshot_ad.runtimes import import_onnxruntime, import_openvino
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 from fewshot_ad.storage import check_folder, replace_folder, write_failure
@@ -73,19 +74,7 @@ def export(
             f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbors of "
             "neighbors is no fixed graph. Enroll with top_mean."
         )
-    if image_hw is None:
-        if not inspector.references:
-            raise ExportError(
-                "this product holds no support image whose size could be used. Give image_hw (command line: --size "
-                "WIDTHxHEIGHT)."
-            )
-        image_hw = inspector.references[0].image_hw
-    height, width = image_hw
-    if min(height, width) < MIN_SIDE or height * width > MAX_PIXELS:
-        raise ExportError(
-            f"expected images of at least {MIN_SIDE} x {MIN_SIDE} pixels and at most {MAX_PIXELS // 1_000_000} "
-            f"megapixels, got {width} x {height}. Give the size your camera delivers."
-        )
+    image_hw = size_of_images(inspector.references, image_hw, ExportError)
     images_to_compare = proof_images(inspector, image_hw, images)
     folder = Path(folder)
     check_export_folder(folder, force=force)
@@ -152,7 +141,7 @@ def _onnx_graph(inspector: Inspector, path: Path, image_hw: tuple[int, int], who
             f"export needs the extra 'onnx' (no module {error.name}): pip install 'fewshot-ad[onnx]'."
         ) from error
     spec, model = inspector.encoder.spec, inspector.model
-    file, outputs = encoder_file(spec.name), [f"stage{s}" for s in spec.stages]
+    file, outputs = encoder_file(inspector.encoder.source), [f"stage{s}" for s in spec.stages]
     if whole:
         graph = single_graph(file, outputs, spec, model, image_hw)
     else:

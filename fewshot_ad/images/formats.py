@@ -72,7 +72,7 @@ def decode(data: bytes, page: int | None) -> Uint8Array:
     """
     if not data:
         raise ImageError("expected an image, got an empty file (0 bytes). Copy or record it again.")
-    name = sniff(data)
+    name = format_of(data)
     if name is None:
         raise _refusal(data)
     if page and name != "TIFF":
@@ -90,7 +90,7 @@ def decode(data: bytes, page: int | None) -> Uint8Array:
         raise damaged(f"{type(error).__name__}: {str(error).strip()}") from error
 
 
-def sniff(data: bytes) -> str | None:
+def format_of(data: bytes) -> str | None:
     """Name of the format, by its first bytes; None if it is none that is read."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"

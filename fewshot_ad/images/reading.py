@@ -13,13 +13,15 @@ from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images.channels import ColorOrder, to_rgb
 from fewshot_ad.images.formats import decode
-from fewshot_ad.images.limits import MAX_FILE_BYTES, check_file_bytes
+from fewshot_ad.images.limits import check_file_bytes
 from fewshot_ad.images.pillow import from_pil
 from fewshot_ad.images.sources import ImageSource, is_pil
+from fewshot_ad.lifetime import native_work, waiting
 
 CHUNK_BYTES = 1 << 20
 
 
+@native_work()
 def read_image(source: ImageSource, color: ColorOrder = "rgb", *, page: int | None = None) -> Uint8Array:
     """Convert any supported image to an RGB array.
 
@@ -50,7 +52,7 @@ def read_image(source: ImageSource, color: ColorOrder = "rgb", *, page: int | No
 
 def _read(source: Any, color: ColorOrder, page: int | None) -> Uint8Array:
     if isinstance(source, (str, os.PathLike)):
-        return decode(_file_content(Path(source)), page)
+        return decode(file_content(Path(source)), page)
     if isinstance(source, (bytes, bytearray, memoryview)):
         check_file_bytes(memoryview(source).nbytes)
         return decode(bytes(source), page)
@@ -70,7 +72,7 @@ def _read(source: Any, color: ColorOrder, page: int | None) -> Uint8Array:
 
 def _description(source: Any) -> str:
     if isinstance(source, (str, os.PathLike)):
-        return str(source)
+        return str(source) or "an empty path"
     if isinstance(source, (bytes, bytearray, memoryview)):
         return "the encoded image"
     if is_pil(source):
@@ -80,7 +82,12 @@ def _description(source: Any) -> str:
     return "the array" if hasattr(source, "__array__") else "the image"
 
 
-def _file_content(path: Path) -> bytes:
+def file_content(path: Path) -> bytes:
+    """The bytes of an image's file.
+
+    Raises:
+        ImageError: It cannot be read, is no file, or is too large.
+    """
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -88,7 +95,8 @@ def _file_content(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISFIFO(status.st_mode):
             raise ImageError("expected an image file, got a device or a socket. Copy the image to a file.")
         check_file_bytes(status.st_size)
-        with path.open("rb") as file:
+        # Fork and exit need not wait for a FIFO or a network.
+        with waiting(), path.open("rb") as file:
             # One byte more than there are, so that the end is seen without a second buffer.
             return _limited(file, status.st_size + 1)
     except FileNotFoundError:
@@ -106,12 +114,13 @@ def _file_content(path: Path) -> bytes:
 def _stream_content(stream: Any) -> bytes:
     """All of a file object, from its start if it can go back there; its position stays."""
     try:
-        position = stream.tell() if stream.seekable() else None
-        if position is not None:
-            stream.seek(0)
-        content = _limited(stream, CHUNK_BYTES)
-        if position is not None:
-            stream.seek(position)
+        with waiting():
+            position = stream.tell() if stream.seekable() else None
+            if position is not None:
+                stream.seek(0)
+            content = _limited(stream, CHUNK_BYTES)
+            if position is not None:
+                stream.seek(position)
         return content
     except ImageError:
         raise
@@ -129,8 +138,7 @@ def _limited(file: BinaryIO, first: int) -> bytes:
             raise ImageError('expected a file opened for bytes, got text. Open it with mode "rb".')
         chunks.append(chunk)
         count += len(chunk)
-        if count > MAX_FILE_BYTES:
-            check_file_bytes(count)
+        check_file_bytes(count)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

@@ -50,8 +50,11 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
             are taken literally: `line [A]/*.png` lists the folder `line [A]`.
 
     Raises:
-        ImageError: Nothing matches, or the folder holds no image.
+        ImageError: Nothing matches, the folder holds no image, or the name is empty.
     """
+    if not os.fspath(source):
+        # It would be the working folder.
+        raise ImageError("expected the name of a folder, a file or a glob, got an empty text. Name the images.")
     path = Path(source)
     try:
         if path.is_dir():
@@ -88,8 +91,9 @@ def expand_sources(images: Any, keep_errors: bool = False) -> Any:
     """Flatten one or several images, in any form that users may pass, into a list of single images.
 
     Args:
-        images: One image or an iterable of images. Folders and globs are expanded; an array (N, H, W, 3) counts as N
-            images, an array or a table's column of paths or of images as its items.
+        images: One image or an iterable of images, as `arguments.image_sources` lets it through. Folders and globs are
+            expanded; an array (N, H, W, 3) counts as N images, an array or a table's column of paths or of images as
+            its items.
         keep_errors: Whether an entry that cannot be listed (an empty folder, a missing file) stays in its place as its
             `ImageError`.
 

@@ -83,9 +83,10 @@ class OnePass:
         Returns:
             One array (h, w) float32 per level, in the bank's metric.
         """
-        before, start = len(self._requests.sizes), time.perf_counter()
-        distances = tuple(self._requests.infer(image[None]))
-        if len(self._requests.sizes) > before:
+        batch, start = image[None], time.perf_counter()
+        is_new = batch.shape not in self.sizes
+        distances = tuple(self._requests.infer(batch))
+        if is_new and batch.shape in self.sizes:
             self._note_new_size(image.shape[1], image.shape[0], time.perf_counter() - start)
         return distances
 

@@ -70,7 +70,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} {text}", "{text}: expected an image"),
         ("{gone} {line}", "Enroll it first"),
         ("{text} {line}", ".fsad file"),
-        ("{product} {line} --threshold -1", "threshold as a finite number above 0, got -1"),
+        ("{product} {line} --threshold -1", "threshold as a finite number of at least 1e-30 and at most 1e+30, got -1"),
         ("{product} {line} --threshold nan", "got nan"),
         ("{product} {line} --device tpu", "expected one of cpu, cuda, got 'tpu'"),
     ],

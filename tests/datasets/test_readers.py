@@ -331,8 +331,21 @@ def test_a_mask_of_any_value_and_form_counts(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "deep.png"), deep)
     for name in ("rgba.png", "deep.png"):
         assert np.argwhere(read_mask(tmp_path / name)).tolist() == [[3, 5]]
+    cv2.imwrite(str(tmp_path / "deep.tiff"), deep)
+    assert np.argwhere(read_mask(tmp_path / "deep.tiff")).tolist() == [[3, 5]]
     mask(tmp_path / "lossy.jpg")
     assert abs(int(read_mask(tmp_path / "lossy.jpg").sum()) - 48) <= 6
+
+
+def test_a_damaged_mask_is_refused(tmp_path: Path) -> None:
+    mask(tmp_path / "whole.png")
+    content = (tmp_path / "whole.png").read_bytes()
+    for name, damaged in (("cut.png", content[:-20]), ("empty.png", b""), ("text.png", b"no mask at all")):
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(DatasetError, match=f"{name}: expected .*"):
+            read_mask(tmp_path / name)
+    with pytest.raises(DatasetError, match="does not exist"):
+        read_mask(tmp_path / "gone.png")
 
 
 def test_held_out_parts_are_the_last_by_name() -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from fewshot_ad import Inspector, load_encoder
+from fewshot_ad.encoder import DEFAULT_ENCODER
+from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import ExportError
 from fewshot_ad.images import Geometry
 from tests.conftest import make_part
@@ -65,6 +67,18 @@ def test_the_graph_prepares_images_as_the_product_does(
     assert score[0] == pytest.approx(expected.score, rel=5e-3)
     assert bool(flag[0]) == expected.is_anomalous
     np.testing.assert_allclose(heat, expected.working_map, atol=0.02 * expected.working_map.max())
+
+
+def test_the_card_of_ones_own_encoder_is_found_from_another_folder(
+    parts: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for suffix in (".json", ".onnx"):
+        shutil.copy(weights_folder() / f"{DEFAULT_ENCODER}{suffix}", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    inspector = Inspector.from_support(parts, encoder=f"{DEFAULT_ENCODER}.json", views="none", image_size=128)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert export(inspector, "out").decision_flips == 0
 
 
 def test_tampered_preprocessing_is_refused_and_nothing_is_left(
@@ -164,7 +178,7 @@ def test_exporting_again_leaves_nothing_of_the_last_one(inspector: Inspector, tm
 
 @pytest.mark.parametrize("image_hw", [(0, 0), (1024, -5), (100_000, 100_000)])
 def test_impossible_sizes_are_refused(inspector: Inspector, tmp_path: Path, image_hw: tuple[int, int]) -> None:
-    with pytest.raises(ExportError, match="your camera delivers"):
+    with pytest.raises(ExportError, match=r"expected .*, got .*\."):
         export(inspector, tmp_path, image_hw=image_hw)
 
 

@@ -222,4 +222,4 @@ def _line(line: str, root: Path) -> Any:
         return record
     if re.match(r"^(created:|versions:|  [\w-]+: '?\d+\.\d+\.\d+)", line):
         return None
-    return re.sub(r"\(\d+ ms\)", "(# ms)", line)
+    return re.sub(r", \d+\.\d s,", ", # s,", re.sub(r"\(\d+ ms\)", "(# ms)", line))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,16 @@ def test_folder_glob_file_and_array_stack_expand(tmp_path: Path, image: np.ndarr
     empty.mkdir()
     with pytest.raises(ImageError, match="the folder is empty"):
         list_images(empty)
+
+
+@pytest.mark.parametrize("images", ["", [""], np.array([""])])
+def test_an_empty_name_is_not_the_working_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, image: np.ndarray, images: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(image).save("here.png")
+    with pytest.raises(ImageError, match="an empty text"):
+        expand_sources(images)
 
 
 def test_a_folder_that_exists_is_taken_literally(tmp_path: Path, image: np.ndarray) -> None:

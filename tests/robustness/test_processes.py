@@ -240,6 +240,7 @@ DAEMONS = {
     "add": "inspector.add([part(int(time.time() * 1e6))])",
     "batch": "list(inspector.inspect_batch([part(seed) for seed in range(50)]))",
     "camera": "list(inspector.inspect_batch(part(seed) for seed in range(50)))",
+    "read": "read_image(encoded)",
 }
 
 
@@ -249,6 +250,9 @@ ENDS = [*((work, "") for work in DAEMONS), ("inspect", "sys.exit(3)"), ("inspect
 @pytest.mark.parametrize(("work", "end"), ENDS)
 def test_a_daemon_thread_at_work_does_not_abort_the_exit(work: str, end: str) -> None:
     done = run(f"""
+import cv2
+from fewshot_ad import read_image
+encoded = cv2.imencode(".png", part(6, 1500, 1500))[1].tobytes()
 inspector = product()
 def loop():
     while True:

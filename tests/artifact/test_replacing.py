@@ -1,0 +1,84 @@
+"""What a product may replace."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from fewshot_ad import Inspector
+from fewshot_ad.artifact import write_artifact
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.errors import ArtifactError
+
+
+def test_folders_are_made_for_a_product(inspector: Inspector, tmp_path: Path) -> None:
+    inspector.save(tmp_path / "new" / "folder" / "p.fsad")
+    assert Inspector.load(tmp_path / "new" / "folder" / "p.fsad").threshold == inspector.threshold
+
+
+def test_only_a_product_is_replaced_and_only_under_its_suffix(saved: Path, inspector: Inspector) -> None:
+    folder = saved.parent
+    with pytest.raises(ArtifactError, match=r"ends in \.fsad, got .*p\.png\. Name it .*p\.fsad"):
+        inspector.save(folder / "p.png")
+    (folder / "notes.fsad").write_text("of the user")
+    (folder / "image.fsad").symlink_to(folder / "notes.fsad")
+    safetensors.numpy.save_file({"a": np.zeros(3)}, folder / "foreign.fsad")
+    for name in ("notes.fsad", "image.fsad", "foreign.fsad"):
+        with pytest.raises(ArtifactError, match="expected an older product"):
+            inspector.save(folder / name, force=True)
+    assert (folder / "notes.fsad").read_text() == "of the user"
+    (folder / "empty.fsad").touch()
+    inspector.save(folder / "empty.fsad")
+    inspector.save(saved)
+    assert Inspector.load(folder / "empty.fsad").product == Inspector.load(saved).product == "washer"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs are those of POSIX")
+def test_a_fifo_stays_a_fifo(inspector: Inspector, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.fsad")
+    with pytest.raises(ArtifactError, match="got a FIFO"):
+        inspector.save(tmp_path / "p.fsad", force=True)
+    with pytest.raises(ArtifactError, match="it is a FIFO"):
+        write_artifact(tmp_path / "p.fsad", {"a": np.zeros(1)}, {})
+    assert stat.S_ISFIFO((tmp_path / "p.fsad").stat().st_mode)
+
+
+def test_what_others_have_written_meanwhile_is_not_lost(saved: Path, encoder: Encoder) -> None:
+    one, other = (Inspector.load(saved, encoder=encoder) for _ in range(2))
+    one.threshold *= 2
+    one.save(saved)
+    one.threshold *= 2
+    one.save(saved)
+    with pytest.raises(ArtifactError, match="others have changed meanwhile"):
+        other.save(saved)
+    assert Inspector.load(saved, encoder=encoder).threshold == one.threshold
+    other.save(saved.with_name("elsewhere.fsad"))
+    other.save(saved, force=True)
+    assert Inspector.load(saved, encoder=encoder).threshold == other.threshold
+    saved.unlink()
+    one.save(saved)
+
+
+def test_the_true_reason_is_given_why_a_product_cannot_be_written(
+    saved: Path, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = saved.read_bytes()
+    for number, advice in ((errno.EBUSY, "mounted by itself"), (errno.EROFS, "read-only"), (errno.ENOSPC, "Free some")):
+
+        def refused(*_: object, number: int = number) -> None:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", refused)
+            with pytest.raises(ArtifactError, match=advice) as caught:
+                inspector.save(saved)
+        assert os.strerror(number) in str(caught.value)
+        assert ("Free some space" in str(caught.value)) == (number == errno.ENOSPC)
+    assert saved.read_bytes() == before
