@@ -78,3 +78,31 @@ def test_little_memory_is_one_message(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "expected enough memory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the C functions of POSIX")
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_native_library_that_ends_the_process_is_an_error(code: int) -> None:
+    ending = (
+        "import ctypes, fewshot_ad.cli\n"
+        f"fewshot_ad.cli.main = lambda: ctypes.CDLL(None).exit({code})\n"
+        "from fewshot_ad.__main__ import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", ending], cwd=ROOT, check=False, timeout=120)
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_the_program_ends_with_its_own_code_after_everything_else(code: int) -> None:
+    ending = (
+        "import atexit, sys, fewshot_ad.cli\n"
+        "def run():\n"
+        "    atexit.register(print, 'the last word')\n"
+        f"    sys.exit({code})\n"
+        "fewshot_ad.cli.main = run\n"
+        "from fewshot_ad.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ending], cwd=ROOT, check=False, timeout=120, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (code, "the last word\n")
