@@ -59,9 +59,7 @@ def _report(error: BaseException) -> None:
     from fewshot_ad.printable import printable
 
     # OpenBLAS, too, raises the signal of Ctrl-C, where it cannot start its threads.
-    interrupted = (
-        "interrupted while libraries were loading: by Ctrl-C, or by one that expected enough memory or threads"
-    )
+    interrupted = "interrupted while libraries were loading: by Ctrl-C, or one that expected enough memory or threads"
     message = f"{interrupted} and got less." if isinstance(error, KeyboardInterrupt) else explanation(error)
     as_json = "--json" in sys.argv
     try:

@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+# Bytes. OpenVINO maps 300 MB of its own, and crashes where a limit of the address space (`ulimit -v`) leaves it little
+# more: below 1000 MB, 3 of 60 commands crashed (benchmarks/robustness.py --only resources).
+MIN_ADDRESS_SPACE = 1000 << 20
+
 
 def import_openvino() -> Any:
     """The module `openvino`.
@@ -16,8 +20,12 @@ def import_openvino() -> Any:
     package `openvino_telemetry` is missing: then OpenVINO puts a stand-in of its own in its place. So that package is
     missing while OpenVINO is imported, and there again for whoever else uses it. Where OpenVINO is imported already,
     nothing changes.
+
+    Raises:
+        MemoryError: The address space is limited to less than `MIN_ADDRESS_SPACE`.
     """
     if "openvino" not in sys.modules:
+        _check_address_space()
         with _missing("openvino_telemetry"):
             import openvino
     import openvino
@@ -40,6 +48,19 @@ def import_onnxruntime() -> Any:
     import onnxruntime
 
     return onnxruntime
+
+
+def _check_address_space() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < MIN_ADDRESS_SPACE:
+        raise MemoryError(
+            f"expected at least {MIN_ADDRESS_SPACE >> 20} MB of address space, got a limit of {limit >> 20} MB: "
+            "ulimit -v"
+        )
 
 
 @contextmanager

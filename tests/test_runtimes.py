@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 
 import pytest
@@ -22,3 +23,13 @@ def test_a_variable_is_put_back(before: str | None, monkeypatch: pytest.MonkeyPa
     with environment("FEWSHOT_AD_TEST", "1"):
         assert os.environ["FEWSHOT_AD_TEST"] == "1"
     assert os.environ.get("FEWSHOT_AD_TEST") == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
+def test_too_little_address_space_is_said_before_it_crashes() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))\n"
+        "from fewshot_ad.runtimes import import_openvino; import_openvino()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert "MemoryError: expected at least 1000 MB of address space, got a limit of 700 MB" in done.stderr

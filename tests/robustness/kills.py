@@ -33,7 +33,7 @@ def case(seed: int, number: int) -> dict[str, Any]:
         if number % 8 >= 4:
             run(scene.commands()[name], folder, check=True)
         process = start(scene.commands()[name], folder)
-        time.sleep(float(rng.uniform(0.3, 1.0)) * seconds[name])
+        time.sleep(float(rng.uniform(0.1, 0.9)) * seconds[name])
         process.kill()
         process.communicate()
         faults = [*_damage(scene), *_second_run(scene, name)]
