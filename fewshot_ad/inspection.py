@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.images import row_blocks
 from fewshot_ad.lifetime import native_work
 
 RESULT_SCHEMA = "fewshot-ad/inspect/1"
@@ -120,14 +121,28 @@ class Inspection:
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        heat = np.clip(self.map_scale.apply(self.anomaly_map), 0, 1)
-        # The weight grows with the square, so ordinary texture stays visible under a faint tint.
-        picture = blend_heat(self.image, heat, opacity * heat * heat)
+        picture = np.empty_like(self.image)
+        for rows, distances in self._map_rows():
+            heat = np.clip(self.map_scale.apply(distances), 0, 1)
+            # The weight grows with the square, so ordinary texture stays visible under a faint tint.
+            picture[rows] = blend_heat(self.image[rows], heat, opacity * heat * heat)
         line = max(1, round(max(picture.shape[:2]) / 300))
         for region in self.regions:
             x, y, width, height = region.box
             cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), (255, 0, 0), line)
         return picture
+
+    def _map_rows(self) -> Iterator[tuple[slice, Float32Array]]:
+        """The map in the image's own size, in blocks of rows: the whole takes more memory than the image."""
+        height, width = self.image.shape[:2]
+        wide = cv2.resize(self.working_map, (width, len(self.working_map)), interpolation=cv2.INTER_LINEAR)
+        for rows in row_blocks(height, width):
+            centers = (np.arange(rows.start, rows.stop) + 0.5) * (len(wide) / height) - 0.5
+            centers = np.clip(centers, 0, len(wide) - 1)
+            above = centers.astype(np.intp)
+            below = np.minimum(above + 1, len(wide) - 1)
+            share = (centers - above).astype(np.float32)[:, None]
+            yield rows, wide[above] * (1 - share) + wide[below] * share
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON types, without the pictures: what `fewshot-ad inspect --json` prints.
@@ -162,8 +177,11 @@ def blend_heat(image: Uint8Array, heat: Float32Array, weight: Float32Array) -> U
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    # The upper end of the color map is a dark red that reads as brown on an image; 225 is its pure red.
-    colors = cv2.applyColorMap(np.rint(heat * 225).astype(np.uint8), cv2.COLORMAP_JET)
-    colors = cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
-    weight = weight[..., None]
-    return np.rint(image * (1 - weight) + colors * weight).astype(np.uint8)
+    blended = np.empty_like(image)
+    for rows in row_blocks(*image.shape[:2]):
+        # The upper end of the color map is a dark red that reads as brown on an image; 225 is its pure red.
+        colors = cv2.applyColorMap(np.rint(heat[rows] * 225).astype(np.uint8), cv2.COLORMAP_JET)
+        colors = cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
+        share = weight[rows][..., None]
+        blended[rows] = np.rint(image[rows] * (1 - share) + colors * share)
+    return blended
