@@ -122,27 +122,24 @@ class Inspection:
             (H, W, 3) uint8 RGB.
         """
         picture = np.empty_like(self.image)
-        for rows, distances in self._map_rows():
+        for columns, distances in self._map_columns():
             heat = np.clip(self.map_scale.apply(distances), 0, 1)
             # The weight grows with the square, so ordinary texture stays visible under a faint tint.
-            picture[rows] = blend_heat(self.image[rows], heat, opacity * heat * heat)
+            picture[:, columns] = blend_heat(self.image[:, columns], heat, opacity * heat * heat)
         line = max(1, round(max(picture.shape[:2]) / 300))
         for region in self.regions:
             x, y, width, height = region.box
             cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), (255, 0, 0), line)
         return picture
 
-    def _map_rows(self) -> Iterator[tuple[slice, Float32Array]]:
-        """The map in the image's own size, in blocks of rows: the whole takes more memory than the image."""
+    def _map_columns(self) -> Iterator[tuple[slice, Float32Array]]:
+        """`anomaly_map` in blocks of columns: the whole takes more memory than the image."""
         height, width = self.image.shape[:2]
+        # First along x alone, so that a block along y needs nothing of its neighbors and comes out exactly the same.
         wide = cv2.resize(self.working_map, (width, len(self.working_map)), interpolation=cv2.INTER_LINEAR)
-        for rows in row_blocks(height, width):
-            centers = (np.arange(rows.start, rows.stop) + 0.5) * (len(wide) / height) - 0.5
-            centers = np.clip(centers, 0, len(wide) - 1)
-            above = centers.astype(np.intp)
-            below = np.minimum(above + 1, len(wide) - 1)
-            share = (centers - above).astype(np.float32)[:, None]
-            yield rows, wide[above] * (1 - share) + wide[below] * share
+        for columns in row_blocks(width, height):
+            size = (columns.stop - columns.start, height)
+            yield columns, cv2.resize(wide[:, columns], size, interpolation=cv2.INTER_LINEAR)
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON types, without the pictures: what `fewshot-ad inspect --json` prints.
