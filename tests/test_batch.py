@@ -62,5 +62,6 @@ def test_few_images(count: int) -> None:
 def test_a_file_object_is_an_image_and_no_stream() -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.full((32, 32, 3), 7, np.uint8)).save(buffer, "PNG")
+    buffer.seek(0)
     (reading,) = verdicts(buffer, "rgb", prepare, lambda reading: reading)
     assert int(reading.pixels[0, 0, 0]) == 7  # type: ignore[index]

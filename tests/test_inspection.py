@@ -3,12 +3,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from fewshot_ad import Inspector
-from fewshot_ad.inspection import Inspection, MapScale, Region
+from fewshot_ad.inspection import Inspection, MapScale, Region, blend_heat
 
 
 def inspection(heat: np.ndarray, regions: tuple[Region, ...] = ()) -> Inspection:
@@ -28,6 +29,26 @@ def test_overlay_has_a_fixed_scale() -> None:
     # Another, worse pixel elsewhere changes nothing here: no per-image stretching.
     heat[15, 15] = 300.0
     np.testing.assert_array_equal(inspection(heat).overlay()[5, 5], picture[5, 5])
+
+
+def test_overlay_of_a_large_image_is_that_of_its_map() -> None:
+    # More pixels than one block has, and a map of another size.
+    heat = np.random.default_rng(0).uniform(1, 3, (40, 30)).astype(np.float32)
+    large = dataclasses.replace(inspection(heat), image=np.full((2300, 1000, 3), 128, np.uint8))
+    shares = np.clip(large.map_scale.apply(large.anomaly_map), 0, 1)
+    expected = blend_heat(large.image, shares, 0.55 * shares * shares)
+    np.testing.assert_array_equal(large.overlay(), expected)
+
+
+def test_drawing_a_large_overlay_takes_little_beside_its_result() -> None:
+    large = dataclasses.replace(
+        inspection(np.full((40, 30), 2, np.float32)), image=np.full((4000, 3000, 3), 128, np.uint8)
+    )
+    tracemalloc.start()
+    large.overlay()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * large.image.nbytes
 
 
 def test_overlay_outlines_regions() -> None:

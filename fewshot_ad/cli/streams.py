@@ -40,13 +40,18 @@ def with_streams(run: Callable[[], object]) -> NoReturn:
 
 
 def show_notes() -> None:
-    """Show the package's warnings on standard error, each once: a GPU that is not there, images of many sizes."""
-    handler = _Notes(logging.WARNING)
-    for name in ("fewshot_ad.encoder", "fewshot_ad.search"):
+    """Show what the package logs on standard error, each once: a GPU that is not there, files that are left out."""
+    handler = _Notes(logging.INFO)
+    levels = {
+        "fewshot_ad.encoder": logging.WARNING,
+        "fewshot_ad.search": logging.WARNING,
+        "fewshot_ad.images": logging.INFO,
+    }
+    for name, level in levels.items():
         logger = logging.getLogger(name)
         logger.addHandler(handler)
-        if logger.getEffectiveLevel() > logging.WARNING:
-            logger.setLevel(logging.WARNING)
+        if logger.getEffectiveLevel() > level:
+            logger.setLevel(level)
         logger.propagate = False
 
 

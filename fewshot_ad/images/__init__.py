@@ -1,11 +1,12 @@
 """Reads any supported image as RGB uint8, and maps between an image and the encoder's input."""
 
-from fewshot_ad.images.channels import ColorOrder
-from fewshot_ad.images.formats import format_of
+from fewshot_ad.images.channels import ColorOrder, row_blocks
 from fewshot_ad.images.geometry import SMOOTHING, Geometry, inside_patches
 from fewshot_ad.images.limits import MAX_PIXELS, MIN_SIDE, check_size
+from fewshot_ad.images.listing import SUFFIXES, is_overlay, list_images
 from fewshot_ad.images.reading import read_image
-from fewshot_ad.images.sources import SUFFIXES, ImageSource, PILImage, expand_sources, image_name, list_images
+from fewshot_ad.images.signatures import format_of
+from fewshot_ad.images.sources import ImageSource, PILImage, expand_sources, image_name
 from fewshot_ad.images.values import read_values
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "format_of",
     "image_name",
     "inside_patches",
+    "is_overlay",
     "list_images",
     "read_image",
     "read_values",
+    "row_blocks",
 ]

@@ -35,8 +35,9 @@ def to_rgb(array: npt.NDArray[Any], color: ColorOrder = "rgb") -> Uint8Array:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        hint = " It looks like channels first: use array.transpose(1, 2, 0)." if array.shape[:1] in ((1,), (3,)) else ""
-        raise ImageError(f"expected shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}.{hint}")
+        raise ImageError(
+            f"expected shape (H, W), (H, W, 3) or (H, W, 4), got {array.shape}. {_advice_on_shape(array.shape)}"
+        )
     check_size(array.shape[0], array.shape[1])
     check_values(array)
     if array.dtype == np.uint8:
@@ -45,6 +46,23 @@ def to_rgb(array: npt.NDArray[Any], color: ColorOrder = "rgb") -> Uint8Array:
     for rows in row_blocks(*array.shape[:2]):
         rgb[rows] = _arrange(to_uint8(array[rows]), color)
     return rgb
+
+
+def _advice_on_shape(shape: tuple[int, ...]) -> str:
+    """How an array of a wrong shape becomes an image."""
+    if len(shape) == 4:
+        order = "" if shape[3] in (1, 3, 4) or shape[1] not in (1, 3, 4) else ".transpose(1, 2, 0)"
+        several = "" if shape[0] == 1 else " of the first image, [1] of the second, and so on"
+        return f"It looks like a stack of {shape[0]}: use array[0]{order}{several}."
+    if len(shape) == 3 and shape[2] == 2:
+        return "It looks like gray with a second channel: use array[..., 0]."
+    if len(shape) == 3 and shape[0] in (3, 4):
+        return "It looks like channels first: use array.transpose(1, 2, 0)."
+    if len(shape) == 3 and shape[0] in (1, 2):
+        return "It looks like channels first: use array[0]."
+    if len(shape) == 1:
+        return "Encoded bytes are given as array.tobytes(), pixels by array.reshape(height, width, 3)."
+    return "Give one image, with its height and its width."
 
 
 def row_blocks(height: int, width: int) -> Iterator[slice]:

@@ -12,6 +12,7 @@ from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import bmp, gif, jpeg, png, pnm, tiff, webp
 from fewshot_ad.images.limits import damaged
+from fewshot_ad.images.signatures import format_of
 
 READ = "PNG, JPEG, BMP, TIFF, WebP, PNM or single-frame GIF"
 DECODERS: dict[str, Callable[[bytes], Uint8Array]] = {
@@ -22,16 +23,7 @@ DECODERS: dict[str, Callable[[bytes], Uint8Array]] = {
     "PNM": pnm.decode,
     "GIF": gif.decode,
 }
-# First bytes -> format.
-MAGIC: tuple[tuple[bytes, str], ...] = (
-    (png.SIGNATURE, "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    *((mark, "TIFF") for mark in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    (b"BM", "BMP"),
-    *((f"P{kind}{white}".encode(), "PNM") for kind in range(1, 7) for white in " \t\r\n\v\f#"),
-)
+# First bytes of what is refused by its name.
 REFUSED: tuple[tuple[bytes, str], ...] = (
     (b"#?RADIANCE", "a Radiance HDR file"),
     (b"#?RGBE", "a Radiance HDR file"),
@@ -88,13 +80,6 @@ def decode(data: bytes, page: int | None) -> Uint8Array:
     except (ValueError, IndexError, OverflowError, TypeError, struct.error, zlib.error, cv2.error) as error:
         # What a decoder says of content that none of the checks foresaw.
         raise damaged(f"{type(error).__name__}: {str(error).strip()}") from error
-
-
-def format_of(data: bytes) -> str | None:
-    """Name of the format, by its first bytes; None if it is none that is read."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    return next((name for magic, name in MAGIC if data.startswith(magic)), None)
 
 
 def _refusal(data: bytes) -> ImageError:

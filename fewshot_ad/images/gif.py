@@ -7,7 +7,8 @@ import numpy as np
 
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ImageError
-from fewshot_ad.images.limits import check_memory, check_size, damaged, several
+from fewshot_ad.images.limits import AS_PNG, check_memory, check_size, damaged, several
+from fewshot_ad.images.signatures import refuse_image_behind
 
 EXTENSION, FRAME, TRAILER = 0x21, 0x2C, 0x3B
 GRAPHIC_CONTROL = 0xF9
@@ -30,7 +31,7 @@ def decode(data: bytes) -> Uint8Array:
         raise damaged("it breaks off in its header")
     width, height = int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
     check_size(height, width)
-    check_memory(len(data) + height * width * BYTES_PER_PIXEL)
+    check_memory(len(data) + height * width * BYTES_PER_PIXEL, AS_PNG)
     if height * width > MAX_PIXELS:
         raise ImageError(f"expected a GIF of at most {MAX_PIXELS // 1_000_000} megapixels, got more. Save it as PNG.")
     frames = _check_blocks(data)
@@ -67,6 +68,7 @@ def _check_blocks(data: bytes) -> list[tuple[int, ...]]:
         position += 1
     if position >= len(data):
         raise damaged("it breaks off before its end")
+    refuse_image_behind(data, position + 1)
     if is_transparent:
         raise ImageError("expected an opaque GIF, got one with a transparent color. Save the image as PNG.")
     return frames

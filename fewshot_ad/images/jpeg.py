@@ -13,6 +13,7 @@ from fewshot_ad.errors import ImageError
 from fewshot_ad.images.channels import cmyk_to_rgb
 from fewshot_ad.images.limits import check_memory, check_size, damaged, several
 from fewshot_ad.images.orientation import exif_orientation, upright
+from fewshot_ad.images.signatures import refuse_image_behind
 
 HUFFMAN_TABLES, START_OF_SCAN, END_OF_IMAGE, EXIF, ADOBE = 0xC4, 0xDA, 0xD9, 0xE1, 0xEE
 WITHOUT_PAYLOAD = frozenset({0x01, *range(0xD0, 0xD9)})
@@ -26,14 +27,16 @@ REFUSED_FRAMES = {
 # Each scan passes over all pixels: thousands of them take minutes.
 MAX_SCANS = 100
 MAX_SCANNED_PIXELS = 2_000_000_000
+# More takes longer than a few seconds.
+MAX_INK_PIXELS = 100_000_000
 MAX_SEGMENTS = 10_000
 MARKER = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 # Within a scan 0xff stands before 0 (a data byte) or a restart marker.
 END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 IMAGES_BEHIND = 100
 # The decoder takes the zeros of a lost disk block for pixels. An encoder writes so many only where the image is flat,
-# and only if its tables have the code 0 for that.
-HOLE = bytes(1024)
+# and only if its tables have the code 0 for that. libjpeg writes at most 125 elsewhere, of a refining scan's bits.
+HOLE = bytes(256)
 
 
 @dataclass
@@ -67,7 +70,7 @@ def decode(data: bytes) -> Uint8Array:
     """Decode a JPEG file.
 
     Args:
-        data: The file. What stands behind its end is ignored, unless it is another image of this size.
+        data: The file. What stands behind its end is ignored, unless it is another image of at least this size.
 
     Returns:
         (H, W, 3) uint8, RGB, upright.
@@ -77,8 +80,13 @@ def decode(data: bytes) -> Uint8Array:
     """
     header = read_header(data)
     check_size(header.height, header.width)
-    _refuse_second_image(data, header)
+    refuse_second_image(data, header)
     inks = len(header.sampling) == 4
+    if inks and header.height * header.width > MAX_INK_PIXELS:
+        raise ImageError(
+            f"expected a CMYK JPEG of at most {MAX_INK_PIXELS // 1_000_000} megapixels, got "
+            f"{header.height * header.width / 1e6:.0f}. Save it as RGB, or cut it into tiles."
+        )
     pixels = decode_samples(data, header, "CMYK" if inks else "RGB")
     if inks:
         pixels = cmyk_to_rgb(pixels, header.adobe)
@@ -109,6 +117,31 @@ def read_header(data: bytes) -> Header:
     return header
 
 
+def refuse_second_image(data: bytes, header: Header) -> None:
+    """Refuse a JPEG behind which another image of at least its size stands; phones append previews and gain maps.
+
+    Args:
+        data: The file.
+        header: What `read_header` gave.
+
+    Raises:
+        ImageError: There is one.
+    """
+    refuse_image_behind(data, header.end)
+    position = header.end
+    for _ in range(IMAGES_BEHIND):
+        position = data.find(b"\xff\xd8\xff", position)
+        if position < 0:
+            return
+        height, width = _frame_size(data, position)
+        if height * width >= header.height * header.width:
+            raise several(
+                f"several of {header.width} x {header.height} and {width} x {height} pixels, one behind the other",
+                "Save each as a file.",
+            )
+        position += 2
+
+
 def decode_samples(data: bytes, header: Header, colors: str) -> Uint8Array:
     """Decode a JPEG whose header was read.
 
@@ -123,7 +156,8 @@ def decode_samples(data: bytes, header: Header, colors: str) -> Uint8Array:
     Raises:
         ImageError: It is damaged or takes too much memory.
     """
-    check_memory(len(data) + header.height * header.width * _bytes_per_pixel(header))
+    fix = "Save it as RGB" if len(header.sampling) == 4 else "Save it without the progressive option"
+    check_memory(len(data) + header.height * header.width * _bytes_per_pixel(header), f"{fix}, or cut it into tiles.")
     try:
         return simplejpeg.decode_jpeg(data, colorspace=colors, strict=True)
     except ValueError as error:
@@ -217,21 +251,8 @@ def _bytes_per_pixel(header: Header) -> float:
     return result
 
 
-def _refuse_second_image(data: bytes, header: Header) -> None:
-    # Phones append previews and gain maps, which are smaller; a stereo camera's or a concatenated image is not.
-    position = header.end
-    for _ in range(IMAGES_BEHIND):
-        position = data.find(b"\xff\xd8\xff", position)
-        if position < 0:
-            return
-        if _frame_size(data, position) == (header.height, header.width):
-            raise several(
-                f"several of {header.width} x {header.height} pixels, one behind the other", "Save each as a file."
-            )
-        position += 2
-
-
-def _frame_size(data: bytes, position: int) -> tuple[int, int] | None:
+def _frame_size(data: bytes, position: int) -> tuple[int, int]:
+    """Height and width of the image that begins there; (0, 0) if none does."""
     try:
         for marker, start, _ in _segments(data, position):
             if marker in READ_FRAMES:
@@ -239,7 +260,7 @@ def _frame_size(data: bytes, position: int) -> tuple[int, int] | None:
                     data[start + 3 : start + 5], "big"
                 )
             if marker == START_OF_SCAN:
-                return None
+                break
     except ImageError:  # not an image: bytes of something else
         pass
-    return None
+    return 0, 0

@@ -11,6 +11,9 @@ MAX_ASPECT = 256
 MAX_FILE_BYTES = 600_000_000
 # Of one file and all that its decoder takes, so that reading stays below 1.4 GB.
 MAX_MEMORY = 1_300_000_000
+CUT = "Scale it down, or cut it into tiles."
+AS_PNG = "Save it as PNG, or cut it into tiles."
+FEWER_BITS = "Save it with 8 bits per channel, or cut it into tiles."
 
 
 def check_size(height: int, width: int) -> None:
@@ -48,11 +51,12 @@ def check_file_bytes(count: int) -> None:
         )
 
 
-def check_memory(count: float) -> None:
+def check_memory(count: float, fix: str = CUT) -> None:
     """Refuse an image whose decoder would take too much memory.
 
     Args:
         count: Bytes that file, decoder and result take together.
+        fix: What makes it smaller.
 
     Raises:
         ImageError: They are more than `MAX_MEMORY`.
@@ -60,7 +64,7 @@ def check_memory(count: float) -> None:
     if count > MAX_MEMORY:
         raise ImageError(
             f"expected an image that is read in at most {MAX_MEMORY // 1_000_000} MB of memory, got one that takes "
-            f"{count / 1e6:.0f} MB. Save it with 8 bits per channel, or cut it into tiles."
+            f"{count / 1e6:.0f} MB. {fix}"
         )
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images.channels import row_blocks, to_rgb
-from fewshot_ad.images.limits import check_memory, check_size, damaged, several
+from fewshot_ad.images.limits import AS_PNG, FEWER_BITS, check_memory, check_size, damaged, several
 
 WHITE = b" \t\r\n\v\f"
 COMMENT = re.compile(rb"#[^\r\n]*")
@@ -68,7 +68,8 @@ def decode(data: bytes) -> Uint8Array:
     check_size(header.height, header.width)
     samples = header.height * header.width * header.shape[2]
     text = len(data) + samples * 9 if header.is_text else 0
-    check_memory(len(data) + text + samples * (1 if header.largest < 256 else 2) + 3 * header.height * header.width)
+    count = len(data) + text + samples * (1 if header.largest < 256 else 2) + 3 * header.height * header.width
+    check_memory(count, AS_PNG if header.largest < 256 else FEWER_BITS)
     if header.is_bitmap:
         bits = _text_bits(data, header) if header.is_text else _binary_bits(data, header)
         return to_rgb(bits == 0)

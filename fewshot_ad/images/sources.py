@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.errors import ImageError
+from fewshot_ad.images.listing import list_images
 
 
 class PILImage(Protocol):
@@ -20,13 +20,16 @@ class PILImage(Protocol):
     def convert(self, mode: str) -> Any:
         """The image in another mode."""
 
+    def load(self) -> Any:
+        """Read the pixels of its file."""
+
     def getexif(self) -> Any:
         """Its EXIF record."""
 
 
 # One image:
 # - a path of a PNG, JPEG, BMP, TIFF, WebP, PNM or single-frame GIF file, or the content of one as bytes or as a file
-#   opened for bytes;
+#   opened for bytes, which is read from its position on;
 # - an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), uint8, uint16 (full range), float in 0..1 or bool, or what
 #   becomes one by numpy.asarray, such as a tensor;
 # - a PIL image of one frame.
@@ -34,44 +37,10 @@ ImageSource: TypeAlias = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | npt.NDArray[Any] | PILImage
 )
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".gif"})
-
 
 def is_pil(source: Any) -> bool:
     """Whether an object is a PIL image."""
     return hasattr(source, "convert") and hasattr(source, "getexif")
-
-
-def list_images(source: str | os.PathLike[str]) -> list[Path]:
-    """Expand a folder, a glob or a file name into image paths, in sorted order.
-
-    Args:
-        source: A folder (its images, not its subfolders), a glob such as `good/*.png`, or one file. Folders that exist
-            are taken literally: `line [A]/*.png` lists the folder `line [A]`.
-
-    Raises:
-        ImageError: Nothing matches, the folder holds no image, or the name is empty.
-    """
-    if not os.fspath(source):
-        # It would be the working folder.
-        raise ImageError("expected the name of a folder, a file or a glob, got an empty text. Name the images.")
-    path = Path(source)
-    try:
-        if path.is_dir():
-            return _images_in(path)
-        if path.exists():
-            return [path]
-        pattern = _escape_existing(path)
-        matches = sorted(p for p in map(Path, glob.glob(pattern, recursive=True)) if p.is_file())
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be listed ({error.strerror}). Check the path and the permissions.") from error
-    except ValueError as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"expected a path, but no file can have {str(source)!r} ({error}). Check it.") from error
-    if not matches:
-        raise ImageError(f"expected a folder, a file or a glob of files, but nothing matches {str(source)!r}.")
-    return matches
 
 
 def image_name(source: ImageSource, index: int) -> str:
@@ -136,31 +105,3 @@ def _expand(image: Any) -> list[Any]:
         )
     items = np.atleast_1d(array).tolist()
     return [item for entry in items for item in _expand(os.fsdecode(entry) if array.dtype.kind == "S" else entry)]
-
-
-def _images_in(folder: Path) -> list[Path]:
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        raise ImageError(f"{folder}: the folder cannot be listed ({error.strerror}). Check the permissions.") from error
-    # macOS and copying programs leave hidden files behind, whose names begin with a dot.
-    images = [p for p in entries if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")]
-    if not images:
-        names = [p.name for p in entries][:5]
-        raise ImageError(
-            f"expected images ({', '.join(sorted(SUFFIXES))}) in {folder}, found none"
-            f"{' but ' + ', '.join(names) if names else ' (the folder is empty)'}. Name the folder that "
-            "holds the images themselves."
-        )
-    return images
-
-
-def _escape_existing(path: Path) -> str:
-    """The glob with those leading parts escaped that exist as they are written."""
-    literal = Path(path.anchor)
-    parts = path.parts[1:] if path.anchor else path.parts
-    for index, part in enumerate(parts):
-        if not (literal / part).exists():
-            return str(Path(glob.escape(str(literal)), *parts[index:]))
-        literal /= part
-    return glob.escape(str(literal))

@@ -133,7 +133,7 @@ def test_a_flat_jpeg_is_no_hole(mode: str, options: dict[str, bool], level: int)
     flat.putpixel((5, 5), 77 if mode == "L" else (77, 77, 77))
     buffer = io.BytesIO()
     flat.save(buffer, "JPEG", **options)
-    assert int(np.median(read_image(buffer))) == level
+    assert int(np.median(read_image(buffer.getvalue()))) == level
 
 
 def test_a_png_whose_checksums_were_repaired_is_refused() -> None:
@@ -146,3 +146,104 @@ def test_a_png_whose_checksums_were_repaired_is_refused() -> None:
     content[at + 4 + length : at + 8 + length] = zlib.crc32(content[at : at + 4 + length]).to_bytes(4, "big")
     with pytest.raises(ImageError, match="truncated or damaged"):
         read_image(bytes(content))
+
+
+def with_hole(content: bytes, start: int, length: int) -> bytes:
+    return content[:start] + bytes(length) + content[start + length :]
+
+
+def photograph() -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(jpeg_of_photograph(False))).convert("RGB"))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_with_a_lost_sector_is_refused(progressive: bool) -> None:
+    content = jpeg_of_photograph(progressive)
+    for start in range(700, len(content) - 600, 3000):
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            read_image(with_hole(content, start, 512))
+
+
+def test_a_packbits_tiff_with_a_hole_is_refused() -> None:
+    content = tiff(photograph(), photometric="rgb", compression="packbits", rowsperstrip=16)
+    for start in range(3000, len(content) - 600, 9001):
+        with pytest.raises(ImageError, match=r"a strip or tile has \d+ of"):
+            read_image(with_hole(content, start, 512))
+
+
+@pytest.mark.parametrize(
+    ("options", "length"), [({"quality": 80}, 512), ({"quality": 95}, 1024), ({"lossless": True}, 512)], ids=str
+)
+def test_a_webp_with_a_hole_is_refused(options: dict[str, int], length: int) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(photograph()).save(buffer, "WEBP", **options)
+    content = buffer.getvalue()
+    for start in range(400, len(content) - 1100, 7000):
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            read_image(with_hole(content, start, length))
+    for kept in (len(content) // 3, len(content) // 2, len(content) * 9 // 10):
+        with pytest.raises(ImageError, match="truncated or damaged"):
+            read_image(content[:kept] + bytes(len(content) - kept))
+
+
+def test_zeros_beside_the_pixels_of_a_webp_are_no_hole() -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(photograph()).save(buffer, "WEBP", icc_profile=b"profile" + bytes(3000), xmp=bytes(2000))
+    assert read_image(buffer.getvalue()).shape == (400, 600, 3)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("method", [0, 4])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_a_flat_webp_is_no_hole(lossless: bool, method: int, noisy: bool) -> None:
+    flat = np.full((900, 900, 3), (200, 30, 90), np.uint8)
+    if noisy:
+        flat[:400] = np.random.default_rng(0).integers(0, 256, (400, 900, 3))
+    buffer = io.BytesIO()
+    Image.fromarray(flat).save(buffer, "WEBP", lossless=lossless, method=method, quality=30)
+    assert read_image(buffer.getvalue()).shape == flat.shape
+
+
+def test_a_color_that_the_palette_lacks_is_refused() -> None:
+    indices = (np.arange(1024) % 8).astype(np.uint8).reshape(32, 32)
+    indexed = Image.fromarray(indices).convert("P")
+    indexed.putpalette(range(200, 224))
+    for kind in ("PNG", "BMP"):
+        buffer = io.BytesIO()
+        indexed.save(buffer, kind, bits=8)
+        content = buffer.getvalue()
+        assert read_image(content).min() == 200
+        # Two colors fewer.
+        if kind == "PNG":
+            at = content.index(b"PLTE")
+            body = content[at : at + 4 + 18]
+            chunk = (18).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+            content = content[: at - 4] + chunk + content[content.index(b"IDAT") - 4 :]
+        else:
+            content = content[:46] + (6).to_bytes(4, "little") + content[50:]
+        with pytest.raises(ImageError, match="names a color that its palette lacks"):
+            read_image(content)
+
+
+@pytest.mark.parametrize("first", ["PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM"])
+@pytest.mark.parametrize("second", ["PNG", "BMP", "WEBP", "GIF", "PPM", "TIFF"])
+def test_an_image_behind_another_is_refused(first: str, second: str) -> None:
+    contents = []
+    for kind in (first, second):
+        buffer = io.BytesIO()
+        Image.new("RGB", (32, 32), (90, 80, 70)).save(buffer, kind)
+        contents.append(buffer.getvalue())
+    for between in (b"", bytes(3)):
+        with pytest.raises(ImageError, match=r"expected one image, got several|follow its values"):
+            read_image(between.join(contents))
+
+
+def test_a_larger_jpeg_behind_another_is_refused() -> None:
+    contents = []
+    for side in (32, 64):
+        buffer = io.BytesIO()
+        Image.new("RGB", (side, side)).save(buffer, "JPEG")
+        contents.append(buffer.getvalue())
+    with pytest.raises(ImageError, match="several of 32 x 32 and 64 x 64 pixels"):
+        read_image(b"".join(contents))
+    assert read_image(b"".join(reversed(contents))).shape == (64, 64, 3)

@@ -6,6 +6,7 @@ import struct
 import threading
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -177,9 +178,6 @@ def content(image: np.ndarray) -> bytes:
 def test_encoded_images_are_read_from_memory(tmp_path: Path, image: np.ndarray, content: bytes) -> None:
     for source in (content, bytearray(content), memoryview(content), io.BytesIO(content)):
         np.testing.assert_array_equal(read_image(source), image)
-    written = io.BytesIO()
-    Image.fromarray(image).save(written, "PNG")  # it now stands at its end
-    np.testing.assert_array_equal(read_image(written), image)
     (tmp_path / "image.png").write_bytes(content)
     with (tmp_path / "image.png").open("rb") as file:
         np.testing.assert_array_equal(read_image(file), image)
@@ -239,6 +237,9 @@ def test_damaged_exif_of_a_pil_image_is_ignored(image: np.ndarray) -> None:
         def getexif(self) -> dict[int, int]:
             raise SyntaxError("not a TIFF file")
 
+        def load(self) -> None:
+            pass
+
         def convert(self, mode: str) -> np.ndarray:
             return image
 
@@ -263,12 +264,12 @@ def test_a_page_of_a_tiff_is_chosen(image: np.ndarray) -> None:
     buffer = io.BytesIO()
     frames = [Image.fromarray(image), Image.fromarray(image[::-1].copy())]
     frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(read_image(buffer, page=0), image)
-    np.testing.assert_array_equal(read_image(buffer, page=1), image[::-1])
+    np.testing.assert_array_equal(read_image(buffer.getvalue(), page=0), image)
+    np.testing.assert_array_equal(read_image(buffer.getvalue(), page=1), image[::-1])
     with pytest.raises(ImageError, match="page=2, but the TIFF has fewer"):
-        read_image(buffer, page=2)
-    with pytest.raises(ImageError, match="page=0 or more, got -1"):
-        read_image(buffer, page=-1)
+        read_image(buffer.getvalue(), page=2)
+    with pytest.raises(ImageError, match="page as a whole number of at least 0, got -1"):
+        read_image(buffer.getvalue(), page=-1)
 
 
 def test_thumbnails_of_a_tiff_are_no_pages(image: np.ndarray) -> None:
@@ -278,7 +279,7 @@ def test_thumbnails_of_a_tiff_are_no_pages(image: np.ndarray) -> None:
         writer.write(image, photometric="rgb", subifds=1, metadata=None)
         writer.write(image[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
         writer.write(image[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
-    np.testing.assert_array_equal(read_image(buffer), image)
+    np.testing.assert_array_equal(read_image(buffer.getvalue()), image)
 
 
 def test_pages_without_a_directory_are_noticed(image: np.ndarray) -> None:
@@ -287,12 +288,12 @@ def test_pages_without_a_directory_are_noticed(image: np.ndarray) -> None:
     stack = np.stack([image[..., 0]] * 3)
     tifffile.imwrite(buffer, stack, imagej=True, metadata={"axes": "ZYX"})
     with pytest.raises(ImageError, match="several pages"):
-        read_image(buffer)
+        read_image(buffer.getvalue())
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         writer.write(stack, photometric="minisblack", contiguous=True, truncate=True)
     with pytest.raises(ImageError, match="several pages"):
-        read_image(buffer)
+        read_image(buffer.getvalue())
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
@@ -319,4 +320,140 @@ def test_pixels_of_files_can_be_written_to(image: np.ndarray) -> None:
     for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM"):
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, kind)
-        assert read_image(buffer).flags.writeable, kind
+        assert read_image(buffer.getvalue()).flags.writeable, kind
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG", "WEBP"])
+def test_a_pil_image_reads_as_its_file(image: np.ndarray, orientation: int, kind: str) -> None:
+    opened = Image.fromarray(image)
+    exif = opened.getexif()
+    exif[0x112] = orientation
+    buffer = io.BytesIO()
+    opened.save(buffer, kind, exif=exif)
+    expected = read_image(buffer.getvalue())
+    assert expected.shape[:2] == ((60, 40) if orientation > 4 else (40, 60))
+    loaded = Image.open(buffer)
+    loaded.load()
+    for given in (Image.open(buffer), loaded):
+        for _ in range(2):
+            actual = read_image(given)
+            assert actual.shape == expected.shape
+            assert np.abs(actual.astype(int) - expected).max() <= (0 if kind in ("TIFF", "PNG") else 3)
+
+
+def test_a_pil_image_with_a_preview_reads_as_its_file(image: np.ndarray) -> None:
+    whole, preview = Image.fromarray(image), Image.fromarray(image[::2, ::2].copy())
+    for behind, is_read in ((preview, True), (whole, False)):
+        buffer = io.BytesIO()
+        whole.save(buffer, "MPO", save_all=True, append_images=[behind])
+        for source in (buffer.getvalue(), Image.open(buffer)):
+            if is_read:
+                assert read_image(source).shape == image.shape
+            else:
+                with pytest.raises(ImageError, match="several of 60 x 40"):
+                    read_image(source)
+
+
+def test_8_bits_in_a_pil_image_of_32_do_not_become_black() -> None:
+    levels = np.arange(1200, dtype=np.int32).reshape(30, 40) % 256
+    with pytest.raises(ImageError, match=r"none above 255.*convert\('L'\)"):
+        read_image(Image.fromarray(levels))
+    assert read_image(Image.fromarray(levels * 257)).max() == 255
+
+
+def test_a_file_object_is_read_from_its_position_on(content: bytes, image: np.ndarray) -> None:
+    stream = io.BytesIO(b"header" + content)
+    stream.seek(6)
+    for _ in range(2):
+        np.testing.assert_array_equal(read_image(stream), image)
+    stream.seek(0, io.SEEK_END)
+    with pytest.raises(ImageError, match=r"its end \(byte \d+\)\. Rewind it: f\.seek\(0\)"):
+        read_image(stream)
+    with pytest.raises(ImageError, match="empty file"):
+        read_image(io.BytesIO())
+
+
+class Source:
+    """A file object whose `read` is given."""
+
+    def __init__(self, chunks: list[Any]) -> None:
+        self.chunks = chunks
+
+    def read(self, size: int) -> Any:
+        return self.chunks.pop(0)
+
+
+async def arriving() -> bytes:
+    return b""
+
+
+def test_file_objects_of_all_kinds(content: bytes, image: np.ndarray) -> None:
+    half = len(content) // 2
+    chunks = [bytearray(content[:half]), memoryview(content)[half:], b""]
+    np.testing.assert_array_equal(read_image(Source(chunks)), image)  # type: ignore[arg-type]
+    for chunk, expected in (
+        ("text", 'mode "rb"'),
+        (None, "none have arrived yet"),
+        (arriving(), r"await f\.read\(\)"),
+        (3, "got int"),
+    ):
+        with pytest.raises(ImageError, match=expected):
+            read_image(Source([chunk]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((1, 40, 60, 3), r"use array\[0\]\."),
+        ((5, 40, 60, 3), r"use array\[0\] of the first"),
+        ((1, 3, 40, 60), r"array\[0\]\.transpose\(1, 2, 0\)"),
+        ((3, 40, 60), r"array\.transpose\(1, 2, 0\)"),
+        ((4, 40, 60), r"array\.transpose\(1, 2, 0\)"),
+        ((1, 40, 60), r"use array\[0\]"),
+        ((40, 60, 2), r"use array\[\.\.\., 0\]"),
+        ((40, 60, 7), "Give one image"),
+        ((2400,), r"array\.reshape\(height, width, 3\)"),
+        ((), "Give one image"),
+    ],
+)
+def test_an_array_of_a_wrong_shape_is_told_its_fix(shape: tuple[int, ...], advice: str) -> None:
+    with pytest.raises(ImageError, match=advice):
+        read_image(np.zeros(shape, np.uint8))
+
+
+def test_only_files_have_pages(image: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    frames = [Image.fromarray(image), Image.fromarray(image[::-1].copy())]
+    frames[0].save(buffer, "TIFF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read_image(buffer.getvalue(), page=np.int64(1)), image[::-1])  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match=r"fewshot_ad\.read_image\(path, page=0\)"):
+        read_image(buffer.getvalue())
+    for source in (image, frames[0]):
+        with pytest.raises(ImageError, match="expected no page"):
+            read_image(source, page=0)
+
+
+def test_a_path_that_is_none_is_told_its_fix(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="expanduser"):
+        read_image("~/missing.png")
+    with pytest.raises(ImageError, match="download the file first"):
+        read_image("https://example.org/image.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "missing.png")
+    with pytest.raises(ImageError, match="a link to a file that does not exist"):
+        read_image(tmp_path / "link.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no FIFO")
+def test_a_fifo_without_a_writer_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes, image: np.ndarray
+) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    monkeypatch.setattr("fewshot_ad.images.reading.PIPE_WAIT_S", 0.1)
+    with pytest.raises(ImageError, match="nothing more came within"):
+        read_image(tmp_path / "fifo.png")
+    monkeypatch.undo()
+    writer = threading.Thread(target=(tmp_path / "fifo.png").write_bytes, args=(content,))
+    writer.start()
+    np.testing.assert_array_equal(read_image(tmp_path / "fifo.png"), image)
+    writer.join()

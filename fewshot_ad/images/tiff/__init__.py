@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images.channels import check_values, cmyk_to_rgb, row_blocks, to_uint8
-from fewshot_ad.images.limits import check_memory, check_size, damaged, several
+from fewshot_ad.images.limits import CUT, FEWER_BITS, check_memory, check_size, damaged, several
 from fewshot_ad.images.orientation import upright
 from fewshot_ad.images.tiff.layout import CMYK, GRAY, PALETTE, WHITE_IS_ZERO, Layout, read_layout
 from fewshot_ad.images.tiff.segments import copies, read_segments
@@ -40,7 +40,9 @@ def decode(data: bytes, page: int | None = None) -> Uint8Array:
     check_size(layout.height, layout.width)
     pixels = layout.height * layout.width
     result_bytes = pixels * (6 if layout.orientation > 1 else 3)
-    check_memory(len(data) + result_bytes + layout.segment_bytes * copies(layout))
+    check_memory(
+        len(data) + result_bytes + layout.segment_bytes * copies(layout), FEWER_BITS if layout.bits > 8 else CUT
+    )
     rgb = np.empty((layout.height, layout.width, 3), np.uint8)
     for batch in layout.batches():
         samples = read_segments(data, layout, batch)
@@ -58,7 +60,8 @@ def _choose(data: bytes, page: int | None) -> Tags:
         first_two = list(islice(pages, 2))
         if len(first_two) > 1 or (first_two and first_two[0].hidden_pages() > 1):
             raise several(
-                "a TIFF of several pages", "Say which with page=0, 1, ..., or save the one you mean as a file."
+                "a TIFF of several pages",
+                "Give the array that fewshot_ad.read_image(path, page=0) returns, or save the page you mean as a file.",
             )
         if not first_two:
             raise damaged("it holds no page but at most previews")

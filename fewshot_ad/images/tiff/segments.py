@@ -46,6 +46,12 @@ REFUSED = {
     52546: "JPEG XL compression",
 }
 REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+# Of each first byte of a run: how many bytes it takes packed, and how many unpacked.
+PACKBITS_STEPS = (
+    *((2 + head, 1 + head) for head in range(128)),
+    (1, 0),
+    *((2, 257 - head) for head in range(129, 256)),
+)
 LZMA_MEMORY = 256_000_000
 # Sides that OpenCV reads.
 MAX_SIDE = 1 << 20
@@ -82,6 +88,9 @@ def read_segments(data: bytes, layout: Layout, indices: list[int]) -> npt.NDArra
             raise damaged("a strip or tile has another size", layout.height, layout.width)
         return samples[: rows[0]]
     if layout.compression in (LZW, PACKBITS):
+        if layout.compression == PACKBITS:
+            for one, height in zip(packed, rows, strict=True):
+                _check_packbits(one, height * layout.row_bytes, layout)
         content = _by_opencv(packed, layout.compression, rows, layout.row_bytes)
     elif layout.compression in UNPACK:
         content = _joined([UNPACK[layout.compression](one, layout.segment_bytes) for one in packed], rows, layout)
@@ -201,6 +210,22 @@ def _imagecodecs(name: str) -> Any:
             "Install it: pip install 'fewshot-ad[tiff]'."
         ) from error
     return imagecodecs
+
+
+def _check_packbits(packed: memoryview, count: int, layout: Layout) -> None:
+    """Refuse runs that do not fill a strip or tile exactly: the decoder would cut them and only print a warning."""
+    position = unpacked = 0
+    end = len(packed)
+    for_header = PACKBITS_STEPS
+    while position < end:
+        step, length = for_header[packed[position]]
+        position += step
+        unpacked += length
+        if unpacked == count and end - position <= 1:  # some writers fill up to an even number of bytes
+            return
+    # Some writers fill the last strip up to the height of the others.
+    if position != end or unpacked != layout.segment_bytes or unpacked < count:
+        raise damaged(f"a strip or tile has {unpacked} of {count} bytes", layout.height, layout.width)
 
 
 def _by_opencv(packed: list[memoryview], compression: int, rows: list[int], row_bytes: int) -> bytes | memoryview:
