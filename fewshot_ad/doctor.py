@@ -10,8 +10,8 @@ import platform
 import time
 from typing import Any
 
-from fewshot_ad.encoder.runtimes import import_openvino
 from fewshot_ad.errors import FewshotADError, sentence
+from fewshot_ad.runtimes import import_openvino
 
 # The required modules and the optional ones: module -> distribution, module -> extra.
 BASE = {

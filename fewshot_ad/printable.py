@@ -8,6 +8,8 @@ import unicodedata
 _ESCAPED = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # They turn the order in which what follows is shown.
 _REORDERING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# What a spreadsheet takes for the beginning of a formula; the last four are the wide signs of East Asian keyboards.
+_FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -20,6 +22,17 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(_escape(letter) if _is_harmful(letter) else letter for letter in text)
+
+
+def no_formula(cell: str) -> str:
+    """A cell of a table, led by an apostrophe where a spreadsheet would run it; a negative number stays one."""
+    if not cell.startswith(_FORMULA_STARTS):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _is_harmful(letter: str) -> bool:

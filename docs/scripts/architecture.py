@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 OUTPUT = Path(__file__).resolve().parents[1] / "pictures" / "architecture.svg"
 
-WIDTH, HEIGHT = 960, 760
+WIDTH, HEIGHT = 960, 826
 BOX_HEIGHT, LAYER_HEIGHT = 62, 30
 INK, FAINT, PAPER = "#1f2933", "#52606d", "#ffffff"
 ENROLL, INSPECT, FILE, LAYER = "#dcebe2", "#dde7f5", "#fbe9c6", "#eef1f4"
@@ -39,6 +39,7 @@ LAYERS = (
     ("cli/", "the shell commands"),
     ("benchmark/", "plans, jobs, records, reports"),
     ("zoo/", "other methods, one file each"),
+    ("offline.py", "whether all that keeps off the network"),
     (
         "export/   training/   latency.py   demo.py   doctor.py",
         "what is done with a product; how encoders are trained",
@@ -50,7 +51,10 @@ LAYERS = (
     ("search/", "memory bank and nearest neighbors"),
     ("encoder/   inspection.py", "image to feature maps; what an inspection returns"),
     ("images/   metrics/   documents/", "any input to RGB; figures of merit; YAML and JSON of users"),
-    ("storage/", "files and folders, whole or not at all"),
+    (
+        "arguments.py   failures.py   lifetime.py   runtimes.py   storage/",
+        "arguments; errors of others; fork and exit; imports; files",
+    ),
     ("errors.py   arrays.py   printable.py", "exceptions; names of array types; text that may be printed"),
 )
 

@@ -14,8 +14,8 @@ from typing import Any
 from fewshot_ad.benchmark.job import Outcome, failure
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.run import Runner, attempt, limit_threads, pin_to
-from fewshot_ad.encoder.runtimes import environment
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.runtimes import environment
 
 
 def on_ray(

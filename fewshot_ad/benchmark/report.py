@@ -48,9 +48,9 @@ def write_report(
         pictures: Pictures of single results embedded at most of each setting, shots, dataset, method and category.
 
     Raises:
-        BenchmarkError: There are no records, or the file cannot be written.
+        BenchmarkError: There are no records, or the file cannot be written, or is there and no such page.
     """
-    check_output(path, obstacle=_no_page, error=BenchmarkError)
+    check_page(path)
     folders = path.parent if overlays_folder is None else overlays_folder
     page = render(records, title, published, [folders] if isinstance(folders, Path) else folders, pictures)
     try:
@@ -59,6 +59,19 @@ def write_report(
         raise BenchmarkError(
             f"{write_failure(path, error, len(page))} Nothing that was there before is changed."
         ) from error
+
+
+def check_page(path: Path, inputs: Sequence[Path] = ()) -> None:
+    """Make sure that a page replaces nothing but an older one.
+
+    Args:
+        path: Of the HTML file.
+        inputs: Files that are read, none of which may be replaced.
+
+    Raises:
+        BenchmarkError: Something is there that must stay.
+    """
+    check_output(path, inputs=inputs, obstacle=_no_page, error=BenchmarkError)
 
 
 def _no_page(path: Path) -> str | None:

@@ -16,6 +16,7 @@ from fewshot_ad.printable import printable
 Lists: TypeAlias = Mapping[tuple[str, int], tuple[str, ...]]
 Item = TypeVar("Item")
 LISTS_BYTES = 64_000_000
+HEADING = "# category, draw, file names"
 
 
 def read_lists(path: Path) -> Lists:
@@ -41,7 +42,7 @@ def lists_text(lists: Lists) -> str:
     lines = [
         "\t".join([printable(category), str(draw), *map(printable, names)]) for (category, draw), names in lists.items()
     ]
-    return "\n".join(["# category, draw, file names", *lines]) + "\n"
+    return "\n".join([HEADING, *lines]) + "\n"
 
 
 def _parse(text: str, name: str) -> Lists:

@@ -25,13 +25,17 @@ from fewshot_ad.benchmark.averages import (
 from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import Record, Shots
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.printable import printable
+from fewshot_ad.printable import no_formula, printable
 
 MAIN = ("image_auroc", "image_f1_max", "pixel_auroc", "au_pro", "fit_s", "ms", "model_mb")
 CSV_COLUMNS = (
     *("setting", "shots", "dataset", "category", "method", "figure", "mean", "sd", "low", "high", "draws"),
     *("jobs", "jobs_of", "method_jobs_done", "method_jobs", "other_test"),
 )
+# How the tables below begin, as regular expressions.
+CSV_START = ",".join(CSV_COLUMNS[:3])
+MARKDOWN_START = r"### .*\n\n\| (Method \| Jobs|Job \| Reason) \|"
+LATEX_START = r"% Needs \\usepackage\{booktabs\}"
 NONE = "\N{EN DASH}"
 
 
@@ -49,7 +53,8 @@ def csv(records: Sequence[Record], by_category: bool = False) -> str:
     writer = csv_module.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for row in [*_required(records), *(aggregate(records, by_category=True) if by_category else [])]:
-        head = [_cell(str(part)) for part in (row.setting, row.shots, row.dataset, row.category, row.method)]
+        names = (row.setting, row.shots, row.dataset, row.category, row.method)
+        head = [no_formula(printable(str(name))) for name in names]
         tail = (row.done, row.of, int(row.other_test))
         if not row.cells:
             writer.writerow((*head, *[""] * 8, *tail))
@@ -179,12 +184,6 @@ def _texts(row: Row, columns: Sequence[Figure]) -> list[tuple[Figure, str]]:
 def _notes(rows: Sequence[Row], columns: Sequence[Figure]) -> list[tuple[str, str]]:
     marks = {mark for row in rows for c in columns if c.name in row.cells for mark in row.marks(c.name)}
     return [(sign, note) for sign, note in NOTES.items() if sign in marks]
-
-
-def _cell(name: str) -> str:
-    """A name in a CSV table; a spreadsheet would run what begins like a formula."""
-    name = printable(name)
-    return f"'{name}" if name.startswith(("=", "+", "-", "@")) else name
 
 
 def _md(text: str) -> str:

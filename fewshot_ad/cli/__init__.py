@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -54,8 +54,8 @@ app.add_typer(datasets.commands, name="datasets")
 app.add_typer(benchmark.commands, name="benchmark")
 
 
-def main() -> None:
-    """Entry point of the console script."""
+def main() -> NoReturn:
+    """Run the program and exit; `fewshot_ad.__main__` is the console script, since this module may not even import."""
     # The commands print the notes of an enrollment themselves.
     logging.basicConfig(level=logging.DEBUG if os.environ.get("FEWSHOT_AD_DEBUG") else logging.CRITICAL)
     with_streams(_run)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from fewshot_ad.cli.options import ForceOption, JsonOption
+from fewshot_ad.cli.outputs import check_text
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say, say_note
 from fewshot_ad.errors import BenchmarkError
-from fewshot_ad.storage import check_output, write_atomically, write_failure
+from fewshot_ad.storage import write_atomically, write_failure
 
 if TYPE_CHECKING:
     from fewshot_ad.benchmark.record import Record
@@ -27,12 +28,6 @@ RUNNER_OPTIONS: Mapping[str, RunnerName] = {
     **dict.fromkeys(("workers", "limit"), "processes"),
     **dict.fromkeys(("ray_address", "cpus", "memory", "gpus", "retries"), "ray"),
 }
-
-# How a record file starts, which hours of measuring have filled.
-RECORD_START = b'{"key": '
-# How an older page, CSV, Markdown and LaTeX begin, which a new one may replace; and support lists.
-BEGINNINGS = (b"<!DOCTYPE html>", b"setting,shots,dataset,", b"### ", b"% Needs \\usepackage{booktabs}")
-LISTS_HEADING = "# category, draw, file names"
 
 # A backslash before each bracket that opens a word: it would be a tag of rich's markup, and not be shown.
 commands = typer.Typer(
@@ -179,9 +174,7 @@ def report(
 
         if by_category and csv is None:
             raise BenchmarkError("expected --by-category with --csv FILE, got it alone: it is for that table.")
-        inputs = [*record, *([plan] if plan else [])]
-        for path, beginning in zip((html, csv, markdown, latex), BEGINNINGS, strict=True):
-            _check_text(path, beginning, inputs, force)
+        written = _checked_outputs(html, csv, markdown, latex, inputs=[*record, *([plan] if plan else [])], force=force)
         records = _records(record, plan)
         if html is not None:
             folders = [path.parent for path in record]
@@ -192,14 +185,41 @@ def report(
             _write(markdown, tables.markdown(records, published=published()))
         if latex is not None:
             _write(latex, tables.latex(records))
-    files = [str(path) for path in (html, csv, markdown, latex) if path is not None]
     if as_json:
-        print_json("benchmark-report", {"records": len(records), "written": files})
-    elif files:
-        say(f"{len(records)} records -> {', '.join(files)}")
+        print_json("benchmark-report", {"records": len(records), "written": written})
+    elif written:
+        say(f"{len(records)} records -> {', '.join(written)}")
     else:
         for line in tables.markdown(records, published=published()).splitlines():
             say(line)
+
+
+def _checked_outputs(
+    html: Path | None,
+    csv: Path | None,
+    markdown: Path | None,
+    latex: Path | None,
+    *,
+    inputs: list[Path],
+    force: bool,
+) -> list[str]:
+    """The files to write, in this order.
+
+    Raises:
+        BenchmarkError: One would replace what must stay, or another one of them.
+    """
+    from fewshot_ad.benchmark import tables
+    from fewshot_ad.benchmark.report import check_page
+
+    written = [path for path in (html, csv, markdown, latex) if path is not None]
+    if len({path.resolve() for path in written}) < len(written):
+        raise BenchmarkError("expected a file of its own for each output, got one twice. Choose another name.")
+    if html is not None:
+        check_page(html, inputs)
+    check_text(csv, tables.CSV_START, inputs, force=force, error=BenchmarkError)
+    check_text(markdown, tables.MARKDOWN_START, inputs, force=force, error=BenchmarkError)
+    check_text(latex, tables.LATEX_START, inputs, force=force, error=BenchmarkError)
+    return [str(path) for path in written]
 
 
 def _records(files: list[Path], plan: Path | None) -> list[Record]:
@@ -224,29 +244,6 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
     return records
 
 
-def _check_text(path: Path | None, beginning: bytes, inputs: list[Path], force: bool) -> None:
-    """Make sure that a text replaces nothing but an older one of its kind, which begins alike.
-
-    Raises:
-        BenchmarkError: Something is there that must stay.
-    """
-
-    def obstacle(path: Path) -> str | None:
-        with path.open("rb") as file:
-            head = file.read(4096)
-        if b"\0" in head or head.startswith(RECORD_START):
-            return "expected an older text of this kind to replace, or no file, got something else. Name another file."
-        if force or head.startswith(beginning):
-            return None
-        return (
-            "expected an older text of this kind to replace, or no file, got another text. Name another file, or give "
-            "--force to replace it."
-        )
-
-    if path is not None:
-        check_output(path, inputs=inputs, obstacle=obstacle, error=BenchmarkError)
-
-
 def _write(path: Path, text: str) -> None:
     try:
         write_atomically(path, text.encode())
@@ -267,9 +264,9 @@ def lists(
     """Write the support lists that follow from a dataset's file names, to fix them or to change them by hand."""
     with reported_errors(as_json):
         from fewshot_ad.benchmark.material import good_names
-        from fewshot_ad.benchmark.support import lists_text, support_names
+        from fewshot_ad.benchmark.support import HEADING, lists_text, support_names
 
-        _check_text(out, LISTS_HEADING.encode(), [], force)
+        check_text(out, HEADING, [], force=force, error=BenchmarkError)
         categories = good_names(layout, root)
         drawn = {
             (category, draw): tuple(support_names(names, category, min(shots, len(names)), draw, None))

@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_ad.cli.options import JsonOption
-from fewshot_ad.cli.terminal import (
-    EXIT_ERROR,
-    EXIT_GOOD,
-    print_json,
-    progress_bar,
-    report_failure,
-    reported_errors,
-    say,
-)
+from fewshot_ad.cli.terminal import EXIT_GOOD, print_json, progress_bar, reported_errors, say
+from fewshot_ad.errors import DatasetError
 
 if TYPE_CHECKING:
     from fewshot_ad.datasets import CheckReport, DatasetCard
@@ -137,12 +130,10 @@ def get(
         if not as_json:
             say(f"{card.title}, license: {card.license} (see {card.source}), {_size(card)}")
         if card.archive is not None and not accept_license:
-            report_failure(
+            raise DatasetError(
                 f"expected the license of {card.title} to be accepted: {card.license}. Read it at {card.source}, then "
-                "add --accept-license.",
-                as_json,
+                "add --accept-license."
             )
-            raise typer.Exit(EXIT_ERROR)
         with progress_bar(quiet=as_json) as progress:
             folder = download(name, root, accept_license, progress)
     if as_json:

@@ -162,7 +162,6 @@ def load_product(
     """Load a product with the options of the command line; see `Inspector.load`."""
     from fewshot_ad.inspector import Inspector
 
-    refuse_misplaced("info", artifact)
     return Inspector.load(
         artifact,
         encoder=encoder,

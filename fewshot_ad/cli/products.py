@@ -33,25 +33,28 @@ from fewshot_ad.cli.options import (
     size_of_side,
     whole_numbers,
 )
-from fewshot_ad.cli.terminal import (
-    EXIT_ANOMALY,
-    EXIT_ERROR,
-    EXIT_GOOD,
+from fewshot_ad.cli.outputs import (
     Outputs,
     check_overlays,
     check_table,
     failure_row,
     overlay_names,
+    verdict_row,
+    verdict_table,
+    write_overlay,
+)
+from fewshot_ad.cli.terminal import (
+    EXIT_ANOMALY,
+    EXIT_ERROR,
+    EXIT_GOOD,
     print_json,
     progress_bar,
     report_failure,
     reported_errors,
     say,
     verdict_line,
-    verdict_row,
-    verdict_table,
-    write_overlay,
 )
+from fewshot_ad.failures import explanation
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection import Inspection
@@ -275,8 +278,9 @@ def inspect(
             counts["not found"] += 1
             report_failure(failure, as_json, name)
         overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
-        check_overlays(overlays, [artifact, *paths])
-        check_table(csv_file, [artifact, *paths, *([weights] if weights else [])], force)
+        check_overlays(filter(None, overlays), [artifact, *paths])
+        read = [artifact, *paths, *(Path(given) for given in (encoder, weights) if given is not None)]
+        check_table(csv_file, read, force)
         with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
             results = inspector.inspect_batch(paths, errors="return")
             for done, (path, overlay, result) in enumerate(zip(paths, overlays, results, strict=True), start=1):
@@ -284,8 +288,9 @@ def inspect(
                     progress("inspect", done, len(paths))
                 if isinstance(result, Exception):
                     counts["unreadable"] += 1
-                    report_failure(str(result), as_json, str(path))
-                    write_row(failure_row(path, str(result)))
+                    reason = explanation(result)
+                    report_failure(reason, as_json, str(path))
+                    write_row(failure_row(path, reason))
                     continue
                 counts["anomalous" if result.is_anomalous else "good"] += 1
                 if overlay is not None and not outputs.write("overlays", partial(write_overlay, overlay, result)):

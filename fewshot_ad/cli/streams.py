@@ -12,8 +12,15 @@ from typing import Any, NoReturn
 
 import typer
 
-from fewshot_ad.cli.terminal import EXIT_ANOMALY, EXIT_ERROR, EXIT_GOOD, UndeliveredError, report_failure
-from fewshot_ad.errors import sentence
+from fewshot_ad.cli.terminal import (
+    EXIT_ANOMALY,
+    EXIT_ERROR,
+    EXIT_GOOD,
+    UndeliveredError,
+    explained,
+    report_failure,
+    say_note,
+)
 
 
 def with_streams(run: Callable[[], object]) -> NoReturn:
@@ -52,8 +59,7 @@ class _Notes(logging.Handler):
         text = record.getMessage()
         if text not in self._shown:
             self._shown.add(text)
-            with contextlib.suppress(OSError):
-                print(f"note: {text}", file=sys.stderr)
+            say_note(text)
 
 
 def _open_missing() -> None:
@@ -107,9 +113,7 @@ def _report(error: BaseException) -> None:
     elif isinstance(error, OSError) and error.filename is None:
         report_failure(str(UndeliveredError(error)), False)
     else:
-        logging.getLogger(__name__).debug("unexpected", exc_info=True)
-        text = f"{type(error).__name__}: {sentence(error)} Set FEWSHOT_AD_DEBUG=1 to see where."
-        report_failure(text, "--json" in sys.argv)
+        report_failure(explained(error), "--json" in sys.argv)
 
 
 def _delivered(stream: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -24,9 +24,6 @@ from fewshot_ad.cli.options import (
     refuse_misplaced,
 )
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
-
-if TYPE_CHECKING:
-    from fewshot_ad.arrays import Uint8Array
 
 commands = typer.Typer()
 
@@ -57,13 +54,13 @@ def export(
     with reported_errors(as_json):
         from fewshot_ad.export import check_export_folder
         from fewshot_ad.export import export as write
-        from fewshot_ad.images import list_images
+        from fewshot_ad.images import list_images, read_image
 
         refuse_misplaced("export", artifact, [str(folder)])
-        inputs = [artifact, *(list_images(images) if images else ())]
-        check_export_folder(folder, inputs=inputs, force=force)
+        paths = list_images(images) if images else []
+        check_export_folder(folder, inputs=[artifact, *paths], force=force)
         inspector = load_product(artifact, encoder=encoder)
-        proof = _read(images) if images else None
+        proof = [read_image(path) for path in paths] or None
         image_hw = proof[0].shape[:2] if proof else None
         if size is not None:
             image_hw = height_and_width(size, "--size")
@@ -77,13 +74,6 @@ def export(
         f"{report.score_difference:.4%} and maps by {report.map_difference:.4%} of their thresholds, no decision flips"
     )
     say(f"exported {inspector.product} -> {folder}: {', '.join(files)}")
-
-
-def _read(images: str) -> list[Uint8Array]:
-    """The images of a folder, file or glob, (H, W, 3) uint8 RGB each."""
-    from fewshot_ad.images import expand_sources, read_image
-
-    return [read_image(source) for source in expand_sources(images)]
 
 
 @commands.command()
@@ -102,9 +92,11 @@ def bench(
 ) -> None:
     """Measure inspections on this machine: p50, p95, p99 in milliseconds, by stage, and minute by minute."""
     with reported_errors(as_json):
+        from fewshot_ad.images import list_images, read_image
         from fewshot_ad.latency import bench as measure
         from fewshot_ad.latency import own_images
 
+        refuse_misplaced("bench", artifact)
         inspector = load_product(
             artifact, encoder=encoder, engine=engine, weights=weights, allow_download=allow_download, threads=threads
         )
@@ -113,7 +105,8 @@ def bench(
             if not as_json:
                 say(f"  last minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
 
-        report = measure(inspector, _read(images) if images else own_images(inspector), minutes * 60, show_minute)
+        pixels = [read_image(path) for path in list_images(images)] if images else own_images(inspector)
+        report = measure(inspector, pixels, minutes * 60, show_minute)
     if as_json:
         print_json("bench", report)
         return
@@ -143,11 +136,13 @@ def doctor(
 
 
 def _examine() -> tuple[dict[str, Any], str]:
-    import yaml
-
     from fewshot_ad.doctor import examine
 
     report = examine()
+    try:
+        import yaml
+    except ImportError:  # which the report names
+        return report, json.dumps(report, indent=2)
     return report, yaml.safe_dump(report, sort_keys=False, width=110).rstrip()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from fewshot_ad.cli.terminal import EXIT_ERROR, report_failure
+from fewshot_ad.documents.naming import nearest, unknown
 
 HELP_OPTIONS = ["-h", "--help"]
 # click's own classes, which typer brings along in some versions and imports in others.
@@ -87,12 +87,11 @@ def _sentence(error: Any, command: str) -> str:
         return f"{command}: expected {_parameter(error.param)}, got none."
     if type(error).__name__ == "NoSuchOption":
         known = [name for parameter in error.ctx.command.params for name in parameter.opts if name.startswith("--")]
-        return f"{command}: expected one of its options, got {error.option_name}.{_nearest(error.option_name, known)}"
+        return f"{command}: expected one of its options, got {error.option_name}{_likely(error.option_name, known)}."
     if isinstance(error, typer.BadParameter):
         return f"{_hint(error)}: {_bad_value(error, message)}"
     if match := re.match(r"No such command '(.*?)'\.", message):
-        known = sorted(error.ctx.command.commands)
-        return f"{command}: expected a command ({', '.join(known)}), got {match[1]!r}.{_nearest(match[1], known)}"
+        return f"{command}: {unknown(match[1], error.ctx.command.commands, 'a command')}."
     if match := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", message):
         return f"{command}: expected no further argument, got {match[1]!r}. Quote a name that holds spaces."
     if match := re.match(r"Option '(.*?)' requires an argument", message):
@@ -125,7 +124,7 @@ def _bad_value(error: Any, message: str) -> str:
     message = message.removeprefix("Value error, ")
     if match := re.match(r"'(.*)' is not one of (.*?)\.?$", message, re.DOTALL):
         known = re.findall(r"'(.*?)'", match[2])
-        return f"expected one of {', '.join(known)}, got {match[1]!r}.{_nearest(match[1], known)}"
+        return f"expected one of {', '.join(known)}, got {match[1]!r}{_likely(match[1], known)}."
     if details:
         return f"expected {_expectation(details)}, got {str(details['input'])!r}."
     return f"{message.rstrip('.')}."
@@ -140,6 +139,6 @@ def _expectation(details: dict[str, Any]) -> str:
     return kinds.get(details["type"], str(details["msg"]).removeprefix("Input should be "))
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    match = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {match[0]}?" if match else ""
+def _likely(name: str, known: Sequence[str]) -> str:
+    likely = nearest(name, known)
+    return f" (did you mean {likely}?)" if likely else ""

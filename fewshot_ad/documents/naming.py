@@ -36,7 +36,7 @@ def unknown(name: str, names: Iterable[str], what: str = "a name", former: Mappi
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that another one is probably a slip of; None if none is near."""
-    return next(iter(difflib.get_close_matches(name, list(names), 1, 0.7)), None)
+    return next(iter(difflib.get_close_matches(name, list(names), 1, 0.65)), None)
 
 
 def shown(value: Any) -> str:

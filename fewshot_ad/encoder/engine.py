@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.encoder.runtimes import import_onnxruntime, import_openvino
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.lifetime import ForkSafeLock, fork_count, is_forked, keep_in_children
+from fewshot_ad.runtimes import import_onnxruntime, import_openvino
 
 if TYPE_CHECKING:
     from fewshot_ad.encoder.pyramid import Pyramid

@@ -8,8 +8,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array
-from fewshot_ad.encoder.runtimes import import_openvino
 from fewshot_ad.lifetime import ForkSafeLock, keep_in_children
+from fewshot_ad.runtimes import import_openvino
 
 openvino = import_openvino()
 ops = openvino.opset13

@@ -12,7 +12,7 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import MAX_FIXED_SIZES, OpenVINOEngine, Requests
-from fewshot_ad.encoder.runtimes import import_openvino
+from fewshot_ad.runtimes import import_openvino
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.nearest import nearest_graph, searches_in_bf16
 

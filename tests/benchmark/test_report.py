@@ -150,7 +150,7 @@ def test_a_failed_write_leaves_the_old_page(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="cannot be written"):
         write_report([record("a")], tmp_path / "file" / "report.html")
     with pytest.raises(BenchmarkError, match="at least one record"):
-        write_report([], tmp_path / "file")
+        write_report([], tmp_path / "empty.html")
     write_report([record("a")], tmp_path / "new" / "report.html")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
     assert (tmp_path / "file").read_text() == "no folder"

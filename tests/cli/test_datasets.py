@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,7 +9,11 @@ from typer.testing import CliRunner
 
 from fewshot_ad.cli.datasets import commands
 from fewshot_ad.datasets import dataset_cards
+from tests.cli.schemas import check
 from tests.datasets.layouts import LAYOUTS
+from tests.datasets.test_downloading import publish, server
+
+__all__ = ["publish", "server"]
 
 runner = CliRunner()
 
@@ -91,6 +96,16 @@ def test_get_shows_the_license_first_and_takes_no_step_without_it(tmp_path: Path
     assert code == 2
     assert dataset_cards()["mvtec"].source in err
     assert not list(tmp_path.iterdir())
+
+
+def test_get_says_where_the_dataset_is(publish: Callable[..., Path], tmp_path: Path) -> None:
+    publish("a.zip", "mpdd-main/")
+    code, out, err = run("get", "mpdd", tmp_path / "mpdd", "--accept-license", "--json")
+    assert (code, err) == (0, "")
+    [line] = out.splitlines()
+    fields = check(line, "datasets-get")
+    assert fields["dataset"] == "mpdd"
+    assert run("check", "mpdd", fields["root"])[0] in (0, 1)
 
 
 def test_it_is_part_of_the_program() -> None:

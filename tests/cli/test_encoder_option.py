@@ -53,6 +53,10 @@ def test_a_product_of_an_own_encoder_goes_on_when_the_card_has_moved(part_folder
     code, out, err = run("inspect", path, part_folder, "--encoder", here)
     assert code == 0, err
     assert "5 good, 0 anomalous" in out
+    before = here.read_bytes()
+    code, _, err = run("inspect", path, part_folder, "--encoder", here, "--csv", here, "--force")
+    assert (code, here.read_bytes()) == (2, before)
+    assert "one that this command reads" in err
     code, _, err = run("inspect", path, part_folder, "--encoder", "resnet18_parts")
     assert code == 2
     assert "it was enrolled with another encoder" in err

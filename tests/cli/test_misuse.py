@@ -38,7 +38,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{good} -o {new} --views rotate=x", "got 'x'"),
         ("{good} -o {new} --image-size big", "auto or a whole number of pixels, such as 384, got 'big'"),
         ("{good} -o {new} --image-size 3", "in 64..2048, got 3"),
-        ("{good} -o {new} --preset balancd", "Did you mean balanced?"),
+        ("{good} -o {new} --preset balancd", "did you mean balanced?"),
         ("{good} -o {new} --budget 0", "at least 1, got '0'"),
         ("{good} -o {new} --seed -1", "at least 0, got '-1'"),
         ("{good} -o {new} --top-fraction 0", "above 0 and at most 1, got 0"),
@@ -47,7 +47,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{good} -o {new} --stages a,b", "such as 2,3, got 'a,b'"),
         ("{good} -o {new} --stages 9", "got (9,)"),
         ("{good} -o {new} --threads 0", "at least 1, got '0'"),
-        ("{good} -o {new} --engine openvno", "Did you mean openvino?"),
+        ("{good} -o {new} --engine openvno", "did you mean openvino?"),
         ("{good} -o {new} --weights {gone}", "weights"),
     ],
     "add": [
@@ -88,7 +88,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} {out} --size 128/axb", "got '128/axb'"),
         ("{product} {out} --size 4x4", "got 4 x 4"),
         ("{product} {out} --images {gone}", "nothing matches"),
-        ("{product} {out} --target onyx", "Did you mean onnx?"),
+        ("{product} {out} --target onyx", "did you mean onnx?"),
     ],
     "bench": [
         ("{good}", "got the folder {good}"),
@@ -236,12 +236,12 @@ def test_what_is_missing_misspelled_or_too_much_is_told(
         assert "got none" in check_refused(words, capsys)
     assert "got --nonsense" in check_refused([*complete, "--nonsense"], capsys)
     if any("--json" in parameter.opts for parameter in command.params):
-        assert "Did you mean --json?" in check_refused([*complete, "--jsn"], capsys)
+        assert "did you mean --json?" in check_refused([*complete, "--jsn"], capsys)
     takes_more = any(p.param_type_name == "argument" and (p.nargs == -1 or not p.required) for p in command.params)
     if not takes_more:
         assert "no further argument" in check_refused([*complete, "y", "z z"], capsys)
     misspelled = [*path[:-1], f"{path[-1][:-1]}{path[-1][-1]}x"]
-    assert f"Did you mean {path[-1]}?" in check_refused(misspelled, capsys)
+    assert f"did you mean {path[-1]!r}?" in check_refused(misspelled, capsys)
 
 
 @pytest.mark.parametrize("path", COMMANDS)

@@ -18,7 +18,7 @@ HERE = ("benchmark", "datasets", "train", "distill", "parts", "encoders", "zoo")
 # Words of the call -> what its answer must say; DATASET, PLAN, RECORD, PICTURE and EMPTY are files and folders.
 CALLS: list[tuple[str, tuple[str, ...]]] = [
     # datasets
-    ("datasets shwo mvtec", ("expected a command", "Did you mean show?")),
+    ("datasets shwo mvtec", ("expected a command", "did you mean 'show'?")),
     ("datasets show", ("got none", "NAME")),
     ("datasets show mvtek", ("expected a dataset", "got 'mvtek'", "did you mean 'mvtec'?")),
     ("datasets show DATASET", ("expected a dataset among",)),
@@ -29,7 +29,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("datasets check mvtec PICTURE", ("expected the folder of MVTec AD", "a file is there")),
     ("datasets check mvtec EMPTY", ("expected the layout of MVTec AD", "it holds nothing")),
     ("datasets check mvtec DATASET --category washr", ("expected a category among", "got 'washr'")),
-    ("datasets check mvtec DATASET --kategory washer", ("expected one of its options", "Did you mean --category?")),
+    ("datasets check mvtec DATASET --kategory washer", ("expected one of its options", "did you mean --category?")),
     ("datasets get visa", ("got none", "ROOT")),
     ("datasets get vasi EMPTY", ("expected a dataset among", "visa", "got 'vasi'")),
     ("datasets get visa EMPTY", ("expected the license", "--accept-license")),
@@ -37,7 +37,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("datasets get visa DATASET --accept-license", ("expected a new or empty folder",)),
     # benchmark
     ("benchmark", ("Usage",)),
-    ("benchmark rum PLAN -o OUT", ("expected a command", "Did you mean run?")),
+    ("benchmark rum PLAN -o OUT", ("expected a command", "did you mean 'run'?")),
     ("benchmark run -o OUT", ("got none", "PLAN")),
     ("benchmark run PLAN", ("got none", "--out")),
     ("benchmark run nowhere.yaml -o OUT", ("expected a plan in YAML at nowhere.yaml", "No such file")),

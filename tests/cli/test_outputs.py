@@ -67,7 +67,7 @@ def test_a_product_never_takes_the_place_of_anything_else(part_folder: Path, tmp
         refused(tmp_path, "a folder", "enroll", part_folder, "-o", tmp_path / "folder.fsad", *force)
         refused(tmp_path, "something else", "enroll", part_folder, "-o", tmp_path / "notes.fsad", *force)
         refused(tmp_path, "something else", "enroll", part_folder, "-o", tmp_path / "image.fsad", *force)
-    refused(tmp_path, "a FIFO", "add", tmp_path / "fifo.fsad", part_folder)
+    refused(tmp_path, "a pipe", "add", tmp_path / "fifo.fsad", part_folder)
 
 
 def test_a_product_in_the_way_is_named_with_what_would_be_lost(
@@ -209,11 +209,14 @@ def test_a_benchmark_report_replaces_no_record(tmp_path: Path) -> None:
     record = tmp_path / "r.jsonl"
     record.write_text('{"key": "x", "method": "y"}\n')
     (tmp_path / "other.jsonl").write_bytes(record.read_bytes())
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.md").write_text("### Notes\n\nmine")
     for option in ("--html", "--csv", "--markdown", "--latex"):
         refused(tmp_path, "this command reads", "benchmark", "report", record, option, record, "--force")
         refused(tmp_path, "something else", "benchmark", "report", record, option, tmp_path / "other.jsonl", "--force")
-        refused(tmp_path, "--force", "benchmark", "report", record, option, tmp_path / "notes.txt")
+        advice = "something else" if option == "--html" else "--force"
+        refused(tmp_path, advice, "benchmark", "report", record, option, tmp_path / "notes.md")
+    twice = ("--csv", tmp_path / "new", "--latex", tmp_path / "new")
+    refused(tmp_path, "got one twice", "benchmark", "report", record, *twice)
 
 
 def test_an_older_report_is_replaced(tmp_path: Path) -> None:

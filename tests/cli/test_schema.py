@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,15 +18,14 @@ import pytest
 from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
-from fewshot_ad.cli.terminal import COLUMNS, failure_row, verdict_row
+from fewshot_ad.cli.outputs import COLUMNS, failure_row, verdict_row
 from fewshot_ad.inspector import Inspector
 from tests.cli.commands import every_command
+from tests.cli.schemas import check, jsonschema, schema_of, strict
 from tests.cli.test_benchmark import write_plan
 from tests.conftest import make_part
 
-jsonschema = pytest.importorskip("jsonschema")
 ROOT = Path(__file__).resolve().parents[2]
-SCHEMAS = ROOT / "docs" / "reference" / "schemas"
 PAGE = (ROOT / "docs" / "reference" / "json-and-csv.md").read_text(encoding="utf-8")
 # Every command with --json, and what its objects are.
 KINDS = {
@@ -52,32 +50,10 @@ KINDS = {
     "benchmark report": "benchmark-report",
     "benchmark lists": "benchmark-lists",
 }
-# Commands whose output no test of this file makes: they train for minutes, or use the network.
+# Commands that the tests of training and of datasets check in the same way.
 NOT_RUN = {"train", "distill", "datasets get"}
 # Kinds that no command is named for.
 FURTHER = {"error", "benchmark-job", "doctor-offline"}
-
-
-def schema_of(kind: str) -> dict[str, Any]:
-    return json.loads((SCHEMAS / f"{kind}.json").read_text(encoding="utf-8"))
-
-
-def strict(schema: Any) -> Any:
-    """The schema with no field allowed that it does not name."""
-    if isinstance(schema, list):
-        return [strict(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    parts = {key: strict(part) for key, part in schema.items()}
-    return {**parts, "additionalProperties": False} if isinstance(schema.get("properties"), dict) else parts
-
-
-def check(line: str, kind: str) -> dict[str, Any]:
-    fields = json.loads(line)
-    assert next(iter(fields)) == "schema"
-    assert fields["schema"] == f"fewshot-ad/{kind}/1"
-    jsonschema.validate(fields, strict(schema_of(kind)))
-    return fields
 
 
 def run(*arguments: object, code: int = 0) -> list[str]:

@@ -4,6 +4,7 @@ import cv2
 from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
+from tests.cli.schemas import check
 
 run = CliRunner().invoke
 FAST = [
@@ -41,7 +42,8 @@ def test_train_makes_an_encoder_that_enrolls(tmp_path):
     arguments = ["train", str(tmp_path / "data"), "-o", str(tmp_path / "mine"), "--recipe", "parts", *FAST]
     result = run(app, [*arguments, "--set=epochs=1", "--license", "Apache-2.0", "--parity", good, "--json"])
     assert result.exit_code == 0, result.output
-    card = last(result)["encoder"]
+    [line] = result.stdout.splitlines()
+    card = check(line, "train")["encoder"]
     result = run(
         app, ["enroll", good, "-o", str(tmp_path / "gear.fsad"), "--encoder", card, "--views", "none", "--json"]
     )
@@ -56,7 +58,8 @@ def test_distill_makes_an_encoder(tmp_path):
     assert result.exit_code == 0, result.output
     card = json.loads((tmp_path / "small" / "small.json").read_text())
     assert card["backbone"] == "resnet10t"
-    assert last(result)["stages"] == [2, 3]
+    [line] = result.stdout.splitlines()
+    assert check(line, "train")["stages"] == [2, 3]
 
 
 def test_senseless_arguments_say_what_would_make_sense(tmp_path):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fewshot_ad.encoder.runtimes import environment, import_onnxruntime, import_openvino
+from fewshot_ad.runtimes import environment, import_onnxruntime, import_openvino
 
 
 def test_a_module_that_is_imported_already_is_the_same() -> None:
