@@ -17,13 +17,9 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
-<<<<<<< HEAD
 from fewshot_ad.images import Geometry
 from fewshot_ad.product import size_of_images
-=======
-from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
 from fewshot_ad.runtimes import import_onnxruntime, import_openvino
->>>>>>> r-d
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 from fewshot_ad.storage import check_folder, replace_folder, write_failure
 
