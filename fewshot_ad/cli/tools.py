@@ -163,13 +163,14 @@ def demo(
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Good images to enroll from.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Enroll and inspect real images end to end; they ship with scikit-image (extra 'demo')."""
     with reported_errors(as_json):
         from fewshot_ad.demo import run_demo
 
-        lines, report = run_demo(output, data, shots, seed, progress_bar)
+        lines, report = run_demo(output, data, shots, seed, progress_bar, force=force)
     if as_json:
         print_json("demo", report)
     else:

@@ -26,6 +26,7 @@ _ADVICE = {
     errno.EXDEV: "It is mounted by itself, so it cannot be replaced: mount the folder above it, or name another place",
     errno.EMFILE: "Too many files are open: close some, or raise the limit (ulimit -n)",
     errno.ENFILE: "Too many files are open on this machine: close some",
+    errno.EAGAIN: "Try again once that process is done, or end it",
     errno.EIO: "Check the disk and the network",
 }
 
@@ -59,10 +60,11 @@ def check_output(
         error: Class of the errors.
 
     Raises:
-        FewshotADError: It is a folder, a FIFO, a device or a socket; an input; or `obstacle` has a reason. Of the
-            class `error`.
+        FewshotADError: It is a folder, a FIFO, a device or a socket; an input; `obstacle` has a reason; or it is not
+            the name of a file, see `check_name`. Of the class `error`.
     """
     path = Path(path)
+    check_name(path, error)
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -99,6 +101,7 @@ def check_folder(
             a root. Of the class `error`.
     """
     folder = Path(folder)
+    check_name(folder, error)
     real = Path(os.path.realpath(folder))
     try:
         if not stat.S_ISDIR(real.stat().st_mode):
@@ -116,6 +119,27 @@ def check_folder(
                 f"{folder}: expected a folder for the files alone, got one that is or holds {name}. Name a new folder "
                 f"in it, for example {folder / 'exported'}."
             )
+
+
+def check_name(path: str | os.PathLike[str], error: type[FewshotADError] = FewshotADError) -> None:
+    """Refuse a path of which a file or folder would be made that nobody looks for: with a null byte, or in `~`.
+
+    Args:
+        path: What is to be written.
+        error: Class of the errors.
+
+    Raises:
+        FewshotADError: Of the class `error`.
+    """
+    name = os.fspath(path)
+    if "\0" in name:
+        raise error(f"expected the name of a file or folder, got {name!r}, which holds a null byte. Leave it out.")
+    # A shell puts the home folder for it, unless it is quoted or behind a "=".
+    if os.path.expanduser(name) != name and not os.path.lexists(Path(name).parts[0]):
+        raise error(
+            f"expected the name of a file or folder, got {name}, of which a folder named {Path(name).parts[0]} would be "
+            f"made. Write {os.path.expanduser(name)} instead; in Python, os.path.expanduser gives it."
+        )
 
 
 def kind_of(found: os.stat_result) -> str | None:
