@@ -405,9 +405,7 @@ class Inspector:
         )
 
 
-def _unpickled(
-    encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any], stored: dict[str, str]
-) -> Inspector:
+def _unpickled(encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any], stored: dict[str, str]) -> Inspector:
     inspector = Inspector(encoder, unpack(tensors, record, encoder, "a pickled product"))
     inspector._stored.update(stored)
     return inspector

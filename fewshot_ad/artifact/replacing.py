@@ -33,7 +33,7 @@ def check_product_file(path: str | os.PathLike[str], *, replace: bool = True, pr
     if path.suffix.lower() != SUFFIX:
         if path.name.lower() == SUFFIX:
             raise ArtifactError(
-                f"expected the name of a product's file, such as product{SUFFIX}, got {path}, an ending without a name. "
+                f"expected the name of a product's file, such as product{SUFFIX}, got {path}, an ending alone. "
                 f"Name it {path.with_name('product' + SUFFIX)}."
             )
         raise ArtifactError(

@@ -40,13 +40,17 @@ def with_streams(run: Callable[[], object]) -> NoReturn:
 
 
 def show_notes() -> None:
-    """Show the package's warnings on standard error, each once: a GPU that is not there, images of many sizes."""
-    handler = _Notes(logging.WARNING)
-    for name in ("fewshot_ad.encoder", "fewshot_ad.search"):
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
-        if logger.getEffectiveLevel() > logging.WARNING:
-            logger.setLevel(logging.WARNING)
+    """Show the package's notes on standard error, each once.
+
+    These are warnings, of a GPU that is not there, images of many sizes, or a file that another process writes; and of
+    lists of images also what they leave out, which the package itself logs as information.
+    """
+    levels = {"encoder": logging.WARNING, "search": logging.WARNING, "storage": logging.WARNING, "images": logging.INFO}
+    for name, level in levels.items():
+        logger = logging.getLogger(f"fewshot_ad.{name}")
+        logger.addHandler(_Notes(level))
+        if logger.getEffectiveLevel() > level:
+            logger.setLevel(level)
         logger.propagate = False
 
 

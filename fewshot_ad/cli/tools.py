@@ -58,7 +58,8 @@ def export(
 
         refuse_misplaced("export", artifact, [str(folder)])
         paths = list_images(images) if images else []
-        check_export_folder(folder, inputs=[artifact, *paths], force=force)
+        cards = [Path(encoder)] if encoder is not None and Path(encoder).is_file() else []
+        check_export_folder(folder, inputs=[artifact, *paths, *cards], force=force)
         inspector = load_product(artifact, encoder=encoder)
         proof = [read_image(path) for path in paths] or None
         image_hw = proof[0].shape[:2] if proof else None

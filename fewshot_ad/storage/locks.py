@@ -13,8 +13,6 @@ import threading
 import time
 from collections.abc import Iterator
 
-from fewshot_ad.lifetime import waiting
-
 if sys.platform == "win32":
     import msvcrt
 else:
@@ -73,7 +71,7 @@ def lock(path: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
 
 
 def _open_locked(path: str, wait: bool) -> int | None:
-    began, told = time.monotonic(), not wait
+    began, told = time.monotonic(), False
     while os.path.isfile(path):
         try:
             descriptor = _open_for_lock(path)
@@ -85,16 +83,7 @@ def _open_locked(path: str, wait: bool) -> int | None:
             os.close(descriptor)
             if not wait:
                 raise
-            waited = time.monotonic() - began
-            if waited > WAIT_S:
-                reason = f"another process has kept it locked for {WAIT_S:.0f} s"
-                raise TimeoutError(errno.EAGAIN, reason, path) from None
-            if waited > TOLD_AFTER_S and not told:
-                told = True
-                logger.warning("waiting for another process that writes %s", path)
-            # A fork need not wait for what this thread waits for.
-            with waiting():
-                time.sleep(_PAUSE_S)
+            told = _wait(path, time.monotonic() - began, told)
             continue
         except OSError:
             os.close(descriptor)
@@ -104,6 +93,21 @@ def _open_locked(path: str, wait: bool) -> int | None:
             return descriptor
         close_locked(descriptor)
     return None
+
+
+def _wait(path: str, waited: float, told: bool) -> bool:
+    """Pause between two tries; True once it has been said what for."""
+    # The shell must not wait for numpy, which it needs.
+    from fewshot_ad.lifetime import waiting
+
+    if waited > WAIT_S:
+        raise TimeoutError(errno.EAGAIN, f"another process has kept it locked for {WAIT_S:.0f} s", path)
+    if waited > TOLD_AFTER_S and not told:
+        logger.warning("waiting for another process that writes %s", path)
+    # A fork need not wait for what this thread waits for.
+    with waiting():
+        time.sleep(_PAUSE_S)
+    return waited > TOLD_AFTER_S
 
 
 def _open_for_lock(path: str) -> int:

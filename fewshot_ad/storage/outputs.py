@@ -137,8 +137,8 @@ def check_name(path: str | os.PathLike[str], error: type[FewshotADError] = Fewsh
     # A shell puts the home folder for it, unless it is quoted or behind a "=".
     if os.path.expanduser(name) != name and not os.path.lexists(Path(name).parts[0]):
         raise error(
-            f"expected the name of a file or folder, got {name}, of which a folder named {Path(name).parts[0]} would be "
-            f"made. Write {os.path.expanduser(name)} instead; in Python, os.path.expanduser gives it."
+            f"expected the name of a file or folder, got {name}, in which no shell has put the home folder for ~. "
+            f"Write {os.path.expanduser(name)}; in Python, os.path.expanduser gives it."
         )
 
 
