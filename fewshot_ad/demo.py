@@ -121,7 +121,7 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
     whole_number(shots, "shots", 1, error=SupportSetError)
     whole_number(seed, "seed", 0)
     train, test = folder / "train" / "good", folder / "test"
-    if not train.is_dir() or not test.is_dir():
+    if not os.path.isdir(train) or not os.path.isdir(test):
         raise SupportSetError(
             f"expected the MVTec layout, with {train} and {test}, got a folder without them. Name the product's folder."
         )
@@ -129,7 +129,11 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
     indices = np.random.default_rng(seed).permutation(len(paths))[:shots]
     support = [read_image(paths[i]) for i in sorted(indices)]
     tests = []
-    for kind in sorted(p for p in test.iterdir() if p.is_dir() and any(p.iterdir())):
+    try:
+        kinds = sorted(p for p in test.iterdir() if p.is_dir() and any(p.iterdir()))
+    except OSError as error:
+        raise SupportSetError(f"{test}: cannot be listed ({error.strerror}). Check the permissions.") from error
+    for kind in kinds:
         for path in list_images(kind)[:MAX_IMAGES_PER_KIND]:
             with contextlib.suppress(ImageError):
                 tests.append(DemoImage(read_image(path), kind.name, f"{kind.name}_{path.stem}"))

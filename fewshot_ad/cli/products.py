@@ -338,7 +338,7 @@ def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
     if counts["not found"]:
         text += f", {counts['not found']} not found"
     judged, drawn = counts["good"] + counts["anomalous"], counts["overlays"]
-    if heatmaps is None or not judged:
+    if heatmaps is None or not drawn:
         return text
     share = "" if drawn == judged else f"{drawn} of {judged} "
     return f"{text}; {share}overlays in {heatmaps}"

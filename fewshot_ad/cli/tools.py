@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,7 @@ def export(
 
         refuse_misplaced("export", artifact, [str(folder)])
         paths = list_images(images) if images else []
-        cards = [Path(encoder)] if encoder is not None and Path(encoder).is_file() else []
+        cards = [Path(encoder)] if encoder is not None and os.path.isfile(encoder) else []
         check_export_folder(folder, inputs=[artifact, *paths, *cards], force=force)
         inspector = load_product(artifact, encoder=encoder)
         proof = [read_image(path) for path in paths] or None

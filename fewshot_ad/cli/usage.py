@@ -141,6 +141,8 @@ def _bad_value(error: Any, message: str) -> str:
     if match := re.match(r"'(.*)' is not one of (.*?)\.?$", message, re.DOTALL):
         known = re.findall(r"'(.*?)'", match[2])
         return f"expected one of {', '.join(known)}, got {match[1]!r}{_likely(match[1], known)}."
+    if match := re.match(r"path '(.*)' is not readable\.?$", message, re.IGNORECASE | re.DOTALL):
+        return f"expected a file or folder that may be read, got {match[1]}. Check its permissions."
     if details:
         return f"expected {_expectation(details)}, got {str(details['input'])!r}."
     return f"{message.rstrip('.')}."

@@ -110,7 +110,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
     except (OSError, NotImplementedError) as error:
         # Mounted there, if only under a second name of the same disk: a copy is another file.
         if isinstance(error, OSError) and error.errno == errno.EXDEV:
-            raise
+            raise OSError(errno.EBUSY, f"{source} in it is mounted", str(source)) from error
         shutil.copy2(source, target, follow_symlinks=False)
 
 

@@ -10,6 +10,10 @@ from pathlib import Path
 
 from fewshot_ad.errors import FewshotADError
 
+_MOUNTED = (
+    "It, or something in it, is mounted by itself, so it cannot be replaced: mount the folder above it, or name "
+    "another place"
+)
 _ADVICE = {
     errno.ENOSPC: "Free some space or choose another disk",
     errno.EDQUOT: "Your quota is used up: free some space or choose another disk",
@@ -22,8 +26,8 @@ _ADVICE = {
     errno.EEXIST: "A part of its path is a file and no folder: choose a folder you may write to",
     errno.EISDIR: "It is a folder: name a file in it",
     errno.ELOOP: "Its symbolic links lead in a circle: mend them or choose another name",
-    errno.EBUSY: "It is mounted by itself, so it cannot be replaced: mount the folder above it, or name another place",
-    errno.EXDEV: "It is mounted by itself, so it cannot be replaced: mount the folder above it, or name another place",
+    errno.EBUSY: _MOUNTED,
+    errno.EXDEV: _MOUNTED,
     errno.EMFILE: "Too many files are open: close some, or raise the limit (ulimit -n)",
     errno.ENFILE: "Too many files are open on this machine: close some",
     errno.EAGAIN: "Try again once that process is done, or end it",
