@@ -139,6 +139,17 @@ def test_an_overlay_replaces_an_older_overlay_alone(product: Path, part_folder: 
     assert run("inspect", product, part_folder / "2.png", "--heatmaps", heat)[0] == 0
 
 
+def test_overlays_among_the_images_are_no_images(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        code, out, _ = run("inspect", product, part_folder, "--heatmaps", part_folder)
+        assert (code, out.splitlines()[-1]) == (
+            0,
+            f"5 good, 0 anomalous, 0 not readable; overlays in {part_folder}",
+        )
+    assert run("enroll", part_folder, "-o", tmp_path / "q.fsad", *FAST)[0] == 0
+    assert len(Inspector.load(tmp_path / "q.fsad").enrollment.support) == 5
+
+
 def test_a_table_and_an_overlay_have_names_of_their_own(product: Path, part_folder: Path, tmp_path: Path) -> None:
     heat = tmp_path / "heat"
     heat.mkdir()
