@@ -281,9 +281,9 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
     return _row(cells)
 
 
-def failure_row(file: str, message: str) -> dict[str, Any]:
+def failure_row(file: str | Path, message: str) -> dict[str, Any]:
     """The row of an image that could not be inspected."""
-    return _row({"file": file, "verdict": "ERROR", "error": message})
+    return _row({"file": str(file), "verdict": "ERROR", "error": message})
 
 
 def _row(cells: dict[str, Any]) -> dict[str, Any]:
