@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import struct
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +24,7 @@ from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError
 from fewshot_ad.images import list_images, read_image
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.inspector import Inspector
-from fewshot_ad.storage import check_output, write_atomically, write_failure
+from fewshot_ad.storage import check_name, check_output, write_atomically, write_failure
 
 TEXTURES = ("brick", "grass", "gravel")
 # Side in pixels of the crops, and of an image on the contact sheet.
@@ -29,6 +32,9 @@ CROP = 128
 TILE = 192
 MAX_IMAGES_PER_KIND = 6
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# The signature and the chunk IHDR, which stands first.
+_HEADER_BYTES = len(_SIGNATURE) + 25
+MARK = "demo"
 ProgressContext = Callable[[bool], AbstractContextManager["Progress | None"]]
 
 
@@ -115,7 +121,7 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
     whole_number(shots, "shots", 1, error=SupportSetError)
     whole_number(seed, "seed", 0)
     train, test = folder / "train" / "good", folder / "test"
-    if not train.is_dir() or not test.is_dir():
+    if not os.path.isdir(train) or not os.path.isdir(test):
         raise SupportSetError(
             f"expected the MVTec layout, with {train} and {test}, got a folder without them. Name the product's folder."
         )
@@ -123,7 +129,11 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
     indices = np.random.default_rng(seed).permutation(len(paths))[:shots]
     support = [read_image(paths[i]) for i in sorted(indices)]
     tests = []
-    for kind in sorted(p for p in test.iterdir() if p.is_dir() and any(p.iterdir())):
+    try:
+        kinds = sorted(p for p in test.iterdir() if p.is_dir() and any(p.iterdir()))
+    except OSError as error:
+        raise SupportSetError(f"{test}: cannot be listed ({error.strerror}). Check the permissions.") from error
+    for kind in kinds:
         for path in list_images(kind)[:MAX_IMAGES_PER_KIND]:
             with contextlib.suppress(ImageError):
                 tests.append(DemoImage(read_image(path), kind.name, f"{kind.name}_{path.stem}"))
@@ -133,7 +143,13 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
 
 
 def run_demo(
-    output: Path, data: Path | None, shots: int, seed: int, progress_context: ProgressContext
+    output: Path,
+    data: Path | None,
+    shots: int,
+    seed: int,
+    progress_context: ProgressContext,
+    *,
+    force: bool = False,
 ) -> tuple[list[str], dict[str, Any]]:
     """Enroll the products of the demo, inspect their test images, and write overlays and a contact sheet.
 
@@ -143,13 +159,15 @@ def run_demo(
         shots: Size of each support set.
         seed: Of all random draws.
         progress_context: Context manager that shows progress and returns a progress callback.
+        force: Whether to replace what an earlier demo has not left there: products that have grown, and other PNGs.
 
     Returns:
         The report as lines of text, and the same as plain JSON types.
 
     Raises:
-        FewshotADError: A product cannot be loaded, or the folder cannot be written.
+        FewshotADError: A product cannot be loaded, the folder cannot be written, or something in it must stay.
     """
+    check_name(output)
     if data is not None:
         if any(output.resolve().is_relative_to((data / part).resolve()) for part in ("train", "test")):
             raise FewshotADError(f"{output}: expected a folder outside {data}, which is read. Choose another --output.")
@@ -161,6 +179,9 @@ def run_demo(
             "Real images from scikit-image (brick, grass, gravel; CC0), cut into crops.",
             "The defects (scratch, stain, missing piece) are drawn by this demo.",
         ]
+    # Before the work, not after it.
+    for name in ["contact_sheet", *(test.name for product in products for test in product.tests)]:
+        check_png(output / f"{name}.png", MARK, force=force)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -176,7 +197,7 @@ def run_demo(
                 product.support, product=product.name, encoder=encoder, seed=seed, progress=progress
             )
         seconds = time.perf_counter() - start
-        inspector.save(output / f"{product.name}.fsad")
+        inspector.save(output / f"{product.name}.fsad", force=force)
         lines += ["", f"{product.name}: enrolled from {len(product.support)} images in {seconds:.1f} s"]
         lines += [f"  {reason}" for reason in inspector.enrollment.reasons]
         lines.append(f"  {inspector.calibration.explain()}")
@@ -186,7 +207,7 @@ def run_demo(
             right += correct
             total += 1
             path = output / f"{test.name}.png"
-            write_png(path, result.overlay())
+            write_png(path, result.overlay(), MARK, force=force)
             tiles.append(_tile(product.name, test, result))
             report.append({"product": product.name, "truth": test.truth, "overlay": str(path), **result.as_dict()})
             lines.append(
@@ -194,7 +215,7 @@ def run_demo(
                 f"{result.timings_ms['total']:5.1f} ms  truth: {test.truth:<14} {path.name}"
                 f"{'' if correct else '   <- wrong'}"
             )
-    write_png(output / "contact_sheet.png", _sheet(tiles))
+    write_png(output / "contact_sheet.png", _sheet(tiles), MARK, force=force)
     lines += [
         "",
         f"{right} of {total} verdicts right. Overlays and .fsad files are in {output.resolve()},",
@@ -203,33 +224,83 @@ def run_demo(
     return lines, {"right": right, "total": total, "output": str(output), "inspections": report}
 
 
-def write_png(path: Path, rgb: Uint8Array) -> None:
+def write_png(path: Path, rgb: Uint8Array, mark: str | None = None, *, force: bool = False) -> None:
     """Write an image as PNG; its folder is made if it does not exist, and an older PNG is replaced.
 
     Args:
         path: The file.
         rgb: (H, W, 3) uint8 RGB.
+        mark: See `png`; only an older PNG of the same mark is replaced then.
+        force: Whether any PNG is replaced all the same.
 
     Raises:
-        FewshotADError: The file cannot be written, or is there and no PNG.
+        FewshotADError: The file cannot be written, or something is there that must stay.
     """
-    check_output(path, obstacle=_no_png)
+    check_png(path, mark, force=force)
     try:
-        write_atomically(path, png(rgb), durable=False)
+        write_atomically(path, png(rgb, mark), durable=False)
     except OSError as error:
         raise FewshotADError(write_failure(path, error)) from error
 
 
-def png(rgb: Uint8Array) -> bytes:
-    """An image (H, W, 3) uint8 RGB as the content of a PNG file."""
-    return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+def png(rgb: Uint8Array, mark: str | None = None) -> bytes:
+    """An image as the content of a PNG file.
+
+    Args:
+        rgb: (H, W, 3) uint8 RGB.
+        mark: A word that says what has drawn it, such as `overlay`, so that it is not taken for an image of a part and
+            may be replaced by the next of its kind; it is written as a text chunk right behind the header.
+    """
+    content: bytes = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return content if mark is None else content[:_HEADER_BYTES] + _mark_chunk(mark) + content[_HEADER_BYTES:]
 
 
-def _no_png(path: Path) -> str | None:
-    with path.open("rb") as file:
-        if file.read(len(_SIGNATURE)) == _SIGNATURE:
+def check_png(
+    path: Path,
+    mark: str | None = None,
+    *,
+    inputs: Iterable[str | os.PathLike[str]] = (),
+    force: bool = False,
+) -> None:
+    """Make sure that a PNG can be written without a loss; nothing is changed on disk.
+
+    Args:
+        path: The file.
+        mark: As for `write_png`.
+        inputs: Files that are read, none of which may be replaced.
+        force: As for `write_png`.
+
+    Raises:
+        FewshotADError: Something is there that must stay.
+    """
+
+    def obstacle(path: Path) -> str | None:
+        if not bears_mark(path, None):
+            return "expected an older PNG to replace, or no file, got something else. Choose another folder."
+        if mark is None or force or bears_mark(path, mark):
             return None
-    return "expected an older PNG to replace, or no file, got something else. Choose another folder."
+        return (
+            f"expected an older {mark} picture of fewshot-ad to replace, or no file, got another PNG. Choose another "
+            "folder, or give --force to replace it."
+        )
+
+    check_output(path, inputs=inputs, obstacle=obstacle)
+
+
+def bears_mark(path: Path, mark: str | None) -> bool:
+    """Whether a file is a PNG that `png` has written with this mark; with any or none, if that is None."""
+    expected = b"" if mark is None else _mark_chunk(mark)
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEADER_BYTES + len(expected))
+    except OSError:
+        return False
+    return head.startswith(_SIGNATURE) and head[_HEADER_BYTES:] == expected
+
+
+def _mark_chunk(mark: str) -> bytes:
+    body = b"tEXt" + b"fewshot-ad\0" + mark.encode("latin-1")
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def _tile(product_name: str, test: DemoImage, result: Inspection) -> Uint8Array:

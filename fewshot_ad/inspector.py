@@ -199,7 +199,7 @@ class Inspector:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled and copied as what `save` writes and `load` reads; a copy shares nothing with the original."""
-        return _unpickled, (self._encoder, *pack(self._encoder.spec, self._product))
+        return _unpickled, (self._encoder, *pack(self._encoder.spec, self._product), dict(self._stored))
 
     @native_work()
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
@@ -298,19 +298,22 @@ class Inspector:
                 network.compile([(1, *prepared.pixels.shape)])
         self.inspect(image)
 
+    @native_work()
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the product to one `.fsad` file, whole or not at all.
 
-        An older product there is replaced; anything else is not. A symbolic link stays, and what it leads to is
-        replaced; mode and owner stay where the system lets them.
+        What this object has read from that file or written to it last is replaced, and so is an older enrollment of a
+        product of the same name, so that a script can be run again; anything else is not. A symbolic link stays, and
+        what it leads to is replaced; mode and owner stay where the system lets them.
 
         Args:
             path: The file; its name ends in `.fsad`.
-            force: Whether to replace what others have written there since this object read or wrote that file.
+            force: Whether to replace other products, too: of another name, with images added or a threshold set by
+                hand, or changed by others since this object read or wrote that file.
 
         Raises:
-            ArtifactError: It cannot be written, its name does not end in `.fsad`, what is there is no product, or
-                others have changed it meanwhile; an older file there is untouched.
+            ArtifactError: It cannot be written, its name does not end in `.fsad`, or what is there must stay; an older
+                file there is untouched.
         """
         path = arguments.file_name(path, "path", ArtifactError)
         replace_product(path, *pack(self._encoder.spec, self._product), self._stored, force=force)
@@ -402,5 +405,7 @@ class Inspector:
         )
 
 
-def _unpickled(encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any]) -> Inspector:
-    return Inspector(encoder, unpack(tensors, record, encoder, "a pickled product"))
+def _unpickled(encoder: Encoder, tensors: dict[str, Any], record: dict[str, Any], stored: dict[str, str]) -> Inspector:
+    inspector = Inspector(encoder, unpack(tensors, record, encoder, "a pickled product"))
+    inspector._stored.update(stored)
+    return inspector

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from fewshot_ad import Inspector
 from fewshot_ad.cli import app
 from fewshot_ad.demo import texture_product
+from tests.conftest import make_part
 
 
 def test_demo_runs_on_what_ships(tmp_path: Path) -> None:
@@ -52,6 +54,30 @@ def test_demo_on_ones_own_product(tmp_path: Path, bottle: Path) -> None:
     report = json.loads(result.stdout)
     assert report["total"] == 12
     assert report["right"] >= 10
+
+
+def test_a_demo_replaces_what_a_demo_has_left_and_nothing_else(tmp_path: Path) -> None:
+    mine, out = tmp_path / "mine", tmp_path / "out"
+    for part, seeds in (("train/good", (0, 1, 2)), ("test/good", (3,)), ("test/bad", (4,))):
+        (mine / part).mkdir(parents=True)
+        for seed in seeds:
+            cv2.imwrite(str(mine / part / f"{seed}.png"), make_part(seed, defect=part == "test/bad"))
+    command = ["demo", "--data", str(mine), "-o", str(out), "--shots", "3"]
+    for _ in range(2):
+        assert CliRunner().invoke(app, command).exit_code == 0
+    assert (out / "bad_4.png").read_bytes()[37:56] == b"tEXtfewshot-ad\0demo"
+    picture = cv2.imread(str(out / "good_3.png"))
+    cv2.imwrite(str(out / "good_3.png"), picture)
+    grown = Inspector.load(out / "mine.fsad")
+    grown.threshold *= 2
+    refused = CliRunner().invoke(app, command)
+    assert (refused.exit_code, "good_3.png: expected an older demo picture" in refused.stderr) == (2, True)
+    (out / "good_3.png").unlink()
+    grown.save(out / "mine.fsad")
+    refused = CliRunner().invoke(app, command)
+    assert (refused.exit_code, "threshold, set by hand" in refused.stderr) == (2, True)
+    assert Inspector.load(out / "mine.fsad").threshold == grown.threshold
+    assert CliRunner().invoke(app, [*command, "--force"]).exit_code == 0
 
 
 def test_a_folder_of_another_layout_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,24 @@ from fewshot_ad.storage import check_output, lock, write_failure
 SUFFIX = ".fsad"
 
 
-def check_product_file(path: str | os.PathLike[str], *, replace: bool = True) -> None:
+def check_product_file(path: str | os.PathLike[str], *, replace: bool = True, protected: bool = False) -> None:
     """Make sure that a product can be written to a file without a loss; nothing is changed on disk.
 
     Args:
         path: The file.
         replace: Whether an older product there may be replaced; what is no product never is.
+        protected: Whether it may be replaced though its file is read-only.
 
     Raises:
         ArtifactError: Its name does not end in `.fsad`, or something is there that must stay.
     """
     path = Path(path)
     if path.suffix.lower() != SUFFIX:
+        if path.name.lower() == SUFFIX:
+            raise ArtifactError(
+                f"expected the name of a product's file, such as product{SUFFIX}, got {path}, an ending alone. "
+                f"Name it {path.with_name('product' + SUFFIX)}."
+            )
         raise ArtifactError(
             f"expected the name of a product's file, which ends in {SUFFIX}, got {path}. Name it "
             f"{path.with_suffix(SUFFIX) if path.name else 'product' + SUFFIX}."
@@ -37,7 +44,14 @@ def check_product_file(path: str | os.PathLike[str], *, replace: bool = True) ->
     def obstacle(path: Path) -> str | None:
         if stored_hash(path) is None:
             return "expected an older product to replace, or no file, got something else. Choose another name."
-        return None if replace else f"{_standing(path)} is there. Choose another name, or give --force to replace it."
+        if not replace:
+            return f"{_standing(path)} is there. Choose another name, or give --force to replace it."
+        if not protected and not stat.S_IMODE(path.stat().st_mode) & 0o222:
+            return (
+                "expected a file that may be changed, got one that is read-only. Make it writable (chmod u+w), or save "
+                "under another name."
+            )
+        return None
 
     check_output(path, obstacle=obstacle, error=ArtifactError)
 
@@ -57,25 +71,65 @@ def replace_product(
         tensors: See `write_artifact`.
         record: Likewise.
         known: By path, the hash that a file bore when it was last read or written; that of this one is put down.
-        force: Whether to replace what has another hash.
+        force: Whether to replace what has another hash, is of another product, or holds work that no enrollment brings
+            back: images added later, or a threshold set by hand.
 
     Raises:
         ArtifactError: It cannot be written, or something is there that must stay.
     """
-    check_product_file(path)
+    check_product_file(path, protected=force)
     place = os.path.realpath(path)
     try:
         with lock(place):
-            there = stored_hash(place)
-            if not force and there is not None and known.get(place, there) != there:
-                raise ArtifactError(
-                    f"{place}: expected the product as it was last read or written here, got one that others have "
-                    "changed meanwhile, whose additions would be lost. Load it again and repeat the change, or save "
-                    "with force=True."
-                )
+            if not force:
+                _check_nothing_is_lost(place, record, known.get(place))
             known[place] = write_artifact(path, tensors, record)
     except OSError as error:
         raise ArtifactError(write_failure(path, error)) from error
+
+
+def _check_nothing_is_lost(path: str, record: dict[str, Any], known: str | None) -> None:
+    """Refuse to replace a product that neither this object has left there nor a script that is run again would write.
+
+    Args:
+        path: The file.
+        record: Description of the product that is to come.
+        known: The hash that the file bore when this object read or wrote it last; None if it never has.
+
+    Raises:
+        ArtifactError: The product there must stay.
+    """
+    there = stored_hash(path)
+    if there is None or there == known:
+        return
+    advice = "save it under another name, or with force=True"
+    if known is not None:
+        raise ArtifactError(
+            f"{path}: expected the product as it was last read or written here, got one that others have changed "
+            f"meanwhile, whose additions would be lost. Load it again and repeat the change, {advice}."
+        )
+    name, lost = record["enrollment"]["product_name"], _lost(path, record)
+    if lost:
+        raise ArtifactError(
+            f"{path}: expected an older product {name!r} as enrolled, or no file, got {_standing(Path(path))} {lost}. "
+            f"Load it and add to it, {advice}."
+        )
+
+
+def _lost(path: str, record: dict[str, Any]) -> str:
+    """What of a product no enrollment brings back, in words; empty if nothing."""
+    try:
+        there = read_artifact(path)[1]
+    except ArtifactError:
+        return "whose content cannot be told"
+    enrollment = there["enrollment"]
+    if enrollment["product_name"] != record["enrollment"]["product_name"]:
+        return "another one"
+    if _added_images([name for name, _ in enrollment["support"]], enrollment["reasons"]):
+        return "whose images added since would be lost"
+    if there["threshold"] != there["calibration"]["threshold"]:
+        return "whose threshold, set by hand, would be lost"
+    return ""
 
 
 def stored_hash(path: str | os.PathLike[str]) -> str | None:

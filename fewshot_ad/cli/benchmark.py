@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -232,7 +233,7 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
     from fewshot_ad.benchmark.plan_file import read_plan
 
     for path in files:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise BenchmarkError(f"expected a record file at {path}, found none. `benchmark run` writes them.")
     records = [record for path in files for record in ledger.read(path, say_note)]
     if plan is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -111,8 +112,8 @@ def height_and_width(text: str, option: str) -> tuple[int, int]:
 
 def is_product(name: str | Path) -> bool:
     """Whether a file looks like a product, by its suffix."""
-    path = Path(name)
-    return path.suffix.lower() == ".fsad" and not path.is_dir()
+    # Unlike those of `Path`, the functions of `os.path` take what may not be looked at for nothing.
+    return Path(name).suffix.lower() == ".fsad" and not os.path.isdir(name)
 
 
 def refuse_misplaced(command: str, artifact: Path, others: Sequence[str] = ()) -> None:
@@ -142,7 +143,7 @@ def refuse_misplaced(command: str, artifact: Path, others: Sequence[str] = ()) -
             f"expected the product's .fsad file first, got {artifact} first and {products[0]} after it: they look "
             f"swapped. Try: {shlex.join(['fewshot-ad', command, products[0], *rest])}"
         )
-    if artifact.is_dir():
+    if os.path.isdir(artifact):
         raise ArgumentError(
             f"expected the product's .fsad file, got the folder {artifact}. Name the file that `fewshot-ad enroll` "
             "wrote."

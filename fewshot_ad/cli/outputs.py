@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot_ad.cli.terminal import explained, report_failure
 from fewshot_ad.errors import FewshotADError
 from fewshot_ad.printable import no_formula
-from fewshot_ad.storage import check_output, sweep, write_failure
+from fewshot_ad.storage import check_name, check_output, lock, sweep, write_failure
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection import Inspection
@@ -27,6 +30,10 @@ TABLE_SCHEMA = "fewshot-ad/inspect-csv/1"
 
 # Keeps an overlay from taking the place of an image in the same folder.
 OVERLAY = "_overlay.png"
+# What the file says of itself, see `demo.png`: it is no image of a part.
+MARK = "overlay"
+# What all common file systems take.
+LONGEST_NAME = 255
 # How the record of a benchmark begins, which hours of measuring have filled.
 RECORD_START = '{"key": "'
 
@@ -108,23 +115,44 @@ def check_text(
     check_output(path, inputs=inputs, obstacle=obstacle, error=error)
 
 
-def check_overlays(overlays: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Make sure that the overlays can be written, and that none replaces a file that the command reads.
+def check_overlays(overlays: Iterable[Path], table: Path | None, inputs: Iterable[Path], *, force: bool) -> None:
+    """Make sure that the overlays can be written, and replace nothing but older overlays.
+
+    Args:
+        overlays: The files to write.
+        table: The table of verdicts; None for none.
+        inputs: Files that the command reads, none of which may be replaced.
+        force: Whether PNG files may be replaced that are no overlays.
 
     Raises:
-        FewshotADError: The folder cannot be made, or an overlay has the place of such a file or of something else.
+        FewshotADError: The folder cannot be made, or an overlay has the place of something that must stay.
     """
+    from fewshot_ad.demo import check_png
+
     overlays = list(overlays)
     for folder in {overlay.parent for overlay in overlays}:
+        check_name(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FewshotADError(write_failure(folder, error)) from error
         sweep(folder)
-    # A folder that was inspected into itself holds overlays among its images, under whatever links.
-    sources = [path for path in inputs if path.resolve().name.endswith(OVERLAY)] if overlays else []
+    # Under whatever names and links: there may be thousands of either.
+    read = {_identity(path): path for path in inputs} if overlays else {}
     for overlay in overlays:
-        check_output(overlay, inputs=sources)
+        if table is not None and _identity(overlay) == _identity(table):
+            raise FewshotADError(f"--csv: expected a name that no overlay has, got {table}. Choose another name.")
+        source = read.get(_identity(overlay))
+        check_png(overlay, MARK, inputs=[] if source is None else [source], force=force)
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """What two names of one file have in common."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 @contextmanager
@@ -139,18 +167,13 @@ def verdict_table(path: Path | None, outputs: Outputs) -> Iterator[Callable[[dic
         The function that writes one row; without a file it does nothing.
 
     Raises:
-        FewshotADError: The file cannot be opened.
+        FewshotADError: The file cannot be opened, or another process writes it.
     """
     if path is None:
         yield lambda cells: None
         return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Unbuffered: what a full disk has refused must not come up again when the file is closed.
-        file = path.open("wb", buffering=0)
-    except OSError as error:
-        raise FewshotADError(write_failure(path, error)) from error
-    with file:
+    with ExitStack() as stack:
+        file = _opened(path, stack)
 
         def write(cells: dict[str, Any]) -> None:
             line = io.StringIO(newline="")
@@ -169,6 +192,24 @@ def verdict_table(path: Path | None, outputs: Outputs) -> Iterator[Callable[[dic
         yield write_or_report
 
 
+def _opened(path: Path, stack: ExitStack) -> FileIO:
+    """The file of a table, empty, and locked until the stack ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What is not there cannot be locked, and what is there must not be emptied before it is.
+        path.open("ab").close()
+        stack.enter_context(lock(path, wait=False))
+        # Unbuffered: what a full disk has refused must not come up again when the file is closed.
+        return stack.enter_context(path.open("wb", buffering=0))
+    except BlockingIOError as error:
+        raise FewshotADError(
+            f"{path}: expected a table that nobody else writes, got one that another inspection is writing. Choose "
+            "another name, or wait until it is done."
+        ) from error
+    except OSError as error:
+        raise FewshotADError(write_failure(path, error)) from error
+
+
 def overlay_names(paths: list[Path]) -> list[str]:
     """File names for the overlays of images, in their order.
 
@@ -181,18 +222,47 @@ def overlay_names(paths: list[Path]) -> list[str]:
         names = ["_".join([*path.parts[-depth:-1], path.stem]).replace("/", "") for path in paths]
         if all(depth > len(path.parts) for path in paths):
             names = [f"{i:05d}_{path.stem}" for i, path in enumerate(paths)]
-    return [f"{name}{OVERLAY}" for name in names]
+    return [_short(name, path) + OVERLAY for name, path in zip(names, paths, strict=True)]
 
 
-def write_overlay(path: Path, result: Inspection) -> None:
+def _short(name: str, path: Path) -> str:
+    """A name cut to what a file system takes, still another one for each image."""
+    encoded, room = os.fsencode(name), LONGEST_NAME - len(OVERLAY)
+    if len(encoded) <= room:
+        return name
+    told_by = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+    # Half a character at the cut is left out, and so is what is no text at all.
+    return f"{encoded[: room - 13].decode('utf-8', 'ignore')}-{told_by}"
+
+
+def write_overlay(path: Path, result: Inspection, *, force: bool) -> None:
     """Write the overlay of an inspection as PNG.
 
     Raises:
-        FewshotADError: The file cannot be written.
+        FewshotADError: The file cannot be written, or something is there that must stay.
     """
     from fewshot_ad.demo import write_png
 
-    write_png(path, result.overlay())
+    write_png(path, result.overlay(), MARK, force=force)
+
+
+def remove_overlay(path: Path) -> None:
+    """Remove what an earlier inspection has drawn of an image that cannot be inspected now; nothing else.
+
+    Raises:
+        FewshotADError: It cannot be removed.
+    """
+    from fewshot_ad.demo import bears_mark
+
+    if not bears_mark(path, MARK):
+        return
+    try:
+        path.unlink()
+    except OSError as error:
+        raise FewshotADError(
+            f"{path}: expected to remove an older overlay, whose image cannot be read now, but it stays "
+            f"({error.strerror}). Remove it, or do not take it for this inspection's."
+        ) from error
 
 
 def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
@@ -211,9 +281,9 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
     return _row(cells)
 
 
-def failure_row(path: Path, message: str) -> dict[str, Any]:
+def failure_row(file: str | Path, message: str) -> dict[str, Any]:
     """The row of an image that could not be inspected."""
-    return _row({"file": str(path), "verdict": "ERROR", "error": message})
+    return _row({"file": str(file), "verdict": "ERROR", "error": message})
 
 
 def _row(cells: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -39,6 +41,7 @@ from fewshot_ad.cli.outputs import (
     check_table,
     failure_row,
     overlay_names,
+    remove_overlay,
     verdict_row,
     verdict_table,
     write_overlay,
@@ -135,7 +138,7 @@ def enroll(
         from fewshot_ad.inspector import Inspector
 
         _refuse_products(good)
-        check_product_file(output, replace=force)
+        check_product_file(output, replace=force, protected=force)
         inspector = Inspector.from_support(
             good,
             product=product_name or output.stem,
@@ -157,8 +160,8 @@ def enroll(
             device=device,
         )
         # Once more: another process may have written it meanwhile.
-        check_product_file(output, replace=force)
-        inspector.save(output)
+        check_product_file(output, replace=force, protected=force)
+        inspector.save(output, force=force)
     if as_json:
         print_json("product", {"artifact": str(output), **inspector.info()})
         return
@@ -208,10 +211,9 @@ def add(
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         refuse_misplaced("add", artifact, good)
         from fewshot_ad.artifact import check_product_file
-        from fewshot_ad.storage import lock
 
         # Whoever adds to the product at the same time waits here, so that no addition is lost.
-        with lock(artifact):
+        with _locked(artifact):
             inspector = load_product(
                 artifact, encoder=encoder, weights=weights, allow_download=allow_download, threads=threads
             )
@@ -226,6 +228,24 @@ def add(
         say(f"note: {note}")
     say(inspector.calibration.explain())
     say(f"{inspector.product}: {len(inspector.enrollment.support)} images now -> {artifact}")
+
+
+@contextmanager
+def _locked(artifact: Path) -> Iterator[None]:
+    """Keep others from changing a product meanwhile.
+
+    Raises:
+        ArtifactError: It cannot be locked.
+    """
+    from fewshot_ad.errors import ArtifactError
+    from fewshot_ad.storage import lock, write_failure
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(artifact))
+        except OSError as error:
+            raise ArtifactError(write_failure(artifact, error)) from error
+        yield
 
 
 @commands.command()
@@ -274,14 +294,15 @@ def inspect(
         for size in warm_up or []:
             inspector.warm_up(height_and_width(size, "--warm-up"))
         paths, failures = _image_paths(images)
-        for name, failure in failures.items():
-            counts["not found"] += 1
-            report_failure(failure, as_json, name)
-        overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
-        check_overlays(filter(None, overlays), [artifact, *paths])
         read = [artifact, *paths, *(Path(given) for given in (encoder, weights) if given is not None)]
+        overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
         check_table(csv_file, read, force)
+        check_overlays(filter(None, overlays), csv_file, read, force=force)
         with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
+            for failure in failures:
+                counts["not found" if failure.missing else "unreadable"] += 1
+                report_failure(failure.message, as_json, failure.name)
+                write_row(failure_row(failure.name, failure.message))
             results = inspector.inspect_batch(paths, errors="return")
             for done, (path, overlay, result) in enumerate(zip(paths, overlays, results, strict=True), start=1):
                 if progress is not None:
@@ -290,41 +311,62 @@ def inspect(
                     counts["unreadable"] += 1
                     reason = explanation(result)
                     report_failure(reason, as_json, str(path))
-                    write_row(failure_row(path, reason))
+                    write_row(failure_row(str(path), reason))
+                    if overlay is not None:
+                        outputs.write("older overlays", partial(remove_overlay, overlay))
                     continue
                 counts["anomalous" if result.is_anomalous else "good"] += 1
-                if overlay is not None and not outputs.write("overlays", partial(write_overlay, overlay, result)):
-                    overlay = None
+                drawn = _drawn(overlay, result, outputs, force)
+                counts["overlays"] += drawn is not None
                 write_row(verdict_row(path, result))
-                _print_verdict(path, result, overlay, inspector.encoder.device, as_json)
+                _print_verdict(path, result, drawn, inspector.encoder.device, as_json)
     if not as_json:
         say(_summary(counts, heatmaps))
     failed = counts["unreadable"] or counts["not found"] or not outputs.complete
     raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
 
 
+def _drawn(overlay: Path | None, result: Inspection, outputs: Outputs, force: bool) -> Path | None:
+    """The overlay once it is written; None where none is wanted, or it cannot be."""
+    if overlay is None or not outputs.write("overlays", partial(write_overlay, overlay, result, force=force)):
+        return None
+    return overlay
+
+
 def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
     text = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
     if counts["not found"]:
         text += f", {counts['not found']} not found"
-    # A folder is only there once something was written into it.
-    written = heatmaps is not None and counts["good"] + counts["anomalous"] > 0
-    return text + (f"; overlays in {heatmaps}" if written else "")
+    judged, drawn = counts["good"] + counts["anomalous"], counts["overlays"]
+    if heatmaps is None or not drawn:
+        return text
+    share = "" if drawn == judged else f"{drawn} of {judged} "
+    return f"{text}; {share}overlays in {heatmaps}"
 
 
-def _image_paths(images: list[str]) -> tuple[list[Path], dict[str, str]]:
-    """The files that the arguments name, and a message by each argument that names none."""
+class _Failure(NamedTuple):
+    """What an argument names that is no image: the argument, why, and whether there is nothing of that name."""
+
+    name: str
+    message: str
+    missing: bool
+
+
+def _image_paths(images: list[str]) -> tuple[list[Path], list[_Failure]]:
+    """The files that the arguments name, and what of them is none."""
     from fewshot_ad.arguments import image_sources
     from fewshot_ad.errors import ImageError
     from fewshot_ad.images import expand_sources
 
     paths: list[Path] = []
-    failures: dict[str, str] = {}
+    failures: list[_Failure] = []
     for image in images:
-        try:
-            paths += [Path(str(source)) for source in expand_sources(image_sources(image, ImageError))]
-        except ImageError as error:
-            failures[image] = str(error)
+        for source in expand_sources(image_sources(image, ImageError), keep_errors=True):
+            if isinstance(source, ImageError):
+                # What may not be looked at is there all the same.
+                failures.append(_Failure(image, str(source), not isinstance(source.__cause__, OSError)))
+            else:
+                paths.append(Path(str(source)))
     return paths, failures
 
 

@@ -40,16 +40,15 @@ def with_streams(run: Callable[[], object]) -> NoReturn:
 
 
 def show_notes() -> None:
-    """Show what the package logs on standard error, each once: a GPU that is not there, files that are left out."""
-    handler = _Notes(logging.INFO)
-    levels = {
-        "fewshot_ad.encoder": logging.WARNING,
-        "fewshot_ad.search": logging.WARNING,
-        "fewshot_ad.images": logging.INFO,
-    }
+    """Show the package's notes on standard error, each once.
+
+    These are warnings, of a GPU that is not there, images of many sizes, or a file that another process writes; and of
+    lists of images also what they leave out, which the package itself logs as information.
+    """
+    levels = {"encoder": logging.WARNING, "search": logging.WARNING, "storage": logging.WARNING, "images": logging.INFO}
     for name, level in levels.items():
-        logger = logging.getLogger(name)
-        logger.addHandler(handler)
+        logger = logging.getLogger(f"fewshot_ad.{name}")
+        logger.addHandler(_Notes(level))
         if logger.getEffectiveLevel() > level:
             logger.setLevel(level)
         logger.propagate = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,8 @@ def export(
 
         refuse_misplaced("export", artifact, [str(folder)])
         paths = list_images(images) if images else []
-        check_export_folder(folder, inputs=[artifact, *paths], force=force)
+        cards = [Path(encoder)] if encoder is not None and os.path.isfile(encoder) else []
+        check_export_folder(folder, inputs=[artifact, *paths, *cards], force=force)
         inspector = load_product(artifact, encoder=encoder)
         proof = [read_image(path) for path in paths] or None
         image_hw = proof[0].shape[:2] if proof else None
@@ -163,13 +165,14 @@ def demo(
     ] = None,
     shots: Annotated[int, typer.Option(min=1, help="Good images to enroll from.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Enroll and inspect real images end to end; they ship with scikit-image (extra 'demo')."""
     with reported_errors(as_json):
         from fewshot_ad.demo import run_demo
 
-        lines, report = run_demo(output, data, shots, seed, progress_bar)
+        lines, report = run_demo(output, data, shots, seed, progress_bar, force=force)
     if as_json:
         print_json("demo", report)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -311,18 +312,18 @@ def _recipe_file(name: str) -> Path:
 
     recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
     path = recipes.get(name, Path(name))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise TrainingError(f"--recipe: {unknown(name, recipes, 'a recipe file, or a recipe')}.")
     return path
 
 
 def _files(*names: str | None) -> list[str]:
     """Those of the names that are files; others stand for what ships."""
-    return [name for name in names if name is not None and Path(name).is_file()]
+    return [name for name in names if name is not None and os.path.isfile(name)]
 
 
 def _check_recipe_stays(recipe: str | None, output: Path, restart: bool) -> None:
-    if restart and recipe is not None and Path(recipe).is_file():
+    if restart and recipe is not None and os.path.isfile(recipe):
         from fewshot_ad.storage import check_output
         from fewshot_ad.training.run import RECIPE
 

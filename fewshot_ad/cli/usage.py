@@ -32,6 +32,7 @@ class Program(TyperGroup):
         ours = args[: args.index("--")] if "--" in args else args
         self._as_json = "--json" in ours
         with _reported(self._as_json):
+            _refuse_empty(args)
             return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
@@ -48,6 +49,19 @@ def _hide_types_of_flags(command: Any) -> None:
             parameter.metavar = ""
     for part in getattr(command, "commands", {}).values():
         _hide_types_of_flags(part)
+
+
+def _refuse_empty(args: Sequence[str]) -> None:
+    """An empty argument is a variable that a script has not set; as the name of a file it would be the working folder.
+
+    Raises:
+        typer.BadParameter: There is one.
+    """
+    for before, argument in zip(["fewshot-ad", *args], args, strict=False):
+        option, _, value = argument.partition("=")
+        if not argument or (argument.startswith("--") and option != argument and not value):
+            where = f"after {before}" if not argument else f"of {option}"
+            raise typer.BadParameter(f"expected a value {where}, got an empty text. Check the variable it comes from")
 
 
 @contextmanager
@@ -88,6 +102,8 @@ def _sentence(error: Any, command: str) -> str:
     if type(error).__name__ == "NoSuchOption":
         known = [name for parameter in error.ctx.command.params for name in parameter.opts if name.startswith("--")]
         return f"{command}: expected one of its options, got {error.option_name}{_likely(error.option_name, known)}."
+    if isinstance(error, typer.BadParameter) and error.param is None and error.param_hint is None:
+        return f"{command}: {message.rstrip('.')}."
     if isinstance(error, typer.BadParameter):
         return f"{_hint(error)}: {_bad_value(error, message)}"
     if match := re.match(r"No such command '(.*?)'\.", message):
@@ -125,6 +141,8 @@ def _bad_value(error: Any, message: str) -> str:
     if match := re.match(r"'(.*)' is not one of (.*?)\.?$", message, re.DOTALL):
         known = re.findall(r"'(.*?)'", match[2])
         return f"expected one of {', '.join(known)}, got {match[1]!r}{_likely(match[1], known)}."
+    if match := re.match(r"path '(.*)' is not readable\.?$", message, re.IGNORECASE | re.DOTALL):
+        return f"expected a file or folder that may be read, got {match[1]}. Check its permissions."
     if details:
         return f"expected {_expectation(details)}, got {str(details['input'])!r}."
     return f"{message.rstrip('.')}."

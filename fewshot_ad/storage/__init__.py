@@ -3,11 +3,12 @@
 from fewshot_ad.storage.files import write_atomically
 from fewshot_ad.storage.folders import replace_folder
 from fewshot_ad.storage.locks import lock
-from fewshot_ad.storage.outputs import check_folder, check_output, write_failure
+from fewshot_ad.storage.outputs import check_folder, check_name, check_output, write_failure
 from fewshot_ad.storage.temporary import sweep, temporary_folder
 
 __all__ = [
     "check_folder",
+    "check_name",
     "check_output",
     "lock",
     "replace_folder",

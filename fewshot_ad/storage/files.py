@@ -9,6 +9,7 @@ import stat
 import sys
 from pathlib import Path
 
+from fewshot_ad.storage.locks import unlock
 from fewshot_ad.storage.outputs import kind_of
 from fewshot_ad.storage.temporary import sweep, sync_folder, temporary_file
 
@@ -48,6 +49,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, durable: bool
                 file.close()
             # Elsewhere still open, so that its lock keeps others from sweeping it.
             os.replace(temporary, target)
+            unlock(descriptor)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -13,15 +13,16 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from fewshot_ad.storage.temporary import sweep, sync_folder, temporary_folder
+from fewshot_ad.storage.temporary import mount_below, remove_tree, sweep, sync_folder, temporary_folder
 
 
 @contextlib.contextmanager
 def replace_folder(folder: str | os.PathLike[str], former: Collection[str], last: str) -> Iterator[Path]:
     """Write a folder whole or not at all: into a temporary folder, which takes its place when the block ends.
 
-    What else lies in the folder is carried over. Where the folder cannot be exchanged, because it is a mount or the
-    folder above it is not writable, it must be empty, and is filled file by file.
+    What else lies in the folder is carried over: files as hard links where the file system has them, subfolders with
+    their owners. Where the folder cannot be exchanged, because it is a mount or the folder above it is not writable,
+    it must be empty, and is filled file by file. A folder in which something is mounted stays as it is.
 
     Args:
         folder: The folder; those above it are made if they do not exist.
@@ -32,7 +33,8 @@ def replace_folder(folder: str | os.PathLike[str], former: Collection[str], last
         The folder to write into.
 
     Raises:
-        OSError: It cannot be written; what was there before is untouched, and no folder is left behind.
+        OSError: It cannot be written, or something is mounted in it; what was there before is untouched, and no folder
+            is left behind.
     """
     target = Path(os.path.realpath(folder))
     made = [parent for parent in target.parents if not parent.exists()]
@@ -44,6 +46,8 @@ def replace_folder(folder: str | os.PathLike[str], former: Collection[str], last
         sweep(place)
         if fixed and any(target.iterdir()):
             raise OSError(errno.EBUSY, "it is not empty and cannot be exchanged as a whole", str(target))
+        if target.is_dir() and (mount := mount_below(target)):
+            raise OSError(errno.EBUSY, f"{mount} in it is mounted, so it cannot be exchanged as a whole", str(target))
         with temporary_folder(place) as staging:
             yield staging
             _sync_files(staging)
@@ -77,22 +81,37 @@ def _exchange(staging: Path, target: Path, former: Collection[str]) -> None:
         aside = _aside(target)
         os.rename(target, aside)
         os.rename(staging, target)
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
 
 
 def _carry_over(source: Path, target: Path) -> None:
-    if source.is_dir() and not source.is_symlink():
-        shutil.copytree(source, target, symlinks=True, copy_function=_link_or_copy)
-    else:
-        _link_or_copy(str(source), str(target))
+    """A further name for what the user has there, of the same owner and mode.
+
+    Raises:
+        OSError: It cannot be had without a copy, and the original would go with the older folder.
+    """
+    found = source.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        _link_or_copy(source, target)
+        return
+    target.mkdir()
+    for path in source.iterdir():
+        _carry_over(path, target / path.name)
+    if sys.platform != "win32":
+        made = target.lstat()
+        if (made.st_uid, made.st_gid) != (found.st_uid, found.st_gid):
+            os.chown(target, found.st_uid, found.st_gid)
+    shutil.copystat(source, target)
 
 
-def _link_or_copy(source: str, target: str) -> str:
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError) as error:
+        # Mounted there, if only under a second name of the same disk: a copy is another file.
+        if isinstance(error, OSError) and error.errno == errno.EXDEV:
+            raise OSError(errno.EBUSY, f"{source} in it is mounted", str(source)) from error
         shutil.copy2(source, target, follow_symlinks=False)
-    return target
 
 
 def _exchange_names(one: Path, other: Path) -> bool:
@@ -117,7 +136,7 @@ def _restore(target: Path) -> None:
     aside = _aside(target)
     if aside.is_dir():
         if target.exists():
-            shutil.rmtree(aside, ignore_errors=True)
+            remove_tree(aside)
         else:
             os.rename(aside, target)
 

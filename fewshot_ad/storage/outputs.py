@@ -10,6 +10,10 @@ from pathlib import Path
 
 from fewshot_ad.errors import FewshotADError
 
+_MOUNTED = (
+    "It, or something in it, is mounted by itself, so it cannot be replaced: mount the folder above it, or name "
+    "another place"
+)
 _ADVICE = {
     errno.ENOSPC: "Free some space or choose another disk",
     errno.EDQUOT: "Your quota is used up: free some space or choose another disk",
@@ -22,10 +26,11 @@ _ADVICE = {
     errno.EEXIST: "A part of its path is a file and no folder: choose a folder you may write to",
     errno.EISDIR: "It is a folder: name a file in it",
     errno.ELOOP: "Its symbolic links lead in a circle: mend them or choose another name",
-    errno.EBUSY: "It is mounted by itself, so it cannot be replaced: mount the folder above it, or name another place",
-    errno.EXDEV: "It is mounted by itself, so it cannot be replaced: mount the folder above it, or name another place",
+    errno.EBUSY: _MOUNTED,
+    errno.EXDEV: _MOUNTED,
     errno.EMFILE: "Too many files are open: close some, or raise the limit (ulimit -n)",
     errno.ENFILE: "Too many files are open on this machine: close some",
+    errno.EAGAIN: "Try again once that process is done, or end it",
     errno.EIO: "Check the disk and the network",
 }
 
@@ -59,10 +64,11 @@ def check_output(
         error: Class of the errors.
 
     Raises:
-        FewshotADError: It is a folder, a FIFO, a device or a socket; an input; or `obstacle` has a reason. Of the
-            class `error`.
+        FewshotADError: It is a folder, a FIFO, a device or a socket; an input; `obstacle` has a reason; or it is not
+            the name of a file, see `check_name`. Of the class `error`.
     """
     path = Path(path)
+    check_name(path, error)
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -99,6 +105,7 @@ def check_folder(
             a root. Of the class `error`.
     """
     folder = Path(folder)
+    check_name(folder, error)
     real = Path(os.path.realpath(folder))
     try:
         if not stat.S_ISDIR(real.stat().st_mode):
@@ -116,6 +123,27 @@ def check_folder(
                 f"{folder}: expected a folder for the files alone, got one that is or holds {name}. Name a new folder "
                 f"in it, for example {folder / 'exported'}."
             )
+
+
+def check_name(path: str | os.PathLike[str], error: type[FewshotADError] = FewshotADError) -> None:
+    """Refuse a path of which a file or folder would be made that nobody looks for: with a null byte, or in `~`.
+
+    Args:
+        path: What is to be written.
+        error: Class of the errors.
+
+    Raises:
+        FewshotADError: Of the class `error`.
+    """
+    name = os.fspath(path)
+    if "\0" in name:
+        raise error(f"expected the name of a file or folder, got {name!r}, which holds a null byte. Leave it out.")
+    # A shell puts the home folder for it, unless it is quoted or behind a "=".
+    if os.path.expanduser(name) != name and not os.path.lexists(Path(name).parts[0]):
+        raise error(
+            f"expected the name of a file or folder, got {name}, in which no shell has put the home folder for ~. "
+            f"Write {os.path.expanduser(name)}; in Python, os.path.expanduser gives it."
+        )
 
 
 def kind_of(found: os.stat_result) -> str | None:

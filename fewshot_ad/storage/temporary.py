@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from fewshot_ad.storage.locks import is_at, lock_descriptor
+from fewshot_ad.storage.locks import close_locked, is_at, lock_descriptor
 
 # Short, so that beside a name of 255 bytes, which is legal, there is room for the temporary one.
 _TEMPORARY = re.compile(r"\.fsad-[0-9a-f]{12}\.tmp")
@@ -71,9 +71,9 @@ def temporary_folder(place: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_tree(path)
         if descriptor is not None:
-            os.close(descriptor)
+            close_locked(descriptor)
 
 
 def _locked_at(descriptor: int, path: Path) -> bool:
@@ -81,7 +81,7 @@ def _locked_at(descriptor: int, path: Path) -> bool:
     if sys.platform == "win32":
         return True
     try:
-        lock_descriptor(descriptor, wait=False)
+        lock_descriptor(descriptor)
     except BlockingIOError:
         return False
     except OSError:
@@ -103,16 +103,35 @@ def _remove_if_abandoned(path: Path, is_folder: bool) -> None:
     if sys.platform == "win32":
         # An open file cannot be removed there; between its end and its renaming it is young.
         if time.time() - path.stat().st_mtime > _ABANDONED_S:
-            shutil.rmtree(path, ignore_errors=True) if is_folder else path.unlink(missing_ok=True)
+            remove_tree(path) if is_folder else path.unlink(missing_ok=True)
         return
     with contextlib.suppress(OSError):
         descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             # A living writer holds the lock; one that was killed cannot.
-            lock_descriptor(descriptor, wait=False)
-            shutil.rmtree(path, ignore_errors=True) if is_folder else path.unlink(missing_ok=True)
+            lock_descriptor(descriptor)
+            remove_tree(path) if is_folder else path.unlink(missing_ok=True)
         finally:
-            os.close(descriptor)
+            close_locked(descriptor)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that goes; one in which something is mounted stays."""
+    with contextlib.suppress(OSError):
+        if mount_below(folder) is None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def mount_below(folder: Path) -> Path | None:
+    """The first place in a folder, at any depth, where something is mounted or that lies on another disk."""
+    device = folder.lstat().st_dev
+    for place, folders, files in os.walk(folder):
+        for name in [*folders, *files]:
+            path = Path(place, name)
+            with contextlib.suppress(FileNotFoundError):
+                if path.lstat().st_dev != device or os.path.ismount(path):
+                    return path
+    return None
 
 
 def sync_folder(folder: Path) -> None:

@@ -279,3 +279,16 @@ def test_json_after_two_dashes_is_an_argument() -> None:
 def test_flags_show_no_type() -> None:
     for path, _ in every_command():
         assert "bool" not in CliRunner().invoke(app, [*path, "--help"]).stdout.lower()
+
+
+def test_an_empty_argument_is_never_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ["inspect", "p.fsad", "line", "--heatmaps", ""],
+        ["inspect", "p.fsad", "line", "--csv="],
+        ["enroll", "good", "-o", ""],
+        ["info", ""],
+    ):
+        result = CliRunner().invoke(app, command)
+        assert (result.exit_code, "got an empty text" in result.stderr) == (2, True), (command, result.stderr)
+    assert list(tmp_path.iterdir()) == []

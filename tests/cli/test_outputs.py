@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import errno
 import hashlib
 import json
 import os
@@ -116,17 +118,123 @@ def test_a_table_replaces_an_older_table_alone(product: Path, part_folder: Path,
 
 
 def test_an_overlay_replaces_an_older_overlay_alone(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    image, heat = part_folder / "0.png", tmp_path / "heat"
     for _ in range(2):
-        assert run("inspect", product, part_folder / "0.png", "--heatmaps", part_folder)[0] == 0
-    # Now the overlay is among the images.
-    refused(tmp_path, "this command reads", "inspect", product, part_folder, "--heatmaps", part_folder)
-    (tmp_path / "heat" / "0_overlay.png").mkdir(parents=True)
-    refused(tmp_path, "a folder", "inspect", product, part_folder / "0.png", "--heatmaps", tmp_path / "heat")
-    (tmp_path / "heat" / "1_overlay.png").write_text("of someone else")
-    code, out, err = run("inspect", product, part_folder / "1.png", "--heatmaps", tmp_path / "heat")
-    assert (code, out.startswith("good")) == (2, True)
-    assert "expected an older PNG" in err
-    assert (tmp_path / "heat" / "1_overlay.png").read_text() == "of someone else"
+        assert run("inspect", product, image, "--heatmaps", part_folder)[0] == 0
+    overlay = part_folder / "0_overlay.png"
+    assert overlay.read_bytes()[37:59] == b"tEXtfewshot-ad\0overlay"
+    refused(tmp_path, "this command reads", "inspect", product, image, overlay, "--heatmaps", part_folder)
+    assert run("inspect", product, overlay, "--heatmaps", part_folder)[0] == 0
+    (heat / "0_overlay.png").mkdir(parents=True)
+    (heat / "1_overlay.png").write_text("of someone else")
+    cv2.imwrite(str(heat / "2_overlay.png"), make_part(1))
+    (heat / "3_overlay.png").symlink_to(part_folder / "3.png")
+    os.link(part_folder / "4.png", heat / "4_overlay.png")
+    for number, reason in enumerate(("a folder", "older PNG", "another PNG", "command reads", "command reads")):
+        command = ("inspect", product, part_folder / f"{number}.png", "--heatmaps", heat)
+        assert f"{number}_overlay.png" in refused(tmp_path, reason, *command)
+        if number != 2:
+            refused(tmp_path, reason, *command, "--force")
+    assert run("inspect", product, part_folder / "2.png", "--heatmaps", heat, "--force")[0] == 0
+    assert run("inspect", product, part_folder / "2.png", "--heatmaps", heat)[0] == 0
+
+
+def test_overlays_among_the_images_are_no_images(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        code, out, _ = run("inspect", product, part_folder, "--heatmaps", part_folder)
+        assert (code, out.splitlines()[-1]) == (
+            0,
+            f"5 good, 0 anomalous, 0 not readable; overlays in {part_folder}",
+        )
+    assert run("enroll", part_folder, "-o", tmp_path / "q.fsad", *FAST)[0] == 0
+    assert len(Inspector.load(tmp_path / "q.fsad").enrollment.support) == 5
+
+
+def test_a_table_and_an_overlay_have_names_of_their_own(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    heat = tmp_path / "heat"
+    heat.mkdir()
+    command = ("inspect", product, part_folder / "0.png", "--heatmaps", heat, "--csv", heat / "0_overlay.png")
+    refused(tmp_path, "--csv", *command)
+    refused(tmp_path, "--csv", *command, "--force")
+
+
+def test_a_name_too_long_for_an_overlay_is_cut_and_told_apart(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    line, heat = tmp_path / "line", tmp_path / "heat"
+    line.mkdir()
+    for name in ("n" * 250, "n" * 249 + "m", "ä" * 125, "short"):
+        (line / f"{name}.png").write_bytes((part_folder / "0.png").read_bytes())
+    code, out, err = run("inspect", product, line, "--heatmaps", heat)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].endswith(f"; overlays in {heat}")
+    names = [path.name for path in heat.iterdir()]
+    assert len(names) == 4
+    assert all(name.endswith("_overlay.png") and len(name.encode()) <= 255 for name in names)
+
+
+def test_no_overlay_is_left_of_an_image_that_cannot_be_read_now(
+    product: Path, part_folder: Path, tmp_path: Path
+) -> None:
+    heat = tmp_path / "heat"
+    assert run("inspect", product, part_folder, "--heatmaps", heat)[0] == 0
+    (part_folder / "1.png").write_bytes(b"damaged")
+    assert run("inspect", product, part_folder, "--heatmaps", heat)[0] == 2
+    assert sorted(path.name for path in heat.iterdir()) == [f"{n}_overlay.png" for n in (0, 2, 3, 4)]
+    cv2.imwrite(str(heat / "1_overlay.png"), make_part(1))
+    assert run("inspect", product, part_folder, "--heatmaps", heat, "--force")[0] == 2
+    assert (heat / "1_overlay.png").exists()
+
+
+def test_two_inspections_do_not_write_into_one_table(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    assert run("inspect", product, part_folder, "--csv", table)[0] == 0
+    writer = subprocess.Popen(
+        [
+            *(sys.executable, "-c"),
+            "import sys\nfrom fewshot_ad.storage import lock\n"
+            "with lock(sys.argv[1]):\n    print(flush=True)\n    sys.stdin.read()\n",
+            str(table),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        refused(tmp_path, "another inspection is writing", "inspect", product, part_folder, "--csv", table)
+    assert run("inspect", product, part_folder, "--csv", table)[0] == 0
+
+
+def test_what_is_missing_has_a_row_too(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    table, gone = tmp_path / "t.csv", part_folder / "gone.png"
+    assert run("inspect", product, part_folder / "0.png", gone, "--csv", table)[0] == 2
+    rows = {row["file"]: row for row in csv.DictReader(table.open())}
+    assert {file: row["verdict"] for file, row in rows.items()} == {
+        str(part_folder / "0.png"): "GOOD",
+        str(gone): "ERROR",
+    }
+    assert "nothing matches" in rows[str(gone)]["error"]
+
+
+def test_what_may_not_be_looked_at_is_not_said_to_be_missing(
+    product: Path, part_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, stat_of = tmp_path / "secret", os.stat
+
+    def guarded(path: object, *args: object, **options: object) -> os.stat_result:
+        if "secret" in str(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat_of(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", guarded)
+    code, out, err = run("inspect", product, part_folder / "0.png", secret / "1.png")
+    assert (code, out.splitlines()[-1]) == (2, "1 good, 0 anomalous, 1 not readable")
+    assert "Permission denied" in err
+    for command in ("inspect", "add"):
+        code, _, err = run(command, secret / "p.fsad", part_folder)
+        assert (code, err) == (
+            2,
+            f"error: {secret}/p.fsad: cannot be read (Permission denied). Check the path and permissions.\n",
+        )
 
 
 def test_a_full_disk_costs_the_table_and_no_verdict(product: Path, part_folder: Path, tmp_path: Path) -> None:
@@ -147,6 +255,7 @@ def test_a_full_disk_costs_the_table_and_no_verdict(product: Path, part_folder: 
     assert all("File too large" in line and "ulimit" in line for line in errors)
     assert len((tmp_path / "t.csv").read_bytes()) <= 200
     assert list((tmp_path / "heat").iterdir()) == []
+    assert "overlays" not in done.stdout
 
 
 def test_an_export_takes_the_place_of_an_export_alone(
@@ -162,7 +271,7 @@ def test_an_export_takes_the_place_of_an_export_alone(
     refused(tmp_path, "this command reads", "export", product, tmp_path, "--force")
     refused(tmp_path, "this command reads", "export", product, part_folder, "--images", part_folder, "--force")
     refused(tmp_path, "a file", "export", product, tmp_path / "file", "--force")
-    refused(tmp_path, "your camera", "export", product, tmp_path / "new" / "out", "--size", "1x1")
+    refused(tmp_path, "too small", "export", product, tmp_path / "new" / "out", "--size", "1x1")
     monkeypatch.chdir(mine)
     refused(tmp_path, "working directory", "export", product, ".", "--force")
     monkeypatch.chdir(tmp_path)

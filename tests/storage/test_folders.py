@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -81,6 +82,49 @@ def test_an_empty_mount_is_filled_and_a_full_one_is_left(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match="not empty"):
         fill(tmp_path, "second")
     assert contents(tmp_path) == {"one": "first", "two": "first"}
+
+
+@needs_posix
+def test_a_folder_in_which_something_is_mounted_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "out"
+    fill(folder, "old")
+    (folder / "sub" / "disk").mkdir(parents=True)
+    (folder / "sub" / "disk" / "precious").write_text("of another disk")
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os.path, "ismount", lambda path: Path(path) == folder / "sub" / "disk")
+        with pytest.raises(OSError, match=r"disk in it is mounted"):
+            fill(folder, "new")
+        # Nor is it removed with a folder that was left behind.
+        folders.remove_tree(folder)
+    link = os.link
+
+    def same_disk_mounted_twice(source: str, target: str, **options: bool) -> None:
+        if "precious" in str(source):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        link(source, target, **options)
+
+    with monkeypatch.context() as mounted:
+        mounted.setattr(os, "link", same_disk_mounted_twice)
+        with pytest.raises(OSError, match="precious in it is mounted"):
+            fill(folder, "new")
+    assert contents(folder) == {"one": "old", "two": "old"}
+    assert contents(folder / "sub" / "disk") == {"precious": "of another disk"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@needs_posix
+def test_what_else_lies_in_the_folder_is_the_same_file_afterwards(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    fill(folder, "old")
+    (folder / "sub").mkdir(0o750)
+    (folder / "sub" / "mine").write_text("kept")
+    if os.geteuid() == 0:
+        os.chown(folder / "sub", 65534, 65534)
+    owner, number = (folder / "sub").stat(), (folder / "sub" / "mine").stat().st_ino
+    fill(folder, "new")
+    found = (folder / "sub").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode) == (owner.st_uid, owner.st_gid, owner.st_mode)
+    assert (folder / "sub" / "mine").stat().st_ino == number
 
 
 @needs_posix

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import logging
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from fewshot_ad.storage import lock, write_atomically
+from fewshot_ad.storage import lock, locks, write_atomically
 
 COUNTS = (
     "import sys\nfrom pathlib import Path\nfrom fewshot_ad.storage import lock, write_atomically\n"
@@ -57,3 +60,76 @@ def test_a_lock_ends_with_an_error(tmp_path: Path) -> None:
         raise KeyError
     with lock(path, wait=False):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NO FORK: a system without fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_no_lock_outlives_its_writer_in_a_forked_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    children = []
+
+    def fork() -> None:
+        child = os.fork()
+        if not child:
+            # As a worker that lives on; the end of the test closes the pipe.
+            os.close(end)
+            os.read(begin, 1)
+            os._exit(0)
+        children.append(child)
+
+    begin, end = os.pipe()
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (fork(), replace(*names)))
+    with lock(path):
+        fork()
+        write_atomically(path, b"1")
+    with lock(path, wait=False):
+        pass
+    os.close(end)
+    for child in children:
+        os.waitpid(child, 0)
+    os.close(begin)
+    assert len(children) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="NO FORK: a system without fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_under_a_lock_neither_has_it_nor_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    with lock(path):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                with lock(path, wait=False):
+                    pass
+            except BlockingIOError:
+                code = 0
+            os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_who_waits_says_so_and_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    monkeypatch.setattr(locks, "TOLD_AFTER_S", 0.0)
+    monkeypatch.setattr(locks, "WAIT_S", 0.2)
+    failures: list[OSError] = []
+
+    def wait() -> None:
+        try:
+            with lock(path):
+                pass
+        except OSError as error:
+            failures.append(error)
+
+    with caplog.at_level(logging.WARNING, "fewshot_ad.storage"), lock(path):
+        other = threading.Thread(target=wait)
+        other.start()
+        other.join(30)
+    assert [type(error) for error in failures] == [TimeoutError]
+    assert caplog.messages == [f"waiting for another process that writes {path}"]

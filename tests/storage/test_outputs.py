@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -81,3 +82,15 @@ def test_the_true_reason_is_given_with_what_helps(number: int, advice: str) -> N
     assert message.startswith(f"p.fsad: cannot be written ({os.strerror(number)}); 4.0 MB are needed. ")
     assert advice in message
     assert ("Free some space" in message or "free some space" in message) == (number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def test_a_name_that_was_meant_otherwise_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for check in (check_output, check_folder):
+        with pytest.raises(FewshotADError, match="null byte"):
+            check("a\0.csv")
+        with pytest.raises(FewshotADError, match=re.escape(os.path.expanduser("~/a.csv"))):
+            check("~/a.csv")
+        check("~nobody-of-this-name.csv")
+    (tmp_path / "~").mkdir()
+    check_output("~/a.csv")
