@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
+import numpy as np
+import pytest
+
+from fewshot_ad.errors import FewshotADError
+from fewshot_ad.inspector import Inspector
 from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work, waiting
 
 
@@ -62,3 +68,34 @@ def test_a_renewed_lock_is_open() -> None:
     lock._lock = lock_of_thread
     end.set()
     thread.join()
+
+
+def test_a_thread_never_waits_for_itself_at_a_lock() -> None:
+    lock = ForkSafeLock()
+    for _ in range(2):
+        with lock, pytest.raises(FewshotADError, match="expected no call from a signal handler .* Set a flag"), lock:
+            pass
+    with lock:
+        pass
+
+
+def test_a_signal_handler_that_adds_while_its_thread_adds_is_told_so(
+    inspector: Inspector, parts: list[np.ndarray]
+) -> None:
+    product = inspector.__reduce__()[0](*inspector.__reduce__()[1])
+    reasons: list[str] = []
+
+    def handler(*_: object) -> None:
+        try:
+            product.add([parts[0]])
+        except FewshotADError as error:
+            reasons.append(str(error))
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(FewshotADError, match="identical"):
+            product.add([parts[0]], progress=lambda *_: signal.raise_signal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert reasons
+    assert all("signal handler" in reason for reason in reasons)
