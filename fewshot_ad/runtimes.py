@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+# One that lets its own thread in twice: a signal handler may come in here, too.
+_making_core = threading.RLock()
 
 
 def import_openvino() -> Any:
@@ -23,6 +28,22 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def openvino_core() -> Any:
+    """OpenVINO's core: one for the whole process, which lasts as long as it does.
+
+    Each core gives the thread that first compiles with it a stack of its own for signal handlers. Of two cores that end
+    in the order they began, the second puts back the stack of the first, which is freed by then: the next signal, such
+    as Ctrl-C, would end the process with a segmentation fault.
+    """
+    with _making_core:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
+    return import_openvino().Core()
 
 
 def import_onnxruntime() -> Any:

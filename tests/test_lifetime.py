@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,10 +76,32 @@ def test_a_renewed_lock_is_open() -> None:
 def test_a_thread_never_waits_for_itself_at_a_lock() -> None:
     lock = ForkSafeLock()
     for _ in range(2):
-        with lock, pytest.raises(FewshotADError, match="expected no call from a signal handler .* Set a flag"), lock:
+        with lock, pytest.raises(FewshotADError, match=r"expected no call from a signal handler .* Set a flag"), lock:
             pass
     with lock:
         pass
+
+
+def test_a_signal_is_survived_after_products_have_come_and_gone(tmp_path: Path, inspector: Inspector) -> None:
+    """In a process of its own, since what this is about is a segmentation fault."""
+    inspector.save(tmp_path / "p.fsad")
+    code = (
+        "import gc, signal, sys\n"
+        "import numpy as np\n"
+        "from fewshot_ad import Inspector\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('handled'))\n"
+        "products = [Inspector.load(sys.argv[1]) for _ in range(2)]\n"
+        "for product in products:\n"
+        "    product.inspect(np.zeros((128, 128, 3), np.uint8))\n"
+        "del product\n"
+        "while products:\n"
+        "    products.pop(0)\n"
+        "    gc.collect()\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    child = [sys.executable, "-c", code, str(tmp_path / "p.fsad")]
+    done = subprocess.run(child, capture_output=True, text=True, check=False, timeout=240)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_a_signal_handler_that_adds_while_its_thread_adds_is_told_so(
