@@ -313,6 +313,7 @@ class Inspector:
                 others have changed it meanwhile; an older file there is untouched.
         """
         path = arguments.file_name(path, "path", ArtifactError)
+        arguments.flag(force, "force", ArtifactError)
         replace_product(path, *pack(self._encoder.spec, self._product), self._stored, force=force)
 
     def info(self) -> dict[str, Any]:

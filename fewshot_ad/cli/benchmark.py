@@ -293,4 +293,4 @@ def schema(kind: Annotated[SchemaName, typer.Argument(help="Which file.")] = "pl
                 f"the schema of a recipe needs the extra 'export' (no module {error.name}): "
                 "pip install 'fewshot-ad[export]'."
             ) from error
-    say(json.dumps(described))
+    say(json.dumps(described, allow_nan=False))

@@ -204,7 +204,7 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
         "threshold": f"{result.threshold:.6g}",
         "severity": f"{result.severity:.4f}",
         "ms": f"{result.timings_ms['total']:.1f}",
-        "regions": json.dumps(result.as_dict()["regions"]),
+        "regions": json.dumps(result.as_dict()["regions"], allow_nan=False),
     }
     if result.regions:
         cells |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))

@@ -142,7 +142,7 @@ def _examine() -> tuple[dict[str, Any], str]:
     try:
         import yaml
     except ImportError:  # which the report names
-        return report, json.dumps(report, indent=2)
+        return report, json.dumps(report, indent=2, allow_nan=False)
     return report, yaml.safe_dump(report, sort_keys=False, width=110).rstrip()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -21,56 +22,93 @@ UsageError: Any = typer.BadParameter.__mro__[1]
 class Program(TyperGroup):
     """The program: a mistake in its command line is reported as every other error is, with `--json` as JSON."""
 
-    _as_json = False
+    _arguments: Sequence[str] = ()
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        _hide_types_of_flags(self)
+        _prepare(self)
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
         """As click does it, from the arguments of the whole command line."""
-        ours = args[: args.index("--")] if "--" in args else args
-        self._as_json = "--json" in ours
-        with _reported(self._as_json):
+        self._arguments = args[: args.index("--")] if "--" in args else list(args)
+        with _reported(self._arguments):
             return super().make_context(info_name, args, *rest, **extra)
 
     def invoke(self, ctx: Any) -> Any:
         """As click does it; the command's own arguments are read here."""
-        with _reported(self._as_json):
+        with _reported(self._arguments):
             return super().invoke(ctx)
 
 
-def _hide_types_of_flags(command: Any) -> None:
-    """Newer versions of typer show `<bool>` behind a flag, as if it took a value."""
+def _prepare(command: Any) -> None:
+    """What all commands and options have in common, and typer does not give them."""
     help_option = command.get_help_option(typer.Context(command, help_option_names=HELP_OPTIONS))
     for parameter in [*command.params, help_option]:
         if getattr(parameter, "is_flag", False):
+            # Newer versions of typer show `<bool>` behind a flag, as if it took a value.
             parameter.metavar = ""
+        if _takes_path(parameter):
+            parameter.process_value = _without_empty_paths(parameter, parameter.process_value)
+    command.parse_args, command.invoke = _naming_the_command(command.parse_args), _naming_the_command(command.invoke)
     for part in getattr(command, "commands", {}).values():
-        _hide_types_of_flags(part)
+        _prepare(part)
+
+
+def _takes_path(parameter: Any) -> bool:
+    # Newer versions of typer keep the annotation, older ones a type of click.
+    if hasattr(parameter, "type_descriptor"):
+        return parameter.type_descriptor.annotation in (Path, list[Path])
+    return str(getattr(parameter.type, "name", "")) == "path"
+
+
+def _without_empty_paths(parameter: Any, process: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Read values as before, except an empty text, which as a path is the working folder."""
+
+    def checked(ctx: Any, value: Any) -> Any:
+        if "" in (value if isinstance(value, (list, tuple)) else (value,)):
+            raise typer.BadParameter("expected a path, got an empty text", ctx=ctx, param=parameter)
+        return process(ctx, value)
+
+    return checked
+
+
+def _naming_the_command(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step of a command whose errors say which command it is: click leaves that out of some."""
+
+    def named(ctx: Any, *rest: Any) -> Any:
+        try:
+            return step(ctx, *rest)
+        except UsageError as error:
+            if error.ctx is None:
+                error.ctx = ctx
+            raise
+
+    return named
 
 
 @contextmanager
-def _reported(as_json: bool) -> Iterator[None]:
+def _reported(arguments: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
         # No argument at all: click answers with the help.
         if type(error).__name__ == "NoArgsIsHelpError":
             raise
-        report_failure(usage_message(error), as_json)
+        # However it is misspelled: a program reads the answer.
+        as_json = any(word in ("--json", "-json") or word.startswith("--json=") for word in arguments)
+        report_failure(usage_message(error, arguments), as_json)
         raise typer.Exit(EXIT_ERROR) from None
 
 
-def usage_message(error: Any) -> str:
+def usage_message(error: Any, arguments: Sequence[str]) -> str:
     """What was expected, what was found instead, and where to look it up.
 
     Args:
         error: A `UsageError` of click.
+        arguments: The words of the command line.
     """
-    words = _words(error.ctx)
-    command = " ".join(["fewshot-ad", *words])
-    return f"{_sentence(error, command)} See `{command} --help`."
+    command = " ".join(["fewshot-ad", *_words(error.ctx)])
+    return f"{_sentence(error, command, arguments)} See `{command} --help`."
 
 
 def _words(context: Any) -> list[str]:
@@ -81,13 +119,12 @@ def _words(context: Any) -> list[str]:
     return words
 
 
-def _sentence(error: Any, command: str) -> str:
+def _sentence(error: Any, command: str, arguments: Sequence[str]) -> str:
     message = str(error.message or "")
     if type(error).__name__ == "MissingParameter":
         return f"{command}: expected {_parameter(error.param)}, got none."
     if type(error).__name__ == "NoSuchOption":
-        known = [name for parameter in error.ctx.command.params for name in parameter.opts if name.startswith("--")]
-        return f"{command}: expected one of its options, got {error.option_name}{_likely(error.option_name, known)}."
+        return f"{command}: {_no_such_option(error, arguments)}."
     if isinstance(error, typer.BadParameter):
         return f"{_hint(error)}: {_bad_value(error, message)}"
     if match := re.match(r"No such command '(.*?)'\.", message):
@@ -96,7 +133,20 @@ def _sentence(error: Any, command: str) -> str:
         return f"{command}: expected no further argument, got {match[1]!r}. Quote a name that holds spaces."
     if match := re.match(r"Option '(.*?)' requires an argument", message):
         return f"{command}: expected a value after {match[1]}, got none."
+    if match := re.match(r"Option '(.*?)' does not take a value", message):
+        return f"{command}: expected {match[1]} without a value, got one."
     return f"{command}: {message.rstrip('.')}."
+
+
+def _no_such_option(error: Any, arguments: Sequence[str]) -> str:
+    option, program = str(error.option_name), error.ctx.command
+    if option == "--json" and hasattr(program, "commands"):
+        return "expected --json after the command, got it before"
+    if not option.startswith("--"):
+        # click names the first letter only.
+        option = next((word for word in arguments if word.startswith(option)), option)
+    known = [name for parameter in program.params for name in parameter.opts if name.startswith("--")]
+    return f"expected one of its options, got {option}{_likely(option, known)}"
 
 
 def _parameter(parameter: Any) -> str:

@@ -177,6 +177,7 @@ class _Request:
         return functools.partial(load_encoder, **options)
 
     def __post_init__(self) -> None:
+        arguments.flag(self.allow_download, "allow_download", WeightsError)
         arguments.choice(self.fusion, "fusion", FUSIONS, WeightsError)
         arguments.choice(self.precision, "precision", PRECISIONS, WeightsError)
         arguments.choice(self.device, "device", DEVICES, WeightsError)

@@ -114,7 +114,7 @@ class WeightsCard:
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
-        write_atomically(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
+        write_atomically(path, (json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n").encode())
 
 
 _CARD = TypeAdapter(WeightsCard)
