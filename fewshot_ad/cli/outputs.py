@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot_ad.cli.terminal import explained, report_failure
 from fewshot_ad.errors import FewshotADError
-from fewshot_ad.printable import no_formula
+from fewshot_ad.printable import no_formula, printable
 from fewshot_ad.storage import check_output, sweep, write_failure
 
 if TYPE_CHECKING:
@@ -218,5 +218,5 @@ def failure_row(path: Path, message: str) -> dict[str, Any]:
 
 def _row(cells: dict[str, Any]) -> dict[str, Any]:
     # A file's name is not ours to trust, nor is a message that holds it.
-    safe = {name: no_formula(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
+    safe = {name: no_formula(printable(cell)) if isinstance(cell, str) else cell for name, cell in cells.items()}
     return {**safe, "schema": TABLE_SCHEMA}
