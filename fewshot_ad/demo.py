@@ -115,6 +115,8 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
     whole_number(shots, "shots", 1, error=SupportSetError)
     whole_number(seed, "seed", 0)
     train, test = folder / "train" / "good", folder / "test"
+    if not folder.is_dir():
+        raise SupportSetError(f"expected the MVTec layout in {folder}, but there is no such folder. Check the path.")
     if not train.is_dir() or not test.is_dir():
         raise SupportSetError(
             f"expected the MVTec layout, with {train} and {test}, got a folder without them. Name the product's folder."

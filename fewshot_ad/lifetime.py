@@ -25,7 +25,7 @@ from fewshot_ad.errors import FewshotADError
 # Longer than any single step takes: an inspection, a compilation, a step between two calls of a `Progress`.
 # A machine that has much else to do takes many times as long.
 FORK_WAIT_S = 30.0
-EXIT_WAIT_S = 10.0
+EXIT_WAIT_S = 30.0
 # When the threads of native libraries are asleep for sure, and how long a fork waits for that before.
 SETTLED_AFTER_S = 1.0
 SLEEP_WAIT_S = 0.2
@@ -119,7 +119,8 @@ class ForkSafeLock:
     """
 
     def __init__(self) -> None:
-        self.renew()
+        self._lock = threading.RLock()
+        self._entered = False
         _locks.add(self)
 
     def __enter__(self) -> None:

@@ -18,6 +18,7 @@ from fewshot_ad.encoder import Encoder, load_encoder
 from fewshot_ad.enrollment.presets import enrollment_settings
 from fewshot_ad.enrollment.support import distinct_names, read_support
 from fewshot_ad.latency import bench
+from tests.conftest import make_part
 
 NAN, INFINITY = float("nan"), float("inf")
 SETTINGS: list[tuple[str, Any, str]] = [
@@ -159,7 +160,10 @@ def test_arguments_of_from_support(parts: list[np.ndarray], arguments: dict[str,
         (lambda inspector: Inspector.load(b""), "path as the name of a file"),
         (lambda inspector: Inspector.load([]), "path as the name of a file"),
         (lambda inspector: inspector.add(None), "None"),
-        (lambda inspector: inspector.add([]), "none was given"),
+        (lambda inspector: inspector.add([]), "at least one further good image, got no usable one: none was given"),
+        (lambda inspector: inspector.add(make_part(9), color="x"), "color among 'rgb', 'bgr', got 'x'"),
+        (lambda inspector: inspector.inspect_batch([], color="x", errors="return"), "color among 'rgb', 'bgr'"),
+        (lambda inspector: Inspector.from_support("gone", color="x"), "color among 'rgb', 'bgr', got 'x'"),
         (lambda inspector: inspector.add("good/", progress=1), "progress as a function"),
         (lambda inspector: inspector.inspect(None), "NoneType"),
         (lambda inspector: inspector.inspect({}), "dict"),
@@ -171,6 +175,7 @@ def test_arguments_of_from_support(parts: list[np.ndarray], arguments: dict[str,
         (lambda inspector: texture_product("felt", 8, 0), "'brick', 'grass', 'gravel'"),
         (lambda inspector: texture_product("brick", 8, -1), "seed"),
         (lambda inspector: folder_product(Path(), 0, 0), "shots"),
+        (lambda inspector: folder_product(Path("nowhere"), 1, 0), "nowhere, but there is no such folder"),
     ],
 )
 def test_calls_with_an_argument_of_a_wrong_kind(

@@ -233,7 +233,8 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
 
     for path in files:
         if not path.is_file():
-            raise BenchmarkError(f"expected a record file at {path}, found none. `benchmark run` writes them.")
+            kind = "a folder" if path.is_dir() else "a pipe or a device" if path.exists() else "nothing"
+            raise BenchmarkError(f"expected a record file at {path}, got {kind}. `benchmark run` writes them.")
     records = [record for path in files for record in ledger.read(path, say_note)]
     if plan is not None:
         keys = read_plan(plan).keys()

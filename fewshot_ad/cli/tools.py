@@ -57,7 +57,7 @@ def export(
         from fewshot_ad.images import list_images, read_image
 
         refuse_misplaced("export", artifact, [str(folder)])
-        paths = list_images(images) if images else []
+        paths = list_images(images) if images is not None else []
         check_export_folder(folder, inputs=[artifact, *paths], force=force)
         inspector = load_product(artifact, encoder=encoder)
         proof = [read_image(path) for path in paths] or None
@@ -105,7 +105,7 @@ def bench(
             if not as_json:
                 say(f"  last minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
 
-        pixels = [read_image(path) for path in list_images(images)] if images else own_images(inspector)
+        pixels = [read_image(path) for path in list_images(images)] if images is not None else own_images(inspector)
         report = measure(inspector, pixels, minutes * 60, show_minute)
     if as_json:
         print_json("bench", report)

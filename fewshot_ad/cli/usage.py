@@ -175,6 +175,11 @@ def _bad_value(error: Any, message: str) -> str:
     if match := re.match(r"'(.*)' is not one of (.*?)\.?$", message, re.DOTALL):
         known = re.findall(r"'(.*?)'", match[2])
         return f"expected one of {', '.join(known)}, got {match[1]!r}{_likely(match[1], known)}."
+    # As older versions of typer say it.
+    if match := re.match(r"'(.*)' is not a valid (integer|float)", message, re.DOTALL):
+        return f"expected {'a whole number' if match[2] == 'integer' else 'a number'}, got {match[1]!r}."
+    if match := re.match(r"(.*) is not in the range (.*?)\.?$", message):
+        return f"expected a number of {_bounds(match[2])}, got {match[1]!r}."
     if details:
         return f"expected {_expectation(details)}, got {str(details['input'])!r}."
     return f"{message.rstrip('.')}."
@@ -187,6 +192,14 @@ def _expectation(details: dict[str, Any]) -> str:
     if bounds:
         return f"a number of {' and '.join(bounds)}"
     return kinds.get(details["type"], str(details["msg"]).removeprefix("Input should be "))
+
+
+def _bounds(interval: str) -> str:
+    """`1<=x<=9`, `x>=1` or `x<=9` in words."""
+    low = re.search(r"x>=(\S+)", interval) or re.match(r"(\S+?)<=x", interval)
+    high = re.search(r"x<=(\S+)", interval)
+    bounds = {"at least": low, "at most": high}
+    return " and ".join(f"{words} {bound[1]}" for words, bound in bounds.items() if bound)
 
 
 def _likely(name: str, known: Sequence[str]) -> str:

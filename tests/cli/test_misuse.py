@@ -49,6 +49,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{good} -o {new} --threads 0", "at least 1, got '0'"),
         ("{good} -o {new} --engine openvno", "did you mean openvino?"),
         ("{good} -o {new} --weights {gone}", "weights"),
+        ("{good} -o {new} --encoder resnet18 --weights {product}", "got a product: {product}"),
     ],
     "add": [
         ("{good} {product}", "swapped. Try: fewshot-ad add {product} {good}"),
@@ -83,6 +84,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{good}", "got the folder {good}"),
         ("{gone}", "Enroll it first"),
         ("{text}", ".fsad file"),
+        ("{line}/0.png", "got an image. Name the file that `fewshot-ad enroll` wrote"),
         ("{product} {product}", "no further argument"),
     ],
     "export": [
@@ -93,6 +95,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} {out} --size 128/axb", "got '128/axb'"),
         ("{product} {out} --size 4x4", "got 4 x 4"),
         ("{product} {out} --images {gone}", "nothing matches"),
+        ("{product} {out} --images ''", "an empty text"),
         ("{product} {out} --target onyx", "did you mean onnx?"),
     ],
     "bench": [
@@ -101,6 +104,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} --minutes -1", "at least 0, got '-1'"),
         ("{product} --minutes inf", "seconds as a finite number of at least 0, got inf"),
         ("{product} --images {gone}", "nothing matches"),
+        ("{product} --images ''", "an empty text"),
         ("{product} --images {text}", "{text}: expected an image"),
     ],
     "doctor": [("{product}", "no further argument")],

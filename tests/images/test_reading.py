@@ -14,6 +14,7 @@ from PIL import Image
 
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import read_image
+from fewshot_ad.images.sources import expand_sources
 
 
 @pytest.fixture
@@ -320,3 +321,16 @@ def test_pixels_of_files_can_be_written_to(image: np.ndarray) -> None:
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, kind)
         assert read_image(buffer).flags.writeable, kind
+
+
+def test_a_view_of_an_array_is_the_array(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_image(memoryview(image)), image)
+
+
+def test_masked_values_are_refused(image: np.ndarray) -> None:
+    masked = np.ma.masked_array(image, image > 100)
+    for source in (masked, [masked], np.ma.stack([masked, masked])):
+        [first, *_] = expand_sources(source)
+        with pytest.raises(ImageError, match="expected an array without masked values"):
+            read_image(first)
+    np.testing.assert_array_equal(read_image(np.ma.masked_array(image)), image)
