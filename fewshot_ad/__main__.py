@@ -64,7 +64,7 @@ def _report(error: BaseException) -> None:
     as_json = "--json" in sys.argv
     try:
         if as_json:
-            print(json.dumps({"schema": "fewshot-ad/error/1", "error": message}), flush=True)
+            print(json.dumps({"schema": "fewshot-ad/error/1", "error": message}, allow_nan=False), flush=True)
         elif sys.stderr is not None:
             print(f"error: {printable(message)}", file=sys.stderr)
             if os.environ.get("FEWSHOT_AD_DEBUG"):

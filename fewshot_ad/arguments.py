@@ -9,9 +9,14 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
+
 from fewshot_ad.errors import ArgumentError, FewshotADError, SupportSetError
 
 ErrorClass = type[FewshotADError]
+
+# What native libraries count in; no image is as wide.
+MAX_SIDE = 2**31 - 1
 
 
 def whole_number(
@@ -59,13 +64,39 @@ def number(
     Raises:
         FewshotADError: Of class `error`: it is none, or out of range.
     """
-    plain = isinstance(value, Real) and not isinstance(value, bool)
+    plain = _as_float(value)
     # Infinity and NaN fail the comparisons.
-    if not plain or not (low <= value if low_counts else low < value) or not value <= min(high, sys.float_info.max):
+    if not (low <= plain if low_counts else low < plain) or not plain <= min(high, sys.float_info.max):
         span = f"{'of at least' if low_counts else 'above'} {low:g}"
         span += f" and at most {high:g}" if high < math.inf else ""
         raise error(_message(f"{name} as a finite number {span}", value))
-    return float(value)
+    return plain
+
+
+def _as_float(value: Any) -> float:
+    """A number as Python's float, NaN for what is none: a narrow one of numpy cannot be compared with any limit."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def flag(value: Any, name: str, error: ErrorClass = ArgumentError) -> bool:
+    """An argument that must be True or False; numpy's count, other values that are true in Python do not.
+
+    Args:
+        value: What was given.
+        name: The argument's name.
+        error: Class of the error.
+
+    Raises:
+        FewshotADError: Of class `error`: it is neither, as the text "no" is not.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise error(_message(f"{name} as True or False", value))
+    return bool(value)
 
 
 def choice(value: Any, name: str, known: Sequence[str], error: ErrorClass = ArgumentError) -> None:
@@ -131,10 +162,11 @@ def height_and_width(value: Any, name: str, error: ErrorClass = ArgumentError) -
         FewshotADError: Of class `error`.
     """
     try:
-        height, width = (whole_number(side, name, 1) for side in value)
+        height, width = value
     except (TypeError, ValueError):
         raise error(_message(f"{name} as height and width in pixels, such as (480, 640)", value)) from None
-    return height, width
+    each = f"height and width in {name}"
+    return whole_number(height, each, 1, MAX_SIDE, error), whole_number(width, each, 1, MAX_SIDE, error)
 
 
 def function(value: Any, name: str) -> None:
@@ -171,10 +203,17 @@ def image_sources(images: Any, error: ErrorClass = SupportSetError) -> Any:
 
 
 def _message(expected: str, value: Any, hint: str = "") -> str:
-    shown = repr(value)
+    shown = _repr(value)
     # The kind is what is wrong with most values; a long one is not shown at all.
-    if len(shown) > 60 or "\n" in shown:
+    if not 0 < len(shown) <= 60 or "\n" in shown:
         shown = f"a {type(value).__name__}"
     elif isinstance(value, bool) or not isinstance(value, (str, int, float, type(None))):
         shown += f" ({type(value).__name__})"
     return f"expected {expected}, got {shown}.{' ' if hint else ''}{hint}"
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)
+    except Exception:  # a whole number of thousands of digits, or whatever an object of others raises
+        return ""

@@ -121,6 +121,8 @@ def folder_product(folder: Path, shots: int, seed: int) -> DemoProduct:
     whole_number(shots, "shots", 1, error=SupportSetError)
     whole_number(seed, "seed", 0)
     train, test = folder / "train" / "good", folder / "test"
+    if not os.path.isdir(folder):
+        raise SupportSetError(f"expected the MVTec layout in {folder}, but there is no such folder. Check the path.")
     if not os.path.isdir(train) or not os.path.isdir(test):
         raise SupportSetError(
             f"expected the MVTec layout, with {train} and {test}, got a folder without them. Name the product's folder."

@@ -2,9 +2,18 @@
 
 import warnings
 
+from fewshot_ad.printable import printable
+
 
 class FewshotADError(Exception):
-    """Base class of all errors that this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose.
+
+    As text it is one line that any terminal takes: control characters, and bytes that are no UTF-8, which the name of a
+    file may hold, are escaped, see `printable.printable`.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ArgumentError(FewshotADError, ValueError):

@@ -6,7 +6,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -236,9 +236,11 @@ class Inspector:
 
         Raises:
             ArgumentError: `errors` is neither.
+            ImageError: `color` is no channel order; those of the images come from the iterator.
         """
         if errors not in ("raise", "return"):
             raise ArgumentError(f"expected errors='raise' or 'return', got {errors!r}.")
+        arguments.choice(color, "color", get_args(ColorOrder), ImageError)
         return verdicts(
             arguments.image_sources(images, ImageError),
             color,
@@ -316,6 +318,7 @@ class Inspector:
                 file there is untouched.
         """
         path = arguments.file_name(path, "path", ArtifactError)
+        arguments.flag(force, "force", ArtifactError)
         replace_product(path, *pack(self._encoder.spec, self._product), self._stored, force=force)
 
     def info(self) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from fewshot_ad.arrays import Progress
 from fewshot_ad.errors import FewshotADError
 
 # Longer than any single step takes: an inspection, a compilation, a step between two calls of a `Progress`.
-FORK_WAIT_S = 5.0
-EXIT_WAIT_S = 10.0
+# A machine that has much else to do takes many times as long.
+FORK_WAIT_S = 30.0
+EXIT_WAIT_S = 30.0
 # When the threads of native libraries are asleep for sure, and how long a fork waits for that before.
 SETTLED_AFTER_S = 1.0
 SLEEP_WAIT_S = 0.2
@@ -111,21 +112,37 @@ def keep_in_children(native: _Native) -> _Native:
 
 
 class ForkSafeLock:
-    """A lock that is open in a forked child, whoever held it in the parent."""
+    """A lock that is open in a forked child, whoever held it in the parent, and that no thread waits for itself at.
+
+    Raises:
+        FewshotADError: On entry: this thread is inside already, and was interrupted there by what enters now.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._entered = False
         _locks.add(self)
 
     def __enter__(self) -> None:
+        # One that lets its own thread in twice: a signal handler comes in anywhere, and must not wait for itself.
         self._lock.acquire()
+        if self._entered:
+            self._lock.release()
+            raise FewshotADError(
+                "expected no call from a signal handler or a callback while this thread is in the middle of the same "
+                "work, got one: the two would wait for each other for ever. Set a flag there, and make the call once "
+                "this one has ended."
+            )
+        self._entered = True
 
     def __exit__(self, *_: object) -> None:
+        self._entered = False
         self._lock.release()
 
     def renew(self) -> None:
         """Open it."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._entered = False
 
 
 class _Gate:

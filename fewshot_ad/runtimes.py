@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 # Bytes. OpenVINO maps 300 MB of its own, and crashes where a limit of the address space (`ulimit -v`) leaves it little
 # more: below 1000 MB, 3 of 60 commands crashed (benchmarks/robustness.py --only resources).
 MIN_ADDRESS_SPACE = 1000 << 20
+# One that lets its own thread in twice: a signal handler may come in here, too.
+_making_core = threading.RLock()
 
 
 def import_openvino() -> Any:
@@ -31,6 +35,22 @@ def import_openvino() -> Any:
     import openvino
 
     return openvino
+
+
+def openvino_core() -> Any:
+    """OpenVINO's core: one for the whole process, which lasts as long as it does.
+
+    Each core gives the thread that first compiles with it a stack of its own for signal handlers. Of two cores that end
+    in the order they began, the second puts back the stack of the first, which is freed by then: the next signal, such
+    as Ctrl-C, would end the process with a segmentation fault.
+    """
+    with _making_core:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
+    return import_openvino().Core()
 
 
 def import_onnxruntime() -> Any:

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from fewshot_ad import ArgumentError, FewshotADError, ImageError, Inspector, ScoringConfig, SupportSetError
+from fewshot_ad.arguments import flag, number
+from fewshot_ad.datasets import check, download
 from fewshot_ad.demo import folder_product, texture_product
 from fewshot_ad.encoder import Encoder, load_encoder
 from fewshot_ad.enrollment.presets import enrollment_settings
 from fewshot_ad.enrollment.support import distinct_names, read_support
 from fewshot_ad.latency import bench
+from tests.conftest import make_part
 
 NAN, INFINITY = float("nan"), float("inf")
 SETTINGS: list[tuple[str, Any, str]] = [
@@ -84,6 +87,23 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert ScoringConfig(sigma=np.float32(2)).sigma == 2
 
 
+@pytest.mark.filterwarnings("error")
+def test_narrow_numbers_of_numpy_are_compared_with_any_limit() -> None:
+    assert number(np.float32(0.5), "n", 0) == 0.5
+    assert type(number(np.float16(0.5), "n", 1e-30, 1e30)) is float
+    for value in (np.float32("inf"), np.float16("nan"), 10**400, -(10**400)):
+        with pytest.raises(ArgumentError, match="n as a finite number of at least 0, got"):
+            number(value, "n", 0)
+
+
+def test_a_flag_is_true_or_false() -> None:
+    assert flag(True, "f") is True
+    assert flag(np.bool_(False), "f") is False
+    for value in (0, 1, None, "yes", np.array([True])):
+        with pytest.raises(ArgumentError, match="expected f as True or False, got"):
+            flag(value, "f")
+
+
 @pytest.mark.parametrize("value", [0, -1, 1e-31, 1e31, NAN, INFINITY, "2", "a", True, None, [2.0], np.array([1.0])])
 def test_a_threshold_is_a_positive_number(inspector: Inspector, value: Any) -> None:
     before = inspector.threshold
@@ -107,6 +127,8 @@ def test_a_threshold_is_a_positive_number(inspector: Inspector, value: Any) -> N
         ({"color": "gbr"}, "'gbr'"),
         ({"device": "tpu"}, "tpu"),
         ({"engine": "abacus"}, "abacus"),
+        ({"allow_download": "no"}, "allow_download as True or False, got 'no'"),
+        ({"allow_download": 1}, "allow_download as True or False, got 1"),
     ],
 )
 def test_arguments_of_from_support(parts: list[np.ndarray], arguments: dict[str, Any], answer: str) -> None:
@@ -124,6 +146,12 @@ def test_arguments_of_from_support(parts: list[np.ndarray], arguments: dict[str,
         (lambda inspector: inspector.warm_up((0, 128)), "image_hw"),
         (lambda inspector: inspector.warm_up((10, 128)), "at least 16 x 16 pixels"),
         (lambda inspector: inspector.warm_up((1_000_000, 1_000_000)), "at most 200 megapixels"),
+        (lambda inspector: inspector.warm_up((10**30, 10**30)), "1..2147483647"),
+        (lambda inspector: inspector.warm_up((10**5000, 64)), "1..2147483647, got a int"),
+        (lambda inspector: inspector.save("a.fsad", force="yes"), "force as True or False, got 'yes'"),
+        (lambda inspector: Inspector.load("a.fsad", allow_download=2), "expected"),
+        (lambda inspector: download("mvtec", "x", "no"), "accept_license as True or False, got 'no'"),
+        (lambda inspector: check("mvtec", "x", decode="no"), "decode as True or False, got 'no'"),
         (lambda inspector: inspector.save(None), "path as the name of a file"),
         (lambda inspector: inspector.save(5), "path as the name of a file"),
         (lambda inspector: inspector.save(""), "path as the name of a file"),
@@ -132,7 +160,10 @@ def test_arguments_of_from_support(parts: list[np.ndarray], arguments: dict[str,
         (lambda inspector: Inspector.load(b""), "path as the name of a file"),
         (lambda inspector: Inspector.load([]), "path as the name of a file"),
         (lambda inspector: inspector.add(None), "None"),
-        (lambda inspector: inspector.add([]), "none was given"),
+        (lambda inspector: inspector.add([]), "at least one further good image, got no usable one: none was given"),
+        (lambda inspector: inspector.add(make_part(9), color="x"), "color among 'rgb', 'bgr', got 'x'"),
+        (lambda inspector: inspector.inspect_batch([], color="x", errors="return"), "color among 'rgb', 'bgr'"),
+        (lambda inspector: Inspector.from_support("gone", color="x"), "color among 'rgb', 'bgr', got 'x'"),
         (lambda inspector: inspector.add("good/", progress=1), "progress as a function"),
         (lambda inspector: inspector.inspect(None), "NoneType"),
         (lambda inspector: inspector.inspect({}), "dict"),
@@ -144,6 +175,7 @@ def test_arguments_of_from_support(parts: list[np.ndarray], arguments: dict[str,
         (lambda inspector: texture_product("felt", 8, 0), "'brick', 'grass', 'gravel'"),
         (lambda inspector: texture_product("brick", 8, -1), "seed"),
         (lambda inspector: folder_product(Path(), 0, 0), "shots"),
+        (lambda inspector: folder_product(Path("nowhere"), 1, 0), "nowhere, but there is no such folder"),
     ],
 )
 def test_calls_with_an_argument_of_a_wrong_kind(

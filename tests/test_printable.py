@@ -5,6 +5,8 @@ import os
 import pytest
 
 from fewshot_ad.cli.terminal import report_failure, say
+from fewshot_ad.errors import ImageError
+from fewshot_ad.images import read_image
 from fewshot_ad.printable import printable
 
 
@@ -33,3 +35,13 @@ def test_what_commands_print_is_one_line_without_commands_to_the_terminal(capsys
     printed = capsys.readouterr()
     assert printed.out == r"x\x1b[1A\ngood      severity  0.00  \xff[bold]y[/bold].png" + "\n"
     assert printed.err == r"error: x\x1b[1A\ngood      severity  0.00  \xff[bold]y[/bold].png: cannot be read" + "\n"
+
+
+def test_an_error_about_a_file_can_be_printed() -> None:
+    for name in ("a\udcff.png", "a\0.png", "a\x1b[2J\n.png"):
+        with pytest.raises(ImageError) as caught:
+            read_image(name)
+        text = str(caught.value)
+        assert text.startswith(printable(name))
+        assert text.encode()
+        assert text.isprintable()

@@ -148,8 +148,8 @@ def _header(data: bytes, path: Path) -> tuple[dict[str, ArrayForm], dict[str, An
     except (ValueError, RecursionError) as error:
         if format_of(data) is not None:
             raise ArtifactError(
-                f"{path}: expected a product (.fsad), got an image. Give the product first and the images after it: "
-                "fewshot-ad inspect PRODUCT.fsad IMAGES"
+                f"{path}: expected a product (.fsad), got an image. Name the file that `fewshot-ad enroll` wrote; "
+                "images come after it."
             ) from None
         raise _not_whole(path, error) from None
 

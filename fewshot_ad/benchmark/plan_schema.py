@@ -33,6 +33,8 @@ def _setting(value: Any) -> Any:
 
 Name: TypeAlias = Annotated[str, BeforeValidator(_text_of_number)]
 Count: TypeAlias = Annotated[int, Field(ge=0)]
+# No dataset has as many images of one category.
+Shots: TypeAlias = Annotated[int, Field(ge=0, le=1_000_000)]
 Size: TypeAlias = Annotated[int, Field(ge=1)]
 
 
@@ -135,7 +137,7 @@ class PlanEntry(Entry):
         min_length=1, description="The methods by name."
     )
     datasets: dict[str, DatasetEntry] = Field(min_length=1, description="The datasets by name.")
-    shots: list[Count | Literal["full"]] = Field(
+    shots: list[Shots | Literal["full"]] = Field(
         [2, 4, 8], min_length=1, description="Numbers of good images, and `full`; 0 only where all settings transfer."
     )
     draws: int = Field(3, ge=1, le=1000, description="Support draws; for `full`, as many seeds.")

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import cv2
 import torch
 
+from fewshot_ad.arguments import flag
 from fewshot_ad.benchmark import record as ledger
 from fewshot_ad.benchmark.continual import run_continual
 from fewshot_ad.benchmark.job import Outcome, failure, run_single_fit
@@ -71,9 +72,11 @@ def run_plan(
     Raises:
         BenchmarkError: The plan makes no job, or the record file cannot be read or written.
     """
+    flag(retry_failed, "retry_failed", BenchmarkError)
+    # Before there is a record file: a plan whose datasets cannot be read leaves none.
+    jobs = _jobs(plan)
     with ledger.alone(out):
         known = {record.key: record for record in ledger.read(out, note)}
-        jobs = _jobs(plan)
         left = [job for job in jobs if not _ended(job, known, retry_failed)]
         ended = len(jobs) - len(left)
         recorded = [job for job in jobs if _ended(job, known, retry_failed)]

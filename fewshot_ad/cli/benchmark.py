@@ -234,7 +234,8 @@ def _records(files: list[Path], plan: Path | None) -> list[Record]:
 
     for path in files:
         if not os.path.isfile(path):
-            raise BenchmarkError(f"expected a record file at {path}, found none. `benchmark run` writes them.")
+            kind = "a folder" if os.path.isdir(path) else "a pipe or a device" if os.path.exists(path) else "nothing"
+            raise BenchmarkError(f"expected a record file at {path}, got {kind}. `benchmark run` writes them.")
     records = [record for path in files for record in ledger.read(path, say_note)]
     if plan is not None:
         keys = read_plan(plan).keys()
@@ -294,4 +295,4 @@ def schema(kind: Annotated[SchemaName, typer.Argument(help="Which file.")] = "pl
                 f"the schema of a recipe needs the extra 'export' (no module {error.name}): "
                 "pip install 'fewshot-ad[export]'."
             ) from error
-    say(json.dumps(described))
+    say(json.dumps(described, allow_nan=False))

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 EXIT_INCOMPLETE = 1
 MAX_LINES = 20
 
-commands = typer.Typer(invoke_without_command=True, help="Public inspection datasets: list, show, check, get.")
+commands = typer.Typer(
+    invoke_without_command=True, help="Public inspection datasets: without a command all of them; show, check, get one."
+)
 
 NameArgument = Annotated[str, typer.Argument(help="Name of the dataset, see `fewshot-ad datasets`.")]
 
@@ -28,6 +30,8 @@ NameArgument = Annotated[str, typer.Argument(help="Name of the dataset, see `few
 def datasets(context: typer.Context, as_json: JsonOption = False) -> None:
     """List the datasets that can be read: categories, images, archive in GB, masks, license, layout of a copy."""
     if context.invoked_subcommand is not None:
+        if as_json:
+            raise typer.BadParameter("expected after the command, got before it", param_hint="--json")
         return
     with reported_errors(as_json):
         from fewshot_ad.datasets import dataset_cards

@@ -43,7 +43,7 @@ WeightsOption = Annotated[
 DownloadOption = Annotated[
     bool, typer.Option("--allow-download", help="Let timm fetch a model's weights from the internet.")
 ]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Number of CPU threads. Default: all.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="Number of CPU threads. Default: all.")]
 DeviceOption = Annotated[
     Device, typer.Option(help="cuda: an NVIDIA GPU, by ONNX Runtime or torch; the CPU stands in if there is none.")
 ]
@@ -101,13 +101,21 @@ def height_and_width(text: str, option: str) -> tuple[int, int]:
         Height and width in pixels.
 
     Raises:
-        typer.BadParameter: It is written in another way.
+        typer.BadParameter: It is written in another way, or is no size that an image may have.
     """
+    from fewshot_ad.errors import ImageError
+    from fewshot_ad.images import check_size
+
     match = re.fullmatch(r"(\d+)x(\d+)", text.strip().lower(), re.ASCII)
     if match is None:
         message = f"expected WIDTHxHEIGHT in pixels, such as 640x480, got {text!r}"
         raise typer.BadParameter(message, param_hint=option)
-    return int(match[2]), int(match[1])
+    height, width = int(match[2]), int(match[1])
+    try:
+        check_size(height, width)
+    except ImageError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+    return height, width
 
 
 def is_product(name: str | Path) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot_ad.cli.terminal import explained, report_failure
 from fewshot_ad.errors import FewshotADError
-from fewshot_ad.printable import no_formula
+from fewshot_ad.printable import no_formula, printable
 from fewshot_ad.storage import check_name, check_output, lock, sweep, write_failure
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
         "threshold": f"{result.threshold:.6g}",
         "severity": f"{result.severity:.4f}",
         "ms": f"{result.timings_ms['total']:.1f}",
-        "regions": json.dumps(result.as_dict()["regions"]),
+        "regions": json.dumps(result.as_dict()["regions"], allow_nan=False),
     }
     if result.regions:
         cells |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))
@@ -288,5 +288,5 @@ def failure_row(file: str | Path, message: str) -> dict[str, Any]:
 
 def _row(cells: dict[str, Any]) -> dict[str, Any]:
     # A file's name is not ours to trust, nor is a message that holds it.
-    safe = {name: no_formula(cell) if isinstance(cell, str) else cell for name, cell in cells.items()}
+    safe = {name: no_formula(printable(cell)) if isinstance(cell, str) else cell for name, cell in cells.items()}
     return {**safe, "schema": TABLE_SCHEMA}

@@ -53,7 +53,8 @@ def print_json(kind: str, value: dict[str, Any]) -> None:
             for each.
         value: The fields.
     """
-    _print(json.dumps({"schema": f"fewshot-ad/{kind}/1", **value}))
+    # JSON has no Infinity and no NaN: a program could not read the line.
+    _print(json.dumps({"schema": f"fewshot-ad/{kind}/1", **value}, allow_nan=False))
 
 
 def say(text: str) -> None:

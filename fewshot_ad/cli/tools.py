@@ -107,7 +107,7 @@ def bench(
             if not as_json:
                 say(f"  last minute: p50 {figures['p50']} ms, p95 {figures['p95']}, p99 {figures['p99']}")
 
-        pixels = [read_image(path) for path in list_images(images)] if images else own_images(inspector)
+        pixels = [read_image(path) for path in list_images(images)] if images is not None else own_images(inspector)
         report = measure(inspector, pixels, minutes * 60, show_minute)
     if as_json:
         print_json("bench", report)
@@ -144,7 +144,7 @@ def _examine() -> tuple[dict[str, Any], str]:
     try:
         import yaml
     except ImportError:  # which the report names
-        return report, json.dumps(report, indent=2)
+        return report, json.dumps(report, indent=2, allow_nan=False)
     return report, yaml.safe_dump(report, sort_keys=False, width=110).rstrip()
 
 

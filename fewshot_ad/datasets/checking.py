@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Progress
 from fewshot_ad.datasets.card import Counts, DatasetCard
 from fewshot_ad.datasets.opening import Dataset, open_dataset
@@ -71,6 +72,7 @@ def check(
     Raises:
         DatasetError: The folder does not have the dataset's layout, or has no such category.
     """
+    flag(decode, "decode", DatasetError)
     dataset = open_dataset(name, root)
     report = CheckReport(name, str(root))
     samples = list(_list_samples(dataset, category, report))

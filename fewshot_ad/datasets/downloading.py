@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, cast
 from urllib.request import urlopen
 
+from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Progress
 from fewshot_ad.datasets.card import Archive, registered
 from fewshot_ad.datasets.opening import find_layout
@@ -44,6 +45,7 @@ def download(name: str, root: Path | str, accept_license: bool = False, progress
         DatasetError: The publisher requires a form, the license is not accepted, the folder is not empty, or the
             download is damaged or has another layout. No files are left behind.
     """
+    flag(accept_license, "accept_license", DatasetError)
     card, _ = registered(name)
     root = Path(root)
     if card.archive is None:

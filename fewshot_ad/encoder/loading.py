@@ -30,7 +30,13 @@ from fewshot_ad.encoder.engine import (
     has_bf16,
     no_gpu,
 )
-from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, verified_tensors
+from fewshot_ad.encoder.weights import (
+    WeightsCard,
+    check_weights_file,
+    shipped_encoders,
+    verified_file,
+    verified_tensors,
+)
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.lifetime import native_work
 
@@ -177,6 +183,7 @@ class _Request:
         return functools.partial(load_encoder, **options)
 
     def __post_init__(self) -> None:
+        arguments.flag(self.allow_download, "allow_download", WeightsError)
         arguments.choice(self.fusion, "fusion", FUSIONS, WeightsError)
         arguments.choice(self.precision, "precision", PRECISIONS, WeightsError)
         arguments.choice(self.device, "device", DEVICES, WeightsError)
@@ -212,9 +219,9 @@ def _load_timm(request: _Request) -> Encoder:
             f"{request.name} is not among the shipped encoders ({', '.join(shipped_encoders())}), and timm models run "
             f"on engine='torch' only, got engine={request.engine!r}."
         )
-    if request.weights is not None and not Path(request.weights).is_file():
+    if request.weights is not None:
         # Before torch is loaded, which takes seconds.
-        raise WeightsError(f"expected a weights file, but {request.weights} does not exist. Check the path.")
+        check_weights_file(request.weights)
     pyramid = _load_pyramid(request.name, request.weights, request.stages, request.allow_download)
     spec = EncoderSpec(
         name=request.name,

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from fewshot_ad.encoder.weights import check_weights_file
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.storage import write_atomically
 
@@ -272,8 +273,7 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
         WeightsError: The file is missing, damaged, or holds anything but tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"expected a weights file, but {path} does not exist. Check the path.")
+    check_weights_file(path)
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -281,10 +281,11 @@ def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
             return dict(load_file(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        # Only the class: torch's own words advise to run what is in the file.
         raise WeightsError(
             f"{path}: expected a .safetensors file or a .pth state dict of plain tensors, got something else "
-            f"({type(error).__name__}: {str(error).splitlines()[0]}). Save model.state_dict() as safetensors."
-        ) from error
+            f"({type(error).__name__}). Save model.state_dict() as safetensors."
+        ) from None
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

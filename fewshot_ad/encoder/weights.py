@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import reprlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -114,7 +116,7 @@ class WeightsCard:
 
     def write(self, path: Path) -> None:
         """Write the card as JSON."""
-        write_atomically(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
+        write_atomically(path, (json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n").encode())
 
 
 _CARD = TypeAdapter(WeightsCard)
@@ -200,6 +202,26 @@ def encoder_file(name: str) -> Path:
     if card is None:
         raise WeightsError(f"{name} is a timm model and has no ONNX file. Enroll with a shipped or trained encoder.")
     return verified_file(card)
+
+
+def check_weights_file(path: str | os.PathLike[str]) -> None:
+    """Make sure that weights which the caller names lie in a file, before anything large is loaded for them.
+
+    Raises:
+        WeightsError: There is none, or it is no regular file, or a product.
+    """
+    expected = "expected the weights of a timm model (.safetensors, or a .pth state dict)"
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise WeightsError(f"{expected}, but {path} does not exist. Check the path.") from None
+    except OSError as error:
+        raise WeightsError(f"{expected}, but {path} cannot be read ({error.strerror}). Check the path.") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise WeightsError(f"{expected}, got {kind}: {path}. Name the file itself.")
+    if Path(path).suffix.lower() == ".fsad":
+        raise WeightsError(f"{expected}, got a product: {path}. Name the file that the model's weights came in.")
 
 
 def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:

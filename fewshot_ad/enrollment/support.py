@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import cv2
 import numpy as np
 
-from fewshot_ad.arguments import image_sources, number
+from fewshot_ad.arguments import choice, image_sources, number
 from fewshot_ad.arrays import Float32Array, Float64Array, Progress, Uint8Array
 from fewshot_ad.documents.naming import nearest
 from fewshot_ad.errors import ImageError, SupportSetError, sentence
@@ -97,6 +97,7 @@ def read_support(
     Raises:
         SupportSetError: Nothing usable was given.
     """
+    choice(color, "color", get_args(ColorOrder), SupportSetError)
     try:
         sources = expand_sources(image_sources(images))
     except ImageError as error:
@@ -131,7 +132,8 @@ def read_support(
             dark.append(name)
     if not images_read:
         reason = f"{failures} image(s) could not be read: {'; '.join(notes)}" if failures else "none was given"
-        raise SupportSetError(f"expected 2 to 8 good images, got no usable one: {sentence(reason)} Give good images.")
+        expected = "at least one further good image" if taken else "2 to 8 good images"
+        raise SupportSetError(f"expected {expected}, got no usable one: {sentence(reason)} Give good images.")
     if progress is not None:
         progress("read", len(sources), len(sources))
     notes += _notes_on_content([image.name for image in images_read], thumbnails, dark)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
+from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
 from fewshot_ad.images import Geometry
 from fewshot_ad.product import size_of_images
-from fewshot_ad.runtimes import import_onnxruntime, import_openvino
+from fewshot_ad.runtimes import import_onnxruntime, import_openvino, openvino_core
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 from fewshot_ad.storage import check_folder, replace_folder, write_failure
 
@@ -67,6 +68,7 @@ def export(
         ExportError: The target or the product's settings do not allow the export, the exported model disagrees with
             the product, an extra is not installed, or the folder cannot be written or must stay as it is.
     """
+    flag(force, "force", ExportError)
     if target not in TARGETS:
         raise ExportError(f"expected target among {TARGETS}, got {target!r}.")
     if inspector.scoring.image_score != "top_mean":
@@ -178,10 +180,10 @@ def _write_openvino(inspector: Inspector, folder: Path, image_hw: tuple[int, int
     path = folder / "product.xml"
     whole = folder / "whole.onnx"
     _onnx_graph(inspector, whole, image_hw)
-    ov.save_model(ov.Core().read_model(whole), path, compress_to_fp16=False)
+    ov.save_model(openvino_core().read_model(whole), path, compress_to_fp16=False)
     whole.unlink()
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = ov.Core().compile_model(path, "CPU", config)
+    compiled = openvino_core().compile_model(path, "CPU", config)
 
     def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
         result = compiled([image])

@@ -60,6 +60,8 @@ def read_image(source: ImageSource, color: ColorOrder = "rgb", *, page: int | No
 def _read(source: Any, color: ColorOrder, page: int | None) -> Uint8Array:
     if isinstance(source, (str, os.PathLike)):
         return decode(file_content(Path(source)), page)
+    if isinstance(source, memoryview) and source.ndim > 1:
+        return _from_array(_as_array(source), color)
     if isinstance(source, (bytes, bytearray, memoryview)):
         check_file_bytes(memoryview(source).nbytes)
         return decode(bytes(source), page)
@@ -223,4 +225,9 @@ def _from_array(array: Any, color: ColorOrder) -> Uint8Array:
             f"expected one image, got an array of {array.size} objects or names. Give its items one by one, or all of "
             "them to what takes several images."
         )
-    return to_rgb(array, color)
+    if np.ma.is_masked(array):
+        raise ImageError(
+            "expected an array without masked values, got one with some: what is to be seen there is not said. "
+            "Fill them with array.filled(value)."
+        )
+    return to_rgb(np.asarray(array), color)

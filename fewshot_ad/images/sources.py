@@ -94,7 +94,8 @@ def _expand(image: Any) -> list[Any]:
     if _is_single(image) or not hasattr(image, "__array__"):
         return [image]
     try:
-        array = np.asarray(image)
+        # Its mask is not to be lost: `read_image` refuses it.
+        array = image if isinstance(image, np.ma.MaskedArray) else np.asarray(image)
     except Exception:  # `read_image` says what is wrong with it
         return [image]
     if array.dtype.kind not in "OUS":

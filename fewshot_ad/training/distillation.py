@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid, read_state_dict
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
@@ -149,6 +150,7 @@ def distill(
         WeightsError: A teacher's weights cannot be loaded, or the student lacks one of the three strides.
     """
     # What can be wrong with the input is said before teachers are loaded.
+    flag(restart, "restart", TrainingError)
     check_folders(recipe.folders, 1, (GENERATED, COLLAGES))
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)

@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from safetensors.torch import save_file
 
+from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.encoder import DEFAULT_NORM_POWER, EncoderSpec
 from fewshot_ad.encoder.engine import OnnxRuntimeEngine, OpenVINOEngine, TorchEngine
@@ -71,6 +72,7 @@ def publish(
         TrainingError: The folder cannot be written, or holds files of these names.
     """
     folder = Path(folder)
+    flag(replace, "replace", TrainingError)
     check_encoder_files(folder, name, replace=replace)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,7 +177,8 @@ def _write_encoder(
         defective,
     )
     kind = "images" if images else "generated parts"
-    (folder / f"{name}.parity").write_text(json.dumps({"on": kind, **report.to_dict()}, indent=2) + "\n")
+    parity = json.dumps({"on": kind, **report.to_dict()}, indent=2, allow_nan=False)
+    (folder / f"{name}.parity").write_text(parity + "\n")
     card = WeightsCard(
         name=name,
         file=onnx.name,

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder.pyramid import load_pyramid
 from fewshot_ad.encoder.siamese import SiameseEncoder, three_stages
@@ -92,6 +93,8 @@ def train(
         WeightsError: The initial weights cannot be loaded.
     """
     # What can be wrong with the input is said before anything is fetched or loaded.
+    flag(restart, "restart", TrainingError)
+    flag(allow_download, "allow_download", TrainingError)
     check_folders(recipe.folders, 2)
     if recipe.init == "timm" and not allow_download:
         raise TrainingError(

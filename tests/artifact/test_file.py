@@ -93,7 +93,7 @@ def test_a_file_that_is_not_regular_or_too_large_is_not_read(tmp_path: Path) -> 
 
 
 def test_an_image_in_the_place_of_a_product_is_called_an_image(part_folder: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"got an image.*inspect PRODUCT\.fsad IMAGES"):
+    with pytest.raises(ArtifactError, match=r"got an image.*enroll. wrote; images come after it"):
         Inspector.load(part_folder / "0.png")
 
 

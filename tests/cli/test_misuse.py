@@ -49,6 +49,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{good} -o {new} --threads 0", "at least 1, got '0'"),
         ("{good} -o {new} --engine openvno", "did you mean openvino?"),
         ("{good} -o {new} --weights {gone}", "weights"),
+        ("{good} -o {new} --encoder resnet18 --weights {product}", "got a product: {product}"),
     ],
     "add": [
         ("{good} {product}", "swapped. Try: fewshot-ad add {product} {good}"),
@@ -72,12 +73,18 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{text} {line}", ".fsad file"),
         ("{product} {line} --threshold -1", "threshold as a finite number of at least 1e-30 and at most 1e+30, got -1"),
         ("{product} {line} --threshold nan", "got nan"),
+        ("{product} {line} --warm-up 99999x99999", "--warm-up: expected at most 200 megapixels"),
+        ("{product} {line} --warm-up 0x0", "--warm-up: expected at least 16 x 16 pixels, got 0 x 0"),
+        ("{product} {line} --threads 4000", "--threads: expected a number of at most 1024, got '4000'"),
+        ("{product} {line} --threshold 1e-320", "got 1e-320"),
+        ("{product} {line} --csv ''", "expected a value after --csv, got an empty text"),
         ("{product} {line} --device tpu", "expected one of cpu, cuda, got 'tpu'"),
     ],
     "info": [
         ("{good}", "got the folder {good}"),
         ("{gone}", "Enroll it first"),
         ("{text}", ".fsad file"),
+        ("{line}/0.png", "got an image. Name the file that `fewshot-ad enroll` wrote"),
         ("{product} {product}", "no further argument"),
     ],
     "export": [
@@ -88,6 +95,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} {out} --size 128/axb", "got '128/axb'"),
         ("{product} {out} --size 4x4", "got 4 x 4"),
         ("{product} {out} --images {gone}", "nothing matches"),
+        ("{product} {out} --images ''", "an empty text"),
         ("{product} {out} --target onyx", "did you mean onnx?"),
     ],
     "bench": [
@@ -96,6 +104,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} --minutes -1", "at least 0, got '-1'"),
         ("{product} --minutes inf", "seconds as a finite number of at least 0, got inf"),
         ("{product} --images {gone}", "nothing matches"),
+        ("{product} --images ''", "an empty text"),
         ("{product} --images {text}", "{text}: expected an image"),
     ],
     "doctor": [("{product}", "no further argument")],
@@ -268,6 +277,54 @@ def test_kinds_of_values_are_checked_at_all(capsys: pytest.CaptureFixture[str]) 
                 complete = [*path, *(word for part in required(command) for word in part)]
                 refused += answer_to([*complete, parameter.opts[0], NONSENSE], capsys)[0] == 2
     assert refused > 30
+
+
+def takes_path(parameter: Command) -> bool:
+    described = getattr(parameter, "type_descriptor", None)
+    return "Path" in str(described.annotation) if described is not None else parameter.type.name == "path"
+
+
+def test_a_path_is_no_empty_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would be the working folder."""
+    seen = 0
+    for path, command in every_command():
+        for parameter in command.params:
+            if hasattr(command, "commands") or not takes_path(parameter):
+                continue
+            complete = [*path, *(word for part in required(command) for word in part)]
+            is_option = parameter.param_type_name == "option"
+            if not is_option and len(command.params) and parameter is not command.params[0]:
+                continue  # its place depends on others
+            words = [*complete, parameter.opts[0], ""] if is_option else [*path, "", *complete[len(path) + 1 :]]
+            assert "got an empty text" in check_refused(words, capsys)
+            seen += 1
+    assert seen > 20
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("--json inspect p.fsad a.png", "fewshot-ad: expected --json after the command, got it before. See"),
+        ("benchmark --json report r.jsonl", "expected --json after the command, got it before. See"),
+        ("datasets --json show mvtec", "--json: expected after the command, got before it. See"),
+        ("inspect p.fsad a.png --json=1", "expected --json without a value, got one. See `fewshot-ad inspect --help`"),
+        ("inspect p.fsad a.png -json", "got -json (did you mean --json?). See `fewshot-ad inspect --help`"),
+    ],
+)
+def test_json_in_a_wrong_place_or_form_is_answered_in_json(words: str, answer: str) -> None:
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 2
+    assert not result.stderr
+    assert answer in json.loads(result.stdout)["error"]
+
+
+def test_an_option_without_its_value_names_the_command() -> None:
+    for words, command in (
+        ("inspect p.fsad a.png --csv", "fewshot-ad inspect"),
+        ("benchmark report r --csv", "fewshot-ad benchmark report"),
+    ):
+        answer = CliRunner().invoke(app, words.split()).stderr
+        assert answer == f"error: {command}: expected a value after --csv, got none. See `{command} --help`.\n"
 
 
 def test_json_after_two_dashes_is_an_argument() -> None:

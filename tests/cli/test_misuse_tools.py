@@ -57,7 +57,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("benchmark run PLAN -o OUT --cpus 2", ("expected --cpus with --runner ray only, got it with processes",)),
     ("benchmark run PLAN -o OUT --memory 0", ("--memory",)),
     ("benchmark report", ("got none", "RECORD")),
-    ("benchmark report nowhere.jsonl", ("expected a record file at nowhere.jsonl, found none",)),
+    ("benchmark report nowhere.jsonl", ("expected a record file at nowhere.jsonl, got nothing",)),
     ("benchmark report DATASET", ("expected a record file",)),
     ("benchmark report PLAN", ("line 1: expected a benchmark record, got something else",)),
     ("benchmark report PICTURE", ("line 1: expected a benchmark record, got something else",)),

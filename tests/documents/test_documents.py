@@ -26,7 +26,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 def loader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both parsers of PyYAML: not every installation has libyaml."""
     if request.param == "python":
-        monkeypatch.setattr(yaml_text, "_LOADER", yaml.SafeLoader)
+        monkeypatch.setattr(yaml_text, "_LOADER", yaml_text.loader_of(yaml.SafeLoader))
     elif not hasattr(yaml, "CSafeLoader"):
         pytest.skip("PyYAML without libyaml")
 
@@ -63,11 +63,26 @@ def test_what_is_no_plain_yaml(text: str, message: str) -> None:
 
 @pytest.mark.usefixtures("loader")
 def test_names_are_as_written_and_values_are_plain() -> None:
-    document = parse_yaml("on: yes\n01: 2026-01-02\nnull: [1, 2.5, ~, a b]\n", "f", BenchmarkError)
+    document = parse_yaml("on: true\n01: 2026-01-02\nnull: [1, 2.5, ~, a b]\n", "f", BenchmarkError)
     assert document.content == {"on": True, "01": "2026-01-02", "null": [1, 2.5, None, "a b"]}
     assert document.lines["null", 1] == (3, 11)
     assert document.where(("null", 9, "x")) == "f, line 3"
     assert parse_yaml("", "f", BenchmarkError).content is None
+
+
+@pytest.mark.usefixtures("loader")
+@pytest.mark.parametrize("text", ["1:30", "1:30.5", "yes", "No", "on", "OFF", "010", "0b1", "1_000", "=", "<<"])
+def test_what_yaml_once_took_for_something_else_is_text(text: str) -> None:
+    assert parse_yaml(f"a: {text}\n", "f", BenchmarkError).content == {"a": text}
+
+
+@pytest.mark.usefixtures("loader")
+def test_numbers_and_booleans() -> None:
+    values = "[0, -7, +7, 0x1F, 1., .5, -2.5, 1e3, 2.5E-3, true, FALSE, null, ]"
+    expected = [0, -7, 7, 31, 1.0, 0.5, -2.5, 1000.0, 0.0025, True, False, None]
+    content = parse_yaml(values, "f", BenchmarkError).content
+    assert content == expected
+    assert list(map(type, content)) == list(map(type, expected))
 
 
 def test_files_that_are_no_text_or_too_large(tmp_path: Path) -> None:
@@ -130,7 +145,7 @@ def test_all_mistakes_are_named_with_field_and_line() -> None:
         "[3] parts['a b'].kin: expected a name among kind, size, got 'kin' (did you mean 'kind'?) (f.yaml, line 3). "
         "[4] parts.c.size: expected a whole number from 32, got nothing (f.yaml, line 4). "
         "[5] parts.c.kind: expected one of a, b, got 'x' (f.yaml, line 4). "
-        "[6] weights[1]: expected a number, or null, got True (f.yaml, line 5). "
+        "[6] weights[1]: expected a number, or null, got 'yes' (f.yaml, line 5). "
         "[7] wight: expected a name among parts, weights, got 'wight' (did you mean 'weights'?) (f.yaml, line 6)."
     )
 

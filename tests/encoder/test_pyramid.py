@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,10 @@ def test_a_pickle_in_a_weights_file_is_not_executed(tmp_path: Path, capsys: pyte
     with pytest.raises(WeightsError, match="plain tensors"):
         load_encoder("resnet18", weights=path)
     assert "executed" not in capsys.readouterr().out
+
+
+def test_nobody_is_advised_to_run_what_is_in_a_file_of_weights(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(print, protocol=2))
+    with pytest.raises(WeightsError, match=r"expected a \.safetensors file or a .pth state dict") as caught:
+        read_state_dict(tmp_path / "w.pth")
+    assert "weights_only" not in str(caught.value)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fewshot_ad.encoder import weights
-from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_file, weights_folder
+from fewshot_ad.encoder.weights import WeightsCard, check_weights_file, shipped_encoders, verified_file, weights_folder
 from fewshot_ad.errors import WeightsError
 
 
@@ -118,3 +119,14 @@ def test_recipes_are_shown_with_the_names_of_today() -> None:
     assert "init_license: ''" in recipe
     assert "generated_images: 8" in recipe
     assert "licence" not in recipe
+
+
+def test_weights_that_are_no_file_are_refused_by_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "p.FSAD").write_bytes(b"")
+    for name, answer in (("gone", "does not exist"), ("", "got a folder"), ("p.FSAD", "got a product")):
+        with pytest.raises(WeightsError, match=answer):
+            check_weights_file(tmp_path / name)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(WeightsError, match="got a pipe or a device"):
+            check_weights_file(tmp_path / "pipe")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import read_image
+from fewshot_ad.images.sources import expand_sources
 
 
 @pytest.fixture
@@ -457,3 +458,16 @@ def test_a_fifo_without_a_writer_does_not_hold_up_the_others(
     writer.start()
     np.testing.assert_array_equal(read_image(tmp_path / "fifo.png"), image)
     writer.join()
+
+
+def test_a_view_of_an_array_is_the_array(image: np.ndarray) -> None:
+    np.testing.assert_array_equal(read_image(memoryview(image)), image)
+
+
+def test_masked_values_are_refused(image: np.ndarray) -> None:
+    masked = np.ma.masked_array(image, image > 100)
+    for source in (masked, [masked], np.ma.stack([masked, masked])):
+        [first, *_] = expand_sources(source)
+        with pytest.raises(ImageError, match="expected an array without masked values"):
+            read_image(first)
+    np.testing.assert_array_equal(read_image(np.ma.masked_array(image)), image)

@@ -22,7 +22,7 @@ def product(**options):
     options = {"product": "p", "views": "none", "image_size": 64, **options}
     return Inspector.from_support([part(seed) for seed in range(3)], **options)
 
-def forked(work, seconds=40):
+def forked(work, seconds=120):
     pid = os.fork()
     if pid == 0:
         try:
@@ -61,7 +61,7 @@ def run(
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=420,
     )
 
 

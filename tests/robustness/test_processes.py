@@ -102,13 +102,14 @@ def test_what_a_fork_cannot_wait_for_is_one_error_in_the_child() -> None:
 from fewshot_ad import lifetime
 lifetime.FORK_WAIT_S = 0.2
 inspector = product()
-end = threading.Event()
+inside, end = threading.Event(), threading.Event()
 def stuck():
     with lifetime.native_work():
+        inside.set()
         end.wait()
 thread = threading.Thread(target=stuck)
 thread.start()
-time.sleep(0.1)
+inside.wait()
 forked(lambda: inspector.inspect(part(5)))
 end.set()
 thread.join()
