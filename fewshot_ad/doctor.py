@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from fewshot_ad.errors import FewshotADError, sentence
-from fewshot_ad.runtimes import import_openvino, openvino_core
+from fewshot_ad.runtimes import import_openvino, signal_stack_kept
 
 # The required modules and the optional ones: module -> distribution, module -> extra.
 BASE = {
@@ -81,7 +81,8 @@ def _has_affinity() -> bool:
 def processor_name() -> str:
     """The processor's name."""
     try:
-        return str(openvino_core().get_property("CPU", "FULL_DEVICE_NAME"))
+        with signal_stack_kept():
+            return str(import_openvino().Core().get_property("CPU", "FULL_DEVICE_NAME"))
     except Exception:
         return platform.processor() or platform.machine()
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import ctypes
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +12,6 @@ from typing import Any
 # Bytes. OpenVINO maps 300 MB of its own, and crashes where a limit of the address space (`ulimit -v`) leaves it little
 # more: below 1000 MB, 3 of 60 commands crashed (benchmarks/robustness.py --only resources).
 MIN_ADDRESS_SPACE = 1000 << 20
-# One that lets its own thread in twice: a signal handler may come in here, too.
-_making_core = threading.RLock()
 
 
 def import_openvino() -> Any:
@@ -37,20 +34,34 @@ def import_openvino() -> Any:
     return openvino
 
 
-def openvino_core() -> Any:
-    """OpenVINO's core: one for the whole process, which lasts as long as it does.
+@contextmanager
+def signal_stack_kept() -> Iterator[None]:
+    """Put the stack on which this thread's signal handlers run back to what it was; Linux only, as what it is for.
 
-    Each core gives the thread that first compiles with it a stack of its own for signal handlers. Of two cores that end
-    in the order they began, the second puts back the stack of the first, which is freed by then: the next signal, such
-    as Ctrl-C, would end the process with a segmentation fault.
+    A core of OpenVINO that loads its CPU plugin, as to compile, gives the thread a stack of its own and frees it when
+    the plugin ends. Of two that end in the order they began, the second puts back the freed one of the first: the next
+    signal, such as Ctrl-C, would end the process with a segmentation fault.
     """
-    with _making_core:
-        return _core()
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), _SignalStack()
+    libc.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        # One too small for what the processor saves by now is refused; none at all never is.
+        if libc.sigaltstack(ctypes.byref(before), None) != 0:
+            libc.sigaltstack(ctypes.byref(_SignalStack(flags=_NO_STACK)), None)
 
 
-@functools.cache
-def _core() -> Any:
-    return import_openvino().Core()
+class _SignalStack(ctypes.Structure):
+    """`stack_t` of Linux."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_NO_STACK = 2
 
 
 def import_onnxruntime() -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.lifetime import ForkSafeLock, fork_count, is_forked, keep_in_children
-from fewshot_ad.runtimes import import_onnxruntime, import_openvino, openvino_core
+from fewshot_ad.runtimes import import_onnxruntime, import_openvino, signal_stack_kept
 
 if TYPE_CHECKING:
     from fewshot_ad.encoder.pyramid import Pyramid
@@ -114,7 +114,7 @@ class OpenVINOEngine:
 
     def graph(self) -> Any:
         """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> one output (N, h, w, C) per stage or level."""
-        model = openvino_core().read_model(self._path)
+        model = self._ov.Core().read_model(self._path)
         outputs = [model.output(name).node.input_value(0) for name in self._outputs]
         if self._levels is not None:
             outputs = _make_levels(outputs, self._levels)
@@ -127,7 +127,8 @@ class OpenVINOEngine:
 
 def has_bf16() -> bool:
     """Whether this processor computes in bfloat16."""
-    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with signal_stack_kept():
+        return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class Requests:
@@ -150,8 +151,9 @@ class Requests:
         model = self._graph()
         if shape is not None:
             model.reshape(shape)
-        core = keep_in_children(openvino_core())
-        return keep_in_children(core.compile_model(model, "CPU", self._config).create_infer_request())
+        with signal_stack_kept():
+            compiled = self._ov.Core().compile_model(model, "CPU", self._config)
+        return keep_in_children(compiled.create_infer_request())
 
     def _request(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._fixed and len(self._fixed) < MAX_FIXED_SIZES:

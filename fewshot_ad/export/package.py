@@ -20,7 +20,7 @@ from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
 from fewshot_ad.images import Geometry
 from fewshot_ad.product import size_of_images
-from fewshot_ad.runtimes import import_onnxruntime, import_openvino, openvino_core
+from fewshot_ad.runtimes import import_onnxruntime, import_openvino, signal_stack_kept
 from fewshot_ad.scoring import anomaly_map, top_mean_score
 from fewshot_ad.storage import check_folder, replace_folder, write_failure
 
@@ -180,10 +180,11 @@ def _write_openvino(inspector: Inspector, folder: Path, image_hw: tuple[int, int
     path = folder / "product.xml"
     whole = folder / "whole.onnx"
     _onnx_graph(inspector, whole, image_hw)
-    ov.save_model(openvino_core().read_model(whole), path, compress_to_fp16=False)
+    ov.save_model(ov.Core().read_model(whole), path, compress_to_fp16=False)
     whole.unlink()
     config = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino_core().compile_model(path, "CPU", config)
+    with signal_stack_kept():
+        compiled = ov.Core().compile_model(path, "CPU", config)
 
     def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
         result = compiled([image])

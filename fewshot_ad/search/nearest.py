@@ -9,7 +9,7 @@ import numpy as np
 
 from fewshot_ad.arrays import Float32Array
 from fewshot_ad.lifetime import ForkSafeLock, keep_in_children
-from fewshot_ad.runtimes import import_openvino, openvino_core
+from fewshot_ad.runtimes import import_openvino, signal_stack_kept
 
 openvino = import_openvino()
 ops = openvino.opset13
@@ -186,5 +186,6 @@ def _request(output: Any, inputs: list[Any], threads: int | None, precision: str
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    compiled = keep_in_children(openvino_core()).compile_model(openvino.Model([output], inputs), "CPU", config)
+    with signal_stack_kept():
+        compiled = openvino.Core().compile_model(openvino.Model([output], inputs), "CPU", config)
     return keep_in_children(compiled.create_infer_request())

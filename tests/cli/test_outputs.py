@@ -271,7 +271,7 @@ def test_an_export_takes_the_place_of_an_export_alone(
     refused(tmp_path, "this command reads", "export", product, tmp_path, "--force")
     refused(tmp_path, "this command reads", "export", product, part_folder, "--images", part_folder, "--force")
     refused(tmp_path, "a file", "export", product, tmp_path / "file", "--force")
-    refused(tmp_path, "too small", "export", product, tmp_path / "new" / "out", "--size", "1x1")
+    refused(tmp_path, "at least 16 x 16", "export", product, tmp_path / "new" / "out", "--size", "1x1")
     monkeypatch.chdir(mine)
     refused(tmp_path, "working directory", "export", product, ".", "--force")
     monkeypatch.chdir(tmp_path)
