@@ -77,7 +77,8 @@ def test_a_trained_encoder_ships_and_inspects(folders, tmp_path):
         scores.append(inspector.inspect(images[5]).score)
     assert scores == pytest.approx([scores[0]] * 3, rel=1e-3)
     inspector.save(tmp_path / "gear.fsad")
-    assert Inspector.load(tmp_path / "gear.fsad").inspect(images[5]).score == pytest.approx(scores[0], rel=1e-3)
+    loaded = Inspector.load(tmp_path / "gear.fsad", encoder=name)
+    assert loaded.inspect(images[5]).score == pytest.approx(scores[0], rel=1e-3)
     assert card.data == trained.data
 
 
