@@ -12,15 +12,7 @@ import numpy as np
 
 from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress
-from fewshot_ad.artifact import (
-    checked_spec,
-    describe,
-    load_allowed,
-    pack,
-    read_artifact,
-    replace_product,
-    unpack,
-)
+from fewshot_ad.artifact import checked_spec, describe, load_allowed, pack, read_artifact, replace_product, unpack
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
@@ -28,7 +20,7 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
 from fewshot_ad.enrollment.support import ViewsSpec, read_support
-from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, WeightsError
+from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.lifetime import ForkSafeLock, at_hand, interruptible, native_work
@@ -124,8 +116,6 @@ class Inspector:
         arguments.function(progress, "progress")
         if product is not None:
             arguments.text(product, "product", MAX_NAME)
-        if not isinstance(encoder, Encoder):
-            encoder = os.fspath(arguments.file_name(encoder, "encoder", WeightsError))
         settings = enrollment_settings(
             preset, views=views, image_size=image_size, budget=budget, precision=precision, scoring=scoring, seed=seed
         )

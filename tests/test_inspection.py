@@ -87,5 +87,5 @@ def test_the_map_is_made_once_and_only_when_read() -> None:
 def test_an_inspection_travels_between_processes(inspector: Inspector, broken_part: np.ndarray) -> None:
     for part in (broken_part, inspector.references[0].content):
         result = inspector.inspect(part)
-        again = pickle.loads(pickle.dumps(result))  # noqa: S301
+        again = pickle.loads(pickle.dumps(result))  # noqa: S301 - made on the same line
         np.testing.assert_array_equal(again.anomaly_map, result.anomaly_map)
