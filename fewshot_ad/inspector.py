@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
@@ -18,7 +19,8 @@ from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fus
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
-from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
+from fewshot_ad.enrollment.presets import PresetName, SizesSpec, defect_share, enrollment_settings
+from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
 from fewshot_ad.enrollment.support import ViewsSpec, read_support
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
@@ -62,12 +64,18 @@ class Inspector:
         encoder: str | Encoder = DEFAULT_ENCODER,
         preset: PresetName = "balanced",
         views: ViewsSpec | None = None,
-        image_size: int | Literal["auto"] | None = None,
+        image_size: SizesSpec | None = None,
         budget: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
         color: ColorOrder = "rgb",
         scoring: ScoringConfig | None = None,
+        min_defect: float | None = None,
+        min_defect_px: float | None = None,
+        min_defect_mm: float | None = None,
+        mm_per_px: float | None = None,
+        max_ms: float | None = None,
+        max_false_reject: float | None = None,
         engine: EngineName | None = None,
         precision: Precision | Literal["auto"] | None = None,
         stages: Sequence[int] | None = None,
@@ -90,13 +98,21 @@ class Inspector:
             preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,
                 see `presets.PRESETS`.
             views: `"auto"` chooses from the support set alone; `"none"`; or a choice as in `support.parse_views`.
-            image_size: Working scale: each image is scaled to about this many pixels squared, its aspect kept.
-                `"auto"` chooses from the support set alone.
+            image_size: Working scale: each image is scaled to about this many pixels squared, its aspect kept. Of
+                several, such as (256, 512), each is looked at. `"auto"` chooses from the support set alone.
             budget: Vectors per memory bank, at most.
             seed: Of everything random.
             progress: Called as `progress(stage, done, total)`.
             color: Channel order of arrays with color.
             scoring: Metric, image score and smoothing; None takes the defaults.
+            min_defect: Size of the smallest defect that matters, as a share of the image's side (the square root of
+                its area), 0.001..0.5; by default 0.02. It decides the working scale, see `inspector.sensitivity`.
+            min_defect_px: The same in pixels of the image, instead.
+            min_defect_mm: The same in millimeters, instead, with `mm_per_px`.
+            mm_per_px: Millimeters per pixel of the image.
+            max_ms: Milliseconds that the encoder may take per inspection on this machine; None sets no limit.
+            max_false_reject: Share of good parts that may be rejected, 0.0001..0.5: the threshold is the lowest that is
+                expected to reject no more. By default false rejects and escapes weigh the same.
             engine: See `encoder.load_encoder`, as for the arguments that follow.
             precision: `f32`, the same scores on every processor; `bf16`, faster where the processor has it, and refused
                 elsewhere; or `auto`, the faster of the two if the scores of the support set and its views stay the
@@ -117,10 +133,23 @@ class Inspector:
         if product is not None:
             arguments.text(product, "product", MAX_NAME)
         settings = enrollment_settings(
-            preset, views=views, image_size=image_size, budget=budget, precision=precision, scoring=scoring, seed=seed
+            preset,
+            views=views,
+            image_size=image_size,
+            budget=budget,
+            precision=precision,
+            scoring=scoring,
+            seed=seed,
+            min_defect=min_defect,
+            max_ms=max_ms,
+            max_false_reject=max_false_reject,
         )
         images, progress = at_hand(images), interruptible(progress)
         support = read_support(images, color, progress)
+        image_hw = support.images[0].pixels.shape[:2]
+        share = defect_share(image_hw, min_defect, min_defect_px, min_defect_mm, mm_per_px)
+        if share is not None:
+            settings = dataclasses.replace(settings, min_defect=round(share, 6))
         network, faster = load_encoders(
             encoder,
             settings.precision,
@@ -285,9 +314,11 @@ class Inspector:
         """
         image = np.zeros((*size_of_images(self.references, image_hw, ImageError), 3), np.uint8)
         with native_work():
-            network, prepared = self._product.model.one_pass, prepare(image, self._encoder, self._product.model)
-            if network is not None:
-                network.compile([(1, *prepared.pixels.shape)])
+            model = self._product.model
+            inputs = prepare(image, self._encoder, model).inputs
+            for scale, (pixels, _) in zip(model.scales, inputs, strict=True):
+                if scale.one_pass is not None:
+                    scale.one_pass.compile([(1, *pixels.shape)])
         self.inspect(image)
 
     @native_work()
@@ -324,6 +355,12 @@ class Inspector:
     def calibration(self) -> Calibration:
         """Where the threshold comes from."""
         return self._product.calibration
+
+    @property
+    def sensitivity(self) -> Sensitivity | None:
+        """Which drawn defects the product catches at its threshold; None for products of earlier versions."""
+        product = self._product
+        return sensitivity(product.calibration, product.model.threshold, product.enrollment.settings.min_defect)
 
     @property
     def enrollment(self) -> Enrollment:
@@ -364,8 +401,8 @@ class Inspector:
 
     @property
     def banks(self) -> tuple[MemoryBank, ...]:
-        """The memory banks, one per level."""
-        return self._product.model.banks
+        """The memory banks: of each working scale, one per level."""
+        return tuple(bank for scale in self._product.model.scales for bank in scale.banks)
 
     @property
     def encoder(self) -> Encoder:
@@ -392,7 +429,7 @@ class Inspector:
     def __repr__(self) -> str:
         return (
             f"Inspector(product={self.product!r}, encoder={self._encoder.spec.name!r}, "
-            f"shots={len(self.enrollment.support)}, image_size={self.enrollment.settings.image_size}, "
+            f"shots={len(self.enrollment.support)}, image_sizes={self.enrollment.settings.image_sizes}, "
             f"views={len(self.enrollment.settings.views)}, bank={sum(len(b) for b in self.banks)}, "
             f"threshold={self.threshold:.4g})"
         )

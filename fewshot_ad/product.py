@@ -12,20 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewshot_ad import arguments
-from fewshot_ad.arrays import IndexArray, Progress
+from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment import precision
-from fewshot_ad.enrollment.banks import build_banks, extend_banks, odd_ones_out, pick_coresets
-from fewshot_ad.enrollment.calibration import Calibration
-from fewshot_ad.enrollment.embedding import Embedded, Reference, embed_support, kept_references
+from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, extend_banks, join_scales, odd_ones_out
+from fewshot_ad.enrollment.calibration import Calibration, calibrate, extended_calibration
+from fewshot_ad.enrollment.embedding import Reference, kept_references
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.selection import choose_settings
+from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images
+from fewshot_ad.enrollment.selection import candidate_sizes, choose_scales, choose_views
 from fewshot_ad.enrollment.support import SupportSet
 from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError, sentence
 from fewshot_ad.images import check_size
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.printable import printable
-from fewshot_ad.scoring import Model
+from fewshot_ad.scoring import Model, Scale
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.one_pass import OnePass
 
@@ -76,8 +77,7 @@ class Product:
     def assemble(
         cls,
         encoder: Encoder,
-        banks: Sequence[MemoryBank],
-        level_scale: tuple[float, ...],
+        scales: Sequence[tuple[int, Sequence[MemoryBank], tuple[float, ...]]],
         calibration: Calibration,
         enrollment: Enrollment,
         references: Sequence[Reference],
@@ -87,8 +87,8 @@ class Product:
 
         Args:
             encoder: The encoder that the banks were filled with.
-            banks: One memory bank per level.
-            level_scale: One divisor per level that brings the levels' distances to a common scale.
+            scales: Per working scale, ascending: its pixels, one memory bank per level, and one divisor per level, see
+                `scoring.Scale`.
             calibration: Where the threshold comes from.
             enrollment: How it was enrolled.
             references: Support images at the working scale; as many are kept as `embedding.REFERENCE_BYTES` hold.
@@ -99,13 +99,13 @@ class Product:
         # Encoder and banks as one graph, where that can be.
         one_graph = settings.scoring.image_score == "top_mean" and OnePass.fits(encoder)
         model = Model(
-            image_size=settings.image_size,
-            banks=tuple(banks),
-            level_scale=level_scale,
+            scales=tuple(
+                Scale(image_size, tuple(banks), level_scale, OnePass(encoder, banks) if one_graph else None)
+                for image_size, banks, level_scale in scales
+            ),
             scoring=settings.scoring,
             threshold=threshold,
             map_scale=calibration.map_scale_at(threshold),
-            one_pass=OnePass(encoder, banks) if one_graph else None,
         )
         return cls(model, calibration, enrollment, kept_references(references))
 
@@ -146,34 +146,50 @@ def enroll(
     Returns:
         The encoder that the product was enrolled with, and the product.
     """
-    settings, reasons = choose_settings(support.images, settings, encoder, progress)
-    embedded = embed_support(support.images, settings, encoder, progress)
-    coresets = pick_coresets(embedded.pools, settings, encoder.threads, progress)
-    product = _product_of(embedded, coresets, support, product_name, settings, encoder, progress)
-    product = product.with_reasons(*reasons)
+    images = support.images
+    settings, reasons = choose_views(images, settings, encoder)
+    sizes = candidate_sizes(images, settings)
+    drawn_on = min(len(images), MAX_DRAWN_ON)
+    probes = Probes(
+        [image.pixels if at < drawn_on else None for at, image in enumerate(images)],
+        defect_series(drawn_on, settings.min_defect, settings.seed),
+        settings.seed,
+        2 * max(sizes),
+    )
+    scales = [enroll_scale(images, settings, size, encoder, probes, progress=progress) for size in sizes]
+    distinct = distinct_images([image.pixels for image in images])
+    scales, reason = choose_scales(scales, settings, encoder, probes.series, distinct)
+    settings = dataclasses.replace(settings, image_sizes=tuple(scale.image_size for scale in scales))
+    product = _product_of(scales, probes, distinct, support, product_name, settings, encoder)
+    product = product.with_reasons(*reasons, *reason)
     if faster is None:
         return encoder, product
-    return _faster_if_equal(product, encoder, faster, coresets, support, progress)
+    return _faster_if_equal(product, encoder, faster, scales, probes, distinct, support, progress)
 
 
 def _product_of(
-    embedded: Embedded,
-    coresets: Sequence[IndexArray],
+    scales: Sequence[EnrolledScale],
+    probes: Probes,
+    distinct: int,
     support: SupportSet,
     product_name: str,
     settings: EnrollmentSettings,
     encoder: Encoder,
-    progress: Progress | None,
 ) -> Product:
-    banks, level_scale, calibration = build_banks(embedded, coresets, settings, encoder.threads, progress)
-    images, stand_ins = support.images, embedded.stand_ins
+    divisors, evidence = join_scales(scales, settings, probes.series, distinct)
+    images, held_out = support.images, scales[0].held_out
     notes = list(support.notes)
-    if len(stand_ins) < len(images):
+    if len(held_out) < len(images):
         notes.append(
-            f"{len(stand_ins)} of {len(images)} images, evenly chosen, were held out in turn for the threshold; all "
+            f"{len(held_out)} of {len(images)} images, evenly chosen, were held out in turn for the threshold; all "
             "are in the bank."
         )
-    notes += odd_ones_out(calibration.scores, [images[stand_in.image].name for stand_in in stand_ins])
+    if distinct < len(images):
+        notes.append(
+            f"only {distinct} of {len(images)} images differ by more than noise; the others count as the same. Give "
+            "photographs of different parts."
+        )
+    notes += odd_ones_out(evidence.scores, [images[at].name for at in held_out])
     enrollment = Enrollment(
         product_name=product_name,
         settings=dataclasses.replace(settings, precision=encoder.spec.precision),
@@ -183,24 +199,38 @@ def _product_of(
         created=_now(),
         versions=library_versions(encoder),
     )
-    return Product.assemble(encoder, banks, level_scale, calibration, enrollment, embedded.references)
+    return Product.assemble(
+        encoder,
+        [
+            (scale.image_size, scale.banks, tuple(divisor * level for level in scale.level_scale))
+            for scale, divisor in zip(scales, divisors, strict=True)
+        ],
+        calibrate(evidence, settings),
+        enrollment,
+        scales[-1].references,
+    )
 
 
 def _faster_if_equal(
     product: Product,
     encoder: Encoder,
     faster: Encoder,
-    coresets: Sequence[IndexArray],
+    scales: Sequence[EnrolledScale],
+    probes: Probes,
+    distinct: int,
     support: SupportSet,
     progress: Progress | None,
 ) -> tuple[Encoder, Product]:
     """The same product on a faster encoder, from the same patches, if that is faster and says the same."""
     enrollment, settings, name = product.enrollment, product.enrollment.settings, faster.spec.precision
-    gain = precision.speedup(encoder, faster, settings.image_size)
+    gain = precision.speedup(encoder, faster, settings.image_sizes)
     if gain < precision.MIN_SPEEDUP:
         return encoder, product.with_reasons(f"precision: f32; {name} is only {gain:.2f} times as fast here.")
-    embedded = embed_support(support.images, settings, faster, progress)
-    candidate = _product_of(embedded, coresets, support, enrollment.product_name, settings, faster, progress)
+    again = [
+        enroll_scale(support.images, settings, scale.image_size, faster, probes, scale.coresets, progress)
+        for scale in scales
+    ]
+    candidate = _product_of(again, probes, distinct, support, enrollment.product_name, settings, faster)
     expected, other = (
         precision.severities(support.images, settings, e, p.model, p.calibration)
         for e, p in ((encoder, product), (faster, candidate))
@@ -235,7 +265,7 @@ def add_images(
         SupportSetError: None of them is new, or the product was enrolled from a single one.
     """
     model, enrollment = product.model, product.enrollment
-    settings, threads = enrollment.settings, encoder.threads
+    settings = enrollment.settings
     known = {sha256: name for name, sha256 in enrollment.support}
     new = [image for image in support.images if image.sha256 not in known]
     notes = [note for note in support.notes if not note.startswith("only one image")] + [
@@ -245,16 +275,19 @@ def add_images(
     ]
     if not new:
         raise SupportSetError(f"expected a new good image, got none: {sentence('; '.join(notes))}")
-    embedded = embed_support(new, settings, encoder, progress, alone=False)
-    banks, calibration = extend_banks(
-        model, product.calibration, embedded, settings, len(enrollment.support), threads, progress
-    )
-    late = [new[stand_in.image].name for stand_in in embedded.stand_ins]
+    before = product.calibration
+    if before.method == "leave-one-view-out" or len(before.map_peaks) != len(before.scores):
+        raise SupportSetError(
+            "expected a product enrolled from at least two images by this version, got one whose held-out scores say "
+            "nothing about a further image. Enroll again from all images together."
+        )
+    extension = extend_banks(model, new, settings, encoder, len(enrollment.support), progress)
+    calibration = extended_calibration(before, extension.scores, extension.map_peaks, settings)
+    late = [new[at].name for at in extension.held_out]
     notes += odd_ones_out(calibration.scores, late, len(calibration.scores) - len(late))
     extended = Product.assemble(
         encoder,
-        banks,
-        model.level_scale,
+        extension.scales,
         calibration,
         dataclasses.replace(
             enrollment,
@@ -262,11 +295,12 @@ def add_images(
             notes=(*enrollment.notes, *notes),
             reasons=(*enrollment.reasons, f"{_now()}: added {', '.join(image.name for image in new)}."),
         ),
-        (*product.references, *embedded.references),
+        (*product.references, *extension.references),
     )
-    if extended.model.one_pass is not None and model.one_pass is not None:
-        # So that the next image of the line does not wait for it.
-        extended.model.one_pass.compile(model.one_pass.sizes)
+    for scale, former in zip(extended.model.scales, model.scales, strict=True):
+        if scale.one_pass is not None and former.one_pass is not None:
+            # So that the next image of the line does not wait for it.
+            scale.one_pass.compile(former.one_pass.sizes)
     return extended, tuple(notes)
 
 

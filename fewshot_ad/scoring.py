@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -73,26 +73,42 @@ class ScoringConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
-    """What a product's decisions are made with: banks, scoring, thresholds.
+class Scale:
+    """What images are compared with at one working scale.
 
     Attributes:
-        image_size: Working scale, see `Geometry.fit`.
+        image_size: Working scale in pixels, see `Geometry.fit`.
         banks: One memory bank per level.
-        level_scale: One divisor per level that brings the levels' distances to a common scale.
-        scoring: How distances become a score and a map.
-        threshold: Image scores above it are anomalous.
-        map_scale: Fixed scale of the maps.
+        level_scale: One divisor per level that brings the distances of all levels and scales to a common scale.
         one_pass: Encoder and banks as one graph; None where the engine or the image score needs the embeddings.
     """
 
     image_size: int
     banks: tuple[MemoryBank, ...]
     level_scale: tuple[float, ...]
+    one_pass: OnePass | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a product's decisions are made with: banks, scoring, thresholds.
+
+    Attributes:
+        scales: What images are compared with, from the coarsest working scale to the finest.
+        scoring: How distances become a score and a map.
+        threshold: Image scores above it are anomalous.
+        map_scale: Fixed scale of the maps.
+    """
+
+    scales: tuple[Scale, ...]
     scoring: ScoringConfig
     threshold: float
     map_scale: MapScale
-    one_pass: OnePass | None = None
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """The working scales in pixels."""
+        return tuple(scale.image_size for scale in self.scales)
 
 
 def inspect_image(
@@ -116,44 +132,49 @@ def inspect_image(
         prepared: The encoder's input, if it was made ahead.
     """
     prepared = prepared or prepare(image, encoder, model)
-    start = encoded = time.perf_counter()
-    geometry = prepared.geometry
-    if model.one_pass is not None:
-        raw = model.one_pass(prepared.pixels)
-        encoded = time.perf_counter()
-        score_maps = tuple(
-            score_map / np.float32(scale) for score_map, scale in zip(raw, model.level_scale, strict=True)
-        )
-        measured = Measurement(top_mean_score(score_maps, geometry, model.scoring), score_maps)
-    else:
-        levels = encoder.encode(prepared.pixels)
-        encoded = time.perf_counter()
-        measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
-    searched = time.perf_counter()
-    draw_map = functools.partial(anomaly_map, measured.score_maps, geometry, model.scoring.sigma, model.image_size)
-    is_anomalous = measured.score > model.threshold
+    encode_s = search_s = 0.0
+    measured = []
+    for scale, view in zip(model.scales, prepared.inputs, strict=True):
+        start = time.perf_counter()
+        if scale.one_pass is not None:
+            distances = scale.one_pass(view.pixels)
+            encoded = time.perf_counter()
+            score_maps = tuple(
+                score_map / np.float32(divisor) for score_map, divisor in zip(distances, scale.level_scale, strict=True)
+            )
+            score = top_mean_score(score_maps, view.geometry, model.scoring)
+            measured.append(Measurement(score, score_maps, view.geometry))
+        else:
+            levels = encoder.encode(view.pixels)
+            encoded = time.perf_counter()
+            measured.append(measure(levels, scale.banks, scale.level_scale, view.geometry, model.scoring))
+        encode_s += encoded - start
+        search_s += time.perf_counter() - encoded
+    score = joint_score(measured)
+    start = time.perf_counter()
+    draw_map = functools.partial(joint_map, measured, model.image_sizes, model.scoring.sigma)
+    is_anomalous = score > model.threshold
     regions: tuple[Region, ...] = ()
     if is_anomalous:
         heat = draw_map()
-        regions = find_regions(heat, model.map_scale, geometry.image_hw)
+        regions = find_regions(heat, model.map_scale, prepared.inputs[-1].geometry.image_hw)
         draw_map = functools.partial(_drawn, heat)
-    end = time.perf_counter()
+    map_s = time.perf_counter() - start
+    seconds = {"encode": encode_s, "search": search_s, "map": map_s}
+    before_ms = {"decode": decode_ms, "resize": prepared.milliseconds}
     return Inspection(
         product=product_name,
         encoder=encoder.spec.name,
-        score=measured.score,
+        score=score,
         threshold=model.threshold,
         is_anomalous=is_anomalous,
-        severity=measured.score / model.threshold,
+        severity=score / model.threshold,
         regions=regions,
         map_scale=model.map_scale,
         timings_ms={
-            "decode": decode_ms,
-            "resize": prepared.milliseconds,
-            "encode": (encoded - start) * 1e3,
-            "search": (searched - encoded) * 1e3,
-            "map": (end - searched) * 1e3,
-            "total": decode_ms + prepared.milliseconds + (end - start) * 1e3,
+            **before_ms,
+            **{stage: 1e3 * value for stage, value in seconds.items()},
+            "total": sum(before_ms.values()) + 1e3 * sum(seconds.values()),
         },
         image=image,
         draw_map=draw_map,
@@ -161,40 +182,54 @@ def inspect_image(
     )
 
 
+class EncoderInput(NamedTuple):
+    """An image at one working scale.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, the encoder's input.
+        geometry: How the image lies in it.
+    """
+
+    pixels: Uint8Array
+    geometry: Geometry
+
+
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """An image made ready for the encoder.
 
     Attributes:
-        pixels: (h, w, 3) uint8 RGB, the encoder's input.
-        geometry: How the image lies in it.
+        inputs: One per working scale.
         milliseconds: What that took.
     """
 
-    pixels: Uint8Array
-    geometry: Geometry
+    inputs: tuple[EncoderInput, ...]
     milliseconds: float
 
 
 def prepare(image: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
     """Image (H, W, 3) uint8 RGB -> the encoder's input."""
     start = time.perf_counter()
-    geometry = Geometry.fit(image.shape[:2], model.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
-    pixels = geometry.to_input(image)
-    return Prepared(pixels, geometry, (time.perf_counter() - start) * 1e3)
+    inputs = []
+    for scale in model.scales:
+        geometry = Geometry.fit(image.shape[:2], scale.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
+        inputs.append(EncoderInput(geometry.to_input(image), geometry))
+    return Prepared(tuple(inputs), (time.perf_counter() - start) * 1e3)
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """What an image's patches say before any threshold.
+    """What an image's patches say at one working scale, before any threshold.
 
     Attributes:
         score: Image score.
         score_maps: One (h, w) float32 array of patch distances per level, on the common scale.
+        geometry: How the image lies in the encoder's input.
     """
 
     score: float
     score_maps: tuple[Float32Array, ...]
+    geometry: Geometry
 
 
 def measure(
@@ -219,13 +254,18 @@ def measure(
         for q, level, bank, scale in zip(queries, levels, banks, level_scale, strict=True)
     )
     if scoring.image_score == "top_mean":
-        return Measurement(top_mean_score(score_maps, geometry, scoring), score_maps)
+        return Measurement(top_mean_score(score_maps, geometry, scoring), score_maps, geometry)
     score = 0.0
     for q, score_map, bank, scale in zip(queries, score_maps, banks, level_scale, strict=True):
         weights = patch_weights(geometry, score_map.shape, scoring.edge_weight)
         at = int(np.argmax(score_map * weights))
         score = max(score, reweighted(q[at], bank, scale, scoring.neighbors) * float(weights.flat[at]))
-    return Measurement(score, score_maps)
+    return Measurement(score, score_maps, geometry)
+
+
+def joint_score(measured: Sequence[Measurement]) -> float:
+    """The image score of all working scales: the largest, since a defect that one of them shows is a defect."""
+    return max(m.score for m in measured)
 
 
 def top_mean_score(score_maps: Sequence[Float32Array], geometry: Geometry, scoring: ScoringConfig) -> float:
@@ -282,6 +322,24 @@ def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbors: i
     largest = float(exponents.max())
     share = np.exp(-largest) / float(np.exp(exponents - largest).sum())
     return float((1 - min(1.0, share)) * distance)
+
+
+def joint_map(measured: Sequence[Measurement], image_sizes: Sequence[int], sigma: float) -> Float32Array:
+    """The anomaly map of all working scales: their largest value, at the finest.
+
+    Args:
+        measured: One per working scale, the finest last.
+        image_sizes: The working scales in pixels.
+        sigma: See `ScoringConfig`.
+
+    Returns:
+        (h, w) float32 of the finest scale's `Geometry.content_hw`.
+    """
+    maps = [anomaly_map(m.score_maps, m.geometry, sigma, size) for m, size in zip(measured, image_sizes, strict=True)]
+    finest = maps[-1]
+    for coarser in maps[:-1]:
+        np.maximum(finest, cv2.resize(coarser, finest.shape[::-1], interpolation=cv2.INTER_LINEAR), out=finest)
+    return finest
 
 
 def anomaly_map(score_maps: Sequence[Float32Array], geometry: Geometry, sigma: float, image_size: int) -> Float32Array:

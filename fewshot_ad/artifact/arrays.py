@@ -44,13 +44,13 @@ def check_forms(forms: Mapping[str, ArrayForm], description: Mapping[str, Any], 
     Raises:
         ArtifactError: An array is missing, unexpected, or of another type or shape.
     """
-    budget = description["enrollment"]["settings"]["budget"]
     expected: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
-    for level, dims in enumerate(EncoderSpec.from_dict(description["encoder"]).dims):
+    settings = description["enrollment"]["settings"]
+    for level, dims in enumerate(EncoderSpec.from_dict(description["encoder"]).dims * len(settings["image_sizes"])):
         name = f"bank{level}.vectors"
         n = forms[name].shape[0] if name in forms and forms[name].shape else 0
-        if name in forms and not 1 <= n <= budget:
-            raise refused(path, name, f"1 to {budget} bank vectors (the budget)", f"{n}")
+        if name in forms and not 1 <= n <= settings["budget"]:
+            raise refused(path, name, f"1 to {settings['budget']} bank vectors (the budget)", f"{n}")
         expected[name] = (("F16", "F32"), (n, dims))
         expected |= {f"bank{level}.{part}": (("I32",), (n,)) for part in ("image", "view")}
         expected[f"bank{level}.xy"] = (("I32",), (n, 2))
@@ -94,11 +94,11 @@ def check_values(
         "view": (0, len(settings["views"])),
         "xy": (-_LONGEST, _LONGEST),
     }
-    for level in range(len(spec.dims)):
+    for level in range(len(spec.dims) * len(settings["image_sizes"])):
         for part, (low, high) in limits.items():
             _check_range(tensors[f"bank{level}.{part}"], low, high, f"bank{level}.{part}", path)
     for i, (height, width) in enumerate(description["references"]):
-        geometry = Geometry.fit((height, width), settings["image_size"], spec.multiple)
+        geometry = Geometry.fit((height, width), max(settings["image_sizes"]), spec.multiple)
         _check_png(tensors[f"reference{i}"], geometry.content_hw, f"reference{i}", path)
 
 

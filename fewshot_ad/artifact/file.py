@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from fewshot_ad import arguments
 from fewshot_ad.artifact.arrays import ArrayForm, check_forms, check_values
-from fewshot_ad.artifact.former import from_version_1
+from fewshot_ad.artifact.former import from_version_1, from_version_2
 from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, shown
 from fewshot_ad.errors import ArtifactError, NotEnrolledError
 from fewshot_ad.images import format_of
@@ -205,7 +205,9 @@ def _current(record: dict[str, Any], path: Path) -> dict[str, Any]:
     if type(version) is int and version == FORMAT_VERSION:
         return record
     if type(version) is int and version == 1:
-        return from_version_1(record, path)
+        return from_version_2(from_version_1(record, path), path)
+    if type(version) is int and version == 2:
+        return from_version_2(record, path)
     if type(version) is not int:
         advice = "This is no version. Copy the file again, or enroll again."
     elif version > FORMAT_VERSION:

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from fewshot_ad.artifact.schema import FORMAT_VERSION, refused, shown
+from fewshot_ad.enrollment.presets import MIN_DEFECT
 
 _KEPT = ("support", "notes", "reasons", "created", "versions")
 _SETTINGS = ("image_size", "budget", "seed")
 
 
 def from_version_1(record: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The description of a file written before version 0.2, in today's form; its values are yet to be checked.
+    """The description of a file written before version 0.2, in the form of version 2; its values are yet to be checked.
 
     Args:
         record: The description.
@@ -37,14 +38,34 @@ def from_version_1(record: Mapping[str, Any], path: str | os.PathLike[str]) -> d
     rest = {name: value for name, value in record.items() if name not in ("enrolment", "scoring")}
     return {
         **rest,
-        "format_version": FORMAT_VERSION,
+        "format_version": 2,
         "enrollment": {"product_name": former.get("product"), "settings": settings, **kept},
     }
 
 
-def _object(record: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> dict[str, Any]:
+def from_version_2(record: Mapping[str, Any], path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The description of a file with a single working scale in today's form; its values are yet to be checked.
+
+    Args:
+        record: The description.
+        path: Of the file, for messages.
+
+    Raises:
+        ArtifactError: A part that has changed is missing or no object.
+    """
+    enrollment, preprocessing = (_object(record, name, path) for name in ("enrollment", "preprocessing"))
+    settings = _object(enrollment, "settings", path, "enrollment.")
+    for fields in (settings, preprocessing):
+        if "image_size" in fields:
+            fields["image_sizes"] = [fields.pop("image_size")]
+    settings = {"min_defect": MIN_DEFECT, "max_ms": None, "max_false_reject": None, **settings}
+    enrollment["settings"] = settings
+    return {**record, "format_version": FORMAT_VERSION, "enrollment": enrollment, "preprocessing": preprocessing}
+
+
+def _object(record: Mapping[str, Any], name: str, path: str | os.PathLike[str], within: str = "") -> dict[str, Any]:
     if not isinstance(record.get(name), dict):
-        raise refused(path, name, "an object", shown(record[name]) if name in record else "nothing")
+        raise refused(path, within + name, "an object", shown(record[name]) if name in record else "nothing")
     return dict(record[name])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from fewshot_ad.encoder import Encoder, EncoderSpec, is_exported
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.sensitivity import sensitivity
 from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import SMOOTHING
@@ -29,7 +30,7 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
     """
     model, product_name = product.model, f"product {product.enrollment.product_name!r}"
     tensors: dict[str, npt.NDArray[Any]] = {}
-    for i, bank in enumerate(model.banks):
+    for i, bank in enumerate(bank for scale in model.scales for bank in scale.banks):
         tensors[f"bank{i}.vectors"] = bank.vectors.astype(bank.stored_dtype)
         tensors[f"bank{i}.image"] = bank.origin.image
         tensors[f"bank{i}.view"] = bank.origin.view
@@ -38,8 +39,8 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         tensors[f"reference{i}"] = reference.png
     record = {
         "encoder": dataclasses.asdict(spec),
-        "preprocessing": _preprocessing(spec, model.image_size),
-        "level_scale": list(model.level_scale),
+        "preprocessing": _preprocessing(spec, model.image_sizes),
+        "level_scale": [divisor for scale in model.scales for divisor in scale.level_scale],
         "threshold": model.threshold,
         "calibration": dataclasses.asdict(product.calibration),
         "enrollment": dataclasses.asdict(product.enrollment),
@@ -51,11 +52,11 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
     return tensors, record
 
 
-def _preprocessing(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
+def _preprocessing(spec: EncoderSpec, image_sizes: Sequence[int]) -> dict[str, Any]:
     """What `images.Geometry` does to an image; a product enrolled with anything else is refused."""
     return {
         "color": "rgb",
-        "image_size": image_size,
+        "image_sizes": list(image_sizes),
         "multiple": spec.multiple,
         "shrink": "halving, then area",
         "enlarge": "bilinear",
@@ -75,7 +76,7 @@ def checked_spec(record: Mapping[str, Any], path: str | os.PathLike[str]) -> Enc
         ArtifactError: It was enrolled with another preprocessing.
     """
     spec = EncoderSpec.from_dict(record["encoder"])
-    expected = _preprocessing(spec, record["enrollment"]["settings"]["image_size"])
+    expected = _preprocessing(spec, record["enrollment"]["settings"]["image_sizes"])
     if record["preprocessing"] != expected:
         raise ArtifactError(
             f"{path}: it was enrolled with another preprocessing ({record['preprocessing']}) than this version's "
@@ -105,11 +106,15 @@ def unpack(
     check_encoder(spec, encoder.spec, path)
     enrollment = _enrollment(record["enrollment"])
     metric = enrollment.settings.scoring.metric
-    arrays = (_bank_arrays(tensors, level) for level in range(len(spec.dims)))
+    levels = len(spec.dims)
+    scales = []
+    for at, image_size in enumerate(enrollment.settings.image_sizes):
+        own = range(at * levels, (at + 1) * levels)
+        banks = [MemoryBank(*_bank_arrays(tensors, i), metric, encoder.threads) for i in own]
+        scales.append((image_size, banks, tuple(record["level_scale"][i] for i in own)))
     return Product.assemble(
         encoder,
-        [MemoryBank(vectors, origin, metric, encoder.threads) for vectors, origin in arrays],
-        tuple(record["level_scale"]),
+        scales,
         Calibration.from_dict(record["calibration"]),
         enrollment,
         [
@@ -179,7 +184,7 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
     return {
         "product": enrollment["product_name"],
         "encoder": record["encoder"],
-        "image_size": settings["image_size"],
+        "image_sizes": list(settings["image_sizes"]),
         "views": [str(View(**view)) for view in settings["views"]],
         "reasons": list(enrollment["reasons"]),
         "preprocessing": record["preprocessing"],
@@ -201,8 +206,22 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
             "false_reject_rate": calibration.false_reject_rate,
             "held_out_scores": list(calibration.scores),
             "explanation": calibration.explain(),
+            "false_reject_bound": calibration.false_reject_bound,
+            "distinct": calibration.distinct,
         },
+        "sensitivity": _sensitivity(record, calibration, threshold),
+        "max_false_reject": settings["max_false_reject"],
+        "max_ms": settings["max_ms"],
         "seed": settings["seed"],
         "created": enrollment["created"],
         "versions": enrollment["versions"],
     }
+
+
+def _sensitivity(record: Mapping[str, Any], calibration: Calibration, threshold: float) -> dict[str, Any] | None:
+    found = sensitivity(calibration, threshold, record["enrollment"]["settings"]["min_defect"])
+    if found is None:
+        return None
+    image_hw = tuple(record["references"][0]) if record["references"] else None
+    texts = {"explanation": found.explain(image_hw), "warning": found.warning(image_hw)}
+    return {**dataclasses.asdict(found), "is_blind": found.is_blind, **texts}

@@ -16,8 +16,18 @@ from pydantic_core import ErrorDetails
 
 from fewshot_ad.encoder import Fusion
 from fewshot_ad.encoder.engine import Precision
-from fewshot_ad.enrollment.calibration import Method
-from fewshot_ad.enrollment.presets import MAX_BUDGET, MAX_IMAGE_SIZE, MAX_SEED, MIN_IMAGE_SIZE, Choosable
+from fewshot_ad.enrollment.calibration import Method, Status
+from fewshot_ad.enrollment.presets import (
+    DEFECT_SHARES,
+    FALSE_REJECTS,
+    MAX_BUDGET,
+    MAX_IMAGE_SIZE,
+    MAX_SCALES,
+    MAX_SEED,
+    MIN_IMAGE_SIZE,
+    Choosable,
+)
+from fewshot_ad.enrollment.probes import DefectKind
 from fewshot_ad.enrollment.support import MAX_VIEWS, VIEW_KINDS
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE
@@ -25,7 +35,7 @@ from fewshot_ad.product import MAX_NAME
 from fewshot_ad.scoring import MAX_DISTANCE, MAX_NEIGHBORS, MAX_SIGMA, MIN_DISTANCE, ImageScore
 from fewshot_ad.search.nearest import Metric
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
 _SHOWN.maxlevel = 3
@@ -72,7 +82,7 @@ class PreprocessingForm(BaseModel):
     model_config = _FORM
 
     color: Name
-    image_size: Count
+    image_sizes: Annotated[tuple[Count, ...], FIRST_ERROR]
     multiple: Count
     shrink: Name
     enlarge: Name
@@ -89,6 +99,18 @@ class MapScaleForm(BaseModel):
     threshold: Positive
 
 
+class ScoredDefectForm(BaseModel):
+    """See `ScoredDefect`."""
+
+    model_config = _FORM
+
+    image: Whole
+    kind: DefectKind
+    size: Share
+    seed: Whole
+    score: Distance
+
+
 class CalibrationForm(BaseModel):
     """See `Calibration`."""
 
@@ -98,10 +120,14 @@ class CalibrationForm(BaseModel):
     n: Count
     threshold: Positive
     false_reject_rate: Share
-    status: Literal["provisional"]
+    status: Status
     scores: Annotated[tuple[Distance, ...], FIRST_ERROR, Field(min_length=1)]
     map_scale: MapScaleForm
     map_peaks: Annotated[tuple[Distance, ...], FIRST_ERROR] = ()
+    false_reject_bound: Share | None = None
+    distinct: Count | None = None
+    nuisances: Annotated[tuple[Distance, ...], FIRST_ERROR] = ()
+    defects: Annotated[tuple[ScoredDefectForm, ...], FIRST_ERROR] = ()
 
 
 class ViewForm(BaseModel):
@@ -132,12 +158,19 @@ class SettingsForm(BaseModel):
     model_config = _FORM
 
     views: Annotated[tuple[ViewForm, ...], FIRST_ERROR, Field(max_length=MAX_VIEWS)]
-    image_size: Annotated[int, Field(strict=True, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)]
+    image_sizes: Annotated[
+        tuple[Annotated[int, Field(strict=True, ge=MIN_IMAGE_SIZE, le=MAX_IMAGE_SIZE)], ...],
+        FIRST_ERROR,
+        Field(min_length=1, max_length=MAX_SCALES),
+    ]
     budget: Annotated[int, Field(strict=True, ge=1, le=MAX_BUDGET)]
     precision: Precision
     scoring: ScoringForm
     seed: Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
     auto: Annotated[tuple[Choosable, ...], FIRST_ERROR, Field(max_length=2)]
+    min_defect: Annotated[float, Field(strict=True, ge=DEFECT_SHARES[0], le=DEFECT_SHARES[1])]
+    max_ms: Positive | None
+    max_false_reject: Annotated[float, Field(strict=True, ge=FALSE_REJECTS[0], le=FALSE_REJECTS[1])] | None
 
 
 class EnrollmentForm(BaseModel):
@@ -155,11 +188,11 @@ class EnrollmentForm(BaseModel):
 
 
 class Description(BaseModel):
-    """The description of a product, format 2."""
+    """The description of a product, format 3."""
 
     model_config = _FORM
 
-    format_version: Literal[2]
+    format_version: Literal[3]
     sha256: Sha256
     encoder: EncoderForm
     preprocessing: PreprocessingForm
@@ -239,9 +272,12 @@ def _contradictions(description: Description) -> Iterator[tuple[str, str, str]]:
     for name, values in (("strides", encoder.strides), ("channels", encoder.channels)):
         if len(values) != len(encoder.stages):
             yield f"encoder.{name}", f"one per stage ({len(encoder.stages)})", f"{len(values)}"
-    levels = 1 if encoder.fusion == "concat" else len(encoder.channels)
+    sizes = settings.image_sizes
+    if list(sizes) != sorted(set(sizes)):
+        yield "enrollment.settings.image_sizes", "ascending numbers", f"{list(sizes)}"
+    levels = len(sizes) * (1 if encoder.fusion == "concat" else len(encoder.channels))
     if len(description.level_scale) != levels:
-        yield "level_scale", f"one divisor per level ({levels})", f"{len(description.level_scale)}"
+        yield "level_scale", f"one divisor per level and working scale ({levels})", f"{len(description.level_scale)}"
     if settings.precision != encoder.precision:
         yield "enrollment.settings.precision", f"the encoder's ({encoder.precision})", settings.precision
     yield from _contradictions_of_views(settings.views)
@@ -272,12 +308,6 @@ def _contradictions_of_calibration(calibration: CalibrationForm, images: int) ->
     limit = min(images, len(calibration.scores))
     if calibration.n > limit:
         yield "calibration.n", f"at most {limit} images, as there are scores and support images", f"{calibration.n}"
-    if abs(calibration.false_reject_rate - 1 / (calibration.n + 1)) > 1e-6:
-        yield (
-            "calibration.false_reject_rate",
-            f"1 / (n + 1) = {1 / (calibration.n + 1):.4g}",
-            f"{calibration.false_reject_rate}",
-        )
     if len(calibration.map_peaks) not in (0, len(calibration.scores)):
         yield "calibration.map_peaks", f"one per score ({len(calibration.scores)})", f"{len(calibration.map_peaks)}"
     scale = calibration.map_scale

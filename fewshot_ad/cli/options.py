@@ -71,8 +71,8 @@ def whole_numbers(text: str | None, option: str) -> list[int] | None:
         raise typer.BadParameter(message, param_hint=option) from None
 
 
-def size_of_side(text: str | None, option: str) -> int | Literal["auto"] | None:
-    """The value of an option as a number of pixels or `auto`; None stays None.
+def working_scales(text: str | None, option: str) -> list[int] | Literal["auto"] | None:
+    """The value of an option as numbers of pixels or `auto`; None stays None.
 
     Args:
         text: What the user typed.
@@ -84,9 +84,9 @@ def size_of_side(text: str | None, option: str) -> int | Literal["auto"] | None:
     if text is None:
         return None
     try:
-        return "auto" if text == "auto" else int(text)
+        return "auto" if text == "auto" else [int(part) for part in text.split(",")]
     except ValueError:
-        message = f"expected auto or a whole number of pixels, such as 384, got {text!r}"
+        message = f"expected auto or whole numbers of pixels, such as 384 or 256,512, got {text!r}"
         raise typer.BadParameter(message, param_hint=option) from None
 
 

@@ -32,8 +32,8 @@ from fewshot_ad.cli.options import (
     is_product,
     load_product,
     refuse_misplaced,
-    size_of_side,
     whole_numbers,
+    working_scales,
 )
 from fewshot_ad.cli.outputs import (
     Outputs,
@@ -61,6 +61,7 @@ from fewshot_ad.failures import explanation
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection import Inspection
+    from fewshot_ad.inspector import Inspector
     from fewshot_ad.scoring import ScoringConfig
 
 commands = typer.Typer()
@@ -94,8 +95,30 @@ def enroll(
     image_size: Annotated[
         str | None,
         typer.Option(
-            help="Working scale in pixels (64 to 2048), or auto. Larger finds smaller defects, slower. Default: the "
-            "preset's."
+            help="Working scale in pixels (64 to 2048), or auto. Larger finds smaller defects, slower; 256,512 looks at "
+            "both. Default: the preset's."
+        ),
+    ] = None,
+    min_defect: Annotated[
+        float | None,
+        typer.Option(
+            help="Size of the smallest defect that matters, as a share of the image's side: 0.01 is 10 pixels of a "
+            "1000 x 1000 image. It decides the working scale. Default: 0.02."
+        ),
+    ] = None,
+    min_defect_px: Annotated[float | None, typer.Option(help="The same in pixels, instead.")] = None,
+    min_defect_mm: Annotated[
+        float | None, typer.Option(help="The same in millimeters, instead; needs --mm-per-px.")
+    ] = None,
+    mm_per_px: Annotated[float | None, typer.Option(help="Millimeters that one pixel of the images covers.")] = None,
+    max_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds that the encoder may take per image on this machine.")
+    ] = None,
+    max_false_reject: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of good parts that may be rejected, such as 0.01: a higher threshold for less. Default: "
+            "rejected good parts and missed defects weigh the same."
         ),
     ] = None,
     budget: Annotated[
@@ -145,9 +168,15 @@ def enroll(
             encoder=encoder,
             preset=preset,
             views=views,
-            image_size=size_of_side(image_size, "--image-size"),
+            image_size=working_scales(image_size, "--image-size"),
             budget=budget,
             seed=seed,
+            min_defect=min_defect,
+            min_defect_px=min_defect_px,
+            min_defect_mm=min_defect_mm,
+            mm_per_px=mm_per_px,
+            max_ms=max_ms,
+            max_false_reject=max_false_reject,
             progress=progress,
             scoring=_scoring(metric=metric, image_score=image_score, top_fraction=top_fraction, sigma=sigma),
             engine=engine,
@@ -170,7 +199,19 @@ def enroll(
     for reason in inspector.enrollment.reasons:
         say(reason)
     say(inspector.calibration.explain())
+    _say_sensitivity(inspector)
     say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
+
+
+def _say_sensitivity(inspector: Inspector) -> None:
+    """What the product finds and what it cannot see."""
+    found = inspector.sensitivity
+    if found is not None:
+        image_hw = inspector.references[0].image_hw if inspector.references else None
+        say(found.explain(image_hw))
+        warning = found.warning(image_hw)
+        if warning is not None:
+            say(f"warning: {warning}")
 
 
 def _refuse_products(good: list[str]) -> None:
@@ -227,6 +268,7 @@ def add(
     for note in notes:
         say(f"note: {note}")
     say(inspector.calibration.explain())
+    _say_sensitivity(inspector)
     say(f"{inspector.product}: {len(inspector.enrollment.support)} images now -> {artifact}")
 
 

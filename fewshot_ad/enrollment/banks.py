@@ -2,19 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from fewshot_ad.arrays import IndexArray, Progress
-from fewshot_ad.enrollment.calibration import Calibration, Method, calibrate
-from fewshot_ad.enrollment.embedding import Embedded, Pool, StandIn, join_pools
+from fewshot_ad.arrays import IndexArray, Progress, Uint8Array
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.enrollment.calibration import Evidence, ScoredDefect
+from fewshot_ad.enrollment.embedding import (
+    Embedded,
+    Pool,
+    Reference,
+    StandIn,
+    embed_image,
+    embed_support,
+    join_pools,
+    scale_image,
+)
 from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.probes import DrawnDefect, Probes
+from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.scoring import Measurement, Model, ScoringConfig, anomaly_map, measure
+from fewshot_ad.scoring import Measurement, Model, ScoringConfig, joint_map, joint_score, measure
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset, jl_projection, nearest_of_others
 
 REPLACEMENT_DIMS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class EnrolledScale:
+    """The support set at one working scale, and what it says of images that it does not hold.
+
+    Attributes:
+        image_size: The working scale in pixels.
+        coresets: Which patches the banks keep, indices (k,) int64 per level.
+        banks: One memory bank per level.
+        level_scale: One divisor per level that brings the levels' distances to a common scale.
+        good: One measurement per stand-in, each scored against the others.
+        nuisances: Scores of the stand-ins after what a line varies, likewise.
+        defects: Scores of the drawn defects, likewise.
+        references: Support images at this scale.
+        held_out: Index of each stand-in's image.
+    """
+
+    image_size: int
+    coresets: tuple[IndexArray, ...]
+    banks: tuple[MemoryBank, ...]
+    level_scale: tuple[float, ...]
+    good: tuple[Measurement, ...]
+    nuisances: tuple[float, ...]
+    defects: tuple[float, ...]
+    references: tuple[Reference, ...]
+    held_out: tuple[int, ...]
+
+    @property
+    def typical(self) -> float:
+        """Median held-out score."""
+        return max(1e-12, float(np.median([m.score for m in self.good])))
+
+
+def enroll_scale(
+    images: Sequence[SupportImage],
+    settings: EnrollmentSettings,
+    image_size: int,
+    encoder: Encoder,
+    probes: Probes,
+    coresets: Sequence[IndexArray] | None = None,
+    progress: Progress | None = None,
+) -> EnrolledScale:
+    """Fill the memory banks of one working scale, and score what they do not hold.
+
+    Args:
+        images: The support set.
+        settings: Views, budget, and how distances become a score.
+        image_size: The working scale in pixels.
+        encoder: The encoder.
+        probes: What is drawn on the images.
+        coresets: Which patches the banks keep; None picks them.
+        progress: Called as `progress(stage, done, total)`.
+    """
+    scoring, threads = settings.scoring, encoder.threads
+    embedded = embed_support(images, settings, image_size, encoder, progress)
+    if coresets is None:
+        coresets = pick_coresets(embedded.pools, settings, threads, progress)
+    banks = tuple(
+        MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric, threads)
+        for pool, index in zip(embedded.pools, coresets, strict=True)
+    )
+    level_scale = (1.0,) * len(banks)
+    if len(banks) > 1:
+        # Levels differ in the size of their distances; a median good patch becomes 1 on each.
+        good = [
+            measure(s.levels, fold, level_scale, s.geometry, scoring)
+            for s, fold in folds(embedded, coresets, scoring, threads)
+        ]
+        level_scale = tuple(
+            max(1e-12, float(np.median(np.concatenate([m.score_maps[at].ravel() for m in good]))))
+            for at in range(len(banks))
+        )
+    good, nuisances, defects = [], [], dict[int, float]()
+    for done, (stand_in, fold) in enumerate(folds(embedded, coresets, scoring, threads), 1):
+        good.append(measure(stand_in.levels, fold, level_scale, stand_in.geometry, scoring))
+
+        def score(image: Uint8Array, fold: Sequence[MemoryBank] = fold) -> float:
+            scaled = scale_image(image, image_size, encoder.spec.multiple)
+            levels = embed_image(scaled, encoder).levels
+            return measure(levels, fold, level_scale, scaled.geometry, scoring).score
+
+        if stand_in.view == 0:
+            nuisances += [score(image) for image in probes.nuisances(stand_in.image)]
+            defects |= {at: score(image) for at, image in probes.defects(stand_in.image)}
+        if progress is not None:
+            progress("hold-out", done, len(embedded.stand_ins))
+    return EnrolledScale(
+        image_size,
+        tuple(coresets),
+        banks,
+        level_scale,
+        tuple(good),
+        tuple(nuisances),
+        tuple(defects[at] for at in sorted(defects)),
+        embedded.references,
+        tuple(stand_in.image for stand_in in embedded.stand_ins),
+    )
 
 
 def pick_coresets(
@@ -34,106 +147,123 @@ def pick_coresets(
     return tuple(greedy_coreset(pool.vectors, settings.budget, settings.seed, progress, threads) for pool in pools)
 
 
-def build_banks(
-    embedded: Embedded,
-    coresets: Sequence[IndexArray],
-    settings: EnrollmentSettings,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[tuple[MemoryBank, ...], tuple[float, ...], Calibration]:
-    """Fill the memory banks and calibrate them on held-out images.
+def join_scales(
+    scales: Sequence[EnrolledScale], settings: EnrollmentSettings, series: Sequence[DrawnDefect], distinct: int
+) -> tuple[tuple[float, ...], Evidence]:
+    """Bring working scales to a common scale, and their held-out scores together.
+
+    The scores of two working scales differ in size; a typical good image becomes 1 on each. The distances of a single
+    one stay as they are.
 
     Args:
-        embedded: The embedded support set.
-        coresets: Which patches of the pools to keep, indices (k,) int64 per level.
-        settings: How distances become a score and a map, and the working scale.
-        threads: Number of CPU threads of the banks' search.
-        progress: Called as `progress("hold-out", done, total)`.
+        scales: The working scales, ascending.
+        settings: How a map is made.
+        series: The drawn defects.
+        distinct: Number of images that differ by more than noise.
 
     Returns:
-        One memory bank per level; one divisor per level that brings the levels' distances to a common scale; and the
-        calibration.
+        One divisor per working scale, and what the threshold rests on.
     """
-    scoring = settings.scoring
-    banks = tuple(
-        MemoryBank(pool.vectors[index], pool.origin[index], scoring.metric, threads)
-        for pool, index in zip(embedded.pools, coresets, strict=True)
+    divisors = tuple(scale.typical for scale in scales) if len(scales) > 1 else (1.0,)
+    joined = [
+        [
+            Measurement(m.score / divisor, tuple(grid / np.float32(divisor) for grid in m.score_maps), m.geometry)
+            for m, divisor in zip(measured, divisors, strict=True)
+        ]
+        for measured in zip(*(scale.good for scale in scales), strict=True)
+    ]
+    return divisors, Evidence(
+        scores=tuple(joint_score(measured) for measured in joined),
+        map_peaks=tuple(_peaks(joined, [scale.image_size for scale in scales], settings)),
+        median_good=float(np.median(np.concatenate([g.ravel() for m in joined for one in m for g in one.score_maps]))),
+        nuisances=_joined([scale.nuisances for scale in scales], divisors),
+        defects=tuple(
+            ScoredDefect(**dataclasses.asdict(defect), score=score)
+            for defect, score in zip(series, _joined([scale.defects for scale in scales], divisors), strict=True)
+        ),
+        distinct=min(distinct, len(set(scales[0].held_out))),
+        views_only=len(set(scales[0].held_out)) < 2,
     )
-    level_scale = (1.0,) * len(banks)
-    folds = hold_out(embedded, coresets, scoring, level_scale, threads, progress)
-    if len(banks) > 1:
-        # Levels differ in the size of their distances; a median good patch becomes 1 on each.
-        level_scale = tuple(
-            max(1e-12, float(np.median(np.concatenate([m.score_maps[at].ravel() for m in folds]))))
-            for at in range(len(banks))
-        )
-        folds = hold_out(embedded, coresets, scoring, level_scale, threads, progress)
-    peaks = _peaks(folds, embedded.stand_ins, settings)
-    median = float(np.median(np.concatenate([score_map.ravel() for m in folds for score_map in m.score_maps])))
-    method: Method = "leave-one-image-out" if embedded.n > 1 else "leave-one-view-out"
-    # Views of one image are no further images.
-    n = len(folds) if embedded.n > 1 else 1
-    return banks, level_scale, calibrate([m.score for m in folds], peaks, median, method, n)
+
+
+def _joined(scores: Sequence[Sequence[float]], divisors: Sequence[float]) -> tuple[float, ...]:
+    """Scores per working scale -> the joint score of each image."""
+    return tuple(max(s / d for s, d in zip(each, divisors, strict=True)) for each in zip(*scores, strict=True))
+
+
+def _peaks(
+    measured: Sequence[Sequence[Measurement]], image_sizes: Sequence[int], settings: EnrollmentSettings
+) -> list[float]:
+    return [float(joint_map(one, image_sizes, settings.scoring.sigma).max()) for one in measured]
 
 
 def extend_banks(
     model: Model,
-    calibration: Calibration,
-    embedded: Embedded,
+    new: Sequence[SupportImage],
     settings: EnrollmentSettings,
+    encoder: Encoder,
     known: int,
-    threads: int | None = None,
     progress: Progress | None = None,
-) -> tuple[tuple[MemoryBank, ...], Calibration]:
+) -> Extension:
     """Take further good images into a product without its first ones.
 
     Each bank is thinned together with the new patches, as if it were the pool of the first images, which it covers.
-    Each new image is scored against the bank before it and joins the held-out scores; those of the first ones stay,
-    which is on the safe side for good parts: with more images they could only have become smaller.
+    Each new image is scored against the bank before it.
 
     Args:
         model: The product's banks as they are.
-        calibration: Its calibration as it is.
-        embedded: The new images.
+        new: The new images.
         settings: The product's.
+        encoder: Its encoder.
         known: Number of images it has been enrolled from.
-        threads: Number of CPU threads of the banks' search.
         progress: Called as `progress("coreset", done, total)`.
-
-    Returns:
-        The memory banks, and the calibration.
-
-    Raises:
-        SupportSetError: The product was enrolled from a single image, whose views are no measure for further ones.
     """
-    if calibration.method != "leave-one-image-out" or len(calibration.map_peaks) != len(calibration.scores):
-        raise SupportSetError(
-            "expected a product enrolled from at least two images by this version, got one whose held-out scores say "
-            "nothing about a further image. Enroll again from all images together."
+    scoring, threads = settings.scoring, encoder.threads
+    scales, measured = [], []
+    for scale in model.scales:
+        embedded = embed_support(new, settings, scale.image_size, encoder, progress, alone=False)
+        measured.append(
+            [measure(s.levels, scale.banks, scale.level_scale, s.geometry, scoring) for s in embedded.stand_ins]
         )
-    scoring = settings.scoring
-    folds = [measure(s.levels, model.banks, model.level_scale, s.geometry, scoring) for s in embedded.stand_ins]
-    banks = []
-    for bank, pool in zip(model.banks, embedded.pools, strict=True):
-        new = Origin(pool.origin.image + np.int32(known), pool.origin.view, pool.origin.xy)
-        joined = join_pools([Pool(bank.vectors, bank.origin), Pool(pool.vectors, new)])
-        index = greedy_coreset(joined.vectors, settings.budget, settings.seed, progress, threads)
-        banks.append(MemoryBank(joined.vectors[index], joined.origin[index], scoring.metric, threads))
-    scores = [*calibration.scores, *(m.score for m in folds)]
-    peaks = [*calibration.map_peaks, *_peaks(folds, embedded.stand_ins, settings)]
-    median = calibration.map_scale.median_good
-    return tuple(banks), calibrate(scores, peaks, median, calibration.method, len(scores))
+        banks = []
+        for bank, pool in zip(scale.banks, embedded.pools, strict=True):
+            late = Origin(pool.origin.image + np.int32(known), pool.origin.view, pool.origin.xy)
+            joined = join_pools([Pool(bank.vectors, bank.origin), Pool(pool.vectors, late)])
+            index = greedy_coreset(joined.vectors, settings.budget, settings.seed, progress, threads)
+            banks.append(MemoryBank(joined.vectors[index], joined.origin[index], scoring.metric, threads))
+        scales.append((scale.image_size, banks, scale.level_scale))
+    held_out = [list(one) for one in zip(*measured, strict=True)]
+    return Extension(
+        scales=scales,
+        scores=[joint_score(one) for one in held_out],
+        map_peaks=_peaks(held_out, model.image_sizes, settings),
+        held_out=[stand_in.image for stand_in in embedded.stand_ins],
+        references=embedded.references,
+    )
 
 
-def hold_out(
-    embedded: Embedded,
-    coresets: Sequence[IndexArray],
-    scoring: ScoringConfig,
-    level_scale: Sequence[float],
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> list[Measurement]:
-    """Score every support image against the others' memory bank, all its own views taken out.
+class Extension(NamedTuple):
+    """A product's banks with further images.
+
+    Attributes:
+        scales: As `Product.assemble` takes them.
+        scores: Scores of the new images against the banks before them.
+        map_peaks: The highest value of each one's map.
+        held_out: Index of each one among the new images.
+        references: The new images at the finest scale.
+    """
+
+    scales: Sequence[tuple[int, Sequence[MemoryBank], tuple[float, ...]]]
+    scores: list[float]
+    map_peaks: list[float]
+    held_out: list[int]
+    references: tuple[Reference, ...]
+
+
+def folds(
+    embedded: Embedded, coresets: Sequence[IndexArray], scoring: ScoringConfig, threads: int | None = None
+) -> Iterator[tuple[StandIn, tuple[MemoryBank, ...]]]:
+    """Every stand-in with the memory banks of the other images, all its own views taken out.
 
     A coreset of the others need not be computed anew for each: of the full coreset, the held-out image's own
     vectors are replaced by the nearest patches of the others, which cover what it covered as well as the others can.
@@ -144,12 +274,7 @@ def hold_out(
         embedded: The embedded support set.
         coresets: The coreset's indices, (k,) int64 per level.
         scoring: How distances become a score.
-        level_scale: One divisor per level.
         threads: Number of CPU threads of the search.
-        progress: Called as `progress("hold-out", done, total)`.
-
-    Returns:
-        One measurement per stand-in.
 
     Raises:
         SupportSetError: There is nothing to hold out against.
@@ -166,17 +291,13 @@ def hold_out(
         nearest_of_others(jl_projection(pool.vectors, 0, REPLACEMENT_DIMS), index, group)
         for pool, index, group in zip(embedded.pools, coresets, groups, strict=True)
     ]
-    measurements = []
-    for done, stand_in in enumerate(embedded.stand_ins, 1):
+    for stand_in in embedded.stand_ins:
         held_out = stand_in.image if several else stand_in.view
         banks = []
         for pool, index, group, replacement in zip(embedded.pools, coresets, groups, replacements, strict=True):
             fold = np.unique(np.where(group[index] == held_out, replacement, index))
             banks.append(MemoryBank(pool.vectors[fold], pool.origin[fold], scoring.metric, threads, lasting=False))
-        measurements.append(measure(stand_in.levels, banks, level_scale, stand_in.geometry, scoring))
-        if progress is not None:
-            progress("hold-out", done, len(embedded.stand_ins))
-    return measurements
+        yield stand_in, tuple(banks)
 
 
 def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) -> tuple[str, ...]:
@@ -201,10 +322,3 @@ def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) 
                 "it: if it is not a good part, or not this product, leave it out and enroll again."
             )
     return tuple(notes)
-
-
-def _peaks(folds: Sequence[Measurement], stand_ins: Sequence[StandIn], settings: EnrollmentSettings) -> list[float]:
-    return [
-        float(anomaly_map(m.score_maps, stand_in.geometry, settings.scoring.sigma, settings.image_size).max())
-        for m, stand_in in zip(folds, stand_ins, strict=True)
-    ]

@@ -48,15 +48,17 @@ class Embedded:
 def embed_support(
     images: Sequence[SupportImage],
     settings: EnrollmentSettings,
+    image_size: int,
     encoder: Encoder,
     progress: Progress | None = None,
     alone: bool = True,
 ) -> Embedded:
-    """Encode every view of every support image.
+    """Encode every view of every support image at one working scale.
 
     Args:
         images: The support set.
-        settings: Views, working scale, metric, and the seed of the thinning of very large sets.
+        settings: Views, metric, and the seed of the thinning of very large sets.
+        image_size: The working scale in pixels.
         encoder: The encoder.
         progress: Called as `progress("views", done, total)`.
         alone: Whether there are no further images; the views of a single one then stand in for them.
@@ -68,7 +70,7 @@ def embed_support(
     held_out: set[int] = set()
     total = len(images) * (len(settings.views) + 1)
     for i, support_image in enumerate(images):
-        image = scale_image(support_image.pixels, settings.image_size, encoder.spec.multiple)
+        image = scale_image(support_image.pixels, image_size, encoder.spec.multiple)
         if len(references) == i:  # none was too large yet
             references = list(kept_references((*references, Reference.make(image))))
         own: list[list[Pool]] = [[] for _ in encoder.spec.dims]

@@ -12,7 +12,7 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import embed_image, scale_image
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import SupportImage
-from fewshot_ad.scoring import Model, measure
+from fewshot_ad.scoring import Model, joint_score, measure
 
 # Largest difference of a score, as a share of the threshold. Scores of good parts differ by more than this from one
 # image to the next.
@@ -23,19 +23,30 @@ REPEATS = 15
 MAX_IMAGES = 8
 
 
-def speedup(reference: Encoder, candidate: Encoder, image_size: int) -> float:
-    """How many times faster one encoder is than another, on a blank input of a working scale; medians, alternating."""
-    side = max(1, round(image_size / reference.spec.multiple)) * reference.spec.multiple
-    blank = np.zeros((side, side, 3), np.uint8)
-    times: tuple[list[float], list[float]] = ([], [])
-    for encoder in (reference, candidate):
-        encoder.encode(blank)  # compiles
-    for _ in range(REPEATS):
-        for encoder, series in zip((reference, candidate), times, strict=True):
-            start = time.perf_counter()
-            encoder.encode(blank)
-            series.append(time.perf_counter() - start)
-    return float(np.median(times[0]) / np.median(times[1]))
+def speedup(reference: Encoder, candidate: Encoder, image_sizes: Sequence[int]) -> float:
+    """How many times faster one encoder is than another at the working scales of a product together."""
+    times = encode_ms(reference, candidate, image_sizes=image_sizes)
+    return times[0] / times[1]
+
+
+def encode_ms(*encoders: Encoder, image_sizes: Sequence[int]) -> list[float]:
+    """Milliseconds that each encoder takes for a blank input of each working scale; sums of medians, alternating."""
+    totals = [0.0] * len(encoders)
+    for image_size in image_sizes:
+        multiple = encoders[0].spec.multiple
+        side = max(1, round(image_size / multiple)) * multiple
+        blank = np.zeros((side, side, 3), np.uint8)
+        for encoder in encoders:
+            encoder.encode(blank)  # compiles
+        times: list[list[float]] = [[] for _ in encoders]
+        for _ in range(REPEATS):
+            for encoder, series in zip(encoders, times, strict=True):
+                start = time.perf_counter()
+                encoder.encode(blank)
+                series.append(time.perf_counter() - start)
+        for at, series in enumerate(times):
+            totals[at] += 1e3 * float(np.median(series))
+    return totals
 
 
 def severities(
@@ -49,15 +60,18 @@ def severities(
 
     Args:
         images: The support set.
-        settings: Views and working scale.
+        settings: Views and scoring.
         encoder: The encoder that the product was enrolled with.
         model: The product's banks.
         calibration: Its held-out scores and threshold.
     """
     scores = list(calibration.scores)
     for support_image in images[:MAX_IMAGES]:
-        image = scale_image(support_image.pixels, settings.image_size, encoder.spec.multiple)
         for view in (None, *settings.views):
-            levels = embed_image(image, encoder, view).levels
-            scores.append(measure(levels, model.banks, model.level_scale, image.geometry, settings.scoring).score)
+            measured = []
+            for scale in model.scales:
+                image = scale_image(support_image.pixels, scale.image_size, encoder.spec.multiple)
+                levels = embed_image(image, encoder, view).levels
+                measured.append(measure(levels, scale.banks, scale.level_scale, image.geometry, settings.scoring))
+            scores.append(joint_score(measured))
     return [score / calibration.threshold for score in scores]

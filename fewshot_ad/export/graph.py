@@ -18,7 +18,7 @@ from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.errors import ExportError
 from fewshot_ad.images import SMOOTHING, Geometry
-from fewshot_ad.scoring import Model, ScoringConfig, patch_weights
+from fewshot_ad.scoring import Model, Scale, ScoringConfig, patch_weights
 from fewshot_ad.search.memory_bank import MemoryBank
 
 OPSET = 20
@@ -42,23 +42,29 @@ def single_graph(
     Raises:
         ExportError: The smoothing of the map reaches farther than the map is wide.
     """
-    geometry = Geometry.fit(image_hw, model.image_size, spec.multiple)
-    prepare = Builder()
-    to_input(prepare, "photograph", geometry)
-    prepare.nodes[-1].output[0] = "prepared"
-    before = _to_model(
-        prepare,
-        [helper.make_tensor_value_info("photograph", TensorProto.UINT8, [*image_hw, 3])],
-        [helper.make_tensor_value_info("prepared", TensorProto.UINT8, [1, *geometry.input_hw, 3])],
-    )
-    network = encoder_graph(encoder_file, outputs)
-    judge = Builder()
-    stages = [f"encoder_{name}" for name in outputs]
-    score_maps = _distances(judge, stages, spec, model, geometry)
-    _verdict(judge, score_maps, model, geometry, spec)
+    geometries = [Geometry.fit(image_hw, scale.image_size, spec.multiple) for scale in model.scales]
+    prepare, prepared = Builder(), []
+    for at, geometry in enumerate(geometries):
+        to_input(prepare, "photograph", geometry)
+        prepare.nodes[-1].output[0] = f"prepared{at}"
+        prepared.append(helper.make_tensor_value_info(f"prepared{at}", TensorProto.UINT8, [1, *geometry.input_hw, 3]))
+    photograph = helper.make_tensor_value_info("photograph", TensorProto.UINT8, [*image_hw, 3])
+    whole = onnx.compose.add_prefix(_to_model(prepare, [photograph], prepared), "prepare_")
+    # Undo the prefix of the input's name.
+    _rename(whole, "prepare_photograph", "photograph")
+    judge, values, names, score_maps = Builder(), list[Any](), list[str](), []
+    for at, (scale, geometry) in enumerate(zip(model.scales, geometries, strict=True)):
+        stages = [f"encoder{at}_{name}" for name in outputs]
+        score_maps.append(_distances(judge, stages, spec, scale, geometry))
+        values += _stage_values(stages, spec, geometry)
+        names += stages
+        network = onnx.compose.add_prefix(encoder_graph(encoder_file, outputs), f"encoder{at}_")
+        whole = onnx.compose.merge_models(whole, network, [(f"prepare_prepared{at}", f"encoder{at}_photograph")])
+    _verdict(judge, score_maps, model, geometries, spec)
+    geometry = geometries[-1]
     after = _to_model(
         judge,
-        _stage_values(stages, spec, geometry),
+        values,
         [
             helper.make_tensor_value_info("score", TensorProto.FLOAT, [1]),
             helper.make_tensor_value_info("threshold", TensorProto.FLOAT, [1]),
@@ -66,11 +72,7 @@ def single_graph(
             helper.make_tensor_value_info("anomaly_map", TensorProto.FLOAT, list(geometry.content_hw)),
         ],
     )
-    network = onnx.compose.add_prefix(network, "encoder_")
-    whole = onnx.compose.merge_models(before, network, [("prepared", "encoder_photograph")], prefix1="prepare_")
-    # Undo the prefix of the input's name.
-    _rename(whole, "prepare_photograph", "photograph")
-    whole = onnx.compose.merge_models(whole, after, [(name, name) for name in stages])
+    whole = onnx.compose.merge_models(whole, after, [(name, name) for name in names])
     onnx.checker.check_model(whole)
     return whole
 
@@ -257,12 +259,12 @@ def _levels(
     return levels, grid_hws
 
 
-def _distances(b: Builder, stages: Sequence[str], spec: EncoderSpec, model: Model, geometry: Geometry) -> list[str]:
+def _distances(b: Builder, stages: Sequence[str], spec: EncoderSpec, scale: Scale, geometry: Geometry) -> list[str]:
     """The encoder's feature maps -> patch distances (h, w) per level, on the common scale of the levels."""
     levels, grid_hws = _levels(b, stages, spec, geometry)
     return [
-        _nearest(b, level, bank, grid_hw, scale)
-        for level, bank, grid_hw, scale in zip(levels, model.banks, grid_hws, model.level_scale, strict=True)
+        _nearest(b, level, bank, grid_hw, divisor)
+        for level, bank, grid_hw, divisor in zip(levels, scale.banks, grid_hws, scale.level_scale, strict=True)
     ]
 
 
@@ -287,33 +289,65 @@ def _nearest(b: Builder, level: str, bank: MemoryBank, grid_hw: tuple[int, int],
     return b.op("Div", b.op("Reshape", distance, b.ints(*grid_hw)), b.constant(scale))
 
 
-def _verdict(b: Builder, score_maps: Sequence[str], model: Model, geometry: Geometry, spec: EncoderSpec) -> None:
-    """Patch distances -> the outputs, as `scoring.top_mean_score` and `scoring.anomaly_map` do."""
-    scoring: ScoringConfig = model.scoring
+def _verdict(
+    b: Builder,
+    score_maps: Sequence[Sequence[str]],
+    model: Model,
+    geometries: Sequence[Geometry],
+    spec: EncoderSpec,
+) -> None:
+    """Patch distances per working scale and level -> the outputs, as `scoring.joint_score` and `joint_map` do."""
     scores, maps = [], []
-    for i, score_map in enumerate(score_maps):
-        stride = min(spec.strides) if spec.fusion == "concat" else spec.strides[i]
-        grid_hw = _grid(geometry, stride)
-        weights = patch_weights(geometry, grid_hw, scoring.edge_weight)
-        fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
-        counted = b.op("Reshape", b.op("Mul", score_map, b.constant(weights)), b.ints(-1))
-        b.op("TopK", counted, b.ints(max(1, int(weights.size * fraction))), outputs=2, axis=0)
-        scores.append(b.op("ReduceMean", b.nodes[-1].output[0], b.ints(0), keepdims=1))
-        maps.append(_enlarged(b, b.op("Reshape", score_map, b.ints(1, 1, *grid_hw)), (1, 1, *geometry.input_hw)))
-    score = b.op("Max", *scores)
-    heat = b.op("Max", *maps)
-    if scoring.sigma > 0:
-        sigma = scoring.sigma * model.image_size / 256
-        # OpenCV's choice of the kernel's size for float images.
-        kernel = cv2.getGaussianKernel(int(np.rint(sigma * 8 + 1)) | 1, sigma).ravel()
-        heat = _filtered(b, heat, kernel, geometry.input_hw)
-    heat = b.op("Slice", heat, b.ints(0, 0), b.ints(*geometry.content_hw), b.ints(2, 3))
+    for scale, levels, geometry in zip(model.scales, score_maps, geometries, strict=True):
+        scores += _scores(b, levels, model.scoring, geometry, spec)
+        maps.append(_map(b, levels, model.scoring.sigma * scale.image_size / 256, geometry, spec))
+        if geometry is not geometries[-1]:
+            maps[-1] = _enlarged(b, maps[-1], (1, 1, *geometries[-1].content_hw))
+    score = _largest(b, scores)
     threshold = b.constant([model.threshold])
     for kind, inputs, name in (
         ("Identity", [score], "score"),
         ("Identity", [threshold], "threshold"),
         ("Greater", [score, threshold], "is_anomalous"),
-        ("Reshape", [heat, b.ints(*geometry.content_hw)], "anomaly_map"),
+        ("Reshape", [_largest(b, maps), b.ints(*geometries[-1].content_hw)], "anomaly_map"),
     ):
         b.op(kind, *inputs)
         b.nodes[-1].output[0] = name
+
+
+def _largest(b: Builder, values: Sequence[str]) -> str:
+    return b.op("Max", *values)
+
+
+def _grid_of_level(spec: EncoderSpec, level: int, geometry: Geometry) -> tuple[int, int]:
+    return _grid(geometry, min(spec.strides) if spec.fusion == "concat" else spec.strides[level])
+
+
+def _scores(
+    b: Builder, levels: Sequence[str], scoring: ScoringConfig, geometry: Geometry, spec: EncoderSpec
+) -> list[str]:
+    """`scoring.top_mean_score` of each level, (1,)."""
+    scores = []
+    for i, score_map in enumerate(levels):
+        weights = patch_weights(geometry, _grid_of_level(spec, i, geometry), scoring.edge_weight)
+        fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
+        counted = b.op("Reshape", b.op("Mul", score_map, b.constant(weights)), b.ints(-1))
+        b.op("TopK", counted, b.ints(max(1, int(weights.size * fraction))), outputs=2, axis=0)
+        scores.append(b.op("ReduceMean", b.nodes[-1].output[0], b.ints(0), keepdims=1))
+    return scores
+
+
+def _map(b: Builder, levels: Sequence[str], sigma: float, geometry: Geometry, spec: EncoderSpec) -> str:
+    """`scoring.anomaly_map`, (1, 1, h, w)."""
+    enlarged = [
+        _enlarged(
+            b, b.op("Reshape", score_map, b.ints(1, 1, *_grid_of_level(spec, i, geometry))), (1, 1, *geometry.input_hw)
+        )
+        for i, score_map in enumerate(levels)
+    ]
+    heat = _largest(b, enlarged)
+    if sigma > 0:
+        # OpenCV's choice of the kernel's size for float images.
+        kernel = cv2.getGaussianKernel(int(np.rint(sigma * 8 + 1)) | 1, sigma).ravel()
+        heat = _filtered(b, heat, kernel, geometry.input_hw)
+    return b.op("Slice", heat, b.ints(0, 0), b.ints(*geometry.content_hw), b.ints(2, 3))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Float32Array, Uint8Array
@@ -21,7 +22,8 @@ from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product
 from fewshot_ad.images import Geometry
 from fewshot_ad.product import size_of_images
 from fewshot_ad.runtimes import import_onnxruntime, import_openvino, signal_stack_kept
-from fewshot_ad.scoring import anomaly_map, top_mean_score
+from fewshot_ad.scoring import Measurement, Model, joint_map, joint_score, top_mean_score
+from fewshot_ad.search.nearest import Metric
 from fewshot_ad.storage import check_folder, replace_folder, write_failure
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 Target: TypeAlias = Literal["openvino", "onnx", "onnx-single"]
 TARGETS: tuple[Target, ...] = ("openvino", "onnx", "onnx-single")
-MANIFEST_SCHEMA = 1
+MANIFEST_SCHEMA = 2
 MANIFEST = "manifest.json"
 
 
@@ -133,7 +135,8 @@ def _former_files(folder: Path) -> list[str] | None:
         return None
 
 
-def _onnx_graph(inspector: Inspector, path: Path, image_hw: tuple[int, int], whole: bool = True) -> None:
+def _onnx_graph(inspector: Inspector, path: Path, image_hw: tuple[int, int], at: int | None = None) -> None:
+    """The whole inspection as one graph, or the encoder at working scale number `at`."""
     try:
         import onnx
 
@@ -144,10 +147,11 @@ def _onnx_graph(inspector: Inspector, path: Path, image_hw: tuple[int, int], who
         ) from error
     spec, model = inspector.encoder.spec, inspector.model
     file, outputs = encoder_file(inspector.encoder.source), [f"stage{s}" for s in spec.stages]
-    if whole:
+    if at is None:
         graph = single_graph(file, outputs, spec, model, image_hw)
     else:
-        graph = levels_graph(file, outputs, spec, Geometry.fit(image_hw, model.image_size, spec.multiple))
+        geometry = Geometry.fit(image_hw, model.scales[at].image_size, spec.multiple)
+        graph = levels_graph(file, outputs, spec, geometry)
     onnx.save(graph, str(path))
 
 
@@ -195,29 +199,47 @@ def _write_openvino(inspector: Inspector, folder: Path, image_hw: tuple[int, int
 
 def _write_encoder_and_banks(inspector: Inspector, folder: Path, image_hw: tuple[int, int]) -> ExportedModel:
     spec, model = inspector.encoder.spec, inspector.model
-    _onnx_graph(inspector, folder / "encoder.onnx", image_hw, whole=False)
-    for i, bank in enumerate(model.banks):
+    sessions = []
+    for at, name in enumerate(_encoder_names(model)):
+        _onnx_graph(inspector, folder / name, image_hw, at)
+        sessions.append(_session(folder / name))
+    for i, bank in enumerate(inspector.banks):
         np.save(folder / f"bank{i}.npy", bank.vectors, allow_pickle=False)
-    session = _session(folder / "encoder.onnx")
-    vectors = [np.load(folder / f"bank{i}.npy", allow_pickle=False) for i in range(len(model.banks))]
-    geometry = Geometry.fit(image_hw, model.image_size, spec.multiple)
+    vectors = [np.load(folder / f"bank{i}.npy", allow_pickle=False) for i in range(len(inspector.banks))]
+    levels = len(spec.dims)
+
+    def measured(image: Uint8Array, at: int) -> Measurement:
+        geometry = Geometry.fit(image_hw, model.scales[at].image_size, spec.multiple)
+        outputs = sessions[at].run(None, {"photograph": geometry.to_input(image)[None]})
+        banks, divisors = vectors[at * levels : (at + 1) * levels], model.scales[at].level_scale
+        score_maps = tuple(
+            (_distances(output[0], bank, model.scoring.metric) / divisor).astype(np.float32)
+            for output, bank, divisor in zip(outputs, banks, divisors, strict=True)
+        )
+        return Measurement(top_mean_score(score_maps, geometry, model.scoring), score_maps, geometry)
 
     def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
-        outputs = session.run(None, {"photograph": geometry.to_input(image)[None]})
-        score_maps = []
-        for output, bank, scale in zip(outputs, vectors, model.level_scale, strict=True):
-            q = output[0].reshape(-1, output.shape[-1]).astype(np.float64)
-            if model.scoring.metric == "cosine":
-                q = q / np.maximum(np.linalg.norm(q, axis=1, keepdims=True), 1e-12)
-            b = bank.astype(np.float64)
-            squared = (q**2).sum(1) + ((b**2).sum(1) - 2 * q @ b.T).min(1)
-            distance = np.sqrt(squared.clip(0)) if model.scoring.metric == "l2" else squared / 2
-            score_maps.append((distance / scale).astype(np.float32).reshape(output.shape[1:3]))
-        score = top_mean_score(score_maps, geometry, model.scoring)
-        heat = anomaly_map(score_maps, geometry, model.scoring.sigma, model.image_size)
-        return score, score > model.threshold, heat
+        scales = [measured(image, at) for at in range(len(sessions))]
+        score = joint_score(scales)
+        return score, score > model.threshold, joint_map(scales, model.image_sizes, model.scoring.sigma)
 
     return run
+
+
+def _encoder_names(model: Model) -> list[str]:
+    """The encoder's file for each working scale; a single one has no number."""
+    count = len(model.scales)
+    return ["encoder.onnx"] if count == 1 else [f"encoder{at}.onnx" for at in range(count)]
+
+
+def _distances(level: Float32Array, bank: Float32Array, metric: Metric) -> npt.NDArray[np.float64]:
+    """Distances (h, w) of a level (h, w, d) to the nearest bank vectors, in double precision."""
+    q, b = level.reshape(-1, level.shape[-1]).astype(np.float64), bank.astype(np.float64)
+    if metric == "cosine":
+        q = q / np.maximum(np.linalg.norm(q, axis=1, keepdims=True), 1e-12)
+    squared = (q**2).sum(1) + ((b**2).sum(1) - 2 * q @ b.T).min(1)
+    distances = np.sqrt(squared.clip(0)) if metric == "l2" else squared / 2
+    return distances.reshape(level.shape[:2])
 
 
 _WRITERS: dict[Target, Callable[[Inspector, Path, tuple[int, int]], ExportedModel]] = {
@@ -230,7 +252,7 @@ _WRITERS: dict[Target, Callable[[Inspector, Path, tuple[int, int]], ExportedMode
 def _write_manifest(inspector: Inspector, folder: Path, target: Target, image_hw: tuple[int, int]) -> None:
     info = inspector.info()
     spec, model = inspector.encoder.spec, inspector.model
-    geometry = Geometry.fit(image_hw, model.image_size, spec.multiple)
+    geometries = [Geometry.fit(image_hw, size, spec.multiple) for size in model.image_sizes]
     whole = target != "onnx"
     manifest = {
         "schema": MANIFEST_SCHEMA,
@@ -244,7 +266,8 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, image_hw
         },
         "input": {
             "name": "photograph",
-            "shape": [*image_hw, 3] if whole else [1, *geometry.input_hw, 3],
+            # Of the encoder apart, per working scale.
+            "shape": [*image_hw, 3] if whole else [[1, *geometry.input_hw, 3] for geometry in geometries],
             "dtype": "uint8",
             "color": "rgb",
         },
@@ -254,15 +277,15 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, image_hw
         "preprocessing": {
             **info["preprocessing"],
             "inside_the_graph": whole,
-            "content_hw": list(geometry.content_hw),
-            "input_hw": list(geometry.input_hw),
+            "content_hw": [list(geometry.content_hw) for geometry in geometries],
+            "input_hw": [list(geometry.input_hw) for geometry in geometries],
         },
         # By default, OpenVINO computes in bfloat16 where the processor can: compile with INFERENCE_PRECISION_HINT=f32.
         "inference_precision": "f32",
         "threshold": model.threshold,
         "map_scale": dataclasses.asdict(model.map_scale),
         "scoring": info["scoring"],
-        "level_scale": list(model.level_scale),
+        "level_scale": [list(scale.level_scale) for scale in model.scales],
         "encoder": info["encoder"],
         "versions": info["versions"],
     }

@@ -1,0 +1,118 @@
+"""What a product finds and what it cannot see, by the defects that were drawn on its support images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fewshot_ad.enrollment.calibration import Calibration, ScoredDefect
+from fewshot_ad.enrollment.probes import CONTRAST, DEFECT_KINDS, SCRATCH_WIDTH, DefectKind
+from fewshot_ad.metrics import auroc
+
+# A size counts as found if so many of its drawn defects are caught, and so many of all larger ones.
+FOUND = 0.75
+# Below this AUROC of the smallest defects against good images, a product hardly sees them.
+BLIND = 0.7
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """Which drawn defects a product catches at its threshold.
+
+    Attributes:
+        min_defect: Size of the smallest defect that matters, as a share of the image's side.
+        caught: Share of the drawn defects of that size that are caught.
+        auroc: AUROC of their scores against those of good images and their nuisances, 0..1.
+        found_from: By kind, the smallest drawn size, as a share of the image's side, from which on they are found; None
+            if the largest is not. Of a scratch, its width.
+        largest: By kind, the largest size that was drawn.
+        contrast: Of the drawn defects: how far they are from their surroundings on the way to the opposite color.
+    """
+
+    min_defect: float
+    caught: float
+    auroc: float
+    found_from: dict[DefectKind, float | None]
+    largest: dict[DefectKind, float]
+    contrast: float = CONTRAST
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether defects of that size are near chance."""
+        return self.auroc < BLIND
+
+    def explain(self, image_hw: tuple[int, int] | None = None) -> str:
+        """One paragraph for the engineer.
+
+        Args:
+            image_hw: Height and width of the images in pixels; None tells sizes as shares of their side.
+        """
+        found = []
+        for kind, size in self.found_from.items():
+            word = {"spot": "spots", "scratch": "scratches", "patch": "displaced patches"}[kind]
+            wide = " wide" if kind == "scratch" else ""
+            if size is None:
+                found.append(f"not the largest {word} drawn ({_length(self.largest[kind], image_hw)}{wide})")
+            else:
+                found.append(f"{word} from {_length(size, image_hw)}{wide}")
+        return (
+            f"finds {', '.join(found)}; of drawn defects of {_length(self.min_defect, image_hw)} {self.caught:.0%} are "
+            "caught."
+        )
+
+    def warning(self, image_hw: tuple[int, int] | None = None) -> str | None:
+        """What the engineer must know before the product is relied on; None if there is nothing."""
+        if not self.is_blind:
+            return None
+        return (
+            f"this product hardly sees defects of {_length(self.min_defect, image_hw)}: drawn ones stand out from good "
+            f"images with AUROC {self.auroc:.2f} (0.5 is chance), and {self.caught:.0%} are caught. Give more good "
+            "images, larger photographs or a closer view, or a larger min_defect if such defects do not matter."
+        )
+
+
+def sensitivity(calibration: Calibration, threshold: float, min_defect: float) -> Sensitivity | None:
+    """What a product finds at a threshold; None if no defects were drawn (products of earlier versions).
+
+    Args:
+        calibration: The product's, with its drawn defects.
+        threshold: The threshold that holds.
+        min_defect: Size of the smallest defect that matters, as a share of the image's side.
+    """
+    smallest = [d for d in calibration.defects if math.isclose(d.size, min_defect, abs_tol=1e-6)]
+    if not smallest:
+        return None
+    good = [*calibration.scores, *calibration.nuisances]
+    scores = [d.score for d in smallest]
+    return Sensitivity(
+        min_defect=min_defect,
+        caught=_share_caught(smallest, threshold),
+        auroc=auroc([0] * len(good) + [1] * len(scores), [*good, *scores]),
+        found_from={kind: _found_from(calibration.defects, kind, threshold) for kind in DEFECT_KINDS},
+        largest={kind: _shown_size(kind, max(d.size for d in calibration.defects)) for kind in DEFECT_KINDS},
+    )
+
+
+def _found_from(defects: Sequence[ScoredDefect], kind: DefectKind, threshold: float) -> float | None:
+    smallest = None
+    for size in sorted({d.size for d in defects}, reverse=True):
+        if _share_caught([d for d in defects if d.kind == kind and d.size == size], threshold) < FOUND:
+            break
+        smallest = _shown_size(kind, size)
+    return smallest
+
+
+def _shown_size(kind: DefectKind, size: float) -> float:
+    return size * SCRATCH_WIDTH if kind == "scratch" else size
+
+
+def _share_caught(defects: Sequence[ScoredDefect], threshold: float) -> float:
+    return sum(d.score > threshold for d in defects) / len(defects)
+
+
+def _length(share: float, image_hw: tuple[int, int] | None) -> str:
+    if image_hw is None:
+        return f"{share:.1%} of the image's side"
+    pixels = share * (image_hw[0] * image_hw[1]) ** 0.5
+    return f"{max(1, math.ceil(pixels))} px"
