@@ -184,9 +184,9 @@ def enroll(support: list[np.ndarray], tests: dict[int, list[Any]], good: int, en
         for at, image in enumerate(support)
     ]
     settings, reasons = choose_views(images, enrollment_settings(), encoder)
-    drawn_on = min(len(images), MAX_DRAWN_ON)
+    drawn_on = range(min(len(images), MAX_DRAWN_ON))
     probes = Probes(
-        [image if at < drawn_on else None for at, image in enumerate(support)],
+        {at: support[at] for at in drawn_on},
         defect_series(drawn_on, settings.min_defect, settings.seed),
         settings.seed,
         2 * max(BASE_SIZES),
@@ -349,7 +349,7 @@ def rule_of_version_01(evidence: Evidence) -> float:
 
 
 def adaptive(evidence: Evidence) -> float:
-    """The adaptive threshold of anomalib: the largest F1 score on a validation set, here of held-out and drawn images."""
+    """The adaptive threshold of anomalib: the largest F1 score, here of held-out against drawn images."""
     good, bad = np.asarray(evidence.scores), np.asarray([d.score for d in evidence.defects])
     thresholds = np.unique(np.concatenate([good, bad]))
     hits = np.asarray([(bad >= t).sum() for t in thresholds])

@@ -149,14 +149,17 @@ def enroll(
     images = support.images
     settings, reasons = choose_views(images, settings, encoder)
     sizes = candidate_sizes(images, settings)
-    drawn_on = min(len(images), MAX_DRAWN_ON)
+    drawn_on = sorted(range(len(images)), key=lambda at: images[at].sha256)[:MAX_DRAWN_ON]
     probes = Probes(
-        [image.pixels if at < drawn_on else None for at, image in enumerate(images)],
+        {at: images[at].pixels for at in drawn_on},
         defect_series(drawn_on, settings.min_defect, settings.seed),
         settings.seed,
         2 * max(sizes),
     )
-    scales = [enroll_scale(images, settings, size, encoder, probes, progress=progress) for size in sizes]
+    scales = [
+        enroll_scale(images, settings, size, encoder, probes, progress=_of_several(progress, at, len(sizes)))
+        for at, size in enumerate(sizes)
+    ]
     distinct = distinct_images([image.pixels for image in images])
     scales, reason = choose_scales(scales, settings, encoder, probes.series, distinct)
     settings = dataclasses.replace(settings, image_sizes=tuple(scale.image_size for scale in scales))
@@ -165,6 +168,13 @@ def enroll(
     if faster is None:
         return encoder, product
     return _faster_if_equal(product, encoder, faster, scales, probes, distinct, support, progress)
+
+
+def _of_several(progress: Progress | None, at: int, count: int) -> Progress | None:
+    """Progress of one of several scales as progress of the whole."""
+    if progress is None:
+        return None
+    return lambda stage, done, total: progress(stage, at * total + done, count * total)
 
 
 def _product_of(
@@ -227,8 +237,16 @@ def _faster_if_equal(
     if gain < precision.MIN_SPEEDUP:
         return encoder, product.with_reasons(f"precision: f32; {name} is only {gain:.2f} times as fast here.")
     again = [
-        enroll_scale(support.images, settings, scale.image_size, faster, probes, scale.coresets, progress)
-        for scale in scales
+        enroll_scale(
+            support.images,
+            settings,
+            scale.image_size,
+            faster,
+            probes,
+            scale.coresets,
+            _of_several(progress, at, len(scales)),
+        )
+        for at, scale in enumerate(scales)
     ]
     candidate = _product_of(again, probes, distinct, support, enrollment.product_name, settings, faster)
     expected, other = (

@@ -82,7 +82,7 @@ def test_scorings_of_a_wrong_kind_are_refused(name: str, value: Any, answer: str
 
 def test_numbers_of_numpy_are_numbers() -> None:
     settings = enrollment_settings(image_size=np.int64(128), budget=np.int32(100), seed=np.uint8(3))
-    assert (settings.image_size, settings.budget, settings.seed) == (128, 100, 3)
+    assert (settings.image_sizes, settings.budget, settings.seed) == ((128,), 100, 3)
     assert type(settings.budget) is int
     assert ScoringConfig(sigma=np.float32(2)).sigma == 2
 

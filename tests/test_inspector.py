@@ -40,9 +40,9 @@ def test_false_rejects_are_about_what_is_promised(encoder: Encoder) -> None:
     for draw in range(8):
         support = [make_part(1000 * (draw + 1) + i) for i in range(5)]
         inspector = Inspector.from_support(support, encoder=encoder, views="hflip,vflip", image_size=128)
-        assert inspector.calibration.false_reject_rate == pytest.approx(1 / 6)
-        rejected += [inspector.inspect(make_part(50_000 + i)).is_anomalous for i in range(20)]
-    assert np.mean(rejected) < 1 / 6 + 0.12
+        rejected.append(np.mean([inspector.inspect(make_part(50_000 + i)).is_anomalous for i in range(20)]))
+        assert rejected[-1] <= inspector.calibration.false_reject_bound
+    assert np.mean(rejected) < 0.1
 
 
 def test_the_same_image_in_any_form_gets_the_same_score(
@@ -299,7 +299,7 @@ def test_a_threshold_set_by_hand_survives_an_addition(parts: list[np.ndarray], e
 
 def test_warm_up_compiles_for_the_size_to_come(parts: list[np.ndarray], encoder: Encoder) -> None:
     inspector = Inspector.from_support(parts[:2], encoder=encoder, views="hflip", image_size=128)
-    network = inspector.model.one_pass
+    network = inspector.model.scales[0].one_pass
     assert network is not None
     assert network.sizes == ()
     inspector.warm_up()

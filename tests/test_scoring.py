@@ -15,6 +15,7 @@ from fewshot_ad.images import Geometry
 from fewshot_ad.inspection import MapScale
 from fewshot_ad.scoring import (
     Model,
+    Scale,
     ScoringConfig,
     anomaly_map,
     find_regions,
@@ -184,7 +185,12 @@ class FlatEncoder:
 
 def model_of(threshold: float, **scoring: object) -> Model:
     config = ScoringConfig(top_fraction=0.01, **scoring)  # type: ignore[arg-type]
-    return Model(32, (bank_of(np.zeros((2, 2))),), (1.0,), config, threshold, MapScale(0.5, 2.0))
+    return Model((Scale(32, (bank_of(np.zeros((2, 2))),), (1.0,)),), config, threshold, MapScale(0.5, 2.0))
+
+
+def one_graph(model: Model, level_scale: tuple[float, ...], one_pass: object) -> Model:
+    (scale,) = model.scales
+    return dataclasses.replace(model, scales=(dataclasses.replace(scale, level_scale=level_scale, one_pass=one_pass),))
 
 
 def inspected(level: np.ndarray, model: Model, **options: object):
@@ -247,10 +253,10 @@ def test_an_input_that_was_made_ahead_is_used_as_it_is() -> None:
     model, encoder = model_of(1.0), FlatEncoder(level_with(1, 1, 2.0))
     photograph = np.full((64, 64, 3), 90, np.uint8)
     prepared = prepare(photograph, encoder, model)  # type: ignore[arg-type]
-    assert prepared.pixels.shape == (32, 32, 3)
+    assert prepared.inputs[0].pixels.shape == (32, 32, 3)
     assert 0 <= prepared.milliseconds < 1000
     inspect_image(photograph, encoder, model, "washer", prepared=prepared)  # type: ignore[arg-type]
-    assert encoder.inputs[0] is prepared.pixels
+    assert encoder.inputs[0] is prepared.inputs[0].pixels
 
 
 def test_distances_are_divided_by_the_levels_scale_and_the_worst_level_counts() -> None:
@@ -269,7 +275,7 @@ def test_distances_are_divided_by_the_levels_scale_and_the_worst_level_counts() 
 def test_distances_of_the_joint_graph_are_brought_to_the_common_scale_too() -> None:
     grid = np.zeros((4, 4), np.float32)
     grid[1, 2] = 6
-    model = dataclasses.replace(model_of(2.0), level_scale=(3.0,), one_pass=lambda pixels: (grid,))
+    model = one_graph(model_of(2.0), (3.0,), lambda pixels: (grid,))
     result = inspected(level_with(0, 0, 99.0), model)  # what the encoder alone says is not looked at
     assert result.score == pytest.approx(2.0)
     assert not result.is_anomalous

@@ -173,8 +173,8 @@ def defect_share(
         raise SupportSetError(f"expected one of {', '.join(given)}, got {' and '.join(names)}. Give one.")
     if (min_defect_mm is None) != (mm_per_px is None):
         raise SupportSetError(
-            "expected min_defect_mm and mm_per_px together, got one of them. Give the millimeters that one pixel of the "
-            "image covers, too: mm_per_px=0.05."
+            "expected min_defect_mm and mm_per_px together, got one of them. Give the millimeters that one pixel of "
+            "the image covers, too: mm_per_px=0.05."
         )
     pixels = min_defect_px
     if min_defect_mm is not None and mm_per_px is not None:

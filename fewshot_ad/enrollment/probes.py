@@ -7,7 +7,7 @@ or a displaced patch of a stated size and contrast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -62,11 +62,11 @@ class DrawnDefect:
         return displaced_patch(image, rng, self.size)
 
 
-def defect_series(images: int, min_defect: float, seed: int) -> tuple[DrawnDefect, ...]:
+def defect_series(images: Sequence[int], min_defect: float, seed: int) -> tuple[DrawnDefect, ...]:
     """Drawn defects of graded size, spread over the images.
 
     Args:
-        images: Number of support images to draw on.
+        images: Indices of the support images to draw on.
         min_defect: Size of the smallest defect that matters, as a share of the image's side.
         seed: Of places and shapes.
     """
@@ -74,7 +74,7 @@ def defect_series(images: int, min_defect: float, seed: int) -> tuple[DrawnDefec
     series = [(kind, size) for size in sizes for kind in DEFECT_KINDS for _ in range(COPIES)]
     seeds = np.random.default_rng([seed, 1]).integers(0, 2**31, len(series)).tolist()
     return tuple(
-        DrawnDefect(at % images, kind, size, one)
+        DrawnDefect(images[at % len(images)], kind, size, one)
         for at, ((kind, size), one) in enumerate(zip(series, seeds, strict=True))
     )
 
@@ -119,30 +119,27 @@ class Probes:
     """What is drawn on the images of a support set, made when it is asked for.
 
     Args:
-        images: (H, W, 3) uint8 RGB each, of any size; None where nothing is drawn on one.
+        images: (H, W, 3) uint8 RGB each, of any size, by their index; nothing is drawn on others.
         series: The drawn defects.
         seed: Of the nuisances.
         side: Images are shrunk to this many pixels squared first: more detail than the working scales show costs time.
     """
 
-    def __init__(
-        self, images: Sequence[Uint8Array | None], series: Sequence[DrawnDefect], seed: int, side: int
-    ) -> None:
+    def __init__(self, images: Mapping[int, Uint8Array], series: Sequence[DrawnDefect], seed: int, side: int) -> None:
         self.series = tuple(series)
-        self._images = [None if image is None else shrunk(image, side) for image in images]
-        self._seed = seed
+        self._images = {at: shrunk(image, side) for at, image in images.items()}
+        # The order of the images, not their numbers: the order of a support set must not decide anything.
+        self._seeds = {at: seed + place for place, at in enumerate(images)}
 
     def nuisances(self, at: int) -> Iterator[Uint8Array]:
         """Image number `at` after what a line varies; see `nuisances`."""
-        image = self._images[at]
-        return iter(()) if image is None else nuisances(image, self._seed + at)
+        return nuisances(self._images[at], self._seeds[at]) if at in self._images else iter(())
 
     def defects(self, at: int) -> Iterator[tuple[int, Uint8Array]]:
         """Image number `at` with each of its drawn defects, and the defect's place in the series."""
-        image = self._images[at]
         for number, defect in enumerate(self.series):
-            if defect.image == at and image is not None:
-                yield number, defect.draw(image)
+            if defect.image == at and at in self._images:
+                yield number, defect.draw(self._images[at])
 
 
 def shrunk(image: Uint8Array, side: int) -> Uint8Array:

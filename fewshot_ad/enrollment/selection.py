@@ -59,7 +59,7 @@ def choose_views(
     if len(images) < MIN_IMAGES_FOR_GAIN:
         return flips, (f"views: flips; the part is upright against the first image on {compared} other(s).",)
     size = min(candidate_sizes(images, settings))
-    nothing = Probes([None] * len(images), (), settings.seed, size)
+    nothing = Probes({}, (), settings.seed, size)
     scores = [
         np.log([max(m.score, 1e-12) for m in enroll_scale(images, one, size, encoder, nothing).good])
         for one in (flips, rotated)

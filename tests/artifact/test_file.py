@@ -32,7 +32,7 @@ def test_it_is_a_plain_safetensors_file_with_json_inside(saved: Path) -> None:
     assert tensors["bank0.vectors"].dtype == np.float16
     length = int.from_bytes(saved.read_bytes()[:8], "little")
     record = json.loads(json.loads(saved.read_bytes()[8 : 8 + length])["__metadata__"]["fewshot_ad"])
-    assert record["format_version"] == FORMAT_VERSION == 2
+    assert record["format_version"] == FORMAT_VERSION == 3
     assert record["encoder"]["name"] == DEFAULT_ENCODER
     assert record["preprocessing"]["color"] == "rgb"
     assert record["enrollment"]["support"][0][0] == "image[0]"
@@ -189,10 +189,10 @@ def test_a_text_of_zeros_does_not_take_the_place_of_the_hash(inspector: Inspecto
     assert Inspector.load(tmp_path / "p.fsad", encoder=inspector.encoder).product == "0" * 64
 
 
-@pytest.mark.parametrize("version", [0, -1, None, "2"])
+@pytest.mark.parametrize("version", [0, -1, None, "3"])
 def test_no_other_format_is_read(version: object, tmp_path: Path) -> None:
     write_artifact(tmp_path / "p.fsad", {"a": np.zeros(1)}, {"format_version": version})
-    with pytest.raises(ArtifactError, match="expected format version 2, got"):
+    with pytest.raises(ArtifactError, match="expected format version 3, got"):
         read_artifact(tmp_path / "p.fsad")
 
 

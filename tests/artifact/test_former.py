@@ -28,7 +28,7 @@ def test_a_file_of_the_first_format_keeps_all_its_settings(tmp_path: Path) -> No
     enrollment, settings = inspector.enrollment, inspector.enrollment.settings
     assert inspector.product == enrollment.product_name == "brick"
     assert [str(view) for view in settings.views] == ["hflip", "gray", "rotate=90"]
-    assert (settings.image_size, settings.budget, settings.seed, settings.precision) == (128, 150, 0, "f32")
+    assert (settings.image_sizes, settings.budget, settings.seed, settings.precision) == ((128,), 150, 0, "f32")
     assert settings.auto == ()
     assert settings.scoring == ScoringConfig()
     assert [name for name, _ in enrollment.support] == [f"image[{i}]" for i in range(4)]

@@ -11,7 +11,7 @@ from fewshot_ad.images import Geometry
 
 def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 128) -> Embedded:
     settings = enrollment_settings(views=views, image_size=size)
-    return embed_support(read_support(parts).images, settings, encoder)
+    return embed_support(read_support(parts).images, settings, size, encoder)
 
 
 def test_a_view_is_embedded_as_the_picture_it_shows(parts: list[np.ndarray], encoder: Encoder) -> None:

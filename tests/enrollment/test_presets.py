@@ -10,11 +10,11 @@ from fewshot_ad.errors import SupportSetError
 
 def test_presets_set_what_is_not_given(parts: list[np.ndarray]) -> None:
     fast = Inspector.from_support(parts, preset="fast")
-    assert fast.enrollment.settings.image_size == PRESETS["fast"].image_size
+    assert fast.enrollment.settings.image_sizes == (PRESETS["fast"].image_size,)
     assert fast.enrollment.settings.budget == PRESETS["fast"].budget
     assert len(fast.enrollment.settings.views) == 3
     given = Inspector.from_support(parts, preset="accurate", image_size=128, views="hflip")
-    assert (given.enrollment.settings.image_size, len(given.enrollment.settings.views)) == (128, 1)
+    assert (given.enrollment.settings.image_sizes, len(given.enrollment.settings.views)) == ((128,), 1)
     assert given.enrollment.settings.budget == PRESETS["accurate"].budget
 
 

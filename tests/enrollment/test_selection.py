@@ -1,33 +1,31 @@
 from __future__ import annotations
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.presets import BASE_SIZE, BASE_VIEWS, enrollment_settings
-from fewshot_ad.enrollment.selection import Separability, choose_settings
-from fewshot_ad.enrollment.support import read_support
-
-
-def test_a_gain_must_show_in_both_figures() -> None:
-    base = Separability(0.80, 1.0)
-    assert Separability(0.85, 1.5).beats(base)
-    assert not Separability(0.85, 1.0).beats(base)
-    assert not Separability(0.81, 2.0).beats(base)
+from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale
+from fewshot_ad.enrollment.presets import BASE_SIZES, BASE_VIEWS, EnrollmentSettings, enrollment_settings
+from fewshot_ad.enrollment.probes import DrawnDefect, Probes, defect_series
+from fewshot_ad.enrollment.selection import candidate_sizes, choose_scales, choose_views
+from fewshot_ad.enrollment.support import SupportImage, read_support
+from fewshot_ad.errors import SupportSetError
 
 
 def test_what_the_user_chose_is_taken(parts: list[np.ndarray], encoder: Encoder) -> None:
     images = read_support(parts[:2]).images
     asked = enrollment_settings(views="gray", image_size=128)
-    assert choose_settings(images, asked, encoder) == (asked, ())
+    assert choose_views(images, asked, encoder) == (asked, ())
+    assert candidate_sizes(images, asked) == (128,)
 
 
-def test_one_image_gets_the_defaults_and_is_told_why(parts: list[np.ndarray], encoder: Encoder) -> None:
-    choice, reasons = choose_settings(read_support(parts[:1]).images, enrollment_settings(), encoder)
-    assert (choice.views, choice.image_size) == (BASE_VIEWS, BASE_SIZE)
-    assert len(reasons) == 2
-    assert all("no second image" in reason for reason in reasons)
+def test_one_image_gets_the_default_views_and_is_told_why(parts: list[np.ndarray], encoder: Encoder) -> None:
+    choice, reasons = choose_views(read_support(parts[:1]).images, enrollment_settings(), encoder)
+    assert choice.views == BASE_VIEWS
+    assert "no second image" in reasons[0]
 
 
 def test_freely_rotated_parts_get_rotated_views(encoder: Encoder) -> None:
@@ -40,21 +38,61 @@ def test_freely_rotated_parts_get_rotated_views(encoder: Encoder) -> None:
         matrix = cv2.getRotationMatrix2D((79.5, 79.5), degrees, 1)
         view = cv2.warpAffine(part, matrix, (160, 160), borderMode=cv2.BORDER_REPLICATE)
         turned.append(np.clip(view + rng.normal(0, 3, view.shape), 0, 255).astype(np.uint8))
-    calls: list[tuple[str, int, int]] = []
-    choice, reasons = choose_settings(
-        read_support(turned).images, enrollment_settings(image_size=256), encoder, lambda *call: calls.append(call)
-    )
+    choice, reasons = choose_views(read_support(turned).images, enrollment_settings(), encoder)
     assert any(view.kind == "rotate" and view.value == 90 for view in choice.views)
-    assert "flips and rotations" in reasons[0]
-    assert calls[-1] == ("settings", 2, 2)
+    assert "flips and rotations; the part is turned" in reasons[0]
 
 
-@pytest.mark.parametrize("views", ["auto", "hflip"])
-def test_the_choice_is_repeatable(parts: list[np.ndarray], encoder: Encoder, views: str) -> None:
-    images = read_support(parts[:3]).images
-    asked = enrollment_settings(views=views, seed=1)
-    first, second = (choose_settings(images, asked, encoder) for _ in range(2))
-    assert first == second
-    chosen, reasons = first
-    assert chosen.image_size in (256, 384, 512)
-    assert "image size" in reasons[-1]
+def test_upright_parts_get_flips_alone(parts: list[np.ndarray], encoder: Encoder) -> None:
+    choice, reasons = choose_views(read_support(parts).images, enrollment_settings(), encoder)
+    assert choice.views == BASE_VIEWS
+    assert "held-out good images score" in reasons[0]
+
+
+def large(side: int) -> list[SupportImage]:
+    image = np.zeros((side, side, 3), np.uint8)
+    return [SupportImage(name="large", sha256="0" * 64, loaded=image, source=None)]
+
+
+def test_a_smaller_defect_asks_for_a_finer_scale_as_far_as_the_images_have_it() -> None:
+    small = dataclasses.replace(enrollment_settings(), min_defect=0.004)
+    assert candidate_sizes(large(1200), enrollment_settings()) == BASE_SIZES
+    assert candidate_sizes(large(4000), small) == (256, 2048)
+    assert candidate_sizes(large(1200), small) == (256, 1024)
+    assert candidate_sizes(large(300), small) == BASE_SIZES
+
+
+def scales_of(
+    parts: list[np.ndarray], encoder: Encoder, settings: EnrollmentSettings
+) -> tuple[list[EnrolledScale], tuple[DrawnDefect, ...]]:
+    series = defect_series(range(len(parts)), settings.min_defect, 0)
+    probes = Probes(dict(enumerate(parts)), series, 0, 384)
+    images = read_support(parts).images
+    return [enroll_scale(images, settings, size, encoder, probes) for size in (96, 192)], series
+
+
+def test_the_cheapest_scale_that_catches_the_smallest_defect_is_chosen(
+    parts: list[np.ndarray], encoder: Encoder
+) -> None:
+    easy = enrollment_settings(views="hflip", min_defect=0.3)
+    scales, series = scales_of(parts[:4], encoder, easy)
+    chosen, reasons = choose_scales(scales, easy, encoder, series, 4)
+    assert [scale.image_size for scale in chosen] == [96]
+    assert "image size: 96; of drawn defects of 30.0% of the image's side are caught: " in reasons[0]
+    # Too small for both: the finer one is kept, as what can be done.
+    hard = enrollment_settings(views="hflip", min_defect=0.002)
+    scales, series = scales_of(parts[:4], encoder, hard)
+    chosen, _ = choose_scales(scales, hard, encoder, series, 4)
+    assert [scale.image_size for scale in chosen] == [96, 192]
+
+
+def test_a_budget_of_milliseconds_leaves_the_finer_scale_out_or_is_refused(
+    parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewshot_ad.enrollment.selection.encode_ms", lambda _, image_sizes: [float(sum(image_sizes))])
+    hard = enrollment_settings(views="hflip", min_defect=0.002, max_ms=100)
+    scales, series = scales_of(parts[:3], encoder, hard)
+    chosen, _ = choose_scales(scales, hard, encoder, series, 3)
+    assert [scale.image_size for scale in chosen] == [96]
+    with pytest.raises(SupportSetError, match="expected max_ms of at least 96"):
+        choose_scales(scales, dataclasses.replace(hard, max_ms=50), encoder, series, 3)
