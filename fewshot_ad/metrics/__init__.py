@@ -17,30 +17,47 @@ from fewshot_ad.metrics.ranking import (
     forgetting_by_task,
     iou,
 )
+from fewshot_ad.metrics.rates import (
+    FalseRejectLaw,
+    Rate,
+    binomial_interval,
+    conformal_threshold,
+    false_reject_law,
+    needed_for,
+)
 from fewshot_ad.metrics.region_overlap import SaturatedRegion, au_pro, au_spro, pro, spro
+from fewshot_ad.metrics.thresholds import LabeledThreshold, threshold_of_labeled
 
 __all__ = [
     "AtThreshold",
     "F1Max",
+    "FalseRejectLaw",
     "Interval",
+    "LabeledThreshold",
     "PixelFigures",
     "PixelMetrics",
+    "Rate",
     "SaturatedRegion",
     "at_threshold",
     "au_pro",
     "au_spro",
     "aupr",
     "auroc",
+    "binomial_interval",
     "bootstrap",
     "bootstrap_au_pro",
+    "conformal_threshold",
     "decision_flips",
     "escape_rate",
     "f1_max",
+    "false_reject_law",
     "false_reject_rate",
     "forgetting",
     "forgetting_by_task",
     "iou",
+    "needed_for",
     "pro",
     "relative_difference",
     "spro",
+    "threshold_of_labeled",
 ]
