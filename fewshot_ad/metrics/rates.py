@@ -74,37 +74,54 @@ def binomial_interval(count: int, total: int, level: float = 0.95) -> Interval:
     return low, high
 
 
-def conformal_threshold(scores: Sequence[float], max_false_reject: float) -> float | None:
-    """The lowest threshold at which a new good image is rejected with at most a given probability.
+def conformal_rank(total: int, max_false_reject: float) -> int | None:
+    """Which of n good scores is the lowest threshold that keeps a promise: the ceil((n + 1)(1 - rate))-th smallest.
 
-    It is one of the scores: the ceil((n + 1)(1 - max_false_reject))-th smallest. Nothing is assumed of how scores are
-    distributed, only that the new good images come from where these came from. Scores above it are rejected.
+    Nothing is assumed of how scores are distributed, only that new good images come from where these came from.
 
     Args:
-        scores: (n,) finite scores of good images that were not enrolled.
-        max_false_reject: Share of good images that may be rejected, between 0 and 1.
+        total: n, the number of good images; none of them enrolled.
+        max_false_reject: Highest probability that a new good image is rejected, between 0 and 1.
 
     Returns:
-        The threshold; None where n is below `needed_for(max_false_reject)`: then no score is high enough to promise it.
+        1..n; None where n is below `needed_for(max_false_reject)`: then no score is high enough.
 
     Raises:
-        ArgumentError: A score is not finite, or the share is out of range.
+        ArgumentError: An argument is out of range.
 
     Source: Vovk, Gammerman & Shafer 2005; Angelopoulos & Bates 2021 (A Gentle Introduction to Conformal Prediction).
     """
+    whole_number(total, "total", 1)
+    above = math.floor((total + 1) * _share(max_false_reject, "max_false_reject") + _ROUNDING)
+    return None if above < 1 else total + 1 - above
+
+
+def conformal_threshold(scores: Sequence[float], max_false_reject: float) -> float | None:
+    """The lowest threshold at which a new good image is rejected with at most a given probability.
+
+    Args:
+        scores: (n,) finite scores of good images that were not enrolled.
+        max_false_reject: As for `conformal_rank`.
+
+    Returns:
+        The score of that rank, which scores must exceed to be rejected; None where there is no such rank.
+
+    Raises:
+        ArgumentError: A score is not finite, or the rate is out of range.
+    """
     values = np.sort(finite_scores(scores, "scores"))
-    above = math.floor((len(values) + 1) * _share(max_false_reject, "max_false_reject") + _ROUNDING)
-    return None if above < 1 else float(values[len(values) - above])
+    rank = conformal_rank(len(values), max_false_reject)
+    return None if rank is None else float(values[rank - 1])
 
 
 def needed_for(max_false_reject: float) -> int:
     """The smallest number of good images from which `conformal_threshold` can promise a false reject rate.
 
     Args:
-        max_false_reject: Share of good images that may be rejected, between 0 and 1.
+        max_false_reject: As for `conformal_rank`.
 
     Raises:
-        ArgumentError: The share is out of range.
+        ArgumentError: The rate is out of range.
     """
     return max(1, math.ceil((1 - _ROUNDING) / _share(max_false_reject, "max_false_reject")) - 1)
 
