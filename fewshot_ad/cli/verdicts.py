@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 COLUMNS = (*("file", "truth", "verdict", "outcome", "score", "threshold", "severity", "error"), "schema")
 TABLE_SCHEMA = "fewshot-ad/check-csv/1"
-# What a sheet says of itself. It begins like that of an overlay, so that no folder's listing takes it for a part.
-SHEET_MARK = "overlay sheet"
+# What a sheet says of itself, see `demo.png`.
+SHEET_MARK = "sheet"
 
 commands = typer.Typer()
 
@@ -85,19 +86,20 @@ def check(
         )
         if threshold is not None:
             inspector.threshold = threshold
-        sides = [_images(good), None if bad is None else _images(bad)]
-        inputs = [image for side in sides if side for image in side if isinstance(image, Path)]
-        _refuse_outputs(sheet, csv_file, [artifact, *inputs, *(Path(x) for x in (encoder, weights) if x)], force)
-        with progress_bar(quiet=as_json or len(inputs) < 20) as progress:
-            result = inspector.check(sides[0] or [], sides[1], progress=progress)
+        good_images, bad_images = _images(good), None if bad is None else _images(bad)
+        images = [image for image in [*good_images, *(bad_images or [])] if isinstance(image, Path)]
+        others = [artifact, *(Path(given) for given in (encoder, weights) if given is not None)]
+        check_table(csv_file, [*images, *others], force, COLUMNS)
+        _check_sheet(sheet, images, others, force)
+        with progress_bar(quiet=as_json or len(images) < 20) as progress:
+            result = inspector.check(good_images, bad_images, progress=progress)
         if csv_file is not None:
-            _write_table(csv_file, result, outputs)
-        if sheet is not None:
-            outputs.write("sheet", partial(_write_sheet, sheet, result, inspector, force))
+            outputs.write("table", partial(_write_table, csv_file, result, outputs))
+        drawn = sheet is not None and outputs.write("sheet", partial(_write_sheet, sheet, result, inspector, force))
         if as_json:
             print_json("check", result.as_dict())
         else:
-            _print(result, sheet if outputs.complete else None)
+            _print(result, sheet if drawn else None)
     raise typer.Exit(EXIT_ERROR if result.unreadable or not outputs.complete else EXIT_GOOD)
 
 
@@ -108,17 +110,24 @@ def _images(names: list[str]) -> list[Any]:
     return expand_sources(names, keep_errors=True)
 
 
-def _refuse_outputs(sheet: Path | None, table: Path | None, inputs: list[Path], force: bool) -> None:
+def _check_sheet(sheet: Path | None, images: list[Path], others: list[Path], force: bool) -> None:
     """Before the work, not after it.
 
     Raises:
-        FewshotADError: An output has the place of something that must stay.
+        FewshotADError: The sheet has the place of something that must stay.
+        ArgumentError: It would lie among the images.
     """
     from fewshot_ad.demo import check_png
+    from fewshot_ad.errors import ArgumentError
 
-    check_table(table, inputs, force, COLUMNS)
-    if sheet is not None:
-        check_png(sheet, SHEET_MARK, inputs=inputs, force=force)
+    if sheet is None:
+        return
+    check_png(sheet, SHEET_MARK, inputs=[*images, *others], force=force)
+    if os.path.realpath(sheet.parent) in {os.path.realpath(image.parent) for image in images}:
+        raise ArgumentError(
+            f"expected --sheet in a folder without images of parts, got {sheet}: the next check would take it for one. "
+            "Choose another folder."
+        )
 
 
 def _write_table(path: Path, result: Check, outputs: Outputs) -> None:
