@@ -169,11 +169,9 @@ class Check:
         if self.suggestion is None:
             return why_none(self.false_rejects.total)
         text = self.suggestion.explain()
-        if self.escapes is not None and (self.false_rejects, self.escapes) == (
-            self.suggestion.false_rejects,
-            self.suggestion.escapes,
-        ):
-            text += " The product's own threshold does the same on these images: there is no reason to change it."
+        fair, own = self.suggestion.fair_balanced_accuracy, self.balanced_accuracy
+        if fair is not None and own is not None and fair <= own:
+            text += " The product's own threshold, which was not chosen on them, does as well: no reason to change it."
         return text
 
     def _with_outcome(self, outcome: Outcome) -> list[CheckedImage]:

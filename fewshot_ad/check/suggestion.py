@@ -31,7 +31,8 @@ class Suggestion:
             were good images alone, and it is the lowest one that promises `max_false_reject`.
         false_rejects: The good images that it rejects, of these.
         escapes: The bad images that it passes, of these; None without bad images.
-        interval: 95% interval of the threshold, see `metrics.LabeledThreshold`; None if `method` is `conformal`.
+        interval: Where 95% of the bootstrap draws put the threshold, see `metrics.LabeledThreshold`; None if `method`
+            is `conformal`.
         held_out_false_rejects: See `metrics.LabeledThreshold`; None without bad images, or with one of a kind.
         held_out_escapes: As `held_out_false_rejects`.
         max_false_reject: Highest share of good parts that is rejected on average, as promised; None if `method` is
@@ -54,6 +55,13 @@ class Suggestion:
         """Mean of the share of good images passed and of bad ones rejected; None without bad images."""
         return balanced_accuracy(self.false_rejects, self.escapes)
 
+    @property
+    def fair_balanced_accuracy(self) -> float | None:
+        """The same of the held-out images, where there are such."""
+        return balanced_accuracy(
+            self.held_out_false_rejects or self.false_rejects, self.held_out_escapes or self.escapes
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         fields = {name: value.as_dict() if isinstance(value, Rate) else value for name, value in vars(self).items()}
@@ -66,11 +74,12 @@ class Suggestion:
 
     def _explain_labeled(self) -> str:
         low, high = self.interval or (self.threshold, self.threshold)
+        bad = self.escapes.total if self.escapes is not None else 0
         text = (
-            f"Suggested threshold {self.threshold:.4g} (95% interval {low:.4g} to {high:.4g}, from 1,000 bootstrap "
-            f"draws with seed 0). On these images: false reject rate {self.false_rejects}, escape rate {self.escapes}, "
+            f"Suggested threshold {self.threshold:.4g} ({low:.4g} to {high:.4g} in 95% of 1,000 bootstrap draws, "
+            f"seed 0). On these images: false reject rate {self.false_rejects}, escape rate {self.escapes}, "
             f"balanced accuracy {self.balanced_accuracy:.3f}. That flatters it, since it was chosen on these same "
-            f"{self.false_rejects.total} good and {self.escapes and self.escapes.total} bad images. "
+            f"{self.false_rejects.total} good and {bad} bad images. "
         )
         if self.held_out_false_rejects is None:
             return text + "With a single image of a kind, nothing fairer can be said."

@@ -39,11 +39,14 @@ def test_the_text_says_the_table_the_names_and_that_the_suggestion_is_flattered(
 
 
 def test_a_threshold_that_is_as_good_as_the_suggested_one_may_stay() -> None:
-    check = make_check([1.0, 1.1], [4.0, 5.0])
+    assert "no reason to change it" in make_check([1.0, 1.1], [4.0, 5.0]).explain()
+    # The best threshold makes no mistake on these, and two where it is chosen without the image that it judges.
+    check = make_check([1.0, 2.5], [2.6, 4.0, 4.5, 5.0])
     assert check.suggestion is not None
-    assert check.suggestion.balanced_accuracy == check.balanced_accuracy == 1
+    assert check.suggestion.balanced_accuracy == 1
+    assert (check.balanced_accuracy, check.suggestion.fair_balanced_accuracy) == (0.75, 0.625)
     assert "no reason to change it" in check.explain()
-    assert "no reason to change it" not in make_check([1.0, 1.1], [1.9, 5.0]).explain()
+    assert "no reason to change it" not in make_check([1.0, 1.1, 1.05], [1.8, 1.9, 5.0]).explain()
 
 
 def test_long_lists_are_cut_in_the_text_alone() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from fewshot_ad.errors import ArgumentError
-from fewshot_ad.metrics import LabeledThreshold, Rate, threshold_of_labeled
+from fewshot_ad.metrics import LabeledThreshold, Rate, threshold_of_labeled, thresholds
 
 
 def scores(seed: int, n_good: int, n_bad: int, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -40,15 +42,26 @@ def test_costly_escapes_lower_the_threshold() -> None:
     assert thresholds == sorted(thresholds, reverse=True)
 
 
-def test_what_was_chosen_without_an_image_does_worse_on_it() -> None:
-    flattered = held_out = 0
-    for seed in range(40):
-        found = threshold_of_labeled(*scores(seed, 6, 6, 0.5))
+def true_error(threshold: float, shift: float) -> float:
+    """False reject rate plus escape rate of a threshold, by the normal distributions that `scores` draws from."""
+    above, below = np.log(threshold) / 0.3, (np.log(threshold) - shift) / 0.3
+    return (math.erfc(above / math.sqrt(2)) + math.erfc(-below / math.sqrt(2))) / 2
+
+
+def test_what_is_held_out_shows_the_true_error_and_the_interval_is_too_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thresholds, "REPEATS", 100)
+    errors, covered = [], []
+    for seed in range(200):
+        found = threshold_of_labeled(*scores(seed, 5, 8, 0.6))
         assert found.held_out_false_rejects is not None
         assert found.held_out_escapes is not None
-        flattered += found.false_rejects.count + found.escapes.count
-        held_out += found.held_out_false_rejects.count + found.held_out_escapes.count
-    assert held_out > 1.5 * flattered
+        held_out = found.held_out_false_rejects.rate + found.held_out_escapes.rate
+        errors.append((true_error(found.threshold, 0.6), found.false_rejects.rate + found.escapes.rate, held_out))
+        covered.append(found.interval[0] <= np.exp(0.3) <= found.interval[1])
+    true, flattering, held_out = np.mean(errors, axis=0)
+    assert held_out == pytest.approx(true, abs=0.05)
+    assert flattering < true / 2
+    assert 0.65 < np.mean(covered) < 0.92
 
 
 def test_a_single_bad_image_cannot_be_held_out() -> None:
