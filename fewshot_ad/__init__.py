@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fewshot_ad import datasets, metrics, zoo
+    from fewshot_ad.check import Check
     from fewshot_ad.encoder import load_encoder
     from fewshot_ad.enrollment.calibration import Calibration
     from fewshot_ad.errors import (
@@ -29,6 +30,7 @@ __version__ = "0.2.0.dev0"
 
 _HOMES = {
     "Calibration": "enrollment.calibration",
+    "Check": "check",
     "Inspection": "inspection",
     "Inspector": "inspector",
     "MapScale": "inspection",
@@ -57,6 +59,7 @@ __all__ = [
     "ArtifactError",
     "BenchmarkError",
     "Calibration",
+    "Check",
     "DatasetError",
     "ExportError",
     "FewshotADError",

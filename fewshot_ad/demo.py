@@ -18,6 +18,7 @@ import numpy as np
 
 from fewshot_ad.arguments import choice, whole_number
 from fewshot_ad.arrays import Progress, Uint8Array
+from fewshot_ad.check.sheet import grid
 from fewshot_ad.encoder import load_encoder
 from fewshot_ad.enrollment.defects import blot, missing_piece, scratch
 from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError
@@ -30,6 +31,7 @@ TEXTURES = ("brick", "grass", "gravel")
 # Side in pixels of the crops, and of an image on the contact sheet.
 CROP = 128
 TILE = 192
+COLUMNS = 4
 MAX_IMAGES_PER_KIND = 6
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # The signature and the chunk IHDR, which stands first.
@@ -217,7 +219,7 @@ def run_demo(
                 f"{result.timings_ms['total']:5.1f} ms  truth: {test.truth:<14} {path.name}"
                 f"{'' if correct else '   <- wrong'}"
             )
-    write_png(output / "contact_sheet.png", _sheet(tiles), MARK, force=force)
+    write_png(output / "contact_sheet.png", grid(tiles, COLUMNS), MARK, force=force)
     lines += [
         "",
         f"{right} of {total} verdicts right. Overlays and .fsad files are in {output.resolve()},",
@@ -312,10 +314,3 @@ def _tile(product_name: str, test: DemoImage, result: Inspection) -> Uint8Array:
     text = f"{product_name}: {verdict} {result.severity:.2f}  (truth: {test.truth})"
     cv2.putText(strip, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return np.vstack([np.hstack(pair), strip])
-
-
-def _sheet(tiles: list[Uint8Array], columns: int = 4) -> Uint8Array:
-    blank = np.full_like(tiles[0], 255)
-    tiles = tiles + [blank] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    return np.vstack(rows)

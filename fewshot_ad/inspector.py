@@ -15,6 +15,7 @@ from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress
 from fewshot_ad.artifact import checked_spec, describe, load_allowed, pack, read_artifact, replace_product, unpack
 from fewshot_ad.batch import Reading, read, verdicts
+from fewshot_ad.check import Check, check_product
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
@@ -265,6 +266,41 @@ class Inspector:
             color,
             lambda pixels: prepare(pixels, self._encoder, self._product.model),
             self._judge if errors == "raise" else self._judge_or_tell,
+        )
+
+    def check(
+        self,
+        good: ImageSource | Iterable[ImageSource],
+        bad: ImageSource | Iterable[ImageSource] | None = None,
+        *,
+        color: ColorOrder = "rgb",
+        progress: Progress | None = None,
+    ) -> Check:
+        """Judge images whose truth is known; the product stays as it is.
+
+        Args:
+            good: Good images that were not enrolled, in any form `from_support` takes.
+            bad: Images of defective parts; None for none.
+            color: Channel order of arrays with color.
+            progress: Called as `progress("check", done, total)`.
+
+        Returns:
+            The mistakes by name, the rates with their intervals, and a suggested threshold. Images that cannot be used,
+            those of the support set and exact copies are named in it and not counted.
+
+        Raises:
+            ImageError: No good image counts, or `bad` is given and no bad image does.
+            ArgumentError: The same image is given as good and as bad.
+        """
+        arguments.function(progress, "progress")
+        # As it is now: others may set the threshold meanwhile.
+        unchanged = Inspector(self._encoder, self._product)
+        return check_product(
+            unchanged._product,
+            lambda images: unchanged.inspect_batch(images, color=color, errors="return"),
+            good,
+            bad,
+            progress,
         )
 
     def add(

@@ -79,7 +79,7 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
 
 
 def test_public_names_exist_and_no_others() -> None:
-    classes = {"Calibration", "Inspection", "Inspector", "MapScale", "Region", "ScoringConfig"}
+    classes = {"Calibration", "Check", "Inspection", "Inspector", "MapScale", "Region", "ScoringConfig"}
     functions = {"list_images", "load_encoder", "read_image"}
     errors = {name for name, value in vars(fewshot_ad.errors).items() if name.endswith("Error")}
     packages = {"datasets", "metrics", "zoo"}

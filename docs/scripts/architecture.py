@@ -45,7 +45,7 @@ LAYERS = (
         "what is done with a product; how encoders are trained",
     ),
     ("inspector.py", "the facade: Inspector"),
-    ("product.py   artifact/", "what is known of one part, and its .fsad file"),
+    ("product.py   artifact/   check/", "what is known of one part; its .fsad file; what it gets wrong"),
     ("enrollment/   batch.py", "from good images to a product; many images in order"),
     ("scoring.py   datasets/", "the decision; readers of public datasets"),
     ("search/", "memory bank and nearest neighbors"),

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from io import FileIO
 from pathlib import Path
@@ -74,9 +74,9 @@ class Outputs:
         return output not in self._failed
 
 
-def check_table(path: Path | None, inputs: Iterable[Path], force: bool) -> None:
-    """Make sure that the table of verdicts replaces nothing but an older one, see `check_text`."""
-    check_text(path, ",".join(COLUMNS[:3]), inputs, force=force, error=FewshotADError)
+def check_table(path: Path | None, inputs: Iterable[Path], force: bool, columns: Sequence[str] = COLUMNS) -> None:
+    """Make sure that a table of these columns replaces nothing but an older one of its kind, see `check_text`."""
+    check_text(path, ",".join(columns[:3]), inputs, force=force, error=FewshotADError)
 
 
 def check_text(
@@ -156,12 +156,15 @@ def _identity(path: Path) -> tuple[int, int] | str:
 
 
 @contextmanager
-def verdict_table(path: Path | None, outputs: Outputs) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Open a CSV file for rows of `COLUMNS`; it grows row by row, so that others can read it meanwhile.
+def verdict_table(
+    path: Path | None, outputs: Outputs, columns: Sequence[str] = COLUMNS
+) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Open a CSV file for rows of verdicts; it grows row by row, so that others can read it meanwhile.
 
     Args:
         path: The file; None for no table.
         outputs: Reports a row that cannot be written.
+        columns: Its heading.
 
     Yields:
         The function that writes one row; without a file it does nothing.
@@ -177,7 +180,7 @@ def verdict_table(path: Path | None, outputs: Outputs) -> Iterator[Callable[[dic
 
         def write(cells: dict[str, Any]) -> None:
             line = io.StringIO(newline="")
-            csv.DictWriter(line, COLUMNS).writerow(cells)
+            csv.DictWriter(line, columns).writerow(cells)
             data = line.getvalue().encode("utf-8", "backslashreplace")
             try:
                 while data:
@@ -188,7 +191,7 @@ def verdict_table(path: Path | None, outputs: Outputs) -> Iterator[Callable[[dic
         def write_or_report(cells: dict[str, Any]) -> None:
             outputs.write("table", lambda: write(cells))
 
-        write_or_report(dict(zip(COLUMNS, COLUMNS, strict=True)))
+        write_or_report(dict(zip(columns, columns, strict=True)))
         yield write_or_report
 
 
@@ -278,15 +281,16 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
     }
     if result.regions:
         cells |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))
-    return _row(cells)
+    return table_row(cells, TABLE_SCHEMA)
 
 
 def failure_row(file: str | Path, message: str) -> dict[str, Any]:
     """The row of an image that could not be inspected."""
-    return _row({"file": str(file), "verdict": "ERROR", "error": message})
+    return table_row({"file": str(file), "verdict": "ERROR", "error": message}, TABLE_SCHEMA)
 
 
-def _row(cells: dict[str, Any]) -> dict[str, Any]:
+def table_row(cells: dict[str, Any], schema: str) -> dict[str, Any]:
+    """Cells made harmless for whatever reads the table, and the schema of their row."""
     # A file's name is not ours to trust, nor is a message that holds it.
     safe = {name: no_formula(printable(cell)) if isinstance(cell, str) else cell for name, cell in cells.items()}
-    return {**safe, "schema": TABLE_SCHEMA}
+    return {**safe, "schema": schema}

@@ -58,7 +58,7 @@ class SupportImage:
             pixels = read_image(self.source)  # type: ignore[arg-type]
         except ImageError as error:
             raise SupportSetError(f"{self.name} could be read before and cannot be now: {error}") from error
-        if _hash(pixels) != self.sha256:
+        if pixel_hash(pixels) != self.sha256:
             raise SupportSetError(
                 f"{self.name} was changed while it was being enrolled from. Leave the support set alone and enroll "
                 "again."
@@ -66,7 +66,8 @@ class SupportImage:
         return pixels
 
 
-def _hash(pixels: Uint8Array) -> str:
+def pixel_hash(pixels: Uint8Array) -> str:
+    """SHA-256 of an image's size and pixels, (H, W, 3) uint8 RGB: the same for every file that holds this image."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
@@ -117,7 +118,7 @@ def read_support(
             failures += 1
             notes.append(f"left out, unreadable: {error}")
             continue
-        sha256 = _hash(pixels)
+        sha256 = pixel_hash(pixels)
         if sha256 in name_of:
             notes.append(f"left out, identical to {name_of[sha256]}: {name}")
             continue

@@ -103,6 +103,7 @@ def cases(tmp_path: Path, good: Path, dataset: Path) -> dict[tuple[str, ...], tu
         ("enroll",): ([good, "-o", product, "--views", "none", "--image-size", 64], None),
         ("add",): ([product, image], None),
         ("inspect",): ([product, image], None),
+        ("check",): ([product, "--good", image], None),
         ("info",): ([product], None),
         ("export",): ([product, tmp_path / "exported"], "onnx"),
         ("bench",): ([product], None),

@@ -1,0 +1,133 @@
+"""Judges the good and the bad images of a check."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from fewshot_ad.arguments import image_sources
+from fewshot_ad.arrays import Progress
+from fewshot_ad.check.report import Check, CheckedImage, Truth, UncountedImage
+from fewshot_ad.enrollment.support import distinct_names, pixel_hash
+from fewshot_ad.errors import ArgumentError, ImageError
+from fewshot_ad.images import ImageSource, expand_sources
+from fewshot_ad.inspection import Inspection
+from fewshot_ad.product import Product
+
+
+def check_product(
+    product: Product,
+    inspect: Callable[[list[Any]], Iterator[Inspection | ImageError]],
+    good: ImageSource | Iterable[ImageSource],
+    bad: ImageSource | Iterable[ImageSource] | None,
+    progress: Progress | None,
+) -> Check:
+    """Judge images whose truth is known.
+
+    Args:
+        product: The product.
+        inspect: Inspects images with it, in order; gives its error for an image that cannot be used.
+        good: Good images in any form `Inspector.from_support` takes.
+        bad: Bad images; None for none.
+        progress: Called as `progress("check", done, total)`.
+
+    Raises:
+        ImageError: There is no usable good image, or no usable bad one where bad ones are given.
+        ArgumentError: One image is given as good and as bad.
+    """
+    sources = _sources(good, "good") + ([] if bad is None else _sources(bad, "bad"))
+    checked: list[CheckedImage] = []
+    left_out: list[UncountedImage] = []
+    unreadable: list[UncountedImage] = []
+    known = _KnownImages(product)
+    results = inspect([source.image for source in sources])
+    for done, (source, result) in enumerate(zip(_named(sources), results, strict=True), start=1):
+        about = (source.name, source.file, source.truth)
+        if isinstance(result, ImageError):
+            unreadable.append(UncountedImage(*about, str(result)))
+        elif reason := known.reason_to_leave_out(result, source):
+            left_out.append(UncountedImage(*about, reason))
+        else:
+            checked.append(CheckedImage(*about, result.score, result.severity, result.is_anomalous))
+        if progress is not None:
+            progress("check", done, len(sources))
+    _require_each_side({source.truth for source in sources}, checked, [*unreadable, *left_out])
+    name, threshold = product.enrollment.product_name, product.model.threshold
+    return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable))
+
+
+class _Source(NamedTuple):
+    """One image to check: what it is given as, its path if it has one, and the image, or why it was not found."""
+
+    truth: Truth
+    file: str | None
+    image: Any
+    name: str = ""
+
+
+def _sources(images: Any, truth: Truth) -> list[_Source]:
+    """The single images of one side.
+
+    Raises:
+        ImageError: None of what is given is there.
+    """
+    entries = expand_sources(image_sources(images, ImageError), keep_errors=True)
+    errors = [entry for entry in entries if isinstance(entry, ImageError)]
+    if len(errors) == len(entries):
+        raise errors[0] if errors else ImageError(f"expected {truth} images to check, got an empty list. Give some.")
+    return [
+        _Source(truth, os.fspath(entry) if isinstance(entry, (str, os.PathLike)) else None, entry) for entry in entries
+    ]
+
+
+def _named(sources: Sequence[_Source]) -> Iterator[_Source]:
+    """The sources with their names; an image from memory is counted within its side."""
+    names_of_files = iter(distinct_names([source.file for source in sources if source.file is not None]))
+    counts = {"good": 0, "bad": 0}
+    for source in sources:
+        number = counts[source.truth]
+        counts[source.truth] += 1
+        name = f"{source.truth}[{number}]" if source.file is None else next(names_of_files)
+        yield source._replace(name=name)
+
+
+class _KnownImages:
+    """The support set and the images seen so far, by the hashes of their pixels."""
+
+    def __init__(self, product: Product) -> None:
+        self._support = {sha256: name for name, sha256 in product.enrollment.support}
+        self._seen: dict[str, _Source] = {}
+
+    def reason_to_leave_out(self, result: Inspection, source: _Source) -> str | None:
+        """Why an image says nothing; None for one that does.
+
+        Raises:
+            ArgumentError: It was given as good and as bad.
+        """
+        sha256 = pixel_hash(result.image)
+        before = self._seen.get(sha256)
+        self._seen[sha256] = source
+        if before is not None and before.truth != source.truth:
+            raise ArgumentError(
+                f"expected each image to be good or bad, got the same one as both: {before.name} among the "
+                f"{before.truth} images and {source.name} among the {source.truth} ones. Take it out of one of them."
+            )
+        if sha256 in self._support:
+            reason = f"in the support set, as {self._support[sha256]}"
+            return reason if source.truth == "good" else f"{reason}: enrolled as a good one; enroll again without it"
+        return None if before is None else f"identical to {before.name}"
+
+
+def _require_each_side(sides: set[Truth], checked: Sequence[CheckedImage], uncounted: Sequence[UncountedImage]) -> None:
+    """Refuse a check of which a side has no image that counts.
+
+    Raises:
+        ImageError: There is such a side.
+    """
+    for truth in sorted(sides - {image.truth for image in checked}):
+        first = next(image for image in uncounted if image.truth == truth)
+        raise ImageError(
+            f"expected {truth} images to check, got none that counts; the first is {first.name} ({first.reason}). Give "
+            "readable images that were not enrolled."
+        )

@@ -1,0 +1,173 @@
+"""The shell commands that hold a product to images whose truth is known: check."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot_ad.cli.options import (
+    ArtifactArgument,
+    DeviceOption,
+    DownloadOption,
+    EncoderOption,
+    EngineOption,
+    ForceOption,
+    JsonOption,
+    ThreadsOption,
+    WeightsOption,
+    load_product,
+    refuse_misplaced,
+)
+from fewshot_ad.cli.outputs import Outputs, check_table, table_row, verdict_table
+from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
+
+if TYPE_CHECKING:
+    from fewshot_ad.check import Check, CheckedImage, UncountedImage
+    from fewshot_ad.inspector import Inspector
+
+COLUMNS = (*("file", "truth", "verdict", "outcome", "score", "threshold", "severity", "error"), "schema")
+TABLE_SCHEMA = "fewshot-ad/check-csv/1"
+# What a sheet says of itself, see `demo.png`.
+SHEET_MARK = "sheet"
+
+commands = typer.Typer()
+
+
+@commands.command()
+def check(
+    artifact: ArtifactArgument,
+    good: Annotated[
+        list[str],
+        typer.Option(
+            "--good", help="Good images that were not enrolled: a folder, a file or a quoted glob. Repeatable."
+        ),
+    ],
+    bad: Annotated[
+        list[str] | None,
+        typer.Option("--bad", help="Images of defective parts: a folder, a file or a quoted glob. Repeatable."),
+    ] = None,
+    *,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Write one PNG of at most 24 overlays: what is missed, what is rejected, what is close."),
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table of all images.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
+    ] = None,
+    encoder: EncoderOption = None,
+    engine: EngineOption = None,
+    weights: WeightsOption = None,
+    allow_download: DownloadOption = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold a product to images whose truth is known: what it gets wrong, and which threshold would do better.
+
+    The product is not changed. Exit code 0 whatever the verdicts are, 2 for an error or an image that cannot be read.
+    """
+    outputs = Outputs(as_json)
+    with reported_errors(as_json):
+        refuse_misplaced("check", artifact)
+        inspector = load_product(
+            artifact,
+            encoder=encoder,
+            engine=engine,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+            device=device,
+        )
+        if threshold is not None:
+            inspector.threshold = threshold
+        good_images, bad_images = _images(good), None if bad is None else _images(bad)
+        images = [image for image in [*good_images, *(bad_images or [])] if isinstance(image, Path)]
+        others = [artifact, *(Path(given) for given in (encoder, weights) if given is not None)]
+        check_table(csv_file, [*images, *others], force, COLUMNS)
+        _check_sheet(sheet, images, others, force)
+        with progress_bar(quiet=as_json or len(images) < 20) as progress:
+            result = inspector.check(good_images, bad_images, progress=progress)
+        if csv_file is not None:
+            outputs.write("table", partial(_write_table, csv_file, result, outputs))
+        drawn = sheet is not None and outputs.write("sheet", partial(_write_sheet, sheet, result, inspector, force))
+        if as_json:
+            print_json("check", result.as_dict())
+        else:
+            _print(result, sheet if drawn else None)
+    raise typer.Exit(EXIT_ERROR if result.unreadable or not outputs.complete else EXIT_GOOD)
+
+
+def _images(names: list[str]) -> list[Any]:
+    """The files that the arguments name; in place of one that names none, its `ImageError`."""
+    from fewshot_ad.images import expand_sources
+
+    return expand_sources(names, keep_errors=True)
+
+
+def _check_sheet(sheet: Path | None, images: list[Path], others: list[Path], force: bool) -> None:
+    """Before the work, not after it.
+
+    Raises:
+        FewshotADError: The sheet has the place of something that must stay.
+        ArgumentError: It would lie among the images.
+    """
+    from fewshot_ad.demo import check_png
+    from fewshot_ad.errors import ArgumentError
+
+    if sheet is None:
+        return
+    check_png(sheet, SHEET_MARK, inputs=[*images, *others], force=force)
+    if os.path.realpath(sheet.parent) in {os.path.realpath(image.parent) for image in images}:
+        raise ArgumentError(
+            f"expected --sheet in a folder without images of parts, got {sheet}: the next check would take it for one. "
+            "Choose another folder."
+        )
+
+
+def _write_table(path: Path, result: Check, outputs: Outputs) -> None:
+    with verdict_table(path, outputs, COLUMNS) as write_row:
+        for image in result.images:
+            write_row(_row(image, result.threshold))
+        for uncounted in result.left_out:
+            write_row(_uncounted_row(uncounted, "LEFT OUT"))
+        for uncounted in result.unreadable:
+            write_row(_uncounted_row(uncounted, "ERROR"))
+
+
+def _row(image: CheckedImage, threshold: float) -> dict[str, Any]:
+    cells = {
+        "file": image.file,
+        "truth": image.truth,
+        "verdict": "ANOMALOUS" if image.is_anomalous else "GOOD",
+        "outcome": image.outcome,
+        "score": f"{image.score:.6g}",
+        "threshold": f"{threshold:.6g}",
+        "severity": f"{image.severity:.4f}",
+    }
+    return table_row(cells, TABLE_SCHEMA)
+
+
+def _uncounted_row(image: UncountedImage, verdict: str) -> dict[str, Any]:
+    cells = {"file": image.file or image.name, "truth": image.truth, "verdict": verdict, "error": image.reason}
+    return table_row(cells, TABLE_SCHEMA)
+
+
+def _write_sheet(path: Path, result: Check, inspector: Inspector, force: bool) -> None:
+    from fewshot_ad.check.sheet import draw_sheet
+    from fewshot_ad.demo import write_png
+
+    write_png(path, draw_sheet(result, lambda image: inspector.inspect(str(image.file))), SHEET_MARK, force=force)
+
+
+def _print(result: Check, sheet: Path | None) -> None:
+    for line in result.explain().splitlines():
+        say(line)
+    if sheet is not None:
+        say("")
+        say(f"Sheet of the mistakes and of the closest calls: {sheet}")
