@@ -44,7 +44,7 @@ from tests.robustness.artifact_mutator import Raw
         (
             "calibration.defects.0.kind",
             "hole",
-            r"defects\[0\]\.kind: expected .spot., .scratch. or .patch.,
+            r"defects\[0\]\.kind: expected .spot., .scratch. or .patch.",
         ),
         ("calibration.map_peaks", [1.0], r"calibration\.map_peaks: expected one per score \(5\), got 1"),
         ("calibration.map_scale.threshold", 1e-9, r"map_scale\.threshold: expected more than median_good"),
