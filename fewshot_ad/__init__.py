@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         ZooError,
     )
     from fewshot_ad.images import list_images, read_image
-    from fewshot_ad.inspection import Inspection, MapScale, Region
+    from fewshot_ad.inspection import Inspection
     from fewshot_ad.inspector import Inspector
     from fewshot_ad.scoring import ScoringConfig
 
@@ -31,8 +31,8 @@ _HOMES = {
     "Calibration": "enrollment.calibration",
     "Inspection": "inspection",
     "Inspector": "inspector",
-    "MapScale": "inspection",
-    "Region": "inspection",
+    "MapScale": "regions",
+    "Region": "regions",
     "ScoringConfig": "scoring",
     "list_images": "images",
     "load_encoder": "encoder",

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_ad.inspection import MapScale
+from fewshot_ad.regions import MapScale
 
 Method: TypeAlias = Literal["leave-one-image-out", "leave-one-view-out"]
 
