@@ -29,7 +29,8 @@ def main() -> None:
         if isinstance(result, Exception):
             print(f"not readable: {result}")
             continue
-        print(f"{result.name}: {result.verdict}, severity {result.severity_text}, regions {[r.box for r in result.regions]}")
+        boxes = [region.box for region in result.regions]
+        print(f"{result.name}: {result.verdict}, severity {result.severity_text}, regions {boxes}")
         overlay = cv2.cvtColor(result.overlay(bar=True), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(args.output / f"{Path(result.name).stem}_overlay.png"), overlay)
 

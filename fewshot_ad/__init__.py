@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fewshot_ad.images import list_images, read_image
     from fewshot_ad.inspection import Inspection
     from fewshot_ad.inspector import Inspector
+    from fewshot_ad.regions import MapScale, Region
     from fewshot_ad.scoring import ScoringConfig
 
 __version__ = "0.2.0.dev0"

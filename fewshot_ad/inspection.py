@@ -119,7 +119,9 @@ class Inspection:
         regions = self.regions or self.near_misses
         if regions:
             heat = self.map_scale.apply(self.working_map)
-            cut = anomalous_cut(self.working_map, self.map_scale) if self.is_anomalous else near_miss_cut(self.map_scale)
+            cut = (
+                anomalous_cut(self.working_map, self.map_scale) if self.is_anomalous else near_miss_cut(self.map_scale)
+            )
             marks = Marks(regions, float(self.map_scale.apply(np.float32(cut))), self.is_anomalous)
             draw_marks(shown, heat, marks, opacity, enlarged)
         return picture

@@ -91,7 +91,9 @@ def find_near_misses(heat: Float32Array, map_scale: MapScale, image_hw: tuple[in
 def anomalous_cut(heat: Float32Array, map_scale: MapScale) -> float:
     """The distance from which a pixel of an anomalous image's map (h, w) float32 counts."""
     top = float(heat.max())
-    return min(map_scale.threshold, top, _on_the_way(map_scale.median_good, max(top, map_scale.median_good), PEAK_SHARE))
+    return min(
+        map_scale.threshold, top, _on_the_way(map_scale.median_good, max(top, map_scale.median_good), PEAK_SHARE)
+    )
 
 
 def near_miss_cut(map_scale: MapScale) -> float:
@@ -99,9 +101,7 @@ def near_miss_cut(map_scale: MapScale) -> float:
     return _on_the_way(map_scale.median_good, map_scale.threshold, NEAR_MISS)
 
 
-def _regions(
-    heat: Float32Array, cut: float, map_scale: MapScale, image_hw: tuple[int, int]
-) -> tuple[Region, ...]:
+def _regions(heat: Float32Array, cut: float, map_scale: MapScale, image_hw: tuple[int, int]) -> tuple[Region, ...]:
     areas = sorted(_areas(heat, cut, map_scale.median_good), key=lambda area: -area.height)[:MAX_AREAS]
     return tuple(_region(area, heat.shape, map_scale, image_hw) for area in _outermost(areas)[:MAX_REGIONS])
 
@@ -146,10 +146,7 @@ def _fragments_joined(
 ) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int32]], list[tuple[int, int, int, int]]]:
     """Labels from 1 on of the pixels that count and of what joins them, and each label's box."""
     side = max(heat.shape)
-    if counts.all():
-        away = np.zeros_like(heat)
-    else:
-        away = cv2.distanceTransform(1 - counts, cv2.DIST_L2, cv2.DIST_MASK_3)
+    away = np.zeros_like(heat) if counts.all() else cv2.distanceTransform(1 - counts, cv2.DIST_L2, cv2.DIST_MASK_3)
     # Half of a gap from either side.
     joined = (away <= GAP / 2 * side) | ((away <= BRIDGE / 2 * side) & (heat >= low))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(joined.astype(np.uint8), connectivity=8)

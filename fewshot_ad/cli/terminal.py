@@ -142,7 +142,9 @@ def verdict_line(path: Path, result: Inspection) -> str:
         x, y, width, height = result.regions[0].box
         where = f"  at x {x}..{x + width - 1}, y {y}..{y + height - 1}"
         where += f" and {len(result.regions) - 1} more" if len(result.regions) > 1 else ""
-    return f"{verdict_column(result.severity, result.is_anomalous)}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
+    return (
+        f"{verdict_column(result.severity, result.is_anomalous)}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
+    )
 
 
 @contextmanager

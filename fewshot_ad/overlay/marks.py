@@ -59,15 +59,18 @@ def draw_marks(picture: Uint8Array, heat: Float32Array, marks: Marks, opacity: f
         enlarged: How many pixels of the picture one of the image is wide.
     """
     regions = tuple(_enlarged(region, enlarged) for region in marks.regions)
-    own = np.where(_boxes(heat.shape, picture.shape, regions), heat, np.float32(-1))
-    _tint(picture, *_colored(heat, own, marks), opacity)
-    line = max(1, round((picture.shape[0] * picture.shape[1]) ** 0.5 / 500))
+    # What the cut leaves outside of the regions is not told, and gets no contour.
+    below = np.nextafter(np.float32(marks.cut), np.float32(-np.inf))
+    own = np.where(_boxes(heat.shape, picture.shape, regions), heat, np.minimum(heat, below))
+    _tint(picture, *_colored(own, marks), opacity)
+    side = (picture.shape[0] * picture.shape[1]) ** 0.5
+    line = max(1 if side < LEAST_SIDE_OF_LABELS else 2, round(side / 450))
     for contour in _contours(own, marks.cut, picture.shape):
         _stroke(picture, contour, line, marks.color)
     gap = 2 * line
     boxes = [_widened(region.box, gap, picture.shape) for region in regions]
     for left, top, right, bottom in boxes:
-        corners = np.float32([(left, top), (right, top), (right, bottom), (left, bottom)])
+        corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
         _stroke(picture, corners, line, marks.color, dashed=not marks.is_anomalous)
     # A near miss has none: the map may reach its threshold on a good part, and the score decides.
     if marks.is_anomalous and min(picture.shape[:2]) >= LEAST_SIDE_OF_LABELS:
@@ -80,9 +83,7 @@ def _enlarged(region: Region, times: int) -> Region:
     return Region((x, y, width, height), region.area, region.peak, region.severity)
 
 
-def _boxes(
-    map_hw: tuple[int, ...], picture_hw: tuple[int, ...], regions: tuple[Region, ...]
-) -> npt.NDArray[np.bool_]:
+def _boxes(map_hw: tuple[int, ...], picture_hw: tuple[int, ...], regions: tuple[Region, ...]) -> npt.NDArray[np.bool_]:
     """The regions' boxes as a mask (h, w) of the map."""
     mask = np.zeros(map_hw, bool)
     per_y, per_x = map_hw[0] / picture_hw[0], map_hw[1] / picture_hw[1]
@@ -93,15 +94,16 @@ def _boxes(
     return mask
 
 
-def _colored(heat: Float32Array, own: Float32Array, marks: Marks) -> tuple[Float32Array, Float32Array]:
-    """What is tinted, and how strongly, (h, w) float32 in 0..1 each, from the map and the part of it in boxes."""
-    # Spots that are no regions get no red, nor does a good part.
-    shown = np.clip(np.where(own >= marks.cut, heat, np.minimum(heat, BELOW_RED)), 0, 1 if marks.is_anomalous else BELOW_RED)
-    outside = (own < marks.cut).astype(np.uint8)
+def _colored(own: Float32Array, marks: Marks) -> tuple[Float32Array, Float32Array]:
+    """What is tinted, and how strongly, (h, w) float32 in 0..1 each; only regions are above the cut."""
+    # A good part gets no red, and nothing else does that is no region.
+    inside = own >= marks.cut
+    shown = np.clip(own, 0, np.where(inside & marks.is_anomalous, np.float32(1), np.float32(BELOW_RED)))
+    outside = 1 - inside.astype(np.uint8)
     if outside.all():
         return shown, np.zeros_like(shown)
     away = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_3)
-    nearness = np.clip(1 - away / (SURROUNDINGS * max(heat.shape)), 0, 1)
+    nearness = np.clip(1 - away / (SURROUNDINGS * max(own.shape)), 0, 1)
     return shown, shown * shown * nearness
 
 
@@ -125,7 +127,7 @@ def _contours(heat: Float32Array, cut: float, picture_hw: tuple[int, ...]) -> It
     size = max(1, round(width * share)), max(1, round(height * share))
     above = cv2.resize(heat, size, interpolation=cv2.INTER_LINEAR) >= cut
     found, _ = cv2.findContours(above.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    scale = np.float32([width / size[0], height / size[1]])
+    scale = np.array([width / size[0], height / size[1]], np.float32)
     for contour in found:
         yield (contour[:, 0].astype(np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
 
