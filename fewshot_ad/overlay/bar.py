@@ -50,7 +50,8 @@ def framed(image: Uint8Array, caption: Caption) -> tuple[Uint8Array, Uint8Array,
     height, width = image.shape[0] * times, image.shape[1] * times
     capital = max(LEAST_CAPITAL, round((height * width) ** 0.5 / 64))
     line = round(2.2 * capital)
-    canvas = np.full((height + 3 * line, max(width, LEAST_WIDTH), 3), GROUND, np.uint8)
+    canvas = np.full((height + 3 * line, max(width, LEAST_WIDTH), 3), 255, np.uint8)
+    canvas[height:] = GROUND
     shown = canvas[:height, :width]
     shown[:] = image if times == 1 else cv2.resize(image, (width, height), interpolation=cv2.INTER_NEAREST)
     _draw(canvas[height:], caption, capital, line)

@@ -25,6 +25,8 @@ CONTOUR_SIDE = 1024
 _SHIFT = 4
 # How far the tint reaches around a region, as a share of the map's longer side.
 SURROUNDINGS = 0.06
+# Side of the smallest box, in widths of its line.
+_LEAST_BOX = 12
 Box = tuple[int, int, int, int]
 
 
@@ -67,8 +69,7 @@ def draw_marks(picture: Uint8Array, heat: Float32Array, marks: Marks, opacity: f
     line = max(1 if side < LEAST_SIDE_OF_LABELS else 2, round(side / 450))
     for contour in _contours(own, marks.cut, picture.shape):
         _stroke(picture, contour, line, marks.color)
-    gap = 2 * line
-    boxes = [_widened(region.box, gap, picture.shape) for region in regions]
+    boxes = [_widened(region.box, line, picture.shape) for region in regions]
     for left, top, right, bottom in boxes:
         corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
         _stroke(picture, corners, line, marks.color, dashed=not marks.is_anomalous)
@@ -132,11 +133,12 @@ def _contours(heat: Float32Array, cut: float, picture_hw: tuple[int, ...]) -> It
         yield (contour[:, 0].astype(np.float32) + np.float32(0.5)) * scale - np.float32(0.5)
 
 
-def _widened(box: Box, gap: int, picture_hw: tuple[int, ...]) -> Box:
-    """Left, top, right and bottom of a box's line, clear of the contour in it."""
+def _widened(box: Box, line: int, picture_hw: tuple[int, ...]) -> Box:
+    """Left, top, right and bottom of a box's line, clear of the contour in it, and large enough to be seen."""
     x, y, width, height = box
-    right, bottom = min(picture_hw[1] - 1, x + width - 1 + gap), min(picture_hw[0] - 1, y + height - 1 + gap)
-    return max(0, x - gap), max(0, y - gap), right, bottom
+    across, down = (max(2 * line, (_LEAST_BOX * line - side) // 2) for side in (width, height))
+    right, bottom = min(picture_hw[1] - 1, x + width - 1 + across), min(picture_hw[0] - 1, y + height - 1 + down)
+    return max(0, x - across), max(0, y - down), right, bottom
 
 
 def _label(picture: Uint8Array, region: Region, box: Box, line: int) -> None:
@@ -156,7 +158,7 @@ def _label(picture: Uint8Array, region: Region, box: Box, line: int) -> None:
 
 def _stroke(picture: Uint8Array, points: Float32Array, line: int, color: Color, dashed: bool = False) -> None:
     """A closed line with a dark edge, so that it shows on any ground."""
-    pieces = _dashes(points, 6 * line) if dashed else [np.vstack([points, points[:1]])]
+    pieces = _dashes(points, 4 * line) if dashed else [np.vstack([points, points[:1]])]
     fixed = [np.rint(piece * 2**_SHIFT).astype(np.int32) for piece in pieces]
     for shade, width in ((DARK, line + 2 * max(1, line // 2)), (color, line)):
         cv2.polylines(picture, fixed, False, shade, width, cv2.LINE_AA, _SHIFT)
