@@ -99,8 +99,8 @@ class Inspection:
         """The image with what stands out marked on it; a part that is plainly good stays as it is.
 
         Each of `regions` has a red box with its severity, a contour where the map crosses its threshold, and a faint
-        tint within and around it; each of `near_misses` the same, dashed and in amber. The colors of the tint mean the
-        same on every image of a product, see `map_scale`: blue and green are far below the map's threshold, amber is
+        tint within and around it; each of `near_misses` has a dashed box and a contour in amber, and no number. The
+        colors of the tint mean the same on every image of a product, see `map_scale`: blue and green are far below the map's threshold, amber is
         close to it, and red is above it. Nothing is red on a good part, nor outside of a region.
 
         Args:
