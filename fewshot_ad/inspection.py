@@ -100,8 +100,9 @@ class Inspection:
 
         Each of `regions` has a red box with its severity, a contour where the map crosses its threshold, and a faint
         tint within and around it; each of `near_misses` has a dashed box and a contour in amber, and no number. The
-        colors of the tint mean the same on every image of a product, see `map_scale`: blue and green are far below the map's threshold, amber is
-        close to it, and red is above it. Nothing is red on a good part, nor outside of a region.
+        colors of the tint mean the same on every image of a product, see `map_scale`: blue and green are far below the
+        map's threshold, amber is close to it, and red is above it. Nothing is red on a good part, nor outside of a
+        region.
 
         Args:
             opacity: Of the tint at the map's threshold, 0..1.
