@@ -11,7 +11,7 @@ from fewshot_ad.enrollment.support import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.scoring import ScoringConfig
 
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 4096
 MAX_BUDGET, MAX_SEED = 2**31 - 1, 2**63 - 1
 # What `auto` starts from, and stays with where the support set does not call for more.
 BASE_VIEWS = parse_views("hflip,vflip,rotate=180")
@@ -73,7 +73,6 @@ class Preset:
 PRESETS: dict[PresetName, Preset] = {
     "fast": Preset("hflip,vflip,rotate=180", 256, 1000, "auto"),
     "balanced": Preset("auto", "auto", 2000, "f32"),
-    # The network reads any size as it is, so a larger scale needs no tiles.
     "accurate": Preset("hflip,vflip,rotate=45/90/135/180/225/270/315", 384, 8000, "f32"),
 }
 
