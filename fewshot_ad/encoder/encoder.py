@@ -20,7 +20,7 @@ from fewshot_ad.lifetime import native_work
 
 logger = logging.getLogger(__name__)
 
-# Pixels of an input that takes one pass because the encoder cannot be tiled: a working scale of 2048 and its padding.
+# Pixels of an input that may take one pass where it cannot be tiled: a working scale of 2048 and its padding.
 MAX_ONE_PASS = 5_000_000
 # OpenCV resizes at most this many channels at once.
 MAX_CV_CHANNELS = 128

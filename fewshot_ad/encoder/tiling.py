@@ -17,9 +17,10 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 
 # An input of at most this side, or of its area, takes one pass; so does each tile.
 TILE_SIDE = 1280
-# Of the coarsest stride. At 16 pixels that is 160: patches of the four shipped encoders differ from those of a single
-# pass by at most 0.2% of their length, after 2.3% at 128 pixels and 9% at 96; see `benchmarks/large_images.py`.
-HALO_STRIDES = 10
+# In units of the coarsest stride. At 16 pixels it is 192, which is as far as EfficientNet-Lite0 sees: patches are those
+# of a single pass up to rounding, for ConvNeXt-Atto up to 0.03% of their length. At 160 pixels Lite0's differ by 0.1%, at
+# 128 by 2%, at 64 by 15%; see `benchmarks/large_images.py`.
+HALO_STRIDES = 12
 # Largest difference of an embedding, as a share of its length, at which tiles are taken for the whole.
 TOLERANCE = 0.01
 

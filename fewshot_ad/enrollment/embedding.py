@@ -21,8 +21,8 @@ from fewshot_ad.search.nearest import Metric, normalize
 # Patches held at once. Beyond, each image gives a random share of its views' patches (and of its own only if those
 # alone are too many), which bounds the time of the coreset, and the pool to 80 MB at 152 dimensions.
 POOL_LIMIT = 131_072
-# Patches of the images that are held out in turn. Of a larger support set an even choice is held out, and of large images
-# those beyond are encoded again when it is their turn, which bounds the memory to 160 MB at 152 dimensions.
+# Patches of the images that are held out in turn. Of a larger support set an even choice is held out, and large images
+# beyond are encoded again when it is their turn, which bounds the memory to 160 MB at 152 dimensions.
 STAND_IN_LIMIT = 262_144
 MIN_STAND_INS = 8
 # Images travel with the product at the working scale, as PNG, for proofs that need no other image.

@@ -47,7 +47,7 @@ from tests.robustness.artifact_mutator import Raw
         ("encoder.stages", [], r"encoder\.stages: .*at least 1 item"),
         ("encoder.channels", [152, 152], r"encoder\.channels: expected one per stage \(1\), got 2"),
         ("encoder.norm_power", 2, r"encoder\.norm_power: expected at most 1, got 2"),
-        ("enrollment.settings.image_size", 4096, r"image_size: expected at most 2048, got 4096"),
+        ("enrollment.settings.image_size", 8192, r"image_size: expected at most 4096, got 8192"),
         ("enrollment.settings.budget", 0, r"settings\.budget: expected at least 1"),
         ("enrollment.settings.budget", 10, r"bank0\.vectors: expected 1 to 10 bank vectors"),
         ("enrollment.settings.seed", -1, r"settings\.seed: expected at least 0"),
