@@ -59,9 +59,9 @@ def test_of_too_many_patches_those_of_the_image_come_before_those_of_its_views(
         assert (pool.origin.image == image).sum() == 300
         assert ((pool.origin.image == image) & (pool.origin.view == 0)).sum() == 256
     # Each vector still stands beside where it comes from.
-    places = {(*row, *xy): vector for *row, xy, vector in _rows(everything)}
+    vectors = {(image, view, xy): vector for image, view, xy, vector in _rows(everything)}
     for image, view, xy, vector in _rows(pool):
-        np.testing.assert_array_equal(places[image, view, *xy], vector)
+        np.testing.assert_array_equal(vectors[image, view, xy], vector)
 
 
 def _rows(pool: Pool) -> list[tuple[int, int, tuple[int, ...], np.ndarray]]:
