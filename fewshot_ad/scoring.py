@@ -356,8 +356,9 @@ def anomaly_map(score_maps: Sequence[Float32Array], geometry: Geometry, sigma: f
             _enlarge(n, size, spread) for n, size in zip(score_maps[0].shape, (height, width), strict=True)
         )
         joined = np.empty((height, width), np.float32)
-        # BLAS starts threads above 2^18 multiplications, and they would go on spinning beside the next encoder run.
-        step = max(1, 2**18 // (columns.shape[0] * columns.shape[1]))
+        # BLAS starts threads above 2^18 multiplications, and they would go on spinning beside the next encoder run. A
+        # map of which a single row is more than that is made at once: by rows it would take seconds.
+        step = 2**18 // (columns.shape[0] * columns.shape[1]) or height
         for start in range(0, height, step):
             np.matmul(rows[start : start + step] @ score_maps[0], columns.T, out=joined[start : start + step])
         return geometry.crop(joined)

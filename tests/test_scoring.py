@@ -101,6 +101,13 @@ def test_one_level_gives_the_map_that_enlarging_and_smoothing_give() -> None:
         np.testing.assert_allclose(two, wanted, atol=1e-5)
 
 
+def test_a_large_map_is_made_the_same_way() -> None:
+    grid = np.random.default_rng(0).random((16, 256), np.float32)
+    geometry = Geometry((128, 2048), (128, 2048), (128, 2048))
+    two = anomaly_map([grid, grid], geometry, 4.0, 512)
+    np.testing.assert_allclose(anomaly_map([grid], geometry, 4.0, 512), two, atol=1e-4)
+
+
 def test_map_points_at_the_patch_on_a_wide_image() -> None:
     geometry = Geometry.fit((500, 1250), 256, 16)
     grid = np.zeros((geometry.input_hw[0] // 8, geometry.input_hw[1] // 8), np.float32)
