@@ -324,7 +324,9 @@ def reweighted(query: Float32Array, bank: MemoryBank, scale: float, neighbors: i
 
 
 def joint_map(measured: Sequence[Measurement], image_sizes: Sequence[int], sigma: float) -> Float32Array:
-    """The anomaly map of all working scales: their largest value, at the finest.
+    """The anomaly map of all working scales: their mean, at the finest.
+
+    Of the ways to join them it has the best AU-PRO: what both show is a defect, what one shows is often an edge.
 
     Args:
         measured: One per working scale, the finest last.
@@ -335,10 +337,10 @@ def joint_map(measured: Sequence[Measurement], image_sizes: Sequence[int], sigma
         (h, w) float32 of the finest scale's `Geometry.content_hw`.
     """
     maps = [anomaly_map(m.score_maps, m.geometry, sigma, size) for m, size in zip(measured, image_sizes, strict=True)]
-    finest = maps[-1]
+    joined = maps[-1]
     for coarser in maps[:-1]:
-        np.maximum(finest, cv2.resize(coarser, finest.shape[::-1], interpolation=cv2.INTER_LINEAR), out=finest)
-    return finest
+        joined = joined + cv2.resize(coarser, joined.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return joined if len(maps) == 1 else joined / np.float32(len(maps))
 
 
 def anomaly_map(score_maps: Sequence[Float32Array], geometry: Geometry, sigma: float, image_size: int) -> Float32Array:

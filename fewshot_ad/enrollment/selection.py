@@ -22,9 +22,10 @@ ROTATIONS = parse_views("rotate=45/90/135/225/270/315")
 # believed, so few already mean many.
 MAX_POSES = 8
 TURNED_SHARE = 0.25
-# Rotated views are also taken where they explain held-out good images better, by this much (natural logarithm): round
-# parts have no turn that could be seen. A bank of fewer images gains by any views.
-MIN_GAIN, MIN_IMAGES_FOR_GAIN = 0.015, 3
+# Rotated views are also taken where held-out good images score no more than this much higher with them (natural
+# logarithm): they take room in the bank, so that the good score higher unless rotated views explain them better. So
+# round parts are noticed, which have no turn that could be seen. A bank of fewer images gains by any views.
+MAX_RISE, MIN_IMAGES_FOR_GAIN = 0.005, 3
 # The finest working scale shows the smallest defect that matters on at least so many pixels: a third of a patch.
 DEFECT_PIXELS = 5
 # A finer scale costs every inspection; where a coarser one catches this share of the smallest defects, it is enough.
@@ -66,7 +67,7 @@ def choose_views(
     ]
     gain = float(np.median(scores[0] - scores[1]))
     fall = f"held-out good images score {abs(gain):.0%} {'lower' if gain > 0 else 'higher'} with rotated views"
-    if gain >= MIN_GAIN:
+    if gain >= -MAX_RISE:
         return rotated, (f"views: flips and rotations; {fall}.",)
     return flips, (f"views: flips; {fall}.",)
 

@@ -309,7 +309,7 @@ def _verdict(
         ("Identity", [score], "score"),
         ("Identity", [threshold], "threshold"),
         ("Greater", [score, threshold], "is_anomalous"),
-        ("Reshape", [_largest(b, maps), b.ints(*geometries[-1].content_hw)], "anomaly_map"),
+        ("Reshape", [b.op("Mean", *maps), b.ints(*geometries[-1].content_hw)], "anomaly_map"),
     ):
         b.op(kind, *inputs)
         b.nodes[-1].output[0] = name
