@@ -260,7 +260,11 @@ def fit(records: Sequence[Record], without: str | None = None, sizes: Sequence[i
         without: The product that must not take part.
         sizes: The working scales.
     """
-    taught = [record for record in records if record["product"] != without]
+    taught = [
+        record
+        for record in records
+        if record["product"] != without and not record["generated"] and record["distinct"] > 1
+    ]
     cells = [
         [r for r in taught if (r["product"], r["shots"]) == key]
         for key in sorted({(r["product"], r["shots"]) for r in taught})

@@ -29,8 +29,9 @@ from fewshot_ad.regions import MapScale
 Method: TypeAlias = Literal["leave-one-image-out", "leave-one-view-out", "conformal", "labelled"]
 Status: TypeAlias = Literal["provisional", "calibrated"]
 
-# No threshold of equal costs may reject more than this share of good parts, as predicted.
-MOST_REJECTED = 0.25
+# The good limit, below which no threshold of least cost lies: so many spreads above the predicted mean, less so many
+# standard deviations of the mean's error. With few images it can well lie that much lower.
+LIMIT_SPREADS, LIMIT_ERRORS = 1.8, 1.0
 # Draws of the posterior, and the probability of the stated bound.
 DRAWS = 4000
 BOUND = 0.95
@@ -59,9 +60,9 @@ class Population:
     defect_spread: float
 
 
-# Of nine products of real photographs and 34 generated ones: benchmarks/verdicts.py --fit.
+# Of nine products of real photographs: benchmarks/verdicts.py --fit.
 POPULATION = Population(
-    bias=(-0.024, -0.098), spread_of_bias=0.148, spread=0.08, spread_weight=20, defect=(0.05, 1.58), defect_spread=0.7
+    bias=(-0.006, -0.074), spread_of_bias=0.15, spread=0.08, spread_weight=50, defect=(0.05, 0.75), defect_spread=0.7
 )
 # A real defect is expected at least so far above good parts, in logarithms.
 SMALLEST_EXCESS = 0.05
@@ -307,11 +308,10 @@ class Prediction:
 def least_cost(prediction: Prediction, evidence: Evidence, population: Population, cost_ratio: float) -> float:
     """The log score at which the expected cost of false rejects and escapes is least.
 
-    It is never so low that more than `MOST_REJECTED` of good parts are expected to be rejected, and otherwise never
-    above the median drawn defect of `REFERENCE_SIZE`.
+    It is never below the good limit, and otherwise never above the median drawn defect of `REFERENCE_SIZE`.
     """
     drawn = [d.score for d in evidence.defects if d.size == REFERENCE_SIZE]
-    lowest = prediction.limit(MOST_REJECTED)
+    lowest = prediction.mean + LIMIT_SPREADS * prediction.spread - LIMIT_ERRORS * prediction.spread_of_mean
     highest = float(np.median(_logs(drawn))) if drawn else math.inf
     above = highest - prediction.mean if drawn else 0.0
     excess = max(SMALLEST_EXCESS, population.defect[0] + population.defect[1] * max(0.0, above))
