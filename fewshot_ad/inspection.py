@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,6 +15,7 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.images import row_blocks
 from fewshot_ad.lifetime import native_work
 
+Verdict: TypeAlias = Literal["good", "anomalous", "not_inspectable"]
 RESULT_SCHEMA = "fewshot-ad/inspect/1"
 
 
@@ -63,7 +64,8 @@ class Inspection:
         encoder: Name of the encoder.
         score: Image score; higher is worse. A distance in the encoder's feature space.
         threshold: Scores above it are anomalous.
-        is_anomalous: The decision: `score > threshold`.
+        is_anomalous: The decision: `score > threshold`. Also True for an image that cannot be judged, so that a script
+            that asks nothing else never passes a part that nobody has seen.
         severity: `score / threshold`; above 1 is anomalous.
         regions: Where, worst first; empty for a good part.
         map_scale: The fixed scale for showing the map.
@@ -73,6 +75,8 @@ class Inspection:
             so copy it before reusing its memory.
         draw_map: Makes `working_map`.
         name: File name, or empty for one from memory.
+        reason: Why the image cannot be judged: another product, red and blue swapped, too dark, overexposed, blurred.
+            Empty if it can.
     """
 
     product: str
@@ -87,6 +91,14 @@ class Inspection:
     image: Uint8Array = field(repr=False)
     draw_map: Callable[[], Float32Array] = field(repr=False)
     name: str = ""
+    reason: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """`good`, `anomalous`, or `not_inspectable`: the image cannot be judged, and `reason` says why."""
+        if self.reason:
+            return "not_inspectable"
+        return "anomalous" if self.is_anomalous else "good"
 
     @property
     def photograph(self) -> Uint8Array:
@@ -151,6 +163,8 @@ class Inspection:
             "name": self.name,
             "product": self.product,
             "encoder": self.encoder,
+            "verdict": self.verdict,
+            "reason": self.reason,
             "is_anomalous": self.is_anomalous,
             "score": self.score,
             "threshold": self.threshold,

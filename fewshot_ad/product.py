@@ -7,7 +7,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,16 @@ from fewshot_ad import arguments
 from fewshot_ad.arrays import IndexArray, Progress
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment import precision
-from fewshot_ad.enrollment.banks import build_banks, extend_banks, odd_ones_out, pick_coresets
+from fewshot_ad.enrollment.banks import build_banks, extend_banks, pick_coresets
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Embedded, Reference, embed_support, kept_references
+from fewshot_ad.enrollment.hygiene import check_additions, check_support
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.selection import choose_settings
 from fewshot_ad.enrollment.support import SupportSet
 from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError, sentence
 from fewshot_ad.images import check_size
+from fewshot_ad.inspectability import Expectations
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.printable import printable
 from fewshot_ad.scoring import Model
@@ -82,6 +84,7 @@ class Product:
         enrollment: Enrollment,
         references: Sequence[Reference],
         threshold: float | None = None,
+        expectations: Expectations | None = None,
     ) -> Product:
         """Put a product together: enrolled, extended or loaded.
 
@@ -93,6 +96,7 @@ class Product:
             enrollment: How it was enrolled.
             references: Support images at the working scale; as many are kept as `embedding.REFERENCE_BYTES` hold.
             threshold: Another threshold than the calibration's, set by hand.
+            expectations: What good images look like as a whole; None where that is not known.
         """
         settings = enrollment.settings
         threshold = calibration.threshold if threshold is None else threshold
@@ -106,6 +110,7 @@ class Product:
             threshold=threshold,
             map_scale=calibration.map_scale_at(threshold),
             one_pass=OnePass(encoder, banks) if one_graph else None,
+            expectations=expectations,
         )
         return cls(model, calibration, enrollment, kept_references(references))
 
@@ -118,6 +123,15 @@ class Product:
         """The same with another threshold; the maps' scale moves in proportion."""
         scale = self.calibration.map_scale_at(threshold)
         return dataclasses.replace(self, model=dataclasses.replace(self.model, threshold=threshold, map_scale=scale))
+
+    def with_expectations(self, expectations: Expectations | None) -> Product:
+        """The same with what good images look like as a whole."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, expectations=expectations))
+
+    def with_notes(self, *notes: str) -> Product:
+        """The same with further notes on the support set."""
+        enrollment = dataclasses.replace(self.enrollment, notes=(*self.enrollment.notes, *notes))
+        return dataclasses.replace(self, enrollment=enrollment)
 
     def with_reasons(self, *reasons: str) -> Product:
         """The same with further reasons on record."""
@@ -132,6 +146,7 @@ def enroll(
     encoder: Encoder,
     faster: Encoder | None = None,
     progress: Progress | None = None,
+    keep_outliers: bool = False,
 ) -> tuple[Encoder, Product]:
     """Enroll a product.
 
@@ -142,6 +157,7 @@ def enroll(
         encoder: The encoder.
         faster: The same in a faster precision, to be used if it says the same; None for no other.
         progress: Called as `progress(stage, done, total)`.
+        keep_outliers: Whether images that are unlike the others are enrolled from all the same.
 
     Returns:
         The encoder that the product was enrolled with, and the product.
@@ -150,10 +166,18 @@ def enroll(
     embedded = embed_support(support.images, settings, encoder, progress)
     coresets = pick_coresets(embedded.pools, settings, encoder.threads, progress)
     product = _product_of(embedded, coresets, support, product_name, settings, encoder, progress)
-    product = product.with_reasons(*reasons)
+    check = check_support(
+        embedded, coresets, product.model.level_scale, support.images, settings, encoder, keep=keep_outliers
+    )
+    left_out = check.outliers
+    if left_out:
+        embedded = embedded.without(left_out)
+        coresets = pick_coresets(embedded.pools, settings, encoder.threads, progress)
+        product = _product_of(embedded, coresets, support.without(left_out), product_name, settings, encoder, progress)
+    product = product.with_expectations(check.expectations).with_notes(*check.notes).with_reasons(*reasons)
     if faster is None:
         return encoder, product
-    return _faster_if_equal(product, encoder, faster, coresets, support, progress)
+    return _faster_if_equal(product, encoder, faster, coresets, support, left_out, progress)
 
 
 def _product_of(
@@ -173,7 +197,6 @@ def _product_of(
             f"{len(stand_ins)} of {len(images)} images, evenly chosen, were held out in turn for the threshold; all "
             "are in the bank."
         )
-    notes += odd_ones_out(calibration.scores, [images[stand_in.image].name for stand_in in stand_ins])
     enrollment = Enrollment(
         product_name=product_name,
         settings=dataclasses.replace(settings, precision=encoder.spec.precision),
@@ -192,6 +215,7 @@ def _faster_if_equal(
     faster: Encoder,
     coresets: Sequence[IndexArray],
     support: SupportSet,
+    left_out: Collection[int],
     progress: Progress | None,
 ) -> tuple[Encoder, Product]:
     """The same product on a faster encoder, from the same patches, if that is faster and says the same."""
@@ -199,7 +223,9 @@ def _faster_if_equal(
     gain = precision.speedup(encoder, faster, settings.image_size)
     if gain < precision.MIN_SPEEDUP:
         return encoder, product.with_reasons(f"precision: f32; {name} is only {gain:.2f} times as fast here.")
-    embedded = embed_support(support.images, settings, faster, progress)
+    # All of them, as before: how many patches each image gives depends on how many images there are.
+    embedded = embed_support(support.images, settings, faster, progress).without(left_out)
+    support = support.without(left_out)
     candidate = _product_of(embedded, coresets, support, enrollment.product_name, settings, faster, progress)
     expected, other = (
         precision.severities(support.images, settings, e, p.model, p.calibration)
@@ -214,11 +240,17 @@ def _faster_if_equal(
             "flip."
         )
     reason = f"precision: {name}; {gain:.1f} times as fast as f32, and {difference}."
-    return faster, candidate.with_reasons(*enrollment.reasons, reason)
+    notes = enrollment.notes[len(candidate.enrollment.notes) :]
+    candidate = candidate.with_expectations(product.model.expectations)
+    return faster, candidate.with_notes(*notes).with_reasons(*enrollment.reasons, reason)
 
 
 def add_images(
-    product: Product, encoder: Encoder, support: SupportSet, progress: Progress | None = None
+    product: Product,
+    encoder: Encoder,
+    support: SupportSet,
+    progress: Progress | None = None,
+    force: bool = False,
 ) -> tuple[Product, tuple[str, ...]]:
     """The product with further good images; see `Inspector.add`.
 
@@ -227,12 +259,14 @@ def add_images(
         encoder: Its encoder.
         support: The further images.
         progress: Called as `progress(stage, done, total)`.
+        force: Whether images are taken that are unlike the ones before.
 
     Returns:
         The product with its calibration's threshold, and what was noticed.
 
     Raises:
-        SupportSetError: None of them is new, or the product was enrolled from a single one.
+        SupportSetError: None of them is new, one is unlike the ones before, or the product was enrolled from a single
+            one.
     """
     model, enrollment = product.model, product.enrollment
     settings, threads = enrollment.settings, encoder.threads
@@ -246,11 +280,11 @@ def add_images(
     if not new:
         raise SupportSetError(f"expected a new good image, got none: {sentence('; '.join(notes))}")
     embedded = embed_support(new, settings, encoder, progress, alone=False)
+    expectations, odd = check_additions(model, product.calibration.scores, embedded, [image.name for image in new], force)
+    notes += odd
     banks, calibration = extend_banks(
         model, product.calibration, embedded, settings, len(enrollment.support), threads, progress
     )
-    late = [new[stand_in.image].name for stand_in in embedded.stand_ins]
-    notes += odd_ones_out(calibration.scores, late, len(calibration.scores) - len(late))
     extended = Product.assemble(
         encoder,
         banks,
@@ -263,6 +297,7 @@ def add_images(
             reasons=(*enrollment.reasons, f"{_now()}: added {', '.join(image.name for image in new)}."),
         ),
         (*product.references, *embedded.references),
+        expectations=expectations,
     )
     if extended.model.one_pass is not None and model.one_pass is not None:
         # So that the next image of the line does not wait for it.

@@ -17,6 +17,7 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry, inside_patches
+from fewshot_ad.inspectability import Expectations, closeness
 from fewshot_ad.inspection import Inspection, MapScale, Region
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.nearest import METRICS, Metric, normalize, to_distance
@@ -84,6 +85,7 @@ class Model:
         threshold: Image scores above it are anomalous.
         map_scale: Fixed scale of the maps.
         one_pass: Encoder and banks as one graph; None where the engine or the image score needs the embeddings.
+        expectations: What good images look like as a whole; None where that is not known, and nothing is checked.
     """
 
     image_size: int
@@ -93,6 +95,7 @@ class Model:
     threshold: float
     map_scale: MapScale
     one_pass: OnePass | None = None
+    expectations: Expectations | None = None
 
 
 def inspect_image(
@@ -116,24 +119,16 @@ def inspect_image(
         prepared: The encoder's input, if it was made ahead.
     """
     prepared = prepared or prepare(image, encoder, model)
-    start = encoded = time.perf_counter()
+    start = time.perf_counter()
     geometry = prepared.geometry
-    if model.one_pass is not None:
-        raw = model.one_pass(prepared.pixels)
-        encoded = time.perf_counter()
-        score_maps = tuple(
-            score_map / np.float32(scale) for score_map, scale in zip(raw, model.level_scale, strict=True)
-        )
-        measured = Measurement(top_mean_score(score_maps, geometry, model.scoring), score_maps)
-    else:
-        levels = encoder.encode(prepared.pixels)
-        encoded = time.perf_counter()
-        measured = measure(levels, model.banks, model.level_scale, geometry, model.scoring)
+    measured, encoded = _measured(prepared.pixels, encoder, model, geometry)
+    reason = _reason_against(prepared.pixels, measured, geometry, encoder, model)
     searched = time.perf_counter()
     draw_map = functools.partial(anomaly_map, measured.score_maps, geometry, model.scoring.sigma, model.image_size)
-    is_anomalous = measured.score > model.threshold
+    is_anomalous = measured.score > model.threshold or bool(reason)
     regions: tuple[Region, ...] = ()
-    if is_anomalous:
+    # Where an image cannot be judged, there is no place to point at.
+    if is_anomalous and not reason:
         heat = draw_map()
         regions = find_regions(heat, model.map_scale, geometry.image_hw)
         draw_map = functools.partial(_drawn, heat)
@@ -158,7 +153,34 @@ def inspect_image(
         image=image,
         draw_map=draw_map,
         name=name,
+        reason=reason,
     )
+
+
+def _reason_against(
+    pixels: Uint8Array, measured: Measurement, geometry: Geometry, encoder: Encoder, model: Model
+) -> str:
+    """Why an image cannot be judged; empty if it can."""
+    if model.expectations is None:
+        return ""
+
+    def swapped() -> float:
+        other = np.ascontiguousarray(pixels[..., ::-1])
+        return _measured(other, encoder, model, geometry)[0].closeness(geometry)
+
+    return model.expectations.reason_against(pixels, measured.closeness(geometry), swapped)
+
+
+def _measured(pixels: Uint8Array, encoder: Encoder, model: Model, geometry: Geometry) -> tuple[Measurement, float]:
+    """What the encoder's input (h, w, 3) uint8 RGB says, and the `time.perf_counter` at which it was encoded."""
+    if model.one_pass is None:
+        levels = encoder.encode(pixels)
+        encoded = time.perf_counter()
+        return measure(levels, model.banks, model.level_scale, geometry, model.scoring), encoded
+    raw = model.one_pass(pixels)
+    encoded = time.perf_counter()
+    score_maps = tuple(score_map / np.float32(scale) for score_map, scale in zip(raw, model.level_scale, strict=True))
+    return Measurement(top_mean_score(score_maps, geometry, model.scoring), score_maps), encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +217,11 @@ class Measurement:
 
     score: float
     score_maps: tuple[Float32Array, ...]
+
+    def closeness(self, geometry: Geometry) -> float:
+        """How good the best part of the image looks, see `inspectability.closeness`; of the first level."""
+        score_map = self.score_maps[0]
+        return closeness(score_map, patch_weights(geometry, score_map.shape, 1.0) > 0)
 
 
 def measure(

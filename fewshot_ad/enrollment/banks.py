@@ -179,30 +179,6 @@ def hold_out(
     return measurements
 
 
-def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) -> tuple[str, ...]:
-    """Notes on support images that look unlike the others, by name.
-
-    A held-out score more than half above the median of the others stands out: good parts of one support set are
-    typically within a quarter of each other.
-
-    Args:
-        scores: Held-out scores, one per image.
-        names: The names of those from `first` on.
-        first: From where on they are looked at; the ones before are known already.
-    """
-    if len(scores) != first + len(names) or len(scores) < 3:
-        return ()
-    notes = []
-    for i, (score, name) in enumerate(zip(scores[first:], names, strict=True), first):
-        median = float(np.median([s for j, s in enumerate(scores) if j != i]))
-        if score > 1.5 * median:
-            notes.append(
-                f"unlike the others: {name} (held-out score {score:.4g}, the others' median {median:.4g}). Look at "
-                "it: if it is not a good part, or not this product, leave it out and enroll again."
-            )
-    return tuple(notes)
-
-
 def _peaks(folds: Sequence[Measurement], stand_ins: Sequence[StandIn], settings: EnrollmentSettings) -> list[float]:
     return [
         float(anomaly_map(m.score_maps, stand_in.geometry, settings.scoring.sigma, settings.image_size).max())

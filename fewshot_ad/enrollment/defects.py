@@ -84,6 +84,16 @@ def random_defect(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
     return blot(image, rng, size, contrast)
 
 
+def clear_defect(image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
+    """One defect of about 4% of the image's side that a careful eye sees: a displaced patch, a scratch or a blot."""
+    kind = int(rng.integers(3))
+    if kind == 0:
+        return displaced_patch(image, rng, 0.04)
+    if kind == 1:
+        return scratch(image, rng, 0.12, 0.006, 0.5)
+    return blot(image, rng, 0.025, 0.5)
+
+
 def _center(image: Uint8Array, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     # Parts sit in the middle of their images; what is drawn on the border would often miss them.
     return np.array([rng.uniform(0.2, 0.8) * image.shape[1], rng.uniform(0.2, 0.8) * image.shape[0]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.banks import build_banks, hold_out, odd_ones_out, pick_coresets
+from fewshot_ad.enrollment.banks import build_banks, hold_out, pick_coresets
 from fewshot_ad.enrollment.embedding import Embedded, embed_support
 from fewshot_ad.enrollment.presets import EnrollmentSettings, enrollment_settings
 from fewshot_ad.enrollment.support import read_support
@@ -65,13 +65,6 @@ def test_identical_seeds_give_identical_banks(parts: list[np.ndarray], encoder: 
     np.testing.assert_array_equal(first[0][0].vectors, second[0][0].vectors)
     assert len(first[0][0]) == 300
     assert first[1:] == second[1:]
-
-
-def test_odd_one_out_is_named() -> None:
-    notes = odd_ones_out([1.0, 1.1, 2.0, 0.9], ["a", "b", "c", "d"])
-    assert len(notes) == 1
-    assert "unlike the others: c" in notes[0]
-    assert odd_ones_out([1.0, 3.0], ["a", "b"]) == ()
 
 
 def test_of_many_images_an_even_choice_is_held_out(

@@ -1,0 +1,230 @@
+"""Which images of a support set do not belong there: told by held-out scores, beside those of drawn defects."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fewshot_ad.arrays import Float64Array, IndexArray
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.enrollment.banks import hold_out
+from fewshot_ad.enrollment.defects import clear_defect
+from fewshot_ad.enrollment.embedding import Embedded, ScaledImage, StandIn, embed_image, scale_image
+from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.support import SupportImage
+from fewshot_ad.errors import SupportSetError
+from fewshot_ad.inspectability import Expectations
+from fewshot_ad.scoring import Model, measure
+
+# Of fewer images none is left out: two say nothing of which is the odd one, three hardly.
+MIN_IMAGES = 4
+# At most this share of the images is left out. Where more stand out, the product varies.
+MAX_SHARE = 0.25
+# Standard deviations of the others' log scores above their median. Set on 7 products, 60 draws of 8 images each;
+# benchmarks/hygiene.py measures the whole.
+LEFT_OUT, NAMED = 2.0, 1.5
+# The standard deviation that is expected before any score is seen, and how many images that expectation weighs as
+# much as. Good images of most products lie within 0.05..0.2.
+PRIOR_SPREAD, PRIOR_WEIGHT = 0.08, 4
+# Drawn defects, on so many images at most.
+DRAWN, DRAWN_ON = 16, 8
+
+
+@dataclass(frozen=True)
+class SupportCheck:
+    """What was found out about a support set.
+
+    Attributes:
+        outliers: Positions of the images to leave out.
+        notes: What to say of the images, outliers and those that are kept.
+        expectations: What those that are kept look like as a whole.
+    """
+
+    outliers: tuple[int, ...]
+    notes: tuple[str, ...]
+    expectations: Expectations
+
+
+def check_support(
+    embedded: Embedded,
+    coresets: Sequence[IndexArray],
+    level_scale: Sequence[float],
+    images: Sequence[SupportImage],
+    settings: EnrollmentSettings,
+    encoder: Encoder,
+    keep: bool = False,
+) -> SupportCheck:
+    """Look for images that are unlike the others and as far off as a defect would be.
+
+    One bad image does not change the held-out scores of the others much, but stands out by its own: its defect is in
+    no other image. Both marks are asked for, since on a product that varies a good image stands out as well, and on
+    one that does not, a harmless speck does.
+
+    Args:
+        embedded: The embedded support set.
+        coresets: The coreset's indices, (k,) int64 per level.
+        level_scale: One divisor per level.
+        images: The support set.
+        settings: As enrolled.
+        encoder: As enrolled.
+        keep: Whether outliers are to be kept; they are named all the same.
+    """
+    copies = _drawn(images, settings, encoder) if embedded.n > 1 else []
+    everything = dataclasses.replace(embedded, stand_ins=(*embedded.stand_ins, *copies))
+    folds = hold_out(everything, coresets, settings.scoring, level_scale, encoder.threads)
+    own, drawn = folds[: len(embedded.stand_ins)], folds[len(embedded.stand_ins) :]
+    drawn_score = float(np.median([m.score for m in drawn])) if drawn else 0.0
+    held_out = [s.image for s in embedded.stand_ins]
+    notes: tuple[str, ...] = ()
+    outliers: tuple[int, ...] = ()
+    if embedded.n > 1:
+        scores = [m.score for m in own]
+        found = find_outliers(scores, drawn_score)
+        notes = notes_on(scores, drawn_score, [images[i].name for i in held_out], found, keep)
+        outliers = () if keep else tuple(held_out[i] for i in found)
+    expectations = Expectations(
+        tuple(appearance for i, appearance in enumerate(embedded.appearances) if i not in outliers),
+        tuple(m.closeness(s.geometry) for m, s in zip(own, embedded.stand_ins, strict=True) if s.image not in outliers),
+        drawn_score,
+    )
+    return SupportCheck(outliers, notes, expectations)
+
+
+def check_additions(
+    model: Model, scores: Sequence[float], embedded: Embedded, names: Sequence[str], force: bool = False
+) -> tuple[Expectations | None, tuple[str, ...]]:
+    """Look for further images that are unlike those that a product was enrolled from.
+
+    Args:
+        model: The product's, without them.
+        scores: Its held-out scores.
+        embedded: The further images.
+        names: Of them.
+        force: Whether they are taken all the same.
+
+    Returns:
+        What good images look like as a whole, with these; None where the product does not say. And what to say of
+        those that are taken all the same.
+
+    Raises:
+        SupportSetError: One of them is unlike the ones before.
+    """
+    folds = [measure(s.levels, model.banks, model.level_scale, s.geometry, model.scoring) for s in embedded.stand_ins]
+    bar = 0.0 if model.expectations is None else model.expectations.drawn_score
+    median = float(np.median(scores))
+    odd = [
+        f"{names[s.image]} (score {m.score:.4g}, {m.score / median:.1f} times the held-out scores' median)"
+        for m, s in zip(folds, embedded.stand_ins, strict=True)
+        if len(scores) > 1 and m.score > bar and deviation(m.score, scores) > LEFT_OUT
+    ]
+    if odd and not force:
+        raise SupportSetError(
+            f"expected further good images, got {len(odd)} of {len(names)} unlike those that the product was enrolled "
+            f"from: {'; '.join(odd)}. Nothing was added. Look at them: leave them out, or, if they are good, give "
+            "force=True (command line: --force)."
+        )
+    notes = tuple(f"taken as asked, though unlike the others: {text}. Look at it." for text in odd)
+    if model.expectations is None:
+        return None, notes
+    near = [m.closeness(s.geometry) for m, s in zip(folds, embedded.stand_ins, strict=True)]
+    return model.expectations.extended(embedded.appearances, near), notes
+
+
+def find_outliers(scores: Sequence[float], drawn_score: float) -> tuple[int, ...]:
+    """Positions of the scores that stand out, the worst first; none where that would be too many.
+
+    Args:
+        scores: Held-out score per image, positive.
+        drawn_score: Median score of drawn defects.
+    """
+    if len(scores) < MIN_IMAGES:
+        return ()
+    found = _standing_out(scores, drawn_score)
+    return found if len(found) <= max(1, int(MAX_SHARE * len(scores))) else ()
+
+
+def _standing_out(scores: Sequence[float], drawn_score: float) -> tuple[int, ...]:
+    """The worst first, each compared with those that have not been found yet: two must not hide each other."""
+    found: list[int] = []
+    left = list(range(len(scores)))
+    while len(left) > 2:
+        worst = max(left, key=lambda i: scores[i])
+        others = [scores[i] for i in left if i != worst]
+        if deviation(scores[worst], others) <= LEFT_OUT or scores[worst] <= drawn_score:
+            break
+        found.append(worst)
+        left.remove(worst)
+    return tuple(found)
+
+
+def deviation(score: float, others: Sequence[float]) -> float:
+    """How far a score lies above the others' median, in standard deviations of the others, all in logarithms.
+
+    Few scores say little about their spread, so it is drawn toward `PRIOR_SPREAD`.
+
+    Args:
+        score: Of one image, positive.
+        others: Of two or more others.
+    """
+    logs = _logs(others)
+    seen = len(logs) - 1
+    variance = (PRIOR_WEIGHT * PRIOR_SPREAD**2 + seen * logs.var(ddof=1)) / (PRIOR_WEIGHT + seen)
+    return float((_logs([score])[0] - np.median(logs)) / np.sqrt(variance))
+
+
+def notes_on(
+    scores: Sequence[float], drawn_score: float, names: Sequence[str], outliers: Sequence[int], kept: bool
+) -> tuple[str, ...]:
+    """What to say of the images, for people.
+
+    Args:
+        scores: Held-out score per image.
+        drawn_score: Median score of drawn defects.
+        names: Of the images.
+        outliers: Positions of those that stand out.
+        kept: Whether they are kept all the same.
+    """
+    if len(scores) == 2:
+        return (
+            "of two images it cannot be told whether one is bad, nor which: look at both, or give a third and a "
+            "fourth one.",
+        )
+    notes = []
+    many = () if outliers else _standing_out(scores, drawn_score)
+    if len(many) > 1:
+        notes.append(
+            f"{len(many)} of {len(scores)} images look unlike the others, too many to leave them out: "
+            f"{', '.join(names[i] for i in many)}. Either the product varies that much, or they are bad: look at them."
+        )
+    for i, score in enumerate(scores):
+        others = [s for j, s in enumerate(scores) if j != i and j not in outliers]
+        far = deviation(score, others)
+        times = f"held-out score {score:.4g}, {score / float(np.median(others)):.1f} times the others' median"
+        if i in outliers:
+            what = "kept as asked, though unlike the others" if kept else "left out of bank and threshold, unlike the others"
+            advice = "Look at it." if kept else "Look at it; if it is good, --keep-outliers (keep_outliers=True) keeps it."
+            notes.append(f"{what}: {names[i]} ({times}, drawn defects {drawn_score:.4g}). {advice}")
+        elif i not in many and (far > LEFT_OUT or (far > NAMED and score > drawn_score)):
+            notes.append(f"kept, but look at it: {names[i]} is rather unlike the others ({times}).")
+    return tuple(notes)
+
+
+def _drawn(images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder) -> list[StandIn]:
+    """Copies of support images with a clear defect drawn on each, to be held out as their images are."""
+    rng = np.random.default_rng(settings.seed)
+    chosen = sorted({round(at) for at in np.linspace(0, len(images) - 1, DRAWN_ON)})
+    copies = []
+    for i in chosen:
+        image = scale_image(images[i].pixels, settings.image_size, encoder.spec.multiple)
+        for _ in range(math.ceil(DRAWN / len(chosen))):
+            copy = ScaledImage(clear_defect(image.content, rng), image.geometry)
+            copies.append(StandIn(embed_image(copy, encoder).levels, image.geometry, i, 0))
+    return copies
+
+
+def _logs(scores: Sequence[float]) -> Float64Array:
+    return np.log(np.maximum(np.asarray(scores, np.float64), 1e-12))
