@@ -20,6 +20,7 @@ import numpy as np
 
 from fewshot_ad import Inspector, load_encoder
 from fewshot_ad.encoder import Encoder
+from fewshot_ad.enrollment.support import distinct_names
 from fewshot_ad.images import list_images
 
 PRODUCTS = ("bottle", "cookie", "hazelnut", "transistor", "leather", "casting", "alien_toy", "elpv_mono", "magnetic_tile")
@@ -53,7 +54,7 @@ def outcome(support: Sequence[Path], bad: int | None, judged: Sequence[Path], si
     """What one enrollment did with its images."""
     inspector = Inspector.from_support(support, encoder=encoder, image_size=size, views="hflip,vflip,rotate=180")
     kept = {name for name, _ in inspector.enrollment.support}
-    names = [name_of(image, support) for image in support]
+    names = distinct_names(support)
     left_out = [name not in kept for name in names]
     notes = [note for note in inspector.enrollment.notes if "unlike" in note]
     named = [any(name in note for note in notes) for name in names]
@@ -61,12 +62,6 @@ def outcome(support: Sequence[Path], bad: int | None, judged: Sequence[Path], si
     passed = float(np.mean([not inspector.inspect(image).is_anomalous for image in others]))
     row = {"left_out": left_out, "named": named, "threshold": inspector.threshold, "passed": passed}
     return row if bad is None else {**row, "bad": bad}
-
-
-def name_of(image: Path, support: Sequence[Path]) -> str:
-    """The name that an image of a support set goes by."""
-    same = [other for other in support if other.name == image.name]
-    return image.name if len(same) == 1 else f"{image.parent.name}/{image.name}"
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,8 @@ from fewshot_ad.arrays import BoolArray, Float32Array, Uint8Array
 # benchmarks/inspectability.py measures all of them.
 #
 # The tenth of the patches that looks best may be this much farther from good patches than on any good image, in
-# logarithms. Defective parts reach 0.3, another product begins at 0.35.
-UNLIKE = 0.32
+# logarithms: with many good images, and with a single one. Defective parts reach 0.35, other products begin at 0.35.
+UNLIKE, UNLIKE_ONE = 0.36, 0.54
 # As shares of the lowest of the good images.
 TOO_DARK, TOO_FLAT, TOO_SOFT = 0.45, 0.25, 0.4
 # How much of what is not saturated on any good image may be.
@@ -106,22 +107,19 @@ class Expectations:
                 are the other way round, since it takes another run of the encoder.
         """
         seen = Appearance.of(pixels)
-        if self._colors_turned(seen.red_minus_blue) and np.log(nearness / max(swapped(), 1e-12)) > SWAPPED_BACK:
+        if self._colors_turned(seen.red_minus_blue) and nearness > swapped() * math.exp(SWAPPED_BACK):
             return "red and blue are swapped: BGR given for RGB?"
-        light = self._light(seen, TOO_DARK, TOO_BRIGHT, TOO_SOFT)
-        if light:
-            return light
-        excess = self._excess(nearness)
-        if excess <= 0:
-            return ""
+        if not self._unlike(nearness):
+            return self._light(seen, TOO_DARK, TOO_BRIGHT, TOO_SOFT)
         cause = self._light(seen, RATHER_DARK, RATHER_BRIGHT, RATHER_SOFT)
-        return "the whole image is unlike the good ones: " + (cause or "another product, another camera setting?")
+        cause = f"{cause}, another product" if cause else "another product"
+        return f"the whole image is unlike the good ones: {cause}, or another camera setting?"
 
-    def _excess(self, nearness: float) -> float:
-        """How far the closeness is beyond the limit, in logarithms."""
-        # Of a single image only views were held out, which are closer to it than the next image will be.
-        limit = UNLIKE if len(self.appearances) > 1 else 2 * UNLIKE
-        return float(np.log(max(nearness, 1e-12) / max(*self.closeness, 1e-12))) - limit
+    def _unlike(self, nearness: float) -> bool:
+        """Whether not even the best part of an image looks as on good ones."""
+        # The fewer there are, the less is known of how good ones differ.
+        limit = UNLIKE + (UNLIKE_ONE - UNLIKE) / len(self.appearances)
+        return nearness > max(*self.closeness, 1e-12) * math.exp(limit)
 
     def _light(self, seen: Appearance, dark: float, bright: float, soft: float) -> str:
         """What is wrong with light or focus, against these limits."""

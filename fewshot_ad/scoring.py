@@ -127,8 +127,7 @@ def inspect_image(
     draw_map = functools.partial(anomaly_map, measured.score_maps, geometry, model.scoring.sigma, model.image_size)
     is_anomalous = measured.score > model.threshold or bool(reason)
     regions: tuple[Region, ...] = ()
-    # Where an image cannot be judged, there is no place to point at.
-    if is_anomalous and not reason:
+    if is_anomalous:
         heat = draw_map()
         regions = find_regions(heat, model.map_scale, geometry.image_hw)
         draw_map = functools.partial(_drawn, heat)

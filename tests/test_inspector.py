@@ -39,7 +39,9 @@ def test_false_rejects_are_about_what_is_promised(encoder: Encoder) -> None:
     rejected = []
     for draw in range(8):
         support = [make_part(1000 * (draw + 1) + i) for i in range(5)]
-        inspector = Inspector.from_support(support, encoder=encoder, views="hflip,vflip", image_size=128)
+        inspector = Inspector.from_support(
+            support, encoder=encoder, views="hflip,vflip", image_size=128, keep_outliers=True
+        )
         assert inspector.calibration.false_reject_rate == pytest.approx(1 / 6)
         rejected += [inspector.inspect(make_part(50_000 + i)).is_anomalous for i in range(20)]
     assert np.mean(rejected) < 1 / 6 + 0.12
@@ -270,7 +272,10 @@ def test_a_image_is_added_to_a_live_product(parts: list[np.ndarray], encoder: En
     other = 255 - make_part(60)
     strange = live.inspect(other)
     assert strange.is_anomalous
-    notes = live.add([other])
+    with pytest.raises(SupportSetError, match=r"unlike those .*: image\[3\].*Nothing was added"):
+        live.add([other])
+    assert len(live.enrollment.support) == live.calibration.n == 3
+    notes = live.add([other], force=True)
     assert any("unlike the others: image[3]" in note for note in notes)
     assert live.inspect(other).score < 0.6 * strange.score
     assert not live.inspect(255 - make_part(61)).is_anomalous

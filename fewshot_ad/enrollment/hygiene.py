@@ -12,6 +12,7 @@ import numpy as np
 from fewshot_ad.arrays import Float64Array, IndexArray
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import hold_out
+from fewshot_ad.enrollment.clusters import notes_on_groups
 from fewshot_ad.enrollment.defects import clear_defect
 from fewshot_ad.enrollment.embedding import Embedded, ScaledImage, StandIn, embed_image, scale_image
 from fewshot_ad.enrollment.presets import EnrollmentSettings
@@ -27,6 +28,8 @@ MAX_SHARE = 0.25
 # Standard deviations of the others' log scores above their median. Set on 7 products, 60 draws of 8 images each;
 # benchmarks/hygiene.py measures the whole.
 LEFT_OUT, NAMED = 2.0, 1.5
+# And this much of the way from there to drawn defects, likewise in logarithms.
+NEAR_DRAWN = 0.8
 # The standard deviation that is expected before any score is seen, and how many images that expectation weighs as
 # much as. Good images of most products lie within 0.05..0.2.
 PRIOR_SPREAD, PRIOR_WEIGHT = 0.08, 4
@@ -83,9 +86,13 @@ def check_support(
     outliers: tuple[int, ...] = ()
     if embedded.n > 1:
         scores = [m.score for m in own]
-        found = find_outliers(scores, drawn_score)
-        notes = notes_on(scores, drawn_score, [images[i].name for i in held_out], found, keep)
-        outliers = () if keep else tuple(held_out[i] for i in found)
+        names = [images[i].name for i in held_out]
+        notes = notes_on_groups(embedded.stand_ins, names)
+        # Of two groups each is unlike the other, and neither is the odd one.
+        if not notes:
+            found = find_outliers(scores, drawn_score)
+            notes = notes_on(scores, drawn_score, names, found, keep)
+            outliers = () if keep else tuple(held_out[i] for i in found)
     expectations = Expectations(
         tuple(appearance for i, appearance in enumerate(embedded.appearances) if i not in outliers),
         tuple(m.closeness(s.geometry) for m, s in zip(own, embedded.stand_ins, strict=True) if s.image not in outliers),
@@ -114,12 +121,12 @@ def check_additions(
         SupportSetError: One of them is unlike the ones before.
     """
     folds = [measure(s.levels, model.banks, model.level_scale, s.geometry, model.scoring) for s in embedded.stand_ins]
-    bar = 0.0 if model.expectations is None else model.expectations.drawn_score
+    drawn_score = 0.0 if model.expectations is None else model.expectations.drawn_score
     median = float(np.median(scores))
     odd = [
         f"{names[s.image]} (score {m.score:.4g}, {m.score / median:.1f} times the held-out scores' median)"
         for m, s in zip(folds, embedded.stand_ins, strict=True)
-        if len(scores) > 1 and m.score > bar and deviation(m.score, scores) > LEFT_OUT
+        if len(scores) > 1 and stands_out(m.score, scores, drawn_score, LEFT_OUT)
     ]
     if odd and not force:
         raise SupportSetError(
@@ -154,11 +161,24 @@ def _standing_out(scores: Sequence[float], drawn_score: float) -> tuple[int, ...
     while len(left) > 2:
         worst = max(left, key=lambda i: scores[i])
         others = [scores[i] for i in left if i != worst]
-        if deviation(scores[worst], others) <= LEFT_OUT or scores[worst] <= drawn_score:
+        if not stands_out(scores[worst], others, drawn_score, LEFT_OUT):
             break
         found.append(worst)
         left.remove(worst)
     return tuple(found)
+
+
+def stands_out(score: float, others: Sequence[float], drawn_score: float, limit: float) -> bool:
+    """Whether a score is far from the others and nearly that of a drawn defect.
+
+    Args:
+        score: Of one image, positive.
+        others: Of two or more others.
+        drawn_score: Median score of drawn defects; 0 where it is not known.
+        limit: Standard deviations of the others.
+    """
+    bar = float(np.median(others)) ** (1 - NEAR_DRAWN) * drawn_score**NEAR_DRAWN
+    return score > bar and deviation(score, others) > limit
 
 
 def deviation(score: float, others: Sequence[float]) -> float:
@@ -202,13 +222,13 @@ def notes_on(
         )
     for i, score in enumerate(scores):
         others = [s for j, s in enumerate(scores) if j != i and j not in outliers]
-        far = deviation(score, others)
+        far = deviation(score, others) if len(others) > 1 else 0.0
         times = f"held-out score {score:.4g}, {score / float(np.median(others)):.1f} times the others' median"
         if i in outliers:
             what = "kept as asked, though unlike the others" if kept else "left out of bank and threshold, unlike the others"
             advice = "Look at it." if kept else "Look at it; if it is good, --keep-outliers (keep_outliers=True) keeps it."
             notes.append(f"{what}: {names[i]} ({times}, drawn defects {drawn_score:.4g}). {advice}")
-        elif i not in many and (far > LEFT_OUT or (far > NAMED and score > drawn_score)):
+        elif i not in many and (far > LEFT_OUT or stands_out(score, others, drawn_score, NAMED)):
             notes.append(f"kept, but look at it: {names[i]} is rather unlike the others ({times}).")
     return tuple(notes)
 
