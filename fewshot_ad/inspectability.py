@@ -20,6 +20,8 @@ from fewshot_ad.arrays import BoolArray, Float32Array, Uint8Array
 # The tenth of the patches that looks best may be this much farther from good patches than on any good image, in
 # logarithms: with many good images, and with a single one. Defective parts reach 0.35, other products begin at 0.35.
 UNLIKE, UNLIKE_ONE = 0.36, 0.54
+# Pixels of the encoder's input from which on that holds.
+LEAST_AREA = 256 * 256
 # As shares of the lowest of the good images.
 TOO_DARK, TOO_FLAT, TOO_SOFT = 0.45, 0.25, 0.4
 # How much of what is not saturated on any good image may be.
@@ -109,16 +111,18 @@ class Expectations:
         seen = Appearance.of(pixels)
         if self._colors_turned(seen.red_minus_blue) and nearness > swapped() * math.exp(SWAPPED_BACK):
             return "red and blue are swapped: BGR given for RGB?"
-        if not self._unlike(nearness):
+        if not self._unlike(nearness, pixels.shape[0] * pixels.shape[1]):
             return self._light(seen, TOO_DARK, TOO_BRIGHT, TOO_SOFT)
         cause = self._light(seen, RATHER_DARK, RATHER_BRIGHT, RATHER_SOFT)
-        cause = f"{cause}, another product" if cause else "another product"
-        return f"the whole image is unlike the good ones: {cause}, or another camera setting?"
+        guesses = "another product, no part, or another camera setting?"
+        return f"the whole image is unlike the good ones: {f'{cause}, ' if cause else ''}{guesses}"
 
-    def _unlike(self, nearness: float) -> bool:
-        """Whether not even the best part of an image looks as on good ones."""
+    def _unlike(self, nearness: float, area: int) -> bool:
+        """Whether not even the best part of an image of so many pixels looks as on good ones."""
         # The fewer there are, the less is known of how good ones differ.
         limit = UNLIKE + (UNLIKE_ONE - UNLIKE) / len(self.appearances)
+        # On a small input each patch sees most of the image, and a large defect in it.
+        limit *= max(1.0, LEAST_AREA / area)
         return nearness > max(*self.closeness, 1e-12) * math.exp(limit)
 
     def _light(self, seen: Appearance, dark: float, bright: float, soft: float) -> str:

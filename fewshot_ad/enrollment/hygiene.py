@@ -214,8 +214,8 @@ def notes_on(
             "fourth one.",
         )
     notes = []
-    many = () if outliers else _standing_out(scores, drawn_score)
-    if len(many) > 1:
+    many = () if outliers or len(scores) < MIN_IMAGES else _standing_out(scores, drawn_score)
+    if many:
         notes.append(
             f"{len(many)} of {len(scores)} images look unlike the others, too many to leave them out: "
             f"{', '.join(names[i] for i in many)}. Either the product varies that much, or they are bad: look at them."
