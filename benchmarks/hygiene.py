@@ -23,7 +23,17 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.support import distinct_names
 from fewshot_ad.images import list_images
 
-PRODUCTS = ("bottle", "cookie", "hazelnut", "transistor", "leather", "casting", "alien_toy", "elpv_mono", "magnetic_tile")
+PRODUCTS = (
+    "bottle",
+    "cookie",
+    "hazelnut",
+    "transistor",
+    "leather",
+    "casting",
+    "alien_toy",
+    "elpv_mono",
+    "magnetic_tile",
+)
 JUDGED = 12
 
 
@@ -50,7 +60,9 @@ def defective_images(folder: Path) -> list[Path]:
     return [kind[i] for i in range(max(map(len, kinds))) for kind in kinds if i < len(kind)]
 
 
-def outcome(support: Sequence[Path], bad: int | None, judged: Sequence[Path], size: Any, encoder: Encoder) -> dict[str, Any]:
+def outcome(
+    support: Sequence[Path], bad: int | None, judged: Sequence[Path], size: Any, encoder: Encoder
+) -> dict[str, Any]:
     """What one enrollment did with its images."""
     inspector = Inspector.from_support(support, encoder=encoder, image_size=size, views="hflip,vflip,rotate=180")
     kept = {name for name, _ in inspector.enrollment.support}
@@ -67,7 +79,7 @@ def outcome(support: Sequence[Path], bad: int | None, judged: Sequence[Path], si
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The table in Markdown."""
     lines = [
-        "| product | bad: left out | left out or named | all defects pass, no word | good: left out | good: named only |",
+        "| product | bad: left out | left out or named | all defects pass, no word | good: left out | named |",
         "|---|---|---|---|---|---|",
     ]
     for product in dict.fromkeys(row["product"] for row in rows):
@@ -78,9 +90,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         blind = sum(r["passed"] == 1 and not r["named"][r["bad"]] for r in bad)
         lost = np.mean([r["left_out"] for r in clean])
         named = np.mean([np.logical_and(r["named"], np.logical_not(r["left_out"])) for r in clean])
-        lines.append(
-            f"| {product} | {left_out:.0%} | {told:.0%} | {blind} of {len(bad)} | {lost:.1%} | {named:.1%} |"
-        )
+        lines.append(f"| {product} | {left_out:.0%} | {told:.0%} | {blind} of {len(bad)} | {lost:.1%} | {named:.1%} |")
     return "\n".join(lines)
 
 

@@ -132,7 +132,9 @@ class Expectations:
         if seen.bright < dark * min(a.bright for a in good):
             return f"too dark (brightest pixels {seen.bright:.0f}, on good images {_range(a.bright for a in good)})"
         if seen.saturated > saturated + bright * (1 - saturated):
-            return f"overexposed ({seen.saturated:.0%} of the pixels are saturated, on good images up to {saturated:.0%})"
+            return (
+                f"overexposed ({seen.saturated:.0%} of the pixels are saturated, on good images up to {saturated:.0%})"
+            )
         if seen.contrast < TOO_FLAT * min(a.contrast for a in good):
             return f"no contrast ({seen.contrast:.0f} gray levels, on good images {_range(a.contrast for a in good)})"
         sharpest = min(a.sharpness for a in good)

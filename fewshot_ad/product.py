@@ -280,7 +280,9 @@ def add_images(
     if not new:
         raise SupportSetError(f"expected a new good image, got none: {sentence('; '.join(notes))}")
     embedded = embed_support(new, settings, encoder, progress, alone=False)
-    expectations, odd = check_additions(model, product.calibration.scores, embedded, [image.name for image in new], force)
+    expectations, odd = check_additions(
+        model, product.calibration.scores, embedded, [image.name for image in new], force
+    )
     notes += odd
     banks, calibration = extend_banks(
         model, product.calibration, embedded, settings, len(enrollment.support), threads, progress

@@ -284,7 +284,7 @@ def inspect(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Inspect images: one verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (no verdict)."""
+    """Inspect images: a verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (no verdict)."""
     counts, outputs = Counter[str](), Outputs(as_json)
     with reported_errors(as_json):
         refuse_misplaced("inspect", artifact, images)

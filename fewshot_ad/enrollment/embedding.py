@@ -105,8 +105,8 @@ def embed_support(
                 progress("views", i * (len(settings.views) + 1) + v + 1, total)
         for pools, target in zip(own, collected, strict=True):
             target.append(_thinned(join_pools(pools), share, [settings.seed, i]))
-    pools = tuple(join_pools(pools) for pools in collected)
-    return Embedded(pools, tuple(stand_ins), len(images), tuple(references), tuple(appearances))
+    joined = tuple(join_pools(pools) for pools in collected)
+    return Embedded(joined, tuple(stand_ins), len(images), tuple(references), tuple(appearances))
 
 
 @dataclass(frozen=True, eq=False)

@@ -225,8 +225,14 @@ def notes_on(
         far = deviation(score, others) if len(others) > 1 else 0.0
         times = f"held-out score {score:.4g}, {score / float(np.median(others)):.1f} times the others' median"
         if i in outliers:
-            what = "kept as asked, though unlike the others" if kept else "left out of bank and threshold, unlike the others"
-            advice = "Look at it." if kept else "Look at it; if it is good, --keep-outliers (keep_outliers=True) keeps it."
+            what = (
+                "kept as asked, though unlike the others"
+                if kept
+                else "left out of bank and threshold, unlike the others"
+            )
+            advice = (
+                "Look at it." if kept else "Look at it; if it is good, --keep-outliers (keep_outliers=True) keeps it."
+            )
             notes.append(f"{what}: {names[i]} ({times}, drawn defects {drawn_score:.4g}). {advice}")
         elif i not in many and (far > LEFT_OUT or stands_out(score, others, drawn_score, NAMED)):
             notes.append(f"kept, but look at it: {names[i]} is rather unlike the others ({times}).")
