@@ -27,7 +27,9 @@ MIN_IMAGES = 4
 MAX_SHARE = 0.25
 # Standard deviations of the others' log scores above their median. Set on 7 products, 60 draws of 8 images each;
 # benchmarks/hygiene.py measures the whole.
-LEFT_OUT, NAMED = 2.0, 1.5
+LEFT_OUT, NAMED = 2.3, 1.5
+# So much more for each image that is left out already: one bad image is likely, several are not.
+EACH_FURTHER = 0.7
 # And this much of the way from there to drawn defects, likewise in logarithms.
 NEAR_DRAWN = 0.8
 # The standard deviation that is expected before any score is seen, and how many images that expectation weighs as
@@ -161,7 +163,7 @@ def _standing_out(scores: Sequence[float], drawn_score: float) -> tuple[int, ...
     while len(left) > 2:
         worst = max(left, key=lambda i: scores[i])
         others = [scores[i] for i in left if i != worst]
-        if not stands_out(scores[worst], others, drawn_score, LEFT_OUT):
+        if not stands_out(scores[worst], others, drawn_score, LEFT_OUT + EACH_FURTHER * len(found)):
             break
         found.append(worst)
         left.remove(worst)
