@@ -27,7 +27,9 @@ MIN_IMAGES = 4
 MAX_SHARE = 0.25
 # Standard deviations of the others' log scores above their median. Set on 7 products, 60 draws of 8 images each;
 # benchmarks/hygiene.py measures the whole.
-LEFT_OUT, NAMED = 2.3, 1.5
+LEFT_OUT, NAMED = 2.3, 1.8
+# Where the score is far from that of drawn defects, it takes more to be named.
+NAMED_ALONE = 2.8
 # So much more for each image that is left out already: one bad image is likely, several are not.
 EACH_FURTHER = 0.7
 # And this much of the way from there to drawn defects, likewise in logarithms.
@@ -236,7 +238,7 @@ def notes_on(
                 "Look at it." if kept else "Look at it; if it is good, --keep-outliers (keep_outliers=True) keeps it."
             )
             notes.append(f"{what}: {names[i]} ({times}, drawn defects {drawn_score:.4g}). {advice}")
-        elif i not in many and (far > LEFT_OUT or stands_out(score, others, drawn_score, NAMED)):
+        elif i not in many and (far > NAMED_ALONE or stands_out(score, others, drawn_score, NAMED)):
             notes.append(f"kept, but look at it: {names[i]} is rather unlike the others ({times}).")
     return tuple(notes)
 
