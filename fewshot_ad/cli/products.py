@@ -23,9 +23,11 @@ from fewshot_ad.cli.options import (
     Fusion,
     ImageScore,
     JsonOption,
+    KeepOutliersOption,
     Metric,
     Precision,
     PresetName,
+    TakeOutliersOption,
     ThreadsOption,
     WeightsOption,
     height_and_width,
@@ -129,10 +131,7 @@ def enroll(
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
-    keep_outliers: Annotated[
-        bool,
-        typer.Option("--keep-outliers", help="Enroll also from images that are unlike the others; they are named."),
-    ] = False,
+    keep_outliers: KeepOutliersOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -210,9 +209,7 @@ def add(
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Take images, too, that are unlike those of the product.")
-    ] = False,
+    force: TakeOutliersOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take further good images into a product; its views, scale and other settings stay."""
