@@ -38,7 +38,7 @@ from fewshot_ad.enrollment.calibration import (
     location,
     student_t_quantile,
 )
-from fewshot_ad.enrollment.embedding import embed_image, scale_image
+from fewshot_ad.enrollment.embedding import embed_image, embed_support, scale_image
 from fewshot_ad.enrollment.presets import BASE_SIZES, EnrollmentSettings, enrollment_settings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, REFERENCE_SIZE, Probes, defect_series, distinct_images, shrunk
 from fewshot_ad.enrollment.selection import ENOUGH_CAUGHT, choose_views
@@ -191,7 +191,10 @@ def enroll(support: list[np.ndarray], tests: dict[int, list[Any]], good: int, en
         settings.seed,
         2 * max(BASE_SIZES),
     )
-    scales = [enroll_scale(images, settings, size, encoder, probes) for size in BASE_SIZES]
+    scales = [
+        enroll_scale(embed_support(images, settings, size, encoder), settings, size, encoder, probes)
+        for size in BASE_SIZES
+    ]
     scores = [_test_scores(scale, tests[scale.image_size], settings) for scale in scales]
     return {
         "views": len(settings.views),

@@ -48,7 +48,8 @@ def main() -> None:
         args.output.mkdir(parents=True, exist_ok=True)
     results = inspector.inspect_batch(frames(args.source, args.every), color="bgr")
     for number, result in zip(itertools.count(step=args.every), results, strict=False):
-        print(f"frame {number}: {result.verdict}, severity {result.severity_text}, {result.timings_ms['total']:.1f} ms")
+        milliseconds = result.timings_ms["total"]
+        print(f"frame {number}: {result.verdict.upper()}, severity {result.severity_text}, {milliseconds:.1f} ms")
         if result.is_anomalous and args.output:
             overlay = cv2.cvtColor(result.overlay(bar=True), cv2.COLOR_RGB2BGR)
             cv2.imwrite(str(args.output / f"frame_{number:06d}.png"), overlay)

@@ -30,7 +30,7 @@ def main() -> None:
             print(f"not readable: {result}")
             continue
         boxes = [region.box for region in result.regions]
-        print(f"{result.name}: {result.verdict}, severity {result.severity_text}, regions {boxes}")
+        print(f"{result.name}: {result.verdict.upper()}, severity {result.severity_text}, regions {boxes}")
         overlay = cv2.cvtColor(result.overlay(bar=True), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(args.output / f"{Path(result.name).stem}_overlay.png"), overlay)
 

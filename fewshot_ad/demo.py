@@ -311,6 +311,6 @@ def _mark_chunk(mark: str) -> bytes:
 def _tile(product_name: str, test: DemoImage, result: Inspection) -> Uint8Array:
     pair = [cv2.resize(p, (TILE, TILE), interpolation=cv2.INTER_AREA) for p in (test.pixels, result.overlay())]
     strip = np.full((28, 2 * TILE, 3), (170, 40, 40) if result.is_anomalous else (40, 120, 60), np.uint8)
-    text = f"{product_name}: {result.verdict} {result.severity_text}  (truth: {test.truth})"
+    text = f"{product_name}: {result.verdict.upper()} {result.severity_text}  (truth: {test.truth})"
     cv2.putText(strip, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return np.vstack([np.hstack(pair), strip])

@@ -15,7 +15,7 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.lifetime import native_work
 from fewshot_ad.overlay import Caption, Marks, draw_marks, framed
 from fewshot_ad.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
-from fewshot_ad.verdict import format_severity, verdict_word
+from fewshot_ad.verdict import Verdict, format_severity, verdict_words
 
 RESULT_SCHEMA = "fewshot-ad/inspect/1"
 
@@ -29,7 +29,8 @@ class Inspection:
         encoder: Name of the encoder.
         score: Image score; higher is worse. A distance in the encoder's feature space.
         threshold: Scores above it are anomalous.
-        is_anomalous: The decision: `score > threshold`.
+        is_anomalous: The decision: `score > threshold`. Also True for an image that cannot be judged, so that a script
+            that asks nothing else never passes a part that nobody has seen.
         severity: `score / threshold`; above 1 is anomalous.
         regions: Where, worst first; empty for a good part.
         map_scale: The fixed scale for showing the map.
@@ -39,6 +40,8 @@ class Inspection:
             so copy it before reusing its memory.
         draw_map: Makes `working_map`.
         name: File name, or empty for one from memory.
+        reason: Why the image cannot be judged: another product, red and blue swapped, too dark, overexposed, blurred.
+            Empty if it can.
     """
 
     product: str
@@ -53,6 +56,14 @@ class Inspection:
     image: Uint8Array = field(repr=False)
     draw_map: Callable[[], Float32Array] = field(repr=False)
     name: str = ""
+    reason: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """`good`, `anomalous`, or `not_inspectable`: the image cannot be judged, and `reason` says why."""
+        if self.reason:
+            return "not_inspectable"
+        return "anomalous" if self.is_anomalous else "good"
 
     @property
     def photograph(self) -> Uint8Array:
@@ -83,11 +94,6 @@ class Inspection:
         if self.is_anomalous or self.severity < NEAR_MISS:
             return ()
         return find_near_misses(self.working_map, self.map_scale, self.image.shape[:2])  # type: ignore[arg-type]
-
-    @property
-    def verdict(self) -> str:
-        """The decision as a word: `GOOD` or `ANOMALOUS`."""
-        return verdict_word(self.is_anomalous)
 
     @property
     def severity_text(self) -> str:
@@ -128,11 +134,11 @@ class Inspection:
         return picture
 
     def _caption(self) -> Caption:
-        finding = f"severity {self.severity_text} x threshold"
+        finding = self.reason or f"severity {self.severity_text} x threshold"
         if self.near_misses:
             finding += ", near miss" if len(self.near_misses) == 1 else f", {len(self.near_misses)} near misses"
         name = f"{self.product}: {self.name}" if self.name else self.product
-        return Caption(self.verdict, finding, name, f"threshold {self.threshold:#.4g}")
+        return Caption(verdict_words(self.verdict), finding, name, f"threshold {self.threshold:#.4g}")
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON types, without the pictures: what `fewshot-ad inspect --json` prints.
@@ -144,6 +150,8 @@ class Inspection:
             "name": self.name,
             "product": self.product,
             "encoder": self.encoder,
+            "verdict": self.verdict,
+            "reason": self.reason,
             "is_anomalous": self.is_anomalous,
             "score": self.score,
             "threshold": self.threshold,

@@ -86,6 +86,7 @@ class Inspector:
         allow_download: bool = False,
         threads: int | None = None,
         device: Device = "cpu",
+        keep_outliers: bool = False,
     ) -> Inspector:
         """Enroll a product from good images, 2 to 8 of them as a rule.
 
@@ -125,12 +126,15 @@ class Inspector:
             allow_download: Let timm fetch weights from the internet.
             threads: Number of CPU threads; None takes all. OpenVINO pins them to cores of their own.
             device: `cpu`, or `cuda`, see `encoder.load_encoder`.
+            keep_outliers: Enroll also from images that are unlike the others. By default they are left out of bank and
+                threshold where there are at least four, and `enrollment.notes` names them either way.
 
         Raises:
             SupportSetError: No usable image, or a setting that makes no sense.
             WeightsError: The encoder cannot be had.
         """
         arguments.function(progress, "progress")
+        arguments.flag(keep_outliers, "keep_outliers", ArgumentError)
         if product is not None:
             arguments.text(product, "product", MAX_NAME)
         settings = enrollment_settings(
@@ -164,7 +168,7 @@ class Inspector:
             device=device,
         )
         name = product or product_name(support)
-        network, enrolled = enroll(support, name, settings, network, faster, progress)
+        network, enrolled = enroll(support, name, settings, network, faster, progress, keep_outliers)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -309,6 +313,7 @@ class Inspector:
         *,
         color: ColorOrder = "rgb",
         progress: Progress | None = None,
+        force: bool = False,
     ) -> tuple[str, ...]:
         """Take further good images into the product, while it goes on inspecting.
 
@@ -319,19 +324,22 @@ class Inspector:
             images: Images in any form `from_support` takes.
             color: Channel order of arrays with color.
             progress: Called as `progress(stage, done, total)`.
+            force: Take images, too, that are unlike those that the product was enrolled from.
 
         Returns:
             What was noticed: images that were left out, are known already or look unlike the others.
 
         Raises:
-            SupportSetError: No usable new image, or the product was enrolled from a single one.
+            SupportSetError: No usable new image, one that is unlike those before (nothing is added then), or the
+                product was enrolled from a single one.
         """
         arguments.function(progress, "progress")
+        arguments.flag(force, "force", ArgumentError)
         images, progress = at_hand(images), interruptible(progress)
         with self._adding, native_work():
             taken = [name for name, _ in self.enrollment.support]
             support = read_support(images, color, progress, taken)
-            extended, notes = add_images(self._product, self._encoder, support, progress)
+            extended, notes = add_images(self._product, self._encoder, support, progress, force)
             with self._setting:
                 # Looked at last: a threshold may have been set by hand meanwhile.
                 by_hand = self._product.threshold_set_by_hand

@@ -12,18 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewshot_ad import arguments
-from fewshot_ad.arrays import Progress
+from fewshot_ad.arrays import IndexArray, Progress
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment import precision
-from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, extend_banks, join_scales, odd_ones_out
+from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, extend_banks, join_scales
 from fewshot_ad.enrollment.calibration import Calibration, calibrate, extended_calibration
-from fewshot_ad.enrollment.embedding import Reference, kept_references
+from fewshot_ad.enrollment.embedding import Embedded, Reference, embed_support, kept_references
+from fewshot_ad.enrollment.hygiene import check_additions, check_support, expectations_of
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images
 from fewshot_ad.enrollment.selection import candidate_sizes, choose_scales, choose_views
-from fewshot_ad.enrollment.support import SupportSet
+from fewshot_ad.enrollment.support import SupportImage, SupportSet
 from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError, sentence
 from fewshot_ad.images import check_size
+from fewshot_ad.inspectability import Expectations
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.printable import printable
 from fewshot_ad.scoring import Model, Scale
@@ -82,6 +84,7 @@ class Product:
         enrollment: Enrollment,
         references: Sequence[Reference],
         threshold: float | None = None,
+        expectations: Expectations | None = None,
     ) -> Product:
         """Put a product together: enrolled, extended or loaded.
 
@@ -93,6 +96,7 @@ class Product:
             enrollment: How it was enrolled.
             references: Support images at the working scale; as many are kept as `embedding.REFERENCE_BYTES` hold.
             threshold: Another threshold than the calibration's, set by hand.
+            expectations: What good images look like as a whole; None where that is not known.
         """
         settings = enrollment.settings
         threshold = calibration.threshold if threshold is None else threshold
@@ -106,6 +110,7 @@ class Product:
             scoring=settings.scoring,
             threshold=threshold,
             map_scale=calibration.map_scale_at(threshold),
+            expectations=expectations,
         )
         return cls(model, calibration, enrollment, kept_references(references))
 
@@ -118,6 +123,15 @@ class Product:
         """The same with another threshold; the maps' scale moves in proportion."""
         scale = self.calibration.map_scale_at(threshold)
         return dataclasses.replace(self, model=dataclasses.replace(self.model, threshold=threshold, map_scale=scale))
+
+    def with_expectations(self, expectations: Expectations | None) -> Product:
+        """The same with what good images look like as a whole."""
+        return dataclasses.replace(self, model=dataclasses.replace(self.model, expectations=expectations))
+
+    def with_notes(self, *notes: str) -> Product:
+        """The same with further notes on the support set."""
+        enrollment = dataclasses.replace(self.enrollment, notes=(*self.enrollment.notes, *notes))
+        return dataclasses.replace(self, enrollment=enrollment)
 
     def with_reasons(self, *reasons: str) -> Product:
         """The same with further reasons on record."""
@@ -132,6 +146,7 @@ def enroll(
     encoder: Encoder,
     faster: Encoder | None = None,
     progress: Progress | None = None,
+    keep_outliers: bool = False,
 ) -> tuple[Encoder, Product]:
     """Enroll a product.
 
@@ -142,6 +157,7 @@ def enroll(
         encoder: The encoder.
         faster: The same in a faster precision, to be used if it says the same; None for no other.
         progress: Called as `progress(stage, done, total)`.
+        keep_outliers: Whether images that are unlike the others are enrolled from all the same.
 
     Returns:
         The encoder that the product was enrolled with, and the product.
@@ -149,6 +165,38 @@ def enroll(
     images = support.images
     settings, reasons = choose_views(images, settings, encoder)
     sizes = candidate_sizes(images, settings)
+    embedded = [
+        embed_support(images, settings, size, encoder, _of_several(progress, at, len(sizes)))
+        for at, size in enumerate(sizes)
+    ]
+    scales, probes = _enroll_scales(embedded, images, settings, sizes, encoder, None, progress)
+    check = check_support(scales, images, settings, probes.series, keep=keep_outliers)
+    if check.outliers:
+        support = support.without(check.outliers)
+        images = support.images
+        embedded = [one.without(check.outliers) for one in embedded]
+        scales, probes = _enroll_scales(embedded, images, settings, sizes, encoder, None, progress)
+    distinct = distinct_images([image.pixels for image in images])
+    scales, reason = choose_scales(scales, settings, encoder, probes.series, distinct)
+    settings = dataclasses.replace(settings, image_sizes=tuple(scale.image_size for scale in scales))
+    product = _product_of(scales, probes, distinct, support, product_name, settings, encoder)
+    product = product.with_notes(*check.notes).with_reasons(*reasons, *reason)
+    if faster is None:
+        return encoder, product
+    return _faster_if_equal(product, encoder, faster, scales, distinct, support, progress)
+
+
+def _enroll_scales(
+    embedded: Sequence[Embedded],
+    images: Sequence[SupportImage],
+    settings: EnrollmentSettings,
+    sizes: Sequence[int],
+    encoder: Encoder,
+    coresets: Sequence[Sequence[IndexArray]] | None,
+    progress: Progress | None,
+) -> tuple[list[EnrolledScale], Probes]:
+    """The support set at each working scale, and what was drawn on it."""
+    # By hash, so that the order of the support set decides nothing.
     drawn_on = sorted(range(len(images)), key=lambda at: images[at].sha256)[:MAX_DRAWN_ON]
     probes = Probes(
         {at: images[at].pixels for at in drawn_on},
@@ -157,17 +205,18 @@ def enroll(
         2 * max(sizes),
     )
     scales = [
-        enroll_scale(images, settings, size, encoder, probes, progress=_of_several(progress, at, len(sizes)))
-        for at, size in enumerate(sizes)
+        enroll_scale(
+            one,
+            settings,
+            size,
+            encoder,
+            probes,
+            None if coresets is None else coresets[at],
+            _of_several(progress, at, len(sizes)),
+        )
+        for at, (one, size) in enumerate(zip(embedded, sizes, strict=True))
     ]
-    distinct = distinct_images([image.pixels for image in images])
-    scales, reason = choose_scales(scales, settings, encoder, probes.series, distinct)
-    settings = dataclasses.replace(settings, image_sizes=tuple(scale.image_size for scale in scales))
-    product = _product_of(scales, probes, distinct, support, product_name, settings, encoder)
-    product = product.with_reasons(*reasons, *reason)
-    if faster is None:
-        return encoder, product
-    return _faster_if_equal(product, encoder, faster, scales, probes, distinct, support, progress)
+    return scales, probes
 
 
 def _of_several(progress: Progress | None, at: int, count: int) -> Progress | None:
@@ -199,7 +248,6 @@ def _product_of(
             f"only {distinct} of {len(images)} images differ by more than noise; the others count as the same. Give "
             "photographs of different parts."
         )
-    notes += odd_ones_out(evidence.scores, [images[at].name for at in held_out])
     enrollment = Enrollment(
         product_name=product_name,
         settings=dataclasses.replace(settings, precision=encoder.spec.precision),
@@ -217,7 +265,8 @@ def _product_of(
         ],
         calibrate(evidence, settings),
         enrollment,
-        scales[-1].references,
+        scales[-1].embedded.references,
+        expectations=expectations_of(scales),
     )
 
 
@@ -226,7 +275,6 @@ def _faster_if_equal(
     encoder: Encoder,
     faster: Encoder,
     scales: Sequence[EnrolledScale],
-    probes: Probes,
     distinct: int,
     support: SupportSet,
     progress: Progress | None,
@@ -236,18 +284,13 @@ def _faster_if_equal(
     gain = precision.speedup(encoder, faster, settings.image_sizes)
     if gain < precision.MIN_SPEEDUP:
         return encoder, product.with_reasons(f"precision: f32; {name} is only {gain:.2f} times as fast here.")
-    again = [
-        enroll_scale(
-            support.images,
-            settings,
-            scale.image_size,
-            faster,
-            probes,
-            scale.coresets,
-            _of_several(progress, at, len(scales)),
-        )
-        for at, scale in enumerate(scales)
+    embedded = [
+        embed_support(support.images, settings, size, faster, _of_several(progress, at, len(scales)))
+        for at, size in enumerate(settings.image_sizes)
     ]
+    again, probes = _enroll_scales(
+        embedded, support.images, settings, settings.image_sizes, faster, [scale.coresets for scale in scales], progress
+    )
     candidate = _product_of(again, probes, distinct, support, enrollment.product_name, settings, faster)
     expected, other = (
         precision.severities(support.images, settings, e, p.model, p.calibration)
@@ -262,11 +305,17 @@ def _faster_if_equal(
             "flip."
         )
     reason = f"precision: {name}; {gain:.1f} times as fast as f32, and {difference}."
-    return faster, candidate.with_reasons(*enrollment.reasons, reason)
+    notes = enrollment.notes[len(candidate.enrollment.notes) :]
+    candidate = candidate.with_expectations(product.model.expectations)
+    return faster, candidate.with_notes(*notes).with_reasons(*enrollment.reasons, reason)
 
 
 def add_images(
-    product: Product, encoder: Encoder, support: SupportSet, progress: Progress | None = None
+    product: Product,
+    encoder: Encoder,
+    support: SupportSet,
+    progress: Progress | None = None,
+    force: bool = False,
 ) -> tuple[Product, tuple[str, ...]]:
     """The product with further good images; see `Inspector.add`.
 
@@ -275,12 +324,14 @@ def add_images(
         encoder: Its encoder.
         support: The further images.
         progress: Called as `progress(stage, done, total)`.
+        force: Whether images are taken that are unlike the ones before.
 
     Returns:
         The product with its calibration's threshold, and what was noticed.
 
     Raises:
-        SupportSetError: None of them is new, or the product was enrolled from a single one.
+        SupportSetError: None of them is new, one is unlike the ones before, or the product was enrolled from a single
+            one.
     """
     model, enrollment = product.model, product.enrollment
     settings = enrollment.settings
@@ -300,9 +351,12 @@ def add_images(
             "nothing about a further image. Enroll again from all images together."
         )
     extension = extend_banks(model, new, settings, encoder, len(enrollment.support), progress)
+    names = [new[stand_in.image].name for stand_in in extension.embedded.stand_ins]
+    notes += check_additions(before, extension.scores, names, force)
     calibration = extended_calibration(before, extension.scores, extension.map_peaks, settings)
-    late = [new[at].name for at in extension.held_out]
-    notes += odd_ones_out(calibration.scores, late, len(calibration.scores) - len(late))
+    expectations = model.expectations
+    if expectations is not None:
+        expectations = expectations.extended(extension.embedded.appearances, extension.closeness)
     extended = Product.assemble(
         encoder,
         extension.scales,
@@ -313,7 +367,8 @@ def add_images(
             notes=(*enrollment.notes, *notes),
             reasons=(*enrollment.reasons, f"{_now()}: added {', '.join(image.name for image in new)}."),
         ),
-        (*product.references, *extension.references),
+        (*product.references, *extension.embedded.references),
+        expectations=expectations,
     )
     for scale, former in zip(extended.model.scales, model.scales, strict=True):
         if scale.one_pass is not None and former.one_pass is not None:

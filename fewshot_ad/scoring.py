@@ -16,6 +16,7 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry, inside_patches
+from fewshot_ad.inspectability import Expectations, closeness
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.regions import MapScale, Region, find_regions
 from fewshot_ad.search.memory_bank import MemoryBank
@@ -97,12 +98,15 @@ class Model:
         scoring: How distances become a score and a map.
         threshold: Image scores above it are anomalous.
         map_scale: Fixed scale of the maps.
+        expectations: What good images look like as a whole, at the coarsest scale; None where that is not known, and
+            nothing is checked.
     """
 
     scales: tuple[Scale, ...]
     scoring: ScoringConfig
     threshold: float
     map_scale: MapScale
+    expectations: Expectations | None = None
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
@@ -135,24 +139,17 @@ def inspect_image(
     measured = []
     for scale, view in zip(model.scales, prepared.inputs, strict=True):
         start = time.perf_counter()
-        if scale.one_pass is not None:
-            distances = scale.one_pass(view.pixels)
-            encoded = time.perf_counter()
-            score_maps = tuple(
-                score_map / np.float32(divisor) for score_map, divisor in zip(distances, scale.level_scale, strict=True)
-            )
-            score = top_mean_score(score_maps, view.geometry, model.scoring)
-            measured.append(Measurement(score, score_maps, view.geometry))
-        else:
-            levels = encoder.encode(view.pixels)
-            encoded = time.perf_counter()
-            measured.append(measure(levels, scale.banks, scale.level_scale, view.geometry, model.scoring))
+        measurement, encoded = _measured(view, encoder, scale, model.scoring)
+        measured.append(measurement)
         encode_s += encoded - start
         search_s += time.perf_counter() - encoded
+    start = time.perf_counter()
+    reason = _reason_against(prepared.inputs[0], measured[0], encoder, model)
+    search_s += time.perf_counter() - start
     score = joint_score(measured)
     start = time.perf_counter()
     draw_map = functools.partial(joint_map, measured, model.image_sizes, model.scoring.sigma)
-    is_anomalous = score > model.threshold
+    is_anomalous = score > model.threshold or bool(reason)
     regions: tuple[Region, ...] = ()
     if is_anomalous:
         heat = draw_map()
@@ -178,7 +175,34 @@ def inspect_image(
         image=image,
         draw_map=draw_map,
         name=name,
+        reason=reason,
     )
+
+
+def _reason_against(view: EncoderInput, measured: Measurement, encoder: Encoder, model: Model) -> str:
+    """Why an image cannot be judged; empty if it can."""
+    if model.expectations is None:
+        return ""
+
+    def swapped() -> float:
+        other = EncoderInput(np.ascontiguousarray(view.pixels[..., ::-1]), view.geometry)
+        return _measured(other, encoder, model.scales[0], model.scoring)[0].closeness
+
+    return model.expectations.reason_against(view.pixels, measured.closeness, swapped)
+
+
+def _measured(view: EncoderInput, encoder: Encoder, scale: Scale, scoring: ScoringConfig) -> tuple[Measurement, float]:
+    """What an image says at a working scale, and the `time.perf_counter` at which it was encoded."""
+    if scale.one_pass is None:
+        levels = encoder.encode(view.pixels)
+        encoded = time.perf_counter()
+        return measure(levels, scale.banks, scale.level_scale, view.geometry, scoring), encoded
+    distances = scale.one_pass(view.pixels)
+    encoded = time.perf_counter()
+    score_maps = tuple(
+        score_map / np.float32(divisor) for score_map, divisor in zip(distances, scale.level_scale, strict=True)
+    )
+    return Measurement(top_mean_score(score_maps, view.geometry, scoring), score_maps, view.geometry), encoded
 
 
 class EncoderInput(NamedTuple):
@@ -229,6 +253,12 @@ class Measurement:
     score: float
     score_maps: tuple[Float32Array, ...]
     geometry: Geometry
+
+    @property
+    def closeness(self) -> float:
+        """How good the best part of the image looks, see `inspectability.closeness`; of the first level."""
+        score_map = self.score_maps[0]
+        return closeness(score_map, patch_weights(self.geometry, score_map.shape, 1.0) > 0)
 
 
 def measure(

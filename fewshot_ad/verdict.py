@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-GOOD, ANOMALOUS = "GOOD", "ANOMALOUS"
+from typing import Literal, TypeAlias
+
+Verdict: TypeAlias = Literal["good", "anomalous", "not_inspectable"]
 
 
-def verdict_word(is_anomalous: bool) -> str:
-    """The decision as one word."""
-    return ANOMALOUS if is_anomalous else GOOD
+def verdict_words(verdict: Verdict) -> str:
+    """A verdict for people: `GOOD`, `ANOMALOUS` or `NOT INSPECTABLE`."""
+    return verdict.replace("_", " ").upper()
 
 
 def format_severity(severity: float, is_anomalous: bool, digits: int = 2) -> str:
@@ -28,5 +30,5 @@ def format_severity(severity: float, is_anomalous: bool, digits: int = 2) -> str
 
 def verdict_column(severity: float, is_anomalous: bool) -> str:
     """Verdict and severity as a column of text; a good part is written small, so that the others stand out."""
-    word = verdict_word(is_anomalous)
-    return f"{word if is_anomalous else word.lower():9}  severity {format_severity(severity, is_anomalous):>5}"
+    word = verdict_words("anomalous") if is_anomalous else "good"
+    return f"{word:9}  severity {format_severity(severity, is_anomalous):>5}"

@@ -270,7 +270,10 @@ def test_a_image_is_added_to_a_live_product(parts: list[np.ndarray], encoder: En
     other = 255 - make_part(60)
     strange = live.inspect(other)
     assert strange.is_anomalous
-    notes = live.add([other])
+    with pytest.raises(SupportSetError, match=r"unlike those .*: image\[3\].*Nothing was added"):
+        live.add([other])
+    assert len(live.enrollment.support) == live.calibration.n == 3
+    notes = live.add([other], force=True)
     assert any("unlike the others: image[3]" in note for note in notes)
     assert live.inspect(other).score < 0.6 * strange.score
     assert not live.inspect(255 - make_part(61)).is_anomalous

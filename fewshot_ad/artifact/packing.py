@@ -18,6 +18,7 @@ from fewshot_ad.enrollment.sensitivity import sensitivity
 from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import SMOOTHING
+from fewshot_ad.inspectability import Expectations
 from fewshot_ad.product import Enrollment, Product
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
 
@@ -44,6 +45,7 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         "threshold": model.threshold,
         "calibration": dataclasses.asdict(product.calibration),
         "enrollment": dataclasses.asdict(product.enrollment),
+        "expectations": None if model.expectations is None else dataclasses.asdict(model.expectations),
         "references": [list(reference.image_hw) for reference in product.references],
     }
     # What cannot be read again is not written.
@@ -122,6 +124,7 @@ def unpack(
             for i, (height, width) in enumerate(record["references"])
         ],
         record["threshold"],
+        Expectations.from_dict(expected) if (expected := record.get("expectations")) else None,
     )
 
 

@@ -49,6 +49,7 @@ Count: TypeAlias = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
 Share: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=1)]
 Distance: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_DISTANCE)]
 Positive: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=MIN_DISTANCE, le=MAX_DISTANCE)]
+GrayLevel: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=255)]
 Divisor: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-12, le=1e12)]
 Finite: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stride: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1024)]
@@ -187,6 +188,27 @@ class EnrollmentForm(BaseModel):
     versions: dict[Name, Name]
 
 
+class AppearanceForm(BaseModel):
+    """See `Appearance`."""
+
+    model_config = _FORM
+
+    bright: GrayLevel
+    contrast: GrayLevel
+    saturated: Share
+    sharpness: Distance
+    red_minus_blue: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-255, le=255)]
+
+
+class ExpectationsForm(BaseModel):
+    """See `Expectations`."""
+
+    model_config = _FORM
+
+    appearances: Annotated[tuple[AppearanceForm, ...], FIRST_ERROR, Field(min_length=1)]
+    closeness: Annotated[tuple[Distance, ...], FIRST_ERROR, Field(min_length=1)]
+
+
 class Description(BaseModel):
     """The description of a product, format 3."""
 
@@ -201,6 +223,7 @@ class Description(BaseModel):
     calibration: CalibrationForm
     enrollment: EnrollmentForm
     references: Annotated[tuple[tuple[Side, Side], ...], FIRST_ERROR] = ()
+    expectations: ExpectationsForm | None = None
 
 
 def checked_description(

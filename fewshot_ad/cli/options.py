@@ -28,6 +28,12 @@ ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 ArtifactArgument = Annotated[Path, typer.Argument(help="The product's .fsad file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there from an earlier run.")]
+KeepOutliersOption = Annotated[
+    bool, typer.Option("--keep-outliers", help="Enroll also from images that are unlike the others; they are named.")
+]
+TakeOutliersOption = Annotated[
+    bool, typer.Option("--force", help="Take images, too, that are unlike those of the product.")
+]
 EngineOption = Annotated[Engine | None, typer.Option(help="What runs the encoder. Default: openvino.")]
 EncoderOption = Annotated[
     str | None,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error"),
-    *("regions", "schema"),
+    *("regions", "schema", "reason"),
 )
 TABLE_SCHEMA = "fewshot-ad/inspect-csv/1"
 
@@ -273,12 +273,13 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
     """A row of the table of verdicts, by the names in `COLUMNS`; x to height are the box of the worst region."""
     cells: dict[str, Any] = {
         "file": str(path),
-        "verdict": result.verdict,
+        "verdict": result.verdict.upper(),
         "score": f"{result.score:.6g}",
         "threshold": f"{result.threshold:.6g}",
         "severity": format_severity(result.severity, result.is_anomalous, digits=4),
         "ms": f"{result.timings_ms['total']:.1f}",
         "regions": json.dumps([region.as_dict() for region in result.regions], allow_nan=False),
+        "reason": result.reason,
     }
     if result.regions:
         cells |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))

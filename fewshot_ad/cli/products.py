@@ -23,9 +23,11 @@ from fewshot_ad.cli.options import (
     Fusion,
     ImageScore,
     JsonOption,
+    KeepOutliersOption,
     Metric,
     Precision,
     PresetName,
+    TakeOutliersOption,
     ThreadsOption,
     WeightsOption,
     height_and_width,
@@ -152,6 +154,7 @@ def enroll(
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
+    keep_outliers: KeepOutliersOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -187,6 +190,7 @@ def enroll(
             allow_download=allow_download,
             threads=threads,
             device=device,
+            keep_outliers=keep_outliers,
         )
         # Once more: another process may have written it meanwhile.
         check_product_file(output, replace=force, protected=force)
@@ -246,6 +250,7 @@ def add(
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
+    force: TakeOutliersOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take further good images into a product; its views, scale and other settings stay."""
@@ -260,7 +265,7 @@ def add(
             )
             # Before the work, not after it.
             check_product_file(artifact)
-            notes = inspector.add(good, progress=progress)
+            notes = inspector.add(good, progress=progress, force=force)
             inspector.save(artifact)
     if as_json:
         print_json("product", {"artifact": str(artifact), **inspector.info()})
@@ -318,7 +323,7 @@ def inspect(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Inspect images: one verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (an error)."""
+    """Inspect images: a verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (no verdict)."""
     counts, outputs = Counter[str](), Outputs(as_json)
     with reported_errors(as_json):
         refuse_misplaced("inspect", artifact, images)
@@ -357,14 +362,14 @@ def inspect(
                     if overlay is not None:
                         outputs.write("older overlays", partial(remove_overlay, overlay))
                     continue
-                counts["anomalous" if result.is_anomalous else "good"] += 1
+                counts[result.verdict] += 1
                 drawn = _drawn(overlay, result, outputs, force)
                 counts["overlays"] += drawn is not None
                 write_row(verdict_row(path, result))
                 _print_verdict(path, result, drawn, inspector.encoder.device, as_json)
     if not as_json:
         say(_summary(counts, heatmaps))
-    failed = counts["unreadable"] or counts["not found"] or not outputs.complete
+    failed = counts["unreadable"] or counts["not found"] or counts["not_inspectable"] or not outputs.complete
     raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
 
 
@@ -379,7 +384,9 @@ def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
     text = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
     if counts["not found"]:
         text += f", {counts['not found']} not found"
-    judged, drawn = counts["good"] + counts["anomalous"], counts["overlays"]
+    if counts["not_inspectable"]:
+        text += f", {counts['not_inspectable']} not inspectable"
+    judged, drawn = counts["good"] + counts["anomalous"] + counts["not_inspectable"], counts["overlays"]
     if heatmaps is None or not drawn:
         return text
     share = "" if drawn == judged else f"{drawn} of {judged} "

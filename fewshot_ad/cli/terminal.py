@@ -137,6 +137,8 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
 
 def verdict_line(path: Path, result: Inspection) -> str:
     """A verdict as one line of text: good or anomalous, how far, which file, where, and the time it took."""
+    if result.reason:
+        return f"NOT INSPECTABLE  {path}: {result.reason}  ({result.timings_ms['total']:.0f} ms)"
     where = ""
     if result.regions:
         x, y, width, height = result.regions[0].box

@@ -15,7 +15,6 @@ from fewshot_ad.enrollment.calibration import Evidence, ScoredDefect
 from fewshot_ad.enrollment.embedding import (
     Embedded,
     Pool,
-    Reference,
     StandIn,
     embed_image,
     embed_support,
@@ -44,8 +43,7 @@ class EnrolledScale:
         good: One measurement per stand-in, each scored against the others.
         nuisances: Scores of the stand-ins after what a line varies, likewise.
         defects: Scores of the drawn defects, likewise.
-        references: Support images at this scale.
-        held_out: Index of each stand-in's image.
+        embedded: The support set at this scale.
     """
 
     image_size: int
@@ -55,8 +53,12 @@ class EnrolledScale:
     good: tuple[Measurement, ...]
     nuisances: tuple[float, ...]
     defects: tuple[float, ...]
-    references: tuple[Reference, ...]
-    held_out: tuple[int, ...]
+    embedded: Embedded
+
+    @property
+    def held_out(self) -> tuple[int, ...]:
+        """Index of each stand-in's image."""
+        return tuple(stand_in.image for stand_in in self.embedded.stand_ins)
 
     @property
     def typical(self) -> float:
@@ -65,7 +67,7 @@ class EnrolledScale:
 
 
 def enroll_scale(
-    images: Sequence[SupportImage],
+    embedded: Embedded,
     settings: EnrollmentSettings,
     image_size: int,
     encoder: Encoder,
@@ -76,8 +78,8 @@ def enroll_scale(
     """Fill the memory banks of one working scale, and score what they do not hold.
 
     Args:
-        images: The support set.
-        settings: Views, budget, and how distances become a score.
+        embedded: The support set, embedded at that scale.
+        settings: Budget, and how distances become a score.
         image_size: The working scale in pixels.
         encoder: The encoder.
         probes: What is drawn on the images.
@@ -85,7 +87,6 @@ def enroll_scale(
         progress: Called as `progress(stage, done, total)`.
     """
     scoring, threads = settings.scoring, encoder.threads
-    embedded = embed_support(images, settings, image_size, encoder, progress)
     if coresets is None:
         coresets = pick_coresets(embedded.pools, settings, threads, progress)
     banks = tuple(
@@ -125,8 +126,7 @@ def enroll_scale(
         tuple(good),
         tuple(nuisances),
         tuple(defects[at] for at in sorted(defects)),
-        embedded.references,
-        tuple(stand_in.image for stand_in in embedded.stand_ins),
+        embedded,
     )
 
 
@@ -164,7 +164,7 @@ def join_scales(
     Returns:
         One divisor per working scale, and what the threshold rests on.
     """
-    divisors = tuple(scale.typical for scale in scales) if len(scales) > 1 else (1.0,)
+    divisors = common_divisors(scales)
     joined = [
         [
             Measurement(m.score / divisor, tuple(grid / np.float32(divisor) for grid in m.score_maps), m.geometry)
@@ -184,6 +184,11 @@ def join_scales(
         distinct=min(distinct, len(set(scales[0].held_out))),
         views_only=len(set(scales[0].held_out)) < 2,
     )
+
+
+def common_divisors(scales: Sequence[EnrolledScale]) -> tuple[float, ...]:
+    """One divisor per working scale, which brings a typical good image to 1; a single scale stays as it is."""
+    return tuple(scale.typical for scale in scales) if len(scales) > 1 else (1.0,)
 
 
 def _joined(scores: Sequence[Sequence[float]], divisors: Sequence[float]) -> tuple[float, ...]:
@@ -237,8 +242,8 @@ def extend_banks(
         scales=scales,
         scores=[joint_score(one) for one in held_out],
         map_peaks=_peaks(held_out, model.image_sizes, settings),
-        held_out=[stand_in.image for stand_in in embedded.stand_ins],
-        references=embedded.references,
+        closeness=[one[0].closeness for one in held_out],
+        embedded=embedded,
     )
 
 
@@ -249,15 +254,15 @@ class Extension(NamedTuple):
         scales: As `Product.assemble` takes them.
         scores: Scores of the new images against the banks before them.
         map_peaks: The highest value of each one's map.
-        held_out: Index of each one among the new images.
-        references: The new images at the finest scale.
+        closeness: Of each at the coarsest scale, see `Measurement.closeness`.
+        embedded: The new images at the finest scale.
     """
 
     scales: Sequence[tuple[int, Sequence[MemoryBank], tuple[float, ...]]]
     scores: list[float]
     map_peaks: list[float]
-    held_out: list[int]
-    references: tuple[Reference, ...]
+    closeness: list[float]
+    embedded: Embedded
 
 
 def folds(
@@ -298,27 +303,3 @@ def folds(
             fold = np.unique(np.where(group[index] == held_out, replacement, index))
             banks.append(MemoryBank(pool.vectors[fold], pool.origin[fold], scoring.metric, threads, lasting=False))
         yield stand_in, tuple(banks)
-
-
-def odd_ones_out(scores: Sequence[float], names: Sequence[str], first: int = 0) -> tuple[str, ...]:
-    """Notes on support images that look unlike the others, by name.
-
-    A held-out score more than half above the median of the others stands out: good parts of one support set are
-    typically within a quarter of each other.
-
-    Args:
-        scores: Held-out scores, one per image.
-        names: The names of those from `first` on.
-        first: From where on they are looked at; the ones before are known already.
-    """
-    if len(scores) != first + len(names) or len(scores) < 3:
-        return ()
-    notes = []
-    for i, (score, name) in enumerate(zip(scores[first:], names, strict=True), first):
-        median = float(np.median([s for j, s in enumerate(scores) if j != i]))
-        if score > 1.5 * median:
-            notes.append(
-                f"unlike the others: {name} (held-out score {score:.4g}, the others' median {median:.4g}). Look at "
-                "it: if it is not a good part, or not this product, leave it out and enroll again."
-            )
-    return tuple(notes)

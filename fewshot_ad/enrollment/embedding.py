@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +16,7 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import IDENTITY, SupportImage, View
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Geometry, inside_patches
+from fewshot_ad.inspectability import Appearance
 from fewshot_ad.search.memory_bank import Origin
 from fewshot_ad.search.nearest import Metric, normalize
 
@@ -38,12 +40,29 @@ class Embedded:
         stand_ins: What is held out in turn: the images, or an even choice of many; of a single one, its views.
         n: Number of images.
         references: The first images, as many as `REFERENCE_BYTES` hold.
+        appearances: What each image looks like as a whole.
     """
 
     pools: tuple[Pool, ...]
     stand_ins: tuple[StandIn, ...]
     n: int
     references: tuple[Reference, ...]
+    appearances: tuple[Appearance, ...]
+
+    def without(self, images: Collection[int]) -> Embedded:
+        """The same without the images at these positions; the others keep their order and move up."""
+        if not images:
+            return self
+        kept = [i for i in range(self.n) if i not in images]
+        place = np.full(self.n, -1, np.int32)
+        place[kept] = np.arange(len(kept), dtype=np.int32)
+        return Embedded(
+            tuple(_moved(pool, place) for pool in self.pools),
+            tuple(dataclasses.replace(s, image=int(place[s.image])) for s in self.stand_ins if place[s.image] >= 0),
+            len(kept),
+            tuple(reference for i, reference in enumerate(self.references) if i not in images),
+            tuple(self.appearances[i] for i in kept),
+        )
 
 
 def embed_support(
@@ -68,6 +87,7 @@ def embed_support(
     collected: list[list[Pool]] = [[] for _ in encoder.spec.dims]
     stand_ins: list[StandIn] = []
     references: list[Reference] = []
+    appearances: list[Appearance] = []
     held_out: set[int] = set()
     held = 0
     views = (None, *settings.views)
@@ -76,6 +96,7 @@ def embed_support(
         image = scale_image(support_image.pixels, image_size, encoder.spec.multiple)
         if len(references) == i:  # none was too large yet
             references = list(kept_references((*references, Reference.make(image))))
+        appearances.append(Appearance.of(image.geometry.pad(image.content)))
         samples = _samples(image, views, encoder.spec, share, [settings.seed, i])
         own: list[list[Pool]] = [[] for _ in samples]
         for v, view in enumerate(views):
@@ -94,7 +115,8 @@ def embed_support(
         for pools, sample, target in zip(own, samples, collected, strict=True):
             pool = join_pools(pools)
             target.append(Pool(pool.vectors[sample.order], pool.origin[sample.order]))
-    return Embedded(tuple(join_pools(pools) for pools in collected), tuple(stand_ins), len(images), tuple(references))
+    joined = tuple(join_pools(pools) for pools in collected)
+    return Embedded(joined, tuple(stand_ins), len(images), tuple(references), tuple(appearances))
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +222,13 @@ def _pool(patches: PatchEmbeddings, at: int, rows: IndexArray, metric: Metric, i
     vectors = normalize(level.reshape(-1, level.shape[2])[keep], metric)
     zeros = np.zeros(len(vectors), np.int32)
     return Pool(vectors, Origin(zeros + np.int32(image), zeros + np.int32(view), patches.centers(at)[keep]))
+
+
+def _moved(pool: Pool, place: Int32Array) -> Pool:
+    """The patches of the images that have a place, under its number; -1 is none."""
+    image = place[pool.origin.image]
+    kept = image >= 0
+    return Pool(pool.vectors[kept], Origin(image[kept], pool.origin.view[kept], pool.origin.xy[kept]))
 
 
 def join_pools(pools: Sequence[Pool]) -> Pool:

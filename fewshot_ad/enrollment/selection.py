@@ -10,6 +10,7 @@ import numpy as np
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, join_scales
 from fewshot_ad.enrollment.calibration import calibrate
+from fewshot_ad.enrollment.embedding import embed_support
 from fewshot_ad.enrollment.pose import TURNED, turned_parts
 from fewshot_ad.enrollment.precision import encode_ms
 from fewshot_ad.enrollment.presets import BASE_SIZES, BASE_VIEWS, MAX_IMAGE_SIZE, EnrollmentSettings
@@ -62,8 +63,9 @@ def choose_views(
     size = min(candidate_sizes(images, settings))
     nothing = Probes({}, (), settings.seed, size)
     scores = [
-        np.log([max(m.score, 1e-12) for m in enroll_scale(images, one, size, encoder, nothing).good])
+        np.log([max(m.score, 1e-12) for m in enroll_scale(embedded, one, size, encoder, nothing).good])
         for one in (flips, rotated)
+        for embedded in (embed_support(images, one, size, encoder),)
     ]
     gain = float(np.median(scores[0] - scores[1]))
     fall = f"held-out good images score {abs(gain):.0%} {'lower' if gain > 0 else 'higher'} with rotated views"

@@ -80,6 +80,10 @@ class SupportSet:
     images: tuple[SupportImage, ...]
     notes: tuple[str, ...]
 
+    def without(self, images: Collection[int]) -> SupportSet:
+        """The same without the images at these positions."""
+        return SupportSet(tuple(image for i, image in enumerate(self.images) if i not in images), self.notes)
+
 
 def read_support(
     images: ImageSource | Iterable[ImageSource],

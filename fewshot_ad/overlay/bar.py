@@ -10,11 +10,15 @@ import numpy as np
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.overlay.heat import COLORS
 from fewshot_ad.overlay.text import LEAST_CAPITAL, WHITE, Color, plain, shortened, width_of, write
-from fewshot_ad.verdict import ANOMALOUS, GOOD
+from fewshot_ad.verdict import verdict_words
 
 # A narrower picture is enlarged or framed, so that the bar can be read.
 LEAST_WIDTH = 320
-VERDICT_COLORS: dict[str, Color] = {GOOD: (30, 110, 60), ANOMALOUS: (170, 30, 30)}
+VERDICT_COLORS: dict[str, Color] = {
+    verdict_words("good"): (30, 110, 60),
+    verdict_words("anomalous"): (170, 30, 30),
+    verdict_words("not_inspectable"): (120, 70, 130),
+}
 GROUND, GRAY = (32, 32, 34), (200, 200, 200)
 
 

@@ -183,3 +183,37 @@ def test_add_bench_and_export(artifact: Path, tmp_path: Path, broken_part: np.nd
     assert "product.xml" in report["files"]
     assert report["parity"]["decision_flips"] == 0
     assert run("export", artifact, tmp_path / "no", "--size", "large")[0] == 2
+
+
+def test_an_image_that_cannot_be_judged_is_no_verdict(artifact: Path, tmp_path: Path) -> None:
+    for name, pixels in {"dark.png": make_part(70) // 10, "good.png": make_part(0)}.items():
+        cv2.imwrite(str(tmp_path / name), pixels[..., ::-1])
+    images = [tmp_path / "dark.png", tmp_path / "good.png"]
+    code, out, _ = run("inspect", artifact, *images, "--csv", tmp_path / "table.csv")
+    assert code == 2
+    assert out.startswith("NOT INSPECTABLE")
+    assert "too dark" in out
+    assert "1 good, 0 anomalous, 0 not readable, 1 not inspectable" in out
+    rows = (tmp_path / "table.csv").read_text().splitlines()
+    assert ",NOT_INSPECTABLE," in rows[1]
+    assert "too dark" in rows[1]
+    code, out, _ = run("inspect", artifact, *images, "--json")
+    verdicts = [json.loads(line) for line in out.splitlines()]
+    assert [v["verdict"] for v in verdicts] == ["not_inspectable", "good"]
+    assert [v["is_anomalous"] for v in verdicts] == [True, False]
+
+
+def test_odd_images_are_left_out_or_kept_as_asked(part_folder: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(part_folder / "bad.png"), make_part(100, defect=True)[..., ::-1])
+    options = ["--views", "hflip", "--image-size", 128]
+    _, out, _ = run("enroll", part_folder, "-o", tmp_path / "a.fsad", *options)
+    assert "left out of bank and threshold, unlike the others: bad.png" in out
+    assert "from 5 image(s)" in out
+    before = (tmp_path / "a.fsad").read_bytes()
+    code, _, err = run("add", tmp_path / "a.fsad", part_folder / "bad.png")
+    assert (code, (tmp_path / "a.fsad").read_bytes()) == (2, before)
+    assert "bad.png" in err
+    assert "--force" in err
+    assert run("add", tmp_path / "a.fsad", part_folder / "bad.png", "--force")[0] == 0
+    _, out, _ = run("enroll", part_folder, "-o", tmp_path / "b.fsad", *options, "--keep-outliers")
+    assert "from 6 image(s)" in out

@@ -5,7 +5,7 @@ import pytest
 
 from fewshot_ad.arrays import IndexArray
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, folds, join_scales, odd_ones_out
+from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, folds, join_scales
 from fewshot_ad.enrollment.calibration import calibrate
 from fewshot_ad.enrollment.embedding import Embedded, embed_support
 from fewshot_ad.enrollment.presets import EnrollmentSettings, enrollment_settings
@@ -37,7 +37,8 @@ def enrolled(
 ) -> EnrolledScale:
     series = defect_series(range(len(parts)), 0.05, 0) if drawn else ()
     probes = Probes(dict(enumerate(parts)) if drawn else {}, series, 0, 256)
-    return enroll_scale(read_support(parts).images, settings, size, encoder, probes)
+    embedded_parts = embed_support(read_support(parts).images, settings, size, encoder)
+    return enroll_scale(embedded_parts, settings, size, encoder, probes)
 
 
 def test_held_out_scores_are_those_of_an_exact_bank_of_the_others(parts: list[np.ndarray], encoder: Encoder) -> None:
@@ -103,13 +104,6 @@ def test_a_joint_score_is_the_larger_of_the_scales_with_a_typical_good_image_at_
     single, alone = join_scales(scales[:1], settings(), defect_series(range(len(parts)), 0.05, 0), len(parts))
     assert single == (1.0,)
     np.testing.assert_allclose(alone.scores, each[0])
-
-
-def test_odd_one_out_is_named() -> None:
-    notes = odd_ones_out([1.0, 1.1, 2.0, 0.9], ["a", "b", "c", "d"])
-    assert len(notes) == 1
-    assert "unlike the others: c" in notes[0]
-    assert odd_ones_out([1.0, 3.0], ["a", "b"]) == ()
 
 
 def test_of_many_images_an_even_choice_is_held_out(

@@ -8,6 +8,7 @@ import pytest
 
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale
+from fewshot_ad.enrollment.embedding import embed_support
 from fewshot_ad.enrollment.presets import BASE_SIZES, BASE_VIEWS, EnrollmentSettings, enrollment_settings
 from fewshot_ad.enrollment.probes import DrawnDefect, Probes, defect_series
 from fewshot_ad.enrollment.selection import candidate_sizes, choose_scales, choose_views
@@ -68,7 +69,11 @@ def scales_of(
     series = defect_series(range(len(parts)), settings.min_defect, 0)
     probes = Probes(dict(enumerate(parts)), series, 0, 384)
     images = read_support(parts).images
-    return [enroll_scale(images, settings, size, encoder, probes) for size in (96, 192)], series
+    scales = [
+        enroll_scale(embed_support(images, settings, size, encoder), settings, size, encoder, probes)
+        for size in (96, 192)
+    ]
+    return scales, series
 
 
 def test_the_cheapest_scale_that_catches_the_smallest_defect_is_chosen(
