@@ -72,8 +72,8 @@ def test_the_bar_is_below_an_image_of_the_same_size() -> None:
 
 def test_a_verdict_in_words() -> None:
     good, bad = inspection(spot(1.0), 0.9999), inspection(spot(4.0), 1.0001)
-    assert (good.verdict, good.severity_text) == ("GOOD", "0.99")
-    assert (bad.verdict, bad.severity_text) == ("ANOMALOUS", "1.01")
+    assert (good.verdict, good.severity_text) == ("good", "0.99")
+    assert (bad.verdict, bad.severity_text) == ("anomalous", "1.01")
 
 
 @pytest.mark.parametrize("bar", [False, True])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot_ad.verdict import format_severity, verdict_column, verdict_word
+from fewshot_ad.verdict import format_severity, verdict_column, verdict_words
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,6 @@ def test_no_text_is_that_of_both_verdicts(severity: float, digits: int) -> None:
 
 
 def test_verdicts_stand_below_each_other() -> None:
-    assert (verdict_word(False), verdict_word(True)) == ("GOOD", "ANOMALOUS")
+    assert verdict_words("not_inspectable") == "NOT INSPECTABLE"
     assert verdict_column(0.9999, False) == "good       severity  0.99"
     assert verdict_column(1.0001, True) == "ANOMALOUS  severity  1.01"

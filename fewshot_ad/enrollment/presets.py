@@ -92,7 +92,7 @@ class Preset:
 # Figures: benchmarks/presets.py; docs/results/board.md, Presets.
 PRESETS: dict[PresetName, Preset] = {
     "fast": Preset("hflip,vflip,rotate=180", 256, 1000, "auto"),
-    "balanced": Preset("auto", "auto", 2000, "f32"),
+    "balanced": Preset("auto", "auto", 1500, "f32"),
     # The network reads any size as it is, so a larger scale needs no tiles.
     "accurate": Preset("hflip,vflip,rotate=45/90/135/180/225/270/315", (256, 512), 8000, "f32"),
 }

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fewshot_ad.overlay.bar import LEAST_WIDTH, VERDICT_COLORS, Caption, framed
-from fewshot_ad.verdict import ANOMALOUS, GOOD
+from fewshot_ad.verdict import verdict_words
 
-CAPTION = Caption(ANOMALOUS, "severity 1.84 x threshold", "washer: 1.png", "threshold 2.170")
+CAPTION = Caption(verdict_words("anomalous"), "severity 1.84 x threshold", "washer: 1.png", "threshold 2.170")
 
 
 @pytest.mark.parametrize("hw", [(16, 16), (64, 64), (64, 900), (900, 64), (480, 640), (1500, 2000)])
@@ -21,7 +21,7 @@ def test_the_image_stays_and_the_bar_is_below_it(hw: tuple[int, int]) -> None:
     bar = canvas[times * hw[0] :]
     # Room for three lines that can be read, and no more than that.
     assert 3 * 15 < len(bar) < max(80, 0.2 * (canvas.shape[0] * canvas.shape[1]) ** 0.5)
-    np.testing.assert_array_equal(bar[0, 0], VERDICT_COLORS[ANOMALOUS])
+    np.testing.assert_array_equal(bar[0, 0], VERDICT_COLORS[verdict_words("anomalous")])
     # Letters, in each line.
     for line in np.array_split(bar, 3):
         assert (line.max(axis=2) > 180).sum() > 50
@@ -34,7 +34,7 @@ def test_large_images_stay_as_they_are_and_small_ones_are_enlarged() -> None:
 
 def test_the_two_verdicts_have_colors_of_their_own() -> None:
     image = np.zeros((400, 400, 3), np.uint8)
-    good = framed(image, dataclasses.replace(CAPTION, verdict=GOOD))[0][400, 0].astype(int)
+    good = framed(image, dataclasses.replace(CAPTION, verdict=verdict_words("good")))[0][400, 0].astype(int)
     assert good[1] > good[0] + 50
     bad = framed(image, CAPTION)[0][400, 0].astype(int)
     assert bad[0] > bad[1] + 50
