@@ -11,6 +11,7 @@ all processor threads; each runs in a process of its own, warmed up. Medians and
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -26,6 +27,7 @@ import numpy as np
 from fewshot_ad.benchmark.machine import peak_megabytes
 
 REPEATS = 200
+FLIPS = "hflip,vflip,rotate=180"
 VIEWS = "hflip,vflip,rotate=45/90/135/180/270"
 
 
@@ -118,6 +120,10 @@ def ours() -> list[dict[str, Any]]:
     # After the peak memory, which its 8,000 vectors would raise.
     accurate = Inspector.from_support(support, preset="accurate")
     rows.append(timed_row("inspect, preset accurate", lambda: accurate.inspect(query).anomaly_map))
+    # As an enrollment by default chooses them: flips and the preset's bank.
+    for name, sizes in (("256 px", 256), ("512 px", 512), ("256 and 512 px", (256, 512))):
+        inspector = Inspector.from_support(support, encoder=encoder, views=FLIPS, image_size=sizes)
+        rows.append(timed_row(f"inspect, {name}", functools.partial(inspector.inspect, query)))
     return rows
 
 
