@@ -36,7 +36,6 @@ from fewshot_ad.enrollment.calibration import (
     calibrate,
     least_cost,
     location,
-    student_t_quantile,
 )
 from fewshot_ad.enrollment.embedding import embed_image, scale_image
 from fewshot_ad.enrollment.presets import BASE_SIZES, EnrollmentSettings, enrollment_settings
@@ -44,6 +43,7 @@ from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, REFERENCE_SIZE, Probes, d
 from fewshot_ad.enrollment.selection import ENOUGH_CAUGHT, choose_views
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.images import read_image
+from fewshot_ad.metrics.distributions import student_t_quantile
 from fewshot_ad.scoring import measure
 from fewshot_ad.training.parts import CATEGORIES, render
 

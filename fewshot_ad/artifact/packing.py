@@ -42,6 +42,7 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         "preprocessing": _preprocessing(spec, model.image_sizes),
         "level_scale": [divisor for scale in model.scales for divisor in scale.level_scale],
         "threshold": model.threshold,
+        "threshold_set_by_hand": product.threshold_set_by_hand,
         "calibration": dataclasses.asdict(product.calibration),
         "enrollment": dataclasses.asdict(product.enrollment),
         "references": [list(reference.image_hw) for reference in product.references],
@@ -121,8 +122,14 @@ def unpack(
             Reference(tensors[f"reference{i}"], (height, width))
             for i, (height, width) in enumerate(record["references"])
         ],
-        record["threshold"],
+        record["threshold"] if set_by_hand(record) else None,
     )
+
+
+def set_by_hand(record: Mapping[str, Any]) -> bool:
+    """Whether the threshold of a stored product was set by hand; files of earlier versions do not say so."""
+    stated = record.get("threshold_set_by_hand")
+    return record["threshold"] != record["calibration"]["threshold"] if stated is None else bool(stated)
 
 
 def _bank_arrays(tensors: Mapping[str, npt.NDArray[Any]], level: int) -> tuple[npt.NDArray[Any], Origin]:
@@ -180,7 +187,7 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
     settings = enrollment["settings"]
     vectors = [tensors[name] for name in sorted(tensors) if name.endswith(".vectors")]
     threshold = float(record["threshold"])
-    by_hand = threshold != calibration.threshold
+    by_hand = set_by_hand(record)
     return {
         "product": enrollment["product_name"],
         "encoder": record["encoder"],
@@ -205,9 +212,14 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
             "status": calibration.status,
             "false_reject_rate": calibration.false_reject_rate,
             "held_out_scores": list(calibration.scores),
-            "explanation": calibration.explain(),
+            "explanation": calibration.explain(threshold if by_hand else None),
             "false_reject_bound": calibration.false_reject_bound,
             "distinct": calibration.distinct,
+            "further_scores": list(calibration.further_scores),
+            "bad_scores": list(calibration.bad_scores),
+            "threshold_interval": calibration.threshold_interval and list(calibration.threshold_interval),
+            "escape_rate": calibration.escape_rate,
+            "escape_bound": calibration.escape_bound,
         },
         "sensitivity": _sensitivity(record, calibration, threshold),
         "max_false_reject": settings["max_false_reject"],

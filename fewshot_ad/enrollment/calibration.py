@@ -12,7 +12,6 @@ Huber 1964 (location); Berger 1985, section 4.4 (threshold of least expected cos
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +24,13 @@ from fewshot_ad.arrays import Float64Array
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import REFERENCE_SIZE, DefectKind
 from fewshot_ad.inspection import MapScale
+from fewshot_ad.metrics.distributions import normal_above, student_t_above, student_t_quantile
 
-Method: TypeAlias = Literal["leave-one-image-out", "leave-one-view-out", "conformal", "labelled"]
+Method: TypeAlias = Literal[
+    "leave-one-image-out", "leave-one-view-out", "posterior-predictive", "conformal", "labeled"
+]
+# Those that rest on images apart from the support set.
+FURTHER_METHODS: tuple[Method, ...] = ("posterior-predictive", "conformal", "labeled")
 Status: TypeAlias = Literal["provisional", "calibrated"]
 
 # No threshold of equal costs may reject more than this share of good parts, as predicted.
@@ -108,13 +112,15 @@ class Calibration:
     Attributes:
         method: `leave-one-image-out`: each support image is scored against the others, all its own views taken
             out. `leave-one-view-out`: only one image was there and its views stand in for further ones, which
-            says little about how good parts differ. `conformal`: a quantile of the scores of further good images.
-            `labelled`: chosen between labelled good and bad images.
+            says little about how good parts differ. Of further images, see `recalibration`: `posterior-predictive`:
+            predicted from the scores of good ones; `conformal`: a quantile of these; `labeled`: chosen between good
+            and bad ones.
         n: Number of good images behind it.
         threshold: Image scores above it are anomalous.
         false_reject_rate: The share of good parts that is expected to be rejected if they come from where these came
             from.
-        status: `provisional`: predicted from few images; `calibrated`: measured on further ones.
+        status: `provisional`: predicted from few images; `calibrated`: measured on further ones, enough for what is
+            promised.
         scores: The held-out scores, in the order of the support set.
         map_scale: Fixed scale of the maps.
         map_peaks: The highest value of each held-out map, in the same order.
@@ -123,6 +129,12 @@ class Calibration:
         distinct: Number of these images that differ by more than noise; None likewise.
         nuisances: Scores of the support images after what a line varies.
         defects: The drawn defects and their scores.
+        further_scores: Scores of the good images that were not enrolled and that the threshold rests on; empty where it
+            rests on the support set.
+        bad_scores: Scores of the bad images, likewise.
+        threshold_interval: Of a `labeled` one, what the middle 95% of bootstrap draws give as the threshold.
+        escape_rate: Of a `labeled` one, the share of bad parts that is expected to be passed.
+        escape_bound: With a confidence of 95%, no more than this share is passed; None likewise.
     """
 
     method: Method
@@ -137,22 +149,48 @@ class Calibration:
     distinct: int | None = None
     nuisances: tuple[float, ...] = ()
     defects: tuple[ScoredDefect, ...] = ()
+    further_scores: tuple[float, ...] = ()
+    bad_scores: tuple[float, ...] = ()
+    threshold_interval: tuple[float, float] | None = None
+    escape_rate: float | None = None
+    escape_bound: float | None = None
 
-    def explain(self) -> str:
-        """One paragraph for the engineer."""
-        scores = f"scores {min(self.scores):.4g} to {max(self.scores):.4g}"
-        how = {
-            "leave-one-image-out": f"each of {self.n} support images was scored against the others; {scores}",
-            "leave-one-view-out": f"only one image was given, so its views were scored against each other; {scores}",
-            "conformal": f"a quantile of the scores of {self.n} further good images",
-            "labelled": f"chosen between {self.n} good images and labelled bad ones",
-        }[self.method]
-        text = (
-            f"threshold {self.threshold:.4g} ({self.status}): {how}. Expects {self.false_reject_rate:.1%} of good "
-            "parts rejected, if they come from where these came from"
+    def explain(self, by_hand: float | None = None) -> str:
+        """One paragraph for the engineer.
+
+        Args:
+            by_hand: The threshold that holds in place of the calibration's, if one was set by hand.
+        """
+        if by_hand is None:
+            return self._explain()
+        prediction, limit = self.prediction(), math.log(by_hand)
+        return (
+            f"threshold {by_hand:.4g} (set by hand): about {prediction.false_rejects(limit):.1%} of good parts rejected "
+            f"at it, with 95% probability no more than {prediction.bound(limit):.1%}. Not in force is the "
+            f"calibration's {self._explain()}"
         )
+
+    def _explain(self) -> str:
+        own = f"scores {min(self.scores):.4g} to {max(self.scores):.4g}"
+        further = self.further_scores or self.scores
+        measured = f"the scores of {self.n} further good images, {min(further):.4g} to {max(further):.4g}"
+        how = {
+            "leave-one-image-out": f"each of {self.n} support images was scored against the others; {own}",
+            "leave-one-view-out": f"only one image was given, so its views were scored against each other; {own}",
+            "posterior-predictive": f"predicted from {measured}",
+            "conformal": f"a quantile of {measured}",
+            "labeled": f"chosen between {self.n} further good and {len(self.bad_scores)} bad images",
+        }[self.method]
+        text = f"threshold {self.threshold:.4g} ({self.status}): {how}"
+        if self.threshold_interval is not None:
+            low, high = self.threshold_interval
+            text += f" ({low:.4g} to {high:.4g} in 95% of 1,000 bootstrap draws)"
+        text += f". Expects {self.false_reject_rate:.1%} of good parts rejected"
+        text += ", if they come from where these came from"
         if self.false_reject_bound is not None:
             text += f"; with 95% probability no more than {self.false_reject_bound:.1%}"
+        if self.escape_rate is not None:
+            text += f". Expects {self.escape_rate:.1%} of bad parts like these passed, at most {self.escape_bound:.1%}"
         return text + "."
 
     def map_scale_at(self, threshold: float) -> MapScale:
@@ -167,12 +205,19 @@ class Calibration:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Calibration:
         """Rebuild from `dataclasses.asdict` after a trip through JSON."""
-        lists = {name: tuple(fields.get(name, ())) for name in ("scores", "map_peaks", "nuisances")}
-        defects = tuple(ScoredDefect(**defect) for defect in fields.get("defects", ()))
-        return cls(**{**fields, **lists, "defects": defects, "map_scale": MapScale(**fields["map_scale"])})
+        typed = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        typed["defects"] = tuple(ScoredDefect(**defect) for defect in fields.get("defects", ()))
+        typed["map_scale"] = MapScale(**fields["map_scale"])
+        return cls(**typed)
+
+    def prediction(self) -> Prediction:
+        """The predictive distribution of the next good score: of the further images if there are such."""
+        if self.further_scores:
+            return Prediction.measured(self.further_scores, POPULATION)
+        return Prediction.of(self.evidence(), POPULATION)
 
     def evidence(self) -> Evidence:
-        """What it rests on."""
+        """What the support set says."""
         return Evidence(
             self.scores,
             self.map_peaks,
@@ -237,7 +282,7 @@ def extended_calibration(
         map_peaks: The highest value of each one's map.
         settings: The product's.
     """
-    if before.status == "calibrated":
+    if before.further_scores:
         return before
     evidence = before.evidence()
     return calibrate(
@@ -283,6 +328,20 @@ class Prediction:
             freedom=freedom,
         )
 
+    @classmethod
+    def measured(cls, scores: Sequence[float], population: Population) -> Prediction:
+        """From scores (n,) of good images that were not enrolled, and what other products taught of their spread.
+
+        They are what is to be predicted, so there is no bias between them and the next; the error of their mean is
+        that of a mean.
+        """
+        n, logs = len(scores), _logs(scores)
+        center = location(logs)
+        freedom = population.spread_weight + n - 1
+        squares = population.spread_weight * population.spread**2 + float(((logs - center) ** 2).sum())
+        spread = math.sqrt(squares / freedom)
+        return cls(center, spread, spread / math.sqrt(n), freedom)
+
     @property
     def scale(self) -> float:
         """Scale of the predictive distribution."""
@@ -301,7 +360,7 @@ class Prediction:
         rng = np.random.default_rng(0)
         spread = self.spread * np.sqrt(self.freedom / rng.chisquare(self.freedom, DRAWS))
         mean = self.mean + self.spread_of_mean * rng.standard_normal(DRAWS)
-        return float(np.quantile(_normal_above((limit - mean) / spread), BOUND))
+        return float(np.quantile(normal_above((limit - mean) / spread), BOUND))
 
 
 def least_cost(prediction: Prediction, evidence: Evidence, population: Population, cost_ratio: float) -> float:
@@ -319,7 +378,7 @@ def least_cost(prediction: Prediction, evidence: Evidence, population: Populatio
     rejected = student_t_above((limits - prediction.mean) / prediction.scale, prediction.freedom)
     with np.errstate(divide="ignore"):
         standard = (np.log((limits - prediction.mean) / excess)) / population.defect_spread
-    escaped = 1 - _normal_above(standard)
+    escaped = 1 - normal_above(standard)
     best = float(limits[np.argmin(rejected + cost_ratio * escaped)])
     return max(lowest, min(best, highest))
 
@@ -336,36 +395,3 @@ def location(logs: npt.ArrayLike) -> float:
 
 def _logs(scores: Sequence[float]) -> Float64Array:
     return np.log(np.maximum(np.asarray(scores, np.float64), 1e-12))
-
-
-_erfc = np.vectorize(math.erfc, otypes=[np.float64])
-
-
-def _normal_above(standard: Float64Array) -> Float64Array:
-    """Probability that a standard normal variable is above each value."""
-    return np.asarray(0.5 * _erfc(standard / math.sqrt(2)), np.float64)
-
-
-def student_t_above(values: npt.ArrayLike, degrees_of_freedom: float) -> Float64Array:
-    """Probability that a variable with Student's t distribution is above each value."""
-    angle, cumulative = _student_t_table(degrees_of_freedom)
-    at = np.arctan(np.asarray(values, np.float64) / math.sqrt(degrees_of_freedom))
-    return np.asarray(1 - np.interp(at, angle, cumulative), np.float64)
-
-
-def student_t_quantile(probability: float, degrees_of_freedom: float) -> float:
-    """Quantile of Student's t distribution, right to about 1e-6 for probabilities in 0.001..0.999."""
-    angle, cumulative = _student_t_table(degrees_of_freedom)
-    return math.sqrt(degrees_of_freedom) * math.tan(float(np.interp(probability, cumulative, angle)))
-
-
-@functools.lru_cache(maxsize=16)
-def _student_t_table(degrees_of_freedom: float) -> tuple[Float64Array, Float64Array]:
-    """The distribution's cumulative probability over u, where t = sqrt(v) tan(u).
-
-    The density becomes cos(u)^(v - 1) on (-pi/2, pi/2), which is integrated numerically.
-    """
-    angle = np.linspace(-np.pi / 2, np.pi / 2, 100_001)
-    density = np.cos(angle).clip(0) ** (degrees_of_freedom - 1)
-    cumulative = np.concatenate([[0.0], np.cumsum((density[1:] + density[:-1]) / 2)])
-    return angle, cumulative / cumulative[-1]
