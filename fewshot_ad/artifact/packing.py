@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, shown
+from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, set_by_hand, shown
 from fewshot_ad.encoder import Encoder, EncoderSpec, is_exported
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
@@ -124,12 +124,6 @@ def unpack(
         ],
         record["threshold"] if set_by_hand(record) else None,
     )
-
-
-def set_by_hand(record: Mapping[str, Any]) -> bool:
-    """Whether the threshold of a stored product was set by hand; files of earlier versions do not say so."""
-    stated = record.get("threshold_set_by_hand")
-    return record["threshold"] != record["calibration"]["threshold"] if stated is None else bool(stated)
 
 
 def _bank_arrays(tensors: Mapping[str, npt.NDArray[Any]], level: int) -> tuple[npt.NDArray[Any], Origin]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from fewshot_ad.artifact.file import KEY, MAX_HEADER_BYTES, read_artifact, write_artifact
+from fewshot_ad.artifact.schema import set_by_hand
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.storage import check_output, lock, write_failure
 

@@ -203,8 +203,7 @@ class Description(BaseModel):
     preprocessing: PreprocessingForm
     level_scale: Annotated[tuple[Divisor, ...], FIRST_ERROR]
     threshold: Positive
-    # Files of earlier versions do not say so: there, a threshold other than the calibration's was set by hand.
-    threshold_set_by_hand: bool | None = None
+    threshold_set_by_hand: bool = False
     calibration: CalibrationForm
     enrollment: EnrollmentForm
     references: Annotated[tuple[tuple[Side, Side], ...], FIRST_ERROR] = ()
@@ -232,6 +231,14 @@ def checked_description(
     for field, expected, got in _contradictions(description):
         raise refused(path, field, expected, got, advice)
     return {"references": [], **fields}
+
+
+def set_by_hand(record: Mapping[str, Any]) -> bool:
+    """Whether the threshold of a product was set by hand: as it says, or since it is not the calibration's.
+
+    Files of earlier versions say nothing.
+    """
+    return bool(record.get("threshold_set_by_hand")) or record["threshold"] != record["calibration"]["threshold"]
 
 
 def refused(

@@ -26,9 +26,7 @@ from fewshot_ad.enrollment.probes import REFERENCE_SIZE, DefectKind
 from fewshot_ad.inspection import MapScale
 from fewshot_ad.metrics.distributions import normal_above, student_t_above, student_t_quantile
 
-Method: TypeAlias = Literal[
-    "leave-one-image-out", "leave-one-view-out", "posterior-predictive", "conformal", "labeled"
-]
+Method: TypeAlias = Literal["leave-one-image-out", "leave-one-view-out", "posterior-predictive", "conformal", "labeled"]
 # Those that rest on images apart from the support set.
 FURTHER_METHODS: tuple[Method, ...] = ("posterior-predictive", "conformal", "labeled")
 Status: TypeAlias = Literal["provisional", "calibrated"]
@@ -165,8 +163,8 @@ class Calibration:
             return self._explain()
         prediction, limit = self.prediction(), math.log(by_hand)
         return (
-            f"threshold {by_hand:.4g} (set by hand): about {prediction.false_rejects(limit):.1%} of good parts rejected "
-            f"at it, with 95% probability no more than {prediction.bound(limit):.1%}. Not in force is the "
+            f"threshold {by_hand:.4g} (set by hand): expects {prediction.false_rejects(limit):.1%} of good parts "
+            f"rejected; with 95% probability no more than {prediction.bound(limit):.1%}. Not in force is the "
             f"calibration's {self._explain()}"
         )
 
@@ -205,7 +203,9 @@ class Calibration:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Calibration:
         """Rebuild from `dataclasses.asdict` after a trip through JSON."""
-        typed = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        typed: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+        }
         typed["defects"] = tuple(ScoredDefect(**defect) for defect in fields.get("defects", ()))
         typed["map_scale"] = MapScale(**fields["map_scale"])
         return cls(**typed)

@@ -118,7 +118,7 @@ def thumbnail(image: Uint8Array) -> Float32Array:
 
 
 def near_identical(image: Float32Array, others: Sequence[Float32Array]) -> int | None:
-    """Index of the first of other thumbnails that differs by no more than noise and a shaking camera; None if all do."""
+    """Index of the first of other thumbnails that differs by no more than noise and a shaking camera; None for none."""
     for at, other in enumerate(others):
         if float(np.sqrt(((image - other) ** 2).mean())) <= NEAR_IDENTICAL:
             return at

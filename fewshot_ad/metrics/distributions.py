@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from fewshot_ad.arrays import Float64Array
 
-
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 

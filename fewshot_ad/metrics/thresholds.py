@@ -93,7 +93,7 @@ class _Weights(NamedTuple):
         """The lowest threshold that the limit on false rejects allows."""
         if self.max_false_reject is None:
             return 0.0
-        limit = conformal_threshold(good, self.max_false_reject)
+        limit = conformal_threshold(good.tolist(), self.max_false_reject)
         return max(_SMALLEST, float(good.max()) if limit is None else limit)
 
 
