@@ -3,10 +3,7 @@
 The threshold weighs two things against each other. One is the predictive distribution of the next good score: the
 held-out scores of the support images, corrected and widened by what was learned of other products. The other is where
 defects score: on this product, defects of known size were drawn on the support images; how real defects score next to
-drawn ones was again learned of other products. `POPULATION` holds what was learned.
-
-Sources: Gelman et al. 2013, Bayesian Data Analysis, sections 2.6 and 5.4 (normal model with pooled variance);
-Huber 1964 (location); Berger 1985, section 4.4 (threshold of least expected cost).
+drawn ones was again learned of other products. See `prediction`; and `recalibration` for further images.
 """
 
 from __future__ import annotations
@@ -18,89 +15,24 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from fewshot_ad.arrays import Float64Array
+from fewshot_ad.enrollment.prediction import (
+    POPULATION,
+    Evidence,
+    Population,
+    Prediction,
+    ScoredDefect,
+    least_cost,
+    location,
+    log_scores,
+)
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.probes import REFERENCE_SIZE, DefectKind
 from fewshot_ad.inspection import MapScale
-from fewshot_ad.metrics.distributions import normal_above, student_t_above, student_t_quantile
 
 Method: TypeAlias = Literal["leave-one-image-out", "leave-one-view-out", "posterior-predictive", "conformal", "labeled"]
 # Those that rest on images apart from the support set.
 FURTHER_METHODS: tuple[Method, ...] = ("posterior-predictive", "conformal", "labeled")
 Status: TypeAlias = Literal["provisional", "calibrated"]
-
-# No threshold of equal costs may reject more than this share of good parts, as predicted.
-MOST_REJECTED = 0.25
-# Draws of the posterior, and the probability of the stated bound.
-DRAWS = 4000
-BOUND = 0.95
-
-
-@dataclass(frozen=True)
-class Population:
-    """What other products taught about scores; logarithms throughout, since scores are positive and skewed.
-
-    Attributes:
-        bias: Mean log score of the next good parts above the held-out one: `bias[0] + bias[1] / n`. A held-out image
-            is compared with one image less than the next part will be.
-        spread_of_bias: Standard deviation of that between products, times the root of n.
-        spread: Standard deviation of log scores of good parts of one product.
-        spread_weight: How many observations that spread is worth beside a product's own.
-        defect: Median log score of real defects above good parts: `defect[0] + defect[1] x`, where x is that of drawn
-            defects of `REFERENCE_SIZE`.
-        defect_spread: Standard deviation of the logarithm of a real defect's excess.
-    """
-
-    bias: tuple[float, float]
-    spread_of_bias: float
-    spread: float
-    spread_weight: float
-    defect: tuple[float, float]
-    defect_spread: float
-
-
-# Of nine products of real photographs and 34 generated ones: benchmarks/verdicts.py --fit.
-POPULATION = Population(
-    bias=(-0.024, -0.098), spread_of_bias=0.148, spread=0.08, spread_weight=20, defect=(0.05, 1.58), defect_spread=0.7
-)
-# A real defect is expected at least so far above good parts, in logarithms.
-SMALLEST_EXCESS = 0.05
-
-
-@dataclass(frozen=True)
-class ScoredDefect:
-    """A drawn defect and its score on a support image that the bank did not hold; see `probes.DrawnDefect`."""
-
-    image: int
-    kind: DefectKind
-    size: float
-    seed: int
-    score: float
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a threshold rests on, all of it scored against a bank that did not hold the image.
-
-    Attributes:
-        scores: Held-out scores, positive.
-        map_peaks: The highest value of each held-out map.
-        median_good: Median held-out patch distance.
-        nuisances: Scores of the same images after what a line varies.
-        defects: The drawn defects.
-        distinct: Number of images that differ by more than noise.
-        views_only: Whether views of a single image stand in for images.
-    """
-
-    scores: tuple[float, ...]
-    map_peaks: tuple[float, ...]
-    median_good: float
-    nuisances: tuple[float, ...]
-    defects: tuple[ScoredDefect, ...]
-    distinct: int
-    views_only: bool
 
 
 @dataclass(frozen=True)
@@ -162,10 +94,10 @@ class Calibration:
         if by_hand is None:
             return self._explain()
         prediction, limit = self.prediction(), math.log(by_hand)
+        rate, bound = float(prediction.false_rejects(limit)), prediction.bound(limit)
         return (
-            f"threshold {by_hand:.4g} (set by hand): expects {prediction.false_rejects(limit):.1%} of good parts "
-            f"rejected; with 95% probability no more than {prediction.bound(limit):.1%}. Not in force is the "
-            f"calibration's {self._explain()}"
+            f"threshold {by_hand:.4g} (set by hand): expects {rate:.1%} of good parts rejected; with 95% probability "
+            f"no more than {bound:.1%}. Not in force is the calibration's {self._explain()}"
         )
 
     def _explain(self) -> str:
@@ -249,12 +181,12 @@ def calibrate(
         limit = least_cost(prediction, evidence, population, cost_ratio)
     peaks = np.log(np.maximum(evidence.map_peaks, 1e-12))
     # The map's limit lies as far above the held-out maps' peaks as the score's lies above the held-out scores.
-    peak = math.exp(location(peaks) + limit - location(_logs(evidence.scores)))
+    peak = math.exp(location(peaks) + limit - location(log_scores(evidence.scores)))
     return Calibration(
         method="leave-one-view-out" if evidence.views_only else "leave-one-image-out",
         n=1 if evidence.views_only else len(evidence.scores),
         threshold=math.exp(limit),
-        false_reject_rate=prediction.false_rejects(limit),
+        false_reject_rate=float(prediction.false_rejects(limit)),
         status="provisional",
         scores=tuple(float(s) for s in evidence.scores),
         # A flat map (identical images) must not make a scale of zero width.
@@ -294,104 +226,3 @@ def extended_calibration(
         ),
         settings,
     )
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The predictive distribution of the next good log score: Student's t.
-
-    Attributes:
-        mean: Its location.
-        spread: Standard deviation of the scores of one product's good parts, as estimated.
-        spread_of_mean: Standard deviation of the error of the location.
-        freedom: Degrees of freedom of the estimated spread.
-    """
-
-    mean: float
-    spread: float
-    spread_of_mean: float
-    freedom: float
-
-    @classmethod
-    def of(cls, evidence: Evidence, population: Population) -> Prediction:
-        """From held-out scores and what other products taught."""
-        n, logs = evidence.distinct, _logs(evidence.scores)
-        center = location(logs)
-        # What a line varies and the support set may not: a burst of near-identical images, say.
-        varied = location(_logs(evidence.nuisances)) - center if evidence.nuisances else 0.0
-        own = float(((logs - center) ** 2).mean()) * (n - 1)
-        freedom = population.spread_weight + n - 1
-        return cls(
-            mean=center + max(0.0, varied) + population.bias[0] + population.bias[1] / n,
-            spread=math.sqrt((population.spread_weight * population.spread**2 + own) / freedom),
-            spread_of_mean=population.spread_of_bias / math.sqrt(n),
-            freedom=freedom,
-        )
-
-    @classmethod
-    def measured(cls, scores: Sequence[float], population: Population) -> Prediction:
-        """From scores (n,) of good images that were not enrolled, and what other products taught of their spread.
-
-        They are what is to be predicted, so there is no bias between them and the next; the error of their mean is
-        that of a mean.
-        """
-        n, logs = len(scores), _logs(scores)
-        center = location(logs)
-        freedom = population.spread_weight + n - 1
-        squares = population.spread_weight * population.spread**2 + float(((logs - center) ** 2).sum())
-        spread = math.sqrt(squares / freedom)
-        return cls(center, spread, spread / math.sqrt(n), freedom)
-
-    @property
-    def scale(self) -> float:
-        """Scale of the predictive distribution."""
-        return math.hypot(self.spread, self.spread_of_mean)
-
-    def false_rejects(self, limit: float) -> float:
-        """Expected share of good parts with a log score above a limit."""
-        return float(student_t_above((limit - self.mean) / self.scale, self.freedom))
-
-    def limit(self, share: float) -> float:
-        """The log score that a share of good parts is expected to exceed."""
-        return self.mean + self.scale * student_t_quantile(1 - share, self.freedom)
-
-    def bound(self, limit: float) -> float:
-        """The share of good parts above a limit that is not exceeded with a probability of `BOUND`."""
-        rng = np.random.default_rng(0)
-        spread = self.spread * np.sqrt(self.freedom / rng.chisquare(self.freedom, DRAWS))
-        mean = self.mean + self.spread_of_mean * rng.standard_normal(DRAWS)
-        return float(np.quantile(normal_above((limit - mean) / spread), BOUND))
-
-
-def least_cost(prediction: Prediction, evidence: Evidence, population: Population, cost_ratio: float) -> float:
-    """The log score at which the expected cost of false rejects and escapes is least.
-
-    It is never so low that more than `MOST_REJECTED` of good parts are expected to be rejected, and otherwise never
-    above the median drawn defect of `REFERENCE_SIZE`.
-    """
-    drawn = [d.score for d in evidence.defects if d.size == REFERENCE_SIZE]
-    lowest = prediction.limit(MOST_REJECTED)
-    highest = float(np.median(_logs(drawn))) if drawn else math.inf
-    above = highest - prediction.mean if drawn else 0.0
-    excess = max(SMALLEST_EXCESS, population.defect[0] + population.defect[1] * max(0.0, above))
-    limits = prediction.mean + np.linspace(0, 8 * prediction.scale + 2 * excess, 1000)
-    rejected = student_t_above((limits - prediction.mean) / prediction.scale, prediction.freedom)
-    with np.errstate(divide="ignore"):
-        standard = (np.log((limits - prediction.mean) / excess)) / population.defect_spread
-    escaped = 1 - normal_above(standard)
-    best = float(limits[np.argmin(rejected + cost_ratio * escaped)])
-    return max(lowest, min(best, highest))
-
-
-def location(logs: npt.ArrayLike) -> float:
-    """Huber's location of log scores (n,): their mean, in which what lies far out counts less."""
-    values = np.asarray(logs, np.float64)
-    center = float(np.median(values))
-    for _ in range(20):
-        weights = np.minimum(1, 1.5 * POPULATION.spread / np.maximum(np.abs(values - center), 1e-9))
-        center = float((weights * values).sum() / weights.sum())
-    return center
-
-
-def _logs(scores: Sequence[float]) -> Float64Array:
-    return np.log(np.maximum(np.asarray(scores, np.float64), 1e-12))

@@ -27,7 +27,7 @@ SERIES = (0.5, 1.0, 1.5, 2.25, 3.5)
 COPIES = 4
 # Images that defects are drawn on, at most.
 MAX_DRAWN_ON = 8
-# Size whose scores stand for a defect of the ordinary kind, as a share of the image's side; see `calibration`.
+# Size whose scores stand for a defect of the ordinary kind, as a share of the image's side; see `prediction`.
 REFERENCE_SIZE = 0.045
 # Two images are near-identical if thumbnails of this side differ by at most so many gray levels (root mean square):
 # noise, compression and a shift of a pixel make 1 to 4, the most alike of different parts 5.

@@ -13,15 +13,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from fewshot_ad.enrollment.calibration import (
-    POPULATION,
-    Calibration,
-    Method,
-    Population,
-    Prediction,
-    Status,
-    least_cost,
-)
+from fewshot_ad.enrollment.calibration import Calibration, Method, Status
+from fewshot_ad.enrollment.prediction import POPULATION, Population, Prediction, least_cost
 from fewshot_ad.metrics import (
     Rate,
     binomial_interval,
@@ -76,7 +69,7 @@ def recalibrate(
         limit = least_cost(prediction, before.evidence(), population, 1.0)
     else:
         limit = prediction.limit(max_false_reject)
-    rates = prediction.false_rejects(limit), prediction.bound(limit)
+    rates = float(prediction.false_rejects(limit)), prediction.bound(limit)
     return _replaced(before, "posterior-predictive", status, math.exp(limit), good, *rates)
 
 

@@ -8,17 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot_ad.enrollment.calibration import (
-    POPULATION,
-    Calibration,
-    Evidence,
-    Population,
-    Prediction,
-    ScoredDefect,
-    calibrate,
-    extended_calibration,
-    location,
-)
+from fewshot_ad.enrollment.calibration import Calibration, calibrate, extended_calibration
+from fewshot_ad.enrollment.prediction import POPULATION, Evidence, Population, Prediction, ScoredDefect, location
 from fewshot_ad.enrollment.presets import enrollment_settings
 from fewshot_ad.enrollment.probes import REFERENCE_SIZE
 
