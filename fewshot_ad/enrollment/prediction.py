@@ -150,25 +150,36 @@ class Prediction:
         """Scale of the model's predictive distribution."""
         return math.hypot(self.spread, self.spread_of_mean)
 
-    def false_rejects(self, limits: npt.ArrayLike) -> Float64Array:
-        """Expected share of good parts with a log score above each limit (k,)."""
+    def false_rejects(self, limits: npt.ArrayLike, *, chosen: bool = False) -> Float64Array:
+        """Expected share of good parts with a log score above each limit (k,).
+
+        Args:
+            limits: Log scores.
+            chosen: Whether the limit was chosen by the observed scores: then one more counts as above it, as it does in
+                conformal prediction.
+        """
         modeled = student_t_above((np.asarray(limits, np.float64) - self.mean) / self.scale, self.freedom)
-        return (MODEL_WEIGHT * modeled + self._count_above(limits)) / (MODEL_WEIGHT + len(self.observed))
+        further = float(chosen and bool(self.observed))
+        above = self._count_above(limits) + further
+        return (MODEL_WEIGHT * modeled + above) / (MODEL_WEIGHT + len(self.observed) + further)
 
     def limit(self, share: float) -> float:
-        """The lowest log score that no more than a share of good parts is expected to exceed."""
-        # What the model may give away if nothing is observed above the limit, or one, or two.
+        """The lowest log score that no more than a share of good parts is expected to exceed, as one that is chosen.
+
+        Where so few were observed that none is such, none of them and that share of the model exceeds it.
+        """
         n = len(self.observed)
+        further = min(n, 1)
         candidates = []
         for above in range(n + 1):
-            left = (share * (MODEL_WEIGHT + n) - above) / MODEL_WEIGHT
-            if left <= 0:
-                break
-            modeled = self.mean + self.scale * student_t_quantile(1 - left, self.freedom) if left < 1 else -math.inf
-            candidates.append(max(modeled, self.observed[n - 1 - above] if above < n else -math.inf))
-        return min(candidates)
+            # What is left to the model if so many of the observed scores are above the limit.
+            left = (share * (MODEL_WEIGHT + n + further) - above - further) / MODEL_WEIGHT
+            if left > 0:
+                observed = self.observed[n - 1 - above] if above < n else -math.inf
+                candidates.append(max(self._modeled_limit(left), observed))
+        return min(candidates) if candidates else max(self._modeled_limit(share), self.observed[-1])
 
-    def bound(self, limit: float) -> float:
+    def bound(self, limit: float, *, chosen: bool = False) -> float:
         """The share of good parts above a limit that is not exceeded with a probability of `BOUND`."""
         rng = np.random.default_rng(0)
         spread = self.spread * np.sqrt(self.freedom / rng.chisquare(self.freedom, DRAWS))
@@ -176,13 +187,18 @@ class Prediction:
         rates = normal_above((limit - mean) / spread)
         if self.observed:
             above = float(self._count_above(limit))
-            below = len(self.observed) - above
-            smallest = np.finfo(np.float64).tiny
+            below, smallest = len(self.observed) - above, np.finfo(np.float64).tiny
             rates = rng.beta(
-                np.maximum(MODEL_WEIGHT * rates + above, smallest),
+                np.maximum(MODEL_WEIGHT * rates + above + chosen, smallest),
                 np.maximum(MODEL_WEIGHT * (1 - rates) + below, smallest),
             )
         return float(np.quantile(rates, BOUND))
+
+    def _modeled_limit(self, share: float) -> float:
+        """The log score that a share of the model exceeds."""
+        if share >= 1:
+            return -math.inf
+        return self.mean + self.scale * student_t_quantile(1 - share, self.freedom)
 
     def _count_above(self, limits: npt.ArrayLike) -> Float64Array:
         return len(self.observed) - np.searchsorted(self.observed, limits, side="right").astype(np.float64)

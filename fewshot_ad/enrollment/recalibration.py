@@ -69,7 +69,7 @@ def recalibrate(
         limit = least_cost(prediction, before.evidence(), population, 1.0)
     else:
         limit = prediction.limit(max_false_reject)
-    rates = float(prediction.false_rejects(limit)), prediction.bound(limit)
+    rates = float(prediction.false_rejects(limit, chosen=True)), prediction.bound(limit, chosen=True)
     return _replaced(before, "posterior-predictive", status, math.exp(limit), good, *rates)
 
 
