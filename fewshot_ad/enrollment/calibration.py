@@ -97,7 +97,7 @@ class Calibration:
         rate, bound = float(prediction.false_rejects(limit)), prediction.bound(limit)
         return (
             f"threshold {by_hand:.4g} (set by hand): expects {rate:.1%} of good parts rejected; with 95% probability "
-            f"no more than {bound:.1%}. Not in force is the calibration's {self._explain()}"
+            f"no more than {bound:.1%}. The calibration, not in force: {self._explain()}"
         )
 
     def _explain(self) -> str:

@@ -126,7 +126,7 @@ def test_a_threshold_set_by_hand_is_explained_beside_the_calibrations(before: Ca
     for calibration in (before, recalibrate(before, good(30), [], None)):
         text = calibration.explain(1.7)
         assert text.startswith("threshold 1.7 (set by hand): expects ")
-        assert f"Not in force is the calibration's threshold {calibration.threshold:.4g}" in text
+        assert f"The calibration, not in force: threshold {calibration.threshold:.4g}" in text
     assert "30 further good images" in text
 
 
