@@ -14,6 +14,7 @@ from fewshot_ad.enrollment.support import distinct_names, pixel_hash
 from fewshot_ad.errors import ArgumentError, ImageError
 from fewshot_ad.images import ImageSource, expand_sources
 from fewshot_ad.inspection import Inspection
+from fewshot_ad.lifetime import native_work
 from fewshot_ad.product import Product
 
 
@@ -129,7 +130,8 @@ class _KnownImages:
     def _part_of_a_burst(self, result: Inspection, source: _Source) -> str | None:
         if not self._bursts_count_once or source.truth == "bad":
             return None
-        own = thumbnail(result.image)
+        with native_work():
+            own = thumbnail(result.image)
         twin = near_identical(own, list(self._thumbnails.values()))
         if twin is None:
             self._thumbnails[source.name] = own
