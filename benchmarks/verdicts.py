@@ -2,7 +2,7 @@
 
     python benchmarks/verdicts.py --data DIR            # enroll, score the test images; resumable
     python benchmarks/verdicts.py --report              # the tables of what is recorded
-    python benchmarks/verdicts.py --fit                 # what `enrollment.calibration.POPULATION` is
+    python benchmarks/verdicts.py --fit                 # what `enrollment.prediction.POPULATION` is
 
 Every enrollment is recorded with its held-out scores, nuisances and drawn defects per working scale, and the scores of
 the test images. The rules are applied to the records afterwards. Whatever a rule has learned of products
@@ -28,22 +28,15 @@ import numpy as np
 
 from fewshot_ad.encoder import Encoder, load_encoder
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale
-from fewshot_ad.enrollment.calibration import (
-    Evidence,
-    Population,
-    Prediction,
-    ScoredDefect,
-    calibrate,
-    least_cost,
-    location,
-    student_t_quantile,
-)
+from fewshot_ad.enrollment.calibration import calibrate
 from fewshot_ad.enrollment.embedding import embed_image, embed_support, scale_image
+from fewshot_ad.enrollment.prediction import Evidence, Population, Prediction, ScoredDefect, least_cost, location
 from fewshot_ad.enrollment.presets import BASE_SIZES, EnrollmentSettings, enrollment_settings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, REFERENCE_SIZE, Probes, defect_series, distinct_images, shrunk
 from fewshot_ad.enrollment.selection import ENOUGH_CAUGHT, choose_views
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.images import read_image
+from fewshot_ad.metrics.distributions import student_t_quantile
 from fewshot_ad.scoring import measure
 from fewshot_ad.training.parts import CATEGORIES, render
 
@@ -321,7 +314,7 @@ def _mean_gap(judged: Sequence[tuple[tuple[Evidence, np.ndarray, np.ndarray], st
 
 
 def predicted_location(evidence: Evidence) -> float:
-    """Where `calibration.Prediction` puts the next good score before the bias that is fitted here."""
+    """Where `prediction.Prediction` puts the next good score before the bias that is fitted here."""
     center = location(np.log(evidence.scores))
     varied = location(np.log(evidence.nuisances)) - center if evidence.nuisances else 0.0
     return center + max(0.0, varied)

@@ -15,12 +15,12 @@ from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress
 from fewshot_ad.artifact import checked_spec, describe, load_allowed, pack, read_artifact, replace_product, unpack
 from fewshot_ad.batch import Reading, read, verdicts
-from fewshot_ad.check import Check, check_product
+from fewshot_ad.check import Check, Recalibration, check_product, recalibration
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
-from fewshot_ad.enrollment.presets import PresetName, SizesSpec, defect_share, enrollment_settings
+from fewshot_ad.enrollment.presets import FALSE_REJECTS, PresetName, SizesSpec, defect_share, enrollment_settings
 from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
 from fewshot_ad.enrollment.support import ViewsSpec, read_support
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError
@@ -307,6 +307,56 @@ class Inspector:
             progress,
         )
 
+    def calibrate(
+        self,
+        good: ImageSource | Iterable[ImageSource],
+        bad: ImageSource | Iterable[ImageSource] | None = None,
+        max_false_reject: float | None = None,
+        *,
+        color: ColorOrder = "rgb",
+        progress: Progress | None = None,
+    ) -> Recalibration:
+        """Set the threshold from further images whose truth is known; the memory bank stays as it is.
+
+        It replaces a threshold that was set by hand, and an earlier calibration. The product goes on inspecting
+        meanwhile, and nothing is changed if it fails.
+
+        Args:
+            good: Good images that were not enrolled, in any form `from_support` takes. With good ones alone the
+                threshold weighs their scores against those of the defects drawn at enrollment.
+            bad: Images of defective parts; the threshold is then chosen between both. None for none.
+            max_false_reject: Highest share of good parts to be rejected, 0.0001 to 0.5: a promise where there are
+                `metrics.needed_for` of it good images, else a prediction. None takes that of the enrollment, if any.
+            color: Channel order of arrays with color.
+            progress: Called as `progress("calibrate", done, total)`.
+
+        Returns:
+            Before and after, and what is promised. Images that cannot be used, those of the support set, copies, and
+            good ones that differ from another by no more than noise are named in it and not counted.
+
+        Raises:
+            ImageError: No good image counts, or `bad` is given and no bad image does.
+            ArgumentError: The same image is given as good and as bad, or the limit is out of range.
+        """
+        arguments.function(progress, "progress")
+        if max_false_reject is not None:
+            arguments.number(max_false_reject, "max_false_reject", *FALSE_REJECTS)
+        step = None if progress is None else lambda _, done, total: progress("calibrate", done, total)
+        with self._adding:
+            unchanged = Inspector(self._encoder, self._product)
+            check = check_product(
+                unchanged._product,
+                lambda images: unchanged.inspect_batch(images, color=color, errors="return"),
+                good,
+                bad,
+                step,
+                bursts_count_once=True,
+            )
+            with self._setting:
+                change = recalibration(self._product, check, max_false_reject)
+                self._product = self._product.with_calibration(change.calibration, change.event, change.notes)
+        return change
+
     def add(
         self,
         images: ImageSource | Iterable[ImageSource],
@@ -318,7 +368,7 @@ class Inspector:
         """Take further good images into the product, while it goes on inspecting.
 
         Views, scale and all other settings stay. The threshold is set again from all held-out scores, unless it was
-        set by hand. Nothing is changed if it fails.
+        set by hand or rests on further images (`calibrate`). Nothing is changed if it fails.
 
         Args:
             images: Images in any form `from_support` takes.
@@ -397,8 +447,13 @@ class Inspector:
 
     @property
     def calibration(self) -> Calibration:
-        """Where the threshold comes from."""
+        """Where the threshold comes from, unless one set by hand is in force; see `threshold_set_by_hand`."""
         return self._product.calibration
+
+    @property
+    def threshold_set_by_hand(self) -> bool:
+        """Whether the threshold in force was set by hand, be it to the calibration's own."""
+        return self._product.threshold_set_by_hand
 
     @property
     def sensitivity(self) -> Sensitivity | None:

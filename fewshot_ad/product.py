@@ -68,12 +68,14 @@ class Product:
         calibration: Where the threshold comes from.
         enrollment: How it was enrolled.
         references: Support images at the working scale.
+        threshold_set_by_hand: Whether the threshold that holds was set by hand, be it to the calibration's own.
     """
 
     model: Model
     calibration: Calibration
     enrollment: Enrollment
     references: tuple[Reference, ...]
+    threshold_set_by_hand: bool = False
 
     @classmethod
     def assemble(
@@ -95,10 +97,10 @@ class Product:
             calibration: Where the threshold comes from.
             enrollment: How it was enrolled.
             references: Support images at the working scale; as many are kept as `embedding.REFERENCE_BYTES` hold.
-            threshold: Another threshold than the calibration's, set by hand.
+            threshold: The threshold that was set by hand; None for the calibration's.
             expectations: What good images look like as a whole; None where that is not known.
         """
-        settings = enrollment.settings
+        settings, by_hand = enrollment.settings, threshold is not None
         threshold = calibration.threshold if threshold is None else threshold
         # Encoder and banks as one graph, where that can be.
         one_graph = settings.scoring.image_score == "top_mean" and OnePass.fits(encoder)
@@ -112,17 +114,26 @@ class Product:
             map_scale=calibration.map_scale_at(threshold),
             expectations=expectations,
         )
-        return cls(model, calibration, enrollment, kept_references(references))
-
-    @property
-    def threshold_set_by_hand(self) -> bool:
-        """Whether the threshold is another than the calibration's."""
-        return self.model.threshold != self.calibration.threshold
+        return cls(model, calibration, enrollment, kept_references(references), by_hand)
 
     def with_threshold(self, threshold: float) -> Product:
-        """The same with another threshold; the maps' scale moves in proportion."""
+        """The same with a threshold that was set by hand; the maps' scale moves in proportion."""
         scale = self.calibration.map_scale_at(threshold)
-        return dataclasses.replace(self, model=dataclasses.replace(self.model, threshold=threshold, map_scale=scale))
+        model = dataclasses.replace(self.model, threshold=threshold, map_scale=scale)
+        return dataclasses.replace(self, model=model, threshold_set_by_hand=True)
+
+    def with_calibration(self, calibration: Calibration, event: str, notes: Sequence[str]) -> Product:
+        """The same with another calibration, whose threshold holds from now on.
+
+        Args:
+            calibration: The calibration.
+            event: What was done, for the record; the date is put before it.
+            notes: What was noticed.
+        """
+        model = dataclasses.replace(self.model, threshold=calibration.threshold, map_scale=calibration.map_scale)
+        enrollment = dataclasses.replace(self.enrollment, notes=(*self.enrollment.notes, *notes))
+        changed = Product(model, calibration, enrollment, self.references)
+        return changed.with_reasons(f"{_now()}: {event}")
 
     def with_expectations(self, expectations: Expectations | None) -> Product:
         """The same with what good images look like as a whole."""
@@ -357,6 +368,8 @@ def add_images(
     expectations = model.expectations
     if expectations is not None:
         expectations = expectations.extended(extension.embedded.appearances, extension.closeness)
+    if calibration is before:
+        notes.append("the threshold stays as it was calibrated on further images; calibrate again to make use of these")
     extended = Product.assemble(
         encoder,
         extension.scales,

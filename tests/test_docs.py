@@ -82,6 +82,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "line": [*good, *defective],
         "test/good": good[:2],
         "test/bad": defective[:2],
+        "more/good": good[2:],
+        "more/bad": defective[2:],
         "copy/bracket/ok": good,
         "copy/bracket/nok": defective[:2],
     }

@@ -295,6 +295,11 @@ def test_a_threshold_set_by_hand_survives_an_addition(parts: list[np.ndarray], e
     live.threshold = 9.0
     live.add(parts[3])
     assert live.threshold == 9.0
+    # Set to the calibration's own, it is set all the same.
+    live.threshold = kept = live.calibration.threshold
+    assert live.info()["threshold_set_by_hand"] is True
+    live.add(parts[4])
+    assert live.threshold == kept != live.calibration.threshold
     alone = Inspector.from_support(parts[:1], encoder=encoder, views="hflip", image_size=128)
     with pytest.raises(SupportSetError, match="Enroll again from all"):
         alone.add(parts[1])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, shown
+from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, set_by_hand, shown
 from fewshot_ad.encoder import Encoder, EncoderSpec, is_exported
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
@@ -43,6 +43,7 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         "preprocessing": _preprocessing(spec, model.image_sizes),
         "level_scale": [divisor for scale in model.scales for divisor in scale.level_scale],
         "threshold": model.threshold,
+        "threshold_set_by_hand": product.threshold_set_by_hand,
         "calibration": dataclasses.asdict(product.calibration),
         "enrollment": dataclasses.asdict(product.enrollment),
         "expectations": None if model.expectations is None else dataclasses.asdict(model.expectations),
@@ -123,7 +124,7 @@ def unpack(
             Reference(tensors[f"reference{i}"], (height, width))
             for i, (height, width) in enumerate(record["references"])
         ],
-        record["threshold"],
+        record["threshold"] if set_by_hand(record) else None,
         Expectations.from_dict(expected) if (expected := record.get("expectations")) else None,
     )
 
@@ -183,7 +184,7 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
     settings = enrollment["settings"]
     vectors = [tensors[name] for name in sorted(tensors) if name.endswith(".vectors")]
     threshold = float(record["threshold"])
-    by_hand = threshold != calibration.threshold
+    by_hand = set_by_hand(record)
     return {
         "product": enrollment["product_name"],
         "encoder": record["encoder"],
@@ -208,9 +209,14 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
             "status": calibration.status,
             "false_reject_rate": calibration.false_reject_rate,
             "held_out_scores": list(calibration.scores),
-            "explanation": calibration.explain(),
+            "explanation": calibration.explain(threshold if by_hand else None),
             "false_reject_bound": calibration.false_reject_bound,
             "distinct": calibration.distinct,
+            "further_scores": list(calibration.further_scores),
+            "bad_scores": list(calibration.bad_scores),
+            "threshold_interval": calibration.threshold_interval and list(calibration.threshold_interval),
+            "escape_rate": calibration.escape_rate,
+            "escape_bound": calibration.escape_bound,
         },
         "sensitivity": _sensitivity(record, calibration, threshold),
         "max_false_reject": settings["max_false_reject"],

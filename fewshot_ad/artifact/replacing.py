@@ -12,6 +12,7 @@ from typing import Any
 import numpy.typing as npt
 
 from fewshot_ad.artifact.file import KEY, MAX_HEADER_BYTES, read_artifact, write_artifact
+from fewshot_ad.artifact.schema import set_by_hand
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.storage import check_output, lock, write_failure
 
@@ -72,7 +73,7 @@ def replace_product(
         record: Likewise.
         known: By path, the hash that a file bore when it was last read or written; that of this one is put down.
         force: Whether to replace what has another hash, is of another product, or holds work that no enrollment brings
-            back: images added later, or a threshold set by hand.
+            back: images added later, a threshold set by hand, or a calibration on further images.
 
     Raises:
         ArtifactError: It cannot be written, or something is there that must stay.
@@ -127,8 +128,10 @@ def _lost(path: str, record: dict[str, Any]) -> str:
         return "another one"
     if _added_images([name for name, _ in enrollment["support"]], enrollment["reasons"]):
         return "whose images added since would be lost"
-    if there["threshold"] != there["calibration"]["threshold"]:
+    if set_by_hand(there):
         return "whose threshold, set by hand, would be lost"
+    if there["calibration"].get("further_scores"):
+        return "whose calibration on further images would be lost"
     return ""
 
 

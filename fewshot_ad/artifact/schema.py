@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 
 from fewshot_ad.encoder import Fusion
 from fewshot_ad.encoder.engine import Precision
-from fewshot_ad.enrollment.calibration import Method, Status
+from fewshot_ad.enrollment.calibration import FURTHER_METHODS, Method, Status
 from fewshot_ad.enrollment.presets import (
     DEFECT_SHARES,
     FALSE_REJECTS,
@@ -129,6 +129,11 @@ class CalibrationForm(BaseModel):
     distinct: Count | None = None
     nuisances: Annotated[tuple[Distance, ...], FIRST_ERROR] = ()
     defects: Annotated[tuple[ScoredDefectForm, ...], FIRST_ERROR] = ()
+    further_scores: Annotated[tuple[Distance, ...], FIRST_ERROR] = ()
+    bad_scores: Annotated[tuple[Distance, ...], FIRST_ERROR] = ()
+    threshold_interval: tuple[Distance, Distance] | None = None
+    escape_rate: Share | None = None
+    escape_bound: Share | None = None
 
 
 class ViewForm(BaseModel):
@@ -220,6 +225,7 @@ class Description(BaseModel):
     preprocessing: PreprocessingForm
     level_scale: Annotated[tuple[Divisor, ...], FIRST_ERROR]
     threshold: Positive
+    threshold_set_by_hand: bool = False
     calibration: CalibrationForm
     enrollment: EnrollmentForm
     references: Annotated[tuple[tuple[Side, Side], ...], FIRST_ERROR] = ()
@@ -248,6 +254,14 @@ def checked_description(
     for field, expected, got in _contradictions(description):
         raise refused(path, field, expected, got, advice)
     return {"references": [], **fields}
+
+
+def set_by_hand(record: Mapping[str, Any]) -> bool:
+    """Whether the threshold of a product was set by hand: as it says, or since it is not the calibration's.
+
+    Files of earlier versions say nothing.
+    """
+    return bool(record.get("threshold_set_by_hand")) or record["threshold"] != record["calibration"]["threshold"]
 
 
 def refused(
@@ -328,9 +342,15 @@ def _contradictions_of_views(views: tuple[ViewForm, ...]) -> Iterator[tuple[str,
 
 
 def _contradictions_of_calibration(calibration: CalibrationForm, images: int) -> Iterator[tuple[str, str, str]]:
-    limit = min(images, len(calibration.scores))
+    on_further = calibration.method in FURTHER_METHODS
+    limit = len(calibration.further_scores) if on_further else min(images, len(calibration.scores))
     if calibration.n > limit:
-        yield "calibration.n", f"at most {limit} images, as there are scores and support images", f"{calibration.n}"
+        yield "calibration.n", f"at most {limit} images, as there are scores of such images", f"{calibration.n}"
+    for name, expected in (("further_scores", on_further), ("bad_scores", calibration.method == "labeled")):
+        count = len(getattr(calibration, name))
+        if expected != bool(count):
+            counts = "one at least" if expected else "none"
+            yield f"calibration.{name}", f"{counts} for the method {calibration.method}", f"{count}"
     if len(calibration.map_peaks) not in (0, len(calibration.scores)):
         yield "calibration.map_peaks", f"one per score ({len(calibration.scores)})", f"{len(calibration.map_peaks)}"
     scale = calibration.map_scale

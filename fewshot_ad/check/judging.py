@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fewshot_ad.arguments import image_sources
-from fewshot_ad.arrays import Progress
+from fewshot_ad.arrays import Float32Array, Progress
 from fewshot_ad.check.report import Check, CheckedImage, Truth, UncountedImage
+from fewshot_ad.enrollment.probes import near_identical, thumbnail
 from fewshot_ad.enrollment.support import distinct_names, pixel_hash
 from fewshot_ad.errors import ArgumentError, ImageError
 from fewshot_ad.images import ImageSource, expand_sources
 from fewshot_ad.inspection import Inspection
+from fewshot_ad.lifetime import native_work
 from fewshot_ad.product import Product
 
 
@@ -22,6 +24,8 @@ def check_product(
     good: ImageSource | Iterable[ImageSource],
     bad: ImageSource | Iterable[ImageSource] | None,
     progress: Progress | None,
+    *,
+    bursts_count_once: bool = False,
 ) -> Check:
     """Judge images whose truth is known.
 
@@ -31,6 +35,7 @@ def check_product(
         good: Good images in any form `Inspector.from_support` takes.
         bad: Bad images; None for none.
         progress: Called as `progress("check", done, total)`.
+        bursts_count_once: Whether good images that differ from one before by no more than noise are left out, too.
 
     Raises:
         ImageError: There is no usable good image, or no usable bad one where bad ones are given.
@@ -40,7 +45,7 @@ def check_product(
     checked: list[CheckedImage] = []
     left_out: list[UncountedImage] = []
     unreadable: list[UncountedImage] = []
-    known = _KnownImages(product)
+    known = _KnownImages(product, bursts_count_once)
     results = inspect([source.image for source in sources])
     for done, (source, result) in enumerate(zip(_named(sources), results, strict=True), start=1):
         about = (source.name, source.file, source.truth)
@@ -95,9 +100,11 @@ def _named(sources: Sequence[_Source]) -> Iterator[_Source]:
 class _KnownImages:
     """The support set and the images seen so far, by the hashes of their pixels."""
 
-    def __init__(self, product: Product) -> None:
+    def __init__(self, product: Product, bursts_count_once: bool) -> None:
         self._support = {sha256: name for name, sha256 in product.enrollment.support}
         self._seen: dict[str, _Source] = {}
+        self._bursts_count_once = bursts_count_once
+        self._thumbnails: dict[str, Float32Array] = {}
 
     def reason_to_leave_out(self, result: Inspection, source: _Source) -> str | None:
         """Why an image says nothing; None for one that does.
@@ -116,7 +123,20 @@ class _KnownImages:
         if sha256 in self._support:
             reason = f"in the support set, as {self._support[sha256]}"
             return reason if source.truth == "good" else f"{reason}: enrolled as a good one; enroll again without it"
-        return None if before is None else f"identical to {before.name}"
+        if before is not None:
+            return f"identical to {before.name}"
+        return self._part_of_a_burst(result, source)
+
+    def _part_of_a_burst(self, result: Inspection, source: _Source) -> str | None:
+        if not self._bursts_count_once or source.truth == "bad":
+            return None
+        with native_work():
+            own = thumbnail(result.image)
+        twin = near_identical(own, list(self._thumbnails.values()))
+        if twin is None:
+            self._thumbnails[source.name] = own
+            return None
+        return f"nearly identical to {list(self._thumbnails)[twin]}, and counts as the same: of different parts only"
 
 
 def _require_each_side(sides: set[Truth], checked: Sequence[CheckedImage], uncounted: Sequence[UncountedImage]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fewshot_ad.enrollment.recalibration import MARGIN
 from fewshot_ad.metrics import (
     Interval,
     Rate,
@@ -17,8 +18,6 @@ from fewshot_ad.metrics import (
 
 # False reject rates to promise from good images alone: the first is taken that their number allows.
 PROMISES = (0.05, 0.1)
-# A threshold that is a score itself must not be tipped over by rounding.
-_MARGIN = 1e-6
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def suggest(good_scores: Sequence[float], bad_scores: Sequence[float]) -> Sugges
     for promise in PROMISES:
         rank = conformal_rank(total, promise)
         if rank is not None:
-            threshold = sorted(good_scores)[rank - 1] * (1 + _MARGIN)
+            threshold = sorted(good_scores)[rank - 1] * (1 + MARGIN)
             return Suggestion(
                 threshold,
                 "conformal",

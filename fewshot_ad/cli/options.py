@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -186,3 +187,21 @@ def load_product(
         threads=threads,
         device=device,
     )
+
+
+@contextmanager
+def locked(artifact: Path) -> Iterator[None]:
+    """Keep others from changing a product meanwhile.
+
+    Raises:
+        ArtifactError: It cannot be locked.
+    """
+    from fewshot_ad.errors import ArtifactError
+    from fewshot_ad.storage import lock, write_failure
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(artifact))
+        except OSError as error:
+            raise ArtifactError(write_failure(artifact, error)) from error
+        yield

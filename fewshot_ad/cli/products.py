@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -33,6 +31,7 @@ from fewshot_ad.cli.options import (
     height_and_width,
     is_product,
     load_product,
+    locked,
     refuse_misplaced,
     whole_numbers,
     working_scales,
@@ -57,13 +56,13 @@ from fewshot_ad.cli.terminal import (
     report_failure,
     reported_errors,
     say,
+    say_sensitivity,
     verdict_line,
 )
 from fewshot_ad.failures import explanation
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection import Inspection
-    from fewshot_ad.inspector import Inspector
     from fewshot_ad.scoring import ScoringConfig
 
 commands = typer.Typer()
@@ -203,19 +202,8 @@ def enroll(
     for reason in inspector.enrollment.reasons:
         say(reason)
     say(inspector.calibration.explain())
-    _say_sensitivity(inspector)
+    say_sensitivity(inspector)
     say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
-
-
-def _say_sensitivity(inspector: Inspector) -> None:
-    """What the product finds and what it cannot see."""
-    found = inspector.sensitivity
-    if found is not None:
-        image_hw = inspector.references[0].image_hw if inspector.references else None
-        say(found.explain(image_hw))
-        warning = found.warning(image_hw)
-        if warning is not None:
-            say(f"warning: {warning}")
 
 
 def _refuse_products(good: list[str]) -> None:
@@ -259,7 +247,7 @@ def add(
         from fewshot_ad.artifact import check_product_file
 
         # Whoever adds to the product at the same time waits here, so that no addition is lost.
-        with _locked(artifact):
+        with locked(artifact):
             inspector = load_product(
                 artifact, encoder=encoder, weights=weights, allow_download=allow_download, threads=threads
             )
@@ -272,27 +260,9 @@ def add(
         return
     for note in notes:
         say(f"note: {note}")
-    say(inspector.calibration.explain())
-    _say_sensitivity(inspector)
+    say(inspector.calibration.explain(inspector.threshold if inspector.threshold_set_by_hand else None))
+    say_sensitivity(inspector)
     say(f"{inspector.product}: {len(inspector.enrollment.support)} images now -> {artifact}")
-
-
-@contextmanager
-def _locked(artifact: Path) -> Iterator[None]:
-    """Keep others from changing a product meanwhile.
-
-    Raises:
-        ArtifactError: It cannot be locked.
-    """
-    from fewshot_ad.errors import ArtifactError
-    from fewshot_ad.storage import lock, write_failure
-
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(lock(artifact))
-        except OSError as error:
-            raise ArtifactError(write_failure(artifact, error)) from error
-        yield
 
 
 @commands.command()

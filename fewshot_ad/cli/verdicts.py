@@ -1,4 +1,4 @@
-"""The shell commands that hold a product to images whose truth is known: check."""
+"""The shell commands that hold a product to images whose truth is known: check, calibrate."""
 
 from __future__ import annotations
 
@@ -20,10 +20,19 @@ from fewshot_ad.cli.options import (
     ThreadsOption,
     WeightsOption,
     load_product,
+    locked,
     refuse_misplaced,
 )
 from fewshot_ad.cli.outputs import Outputs, check_table, table_row, verdict_table
-from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say
+from fewshot_ad.cli.terminal import (
+    EXIT_ERROR,
+    EXIT_GOOD,
+    print_json,
+    progress_bar,
+    reported_errors,
+    say,
+    say_sensitivity,
+)
 
 if TYPE_CHECKING:
     from fewshot_ad.check import Check, CheckedImage, UncountedImage
@@ -36,20 +45,21 @@ SHEET_MARK = "sheet"
 
 commands = typer.Typer()
 
+GoodOption = Annotated[
+    list[str],
+    typer.Option("--good", help="Good images that were not enrolled: a folder, a file or a quoted glob. Repeatable."),
+]
+BadOption = Annotated[
+    list[str] | None,
+    typer.Option("--bad", help="Images of defective parts: a folder, a file or a quoted glob. Repeatable."),
+]
+
 
 @commands.command()
 def check(
     artifact: ArtifactArgument,
-    good: Annotated[
-        list[str],
-        typer.Option(
-            "--good", help="Good images that were not enrolled: a folder, a file or a quoted glob. Repeatable."
-        ),
-    ],
-    bad: Annotated[
-        list[str] | None,
-        typer.Option("--bad", help="Images of defective parts: a folder, a file or a quoted glob. Repeatable."),
-    ] = None,
+    good: GoodOption,
+    bad: BadOption = None,
     *,
     sheet: Annotated[
         Path | None,
@@ -101,6 +111,59 @@ def check(
         else:
             _print(result, sheet if drawn else None)
     raise typer.Exit(EXIT_ERROR if result.unreadable or not outputs.complete else EXIT_GOOD)
+
+
+@commands.command()
+def calibrate(
+    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
+    good: GoodOption,
+    bad: BadOption = None,
+    *,
+    max_false_reject: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of good parts that may be rejected, such as 0.01: promised from 99 good images on, 0.05 from "
+            "19; with fewer it is predicted. Default: the enrollment's, or the lowest expected cost."
+        ),
+    ] = None,
+    encoder: EncoderOption = None,
+    engine: EngineOption = None,
+    weights: WeightsOption = None,
+    allow_download: DownloadOption = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Set a product's threshold from further good images, and bad ones where there are such.
+
+    A threshold that was set by hand is replaced. Nothing else of the product changes.
+    """
+    with reported_errors(as_json):
+        refuse_misplaced("calibrate", artifact)
+        from fewshot_ad.artifact import check_product_file
+
+        # As in `add`: nobody else changes the product meanwhile.
+        with locked(artifact), progress_bar(quiet=as_json) as progress:
+            inspector = load_product(
+                artifact,
+                encoder=encoder,
+                engine=engine,
+                weights=weights,
+                allow_download=allow_download,
+                threads=threads,
+                device=device,
+            )
+            # Before the work, not after it.
+            check_product_file(artifact)
+            sides = _images(good), None if bad is None else _images(bad)
+            change = inspector.calibrate(*sides, max_false_reject, progress=progress)
+            inspector.save(artifact)
+    if as_json:
+        print_json("product", {"artifact": str(artifact), **inspector.info()})
+        return
+    for line in change.explain().splitlines():
+        say(line)
+    say_sensitivity(inspector)
 
 
 def _images(names: list[str]) -> list[Any]:

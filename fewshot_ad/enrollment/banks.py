@@ -11,7 +11,6 @@ import numpy as np
 
 from fewshot_ad.arrays import IndexArray, Progress, Uint8Array
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.calibration import Evidence, ScoredDefect
 from fewshot_ad.enrollment.embedding import (
     Embedded,
     Pool,
@@ -21,6 +20,7 @@ from fewshot_ad.enrollment.embedding import (
     join_pools,
     scale_image,
 )
+from fewshot_ad.enrollment.prediction import Evidence, ScoredDefect
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import DrawnDefect, Probes
 from fewshot_ad.enrollment.support import SupportImage

@@ -9,8 +9,9 @@ import numpy as np
 
 from fewshot_ad.arrays import Float64Array
 from fewshot_ad.enrollment.banks import EnrolledScale, common_divisors, join_scales
-from fewshot_ad.enrollment.calibration import Calibration, ScoredDefect
+from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.clusters import notes_on_groups
+from fewshot_ad.enrollment.prediction import ScoredDefect
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import DrawnDefect
 from fewshot_ad.enrollment.support import SupportImage

@@ -27,7 +27,7 @@ SERIES = (0.5, 1.0, 1.5, 2.25, 3.5)
 COPIES = 4
 # Images that defects are drawn on, at most.
 MAX_DRAWN_ON = 8
-# Size whose scores stand for a defect of the ordinary kind, as a share of the image's side; see `calibration`.
+# Size whose scores stand for a defect of the ordinary kind, as a share of the image's side; see `prediction`.
 REFERENCE_SIZE = 0.07
 # Two images are near-identical if thumbnails of this side differ by at most so many gray levels (root mean square):
 # noise, compression and a shift of a pixel make 1 to 4, the most alike of different parts 5.
@@ -105,14 +105,24 @@ def distinct_images(images: Sequence[Uint8Array]) -> int:
 
     Photographs of one burst say no more about how good parts vary than one of them does.
     """
-    thumbnails = [
-        cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32) for image in images
-    ]
     kept: list[Float32Array] = []
-    for thumbnail in thumbnails:
-        if all(float(np.sqrt(((thumbnail - other) ** 2).mean())) > NEAR_IDENTICAL for other in kept):
-            kept.append(thumbnail)
+    for each in map(thumbnail, images):
+        if near_identical(each, kept) is None:
+            kept.append(each)
     return len(kept)
+
+
+def thumbnail(image: Uint8Array) -> Float32Array:
+    """An image (H, W, 3) uint8 RGB as `near_identical` compares it, (32, 32, 3) float32."""
+    return cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def near_identical(image: Float32Array, others: Sequence[Float32Array]) -> int | None:
+    """Index of the first of other thumbnails that differs by no more than noise and a shaking camera; None for none."""
+    for at, other in enumerate(others):
+        if float(np.sqrt(((image - other) ** 2).mean())) <= NEAR_IDENTICAL:
+            return at
+    return None
 
 
 class Probes:

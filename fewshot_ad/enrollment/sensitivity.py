@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fewshot_ad.enrollment.calibration import Calibration, ScoredDefect
+from fewshot_ad.enrollment.calibration import Calibration
+from fewshot_ad.enrollment.prediction import ScoredDefect
 from fewshot_ad.enrollment.probes import CONTRAST, DEFECT_KINDS, SCRATCH_WIDTH, DefectKind
 from fewshot_ad.metrics import auroc
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad import Inspector, ScoringConfig
+from fewshot_ad.artifact import describe, pack
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import ArtifactError
 from tests.conftest import make_part
@@ -60,6 +61,20 @@ def test_a_threshold_set_by_hand_and_its_maps_scale_are_kept(inspector: Inspecto
     scale, by_hand = inspector.model.map_scale, again.model.map_scale
     assert by_hand.median_good == scale.median_good
     assert by_hand.threshold - by_hand.median_good == pytest.approx(1.5 * (scale.threshold - scale.median_good))
+    explanation = again.info()["calibration"]["explanation"]
+    assert explanation.startswith(f"threshold {again.threshold:.4g} (set by hand)")
+    assert f"{inspector.threshold:.4g}" in explanation
+    # Set to the calibration's own, it is set all the same.
+    again.threshold = inspector.threshold
+    again.save(tmp_path / "p.fsad")
+    assert Inspector.load(tmp_path / "p.fsad").threshold_set_by_hand
+
+
+def test_a_file_that_does_not_say_whether_its_threshold_was_set_by_hand(inspector: Inspector) -> None:
+    tensors, record = pack(inspector.encoder.spec, inspector._product)
+    del record["threshold_set_by_hand"]
+    assert describe(tensors, record)["threshold_set_by_hand"] is False
+    assert describe(tensors, {**record, "threshold": 9.0})["threshold_set_by_hand"] is True
 
 
 def test_what_could_not_be_loaded_again_is_not_saved(parts: list[np.ndarray], encoder: Encoder, tmp_path: Path) -> None:

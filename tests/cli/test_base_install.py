@@ -104,6 +104,7 @@ def cases(tmp_path: Path, good: Path, dataset: Path) -> dict[tuple[str, ...], tu
         ("add",): ([product, image], None),
         ("inspect",): ([product, image], None),
         ("check",): ([product, "--good", image], None),
+        ("calibrate",): ([product, "--good", image], None),
         ("info",): ([product], None),
         ("export",): ([product, tmp_path / "exported"], "onnx"),
         ("bench",): ([product], None),

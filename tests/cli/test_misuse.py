@@ -96,6 +96,16 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} --good {line} --sheet {product}", "this command reads"),
         ("{product} --good {line} --csv {text}", "expected an older output of this kind"),
     ],
+    "calibrate": [
+        ("{good} --good {line}", "got the folder {good}"),
+        ("{gone} --good {line}", "Enroll it first"),
+        ("{text} --good {line}", ".fsad file"),
+        ("{product}", "--good"),
+        ("{product} --good {gone}", "nothing matches"),
+        ("{product} --good {good}", "in the support set"),
+        ("{product} --good {line} --bad {line}", "Take it out of one of them"),
+        ("{product} --good {line} --max-false-reject 1", "of at least 0.0001 and at most 0.5, got 1"),
+    ],
     "info": [
         ("{good}", "got the folder {good}"),
         ("{gone}", "Enroll it first"),

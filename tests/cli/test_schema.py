@@ -34,6 +34,7 @@ KINDS = {
     "info": "product",
     "inspect": "inspect",
     "check": "check",
+    "calibrate": "product",
     "export": "export",
     "bench": "bench",
     "doctor": "doctor",
@@ -120,6 +121,7 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "product", ["info", product], 0
     yield "inspect", ["inspect", product, root / "line" / "1.png", "--heatmaps", tmp / "heat"], 1
     yield "check", ["check", product, "--good", root / "line" / "0.png", "--bad", root / "line" / "1.png"], 0
+    yield "product", ["calibrate", grown, "--good", root / "line" / "0.png"], 0
     yield "bench", ["bench", product], 0
     yield "doctor", ["doctor"], 0
     yield "doctor-offline", ["doctor", "--offline"], 0

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -122,3 +123,48 @@ def test_json_with_and_without_bad_images(workplace: Path) -> None:
         json.loads(json.dumps(both))
         == Inspector.load(workplace / "p.fsad").check(workplace / "good", workplace / "bad").as_dict()
     )
+
+
+@pytest.fixture
+def own(workplace: Path, tmp_path: Path) -> Path:
+    """A product that may be changed."""
+    copied = tmp_path / "own.fsad"
+    copied.write_bytes((workplace / "p.fsad").read_bytes())
+    return copied
+
+
+def test_calibrate_says_before_and_after_and_changes_the_product(workplace: Path, own: Path) -> None:
+    former = Inspector.load(own).threshold
+    code, out, err = run("calibrate", own, "--good", workplace / "good", "--good", workplace / "enrolled")
+    assert (code, err) == (0, "")
+    now = Inspector.load(own)
+    assert now.threshold != former
+    assert out.startswith(f"p: calibrated on 4 good images (posterior-predictive): threshold {former:.6g} -> ")
+    for part in ("note: left out of the calibration: 0.png (good): in the support set", "4 good images can promise"):
+        assert part in out
+    assert "drawn defects" in out
+    assert now.enrollment.reasons[-1] in run("info", own)[1].replace("\n  ", " ")
+    code, out, _ = run("calibrate", own, "--good", workplace / "good", "--bad", workplace / "bad", "--json")
+    fields = check_schema(out, "product")
+    assert (fields["calibration"]["method"], len(fields["calibration"]["bad_scores"])) == ("labeled", 2)
+    assert fields["artifact"] == str(own)
+
+
+def test_info_and_add_explain_the_threshold_in_force(workplace: Path, own: Path) -> None:
+    by_hand = Inspector.load(own)
+    by_hand.threshold = 7.25
+    by_hand.save(own)
+    for command in (["info", own], ["add", own, workplace / "good" / "5.png"]):
+        text = " ".join(run(*command)[1].split())
+        assert "threshold 7.25 (set by hand): expects " in text
+        assert "The calibration, not in force: threshold " in text
+
+
+@pytest.mark.skipif(os.name == "nt" or not hasattr(os, "geteuid"), reason="modes of files")
+def test_calibrate_leaves_a_read_only_product(workplace: Path, own: Path) -> None:
+    before = own.read_bytes()
+    own.chmod(0o444)
+    code, out, err = run("calibrate", own, "--good", workplace / "good")
+    assert (code, out) == (2, "")
+    assert "read-only" in err
+    assert own.read_bytes() == before

@@ -8,19 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot_ad.enrollment.calibration import (
-    POPULATION,
-    Calibration,
-    Evidence,
-    Population,
-    Prediction,
-    ScoredDefect,
-    calibrate,
-    extended_calibration,
-    location,
-    student_t_above,
-    student_t_quantile,
-)
+from fewshot_ad.enrollment.calibration import Calibration, calibrate, extended_calibration
+from fewshot_ad.enrollment.prediction import POPULATION, Evidence, Population, Prediction, ScoredDefect, location
 from fewshot_ad.enrollment.presets import enrollment_settings
 from fewshot_ad.enrollment.probes import REFERENCE_SIZE
 
@@ -44,21 +33,6 @@ def evidence(
         len(scores) if distinct is None else distinct,
         views_only,
     )
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 7, 30, 200])
-@pytest.mark.parametrize("probability", [0.6, 2 / 3, 0.8, 0.9, 0.95, 0.99])
-def test_t_quantile_is_scipys(freedom: int, probability: float) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    expected = stats.t.ppf(probability, freedom)
-    assert student_t_quantile(probability, freedom) == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("freedom", [1, 4, 27.0])
-def test_probability_above_is_scipys(freedom: float) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    values = np.linspace(-6, 6, 25)
-    np.testing.assert_allclose(student_t_above(values, freedom), stats.t.sf(values, freedom), atol=1e-6)
 
 
 def test_location_is_the_mean_where_nothing_lies_far_out_and_close_to_the_others_where_one_does() -> None:
@@ -165,7 +139,7 @@ def test_more_good_images_narrow_the_promise() -> None:
     after = extended_calibration(before, [1.0, 1.05, 0.95, 1.0], [1.4, 1.4, 1.4, 1.4], DEFAULTS)
     assert (after.n, len(after.scores), len(after.map_peaks)) == (7, 7, 7)
     assert after.false_reject_bound < before.false_reject_bound
-    measured = dataclasses.replace(before, status="calibrated")
+    measured = dataclasses.replace(before, further_scores=(1.0,))
     assert extended_calibration(measured, [1.0], [1.4], DEFAULTS) is measured
 
 

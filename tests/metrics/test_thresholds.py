@@ -92,3 +92,17 @@ def test_scores_without_any_order_still_give_a_threshold() -> None:
 def test_what_makes_no_sense_is_refused(good: list[float], bad: list[float], ratio: float) -> None:
     with pytest.raises(ArgumentError, match="expected"):
         threshold_of_labeled(good, bad, ratio)
+
+
+def test_a_limit_on_false_rejects_lifts_the_threshold() -> None:
+    good, bad = [float(score) for score in range(1, 21)], [float(score) for score in range(15, 35)]
+    free = threshold_of_labeled(good, bad)
+    held = threshold_of_labeled(good, bad, max_false_reject=0.05)
+    assert free.threshold < 16
+    # The 20th of 20 scores promises 5%; among the thresholds above it, the lowest costs least.
+    assert 20 <= held.threshold <= 21
+    assert held.false_rejects.count == 0
+    # Too few for 1%: no lower than the highest good score.
+    assert threshold_of_labeled(good, bad, max_false_reject=0.01).threshold >= 20
+    with pytest.raises(ArgumentError, match="max_false_reject"):
+        threshold_of_labeled(good, bad, max_false_reject=1.0)
