@@ -1,7 +1,8 @@
 """A product held to images whose truth is known: what it gets wrong, and how far that can be trusted."""
 
 from fewshot_ad.check.judging import check_product
+from fewshot_ad.check.limits import draw_limits
 from fewshot_ad.check.report import Check, CheckedImage, UncountedImage
 from fewshot_ad.check.suggestion import Suggestion
 
-__all__ = ["Check", "CheckedImage", "Suggestion", "UncountedImage", "check_product"]
+__all__ = ["Check", "CheckedImage", "Suggestion", "UncountedImage", "check_product", "draw_limits"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from fewshot_ad.cli.limits import LimitsOption, check_limits, say_limits, stored_limits, write_limits
 from fewshot_ad.cli.options import (
     ArtifactArgument,
     Device,
@@ -61,7 +62,6 @@ from fewshot_ad.failures import explanation
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection import Inspection
-    from fewshot_ad.inspector import Inspector
     from fewshot_ad.scoring import ScoringConfig
 
 commands = typer.Typer()
@@ -152,6 +152,7 @@ def enroll(
     allow_download: DownloadOption = False,
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
+    limits: LimitsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -162,6 +163,7 @@ def enroll(
 
         _refuse_products(good)
         check_product_file(output, replace=force, protected=force)
+        check_limits(limits, output, good, force=force)
         inspector = Inspector.from_support(
             good,
             product=product_name or output.stem,
@@ -191,6 +193,8 @@ def enroll(
         # Once more: another process may have written it meanwhile.
         check_product_file(output, replace=force, protected=force)
         inspector.save(output, force=force)
+        if limits is not None:
+            write_limits(limits, inspector.limits_picture(), force=force)
     if as_json:
         print_json("product", {"artifact": str(output), **inspector.info()})
         return
@@ -199,19 +203,8 @@ def enroll(
     for reason in inspector.enrollment.reasons:
         say(reason)
     say(inspector.calibration.explain())
-    _say_sensitivity(inspector)
+    say_limits(inspector.info(), limits)
     say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
-
-
-def _say_sensitivity(inspector: Inspector) -> None:
-    """What the product finds and what it cannot see."""
-    found = inspector.sensitivity
-    if found is not None:
-        image_hw = inspector.references[0].image_hw if inspector.references else None
-        say(found.explain(image_hw))
-        warning = found.warning(image_hw)
-        if warning is not None:
-            say(f"warning: {warning}")
 
 
 def _refuse_products(good: list[str]) -> None:
@@ -268,7 +261,7 @@ def add(
     for note in notes:
         say(f"note: {note}")
     say(inspector.calibration.explain())
-    _say_sensitivity(inspector)
+    say_limits(inspector.info())
     say(f"{inspector.product}: {len(inspector.enrollment.support)} images now -> {artifact}")
 
 
@@ -421,13 +414,19 @@ def _print_verdict(path: Path, result: Inspection, overlay: Path | None, device:
 
 
 @commands.command()
-def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
-    """Show what a product was enrolled from, with which settings, and where its threshold comes from."""
+def info(
+    artifact: ArtifactArgument, limits: LimitsOption = None, force: ForceOption = False, as_json: JsonOption = False
+) -> None:
+    """Show what a product was enrolled from, with which settings, where its threshold comes from and what it finds."""
     with reported_errors(as_json):
         from fewshot_ad.artifact import describe, read_artifact
 
         refuse_misplaced("info", artifact)
-        record = describe(*read_artifact(artifact))
+        check_limits(limits, artifact, (), force=force)
+        tensors, stored = read_artifact(artifact)
+        record = describe(tensors, stored)
+        if limits is not None:
+            write_limits(limits, stored_limits(tensors, stored), force=force)
     if as_json:
         print_json("product", record)
         return
@@ -435,3 +434,6 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
 
     for line in yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110).splitlines():
         say(line)
+    say("")
+    say(record["calibration"]["explanation"])
+    say_limits(record, limits)
