@@ -163,7 +163,27 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
     return float(np.polyfit(np.log(sizes[half:]), np.log(values[half:]), 1)[0])
 
 
-# By name of the table: the measurement it is of, and how it is printed.
+def large_images(rows: Rows) -> str:
+    """Memory and time at each working scale, in tiles and in one pass."""
+    names = ("inspect_peak_mb", "cpu_ms", "enroll_peak_mb")
+    return table(
+        ["working scale", "way", "inspect, peak MB", "processor time, ms", "enroll, peak MB", "score / threshold"],
+        (
+            [str(row["size"]), row["way"], *(number(row.get(name), 0) for name in names), number(row["severity"], 4)]
+            for row in rows
+        ),
+    )
+
+
+def halo(rows: Rows) -> str:
+    """How far embeddings at a halo differ from those of one pass."""
+    reaches = [name for name in rows[0] if name != "encoder"]
+    return table(
+        ["encoder", *(f"{reach} pixels" for reach in reaches)],
+        ([f"`{row['encoder']}`", *(f"{100 * row[reach]:.2f}%" for reach in reaches)] for row in rows),
+    )
+
+
 def robustness(rows: Rows) -> str:
     """What `robustness.py` tried, how often, and what did not hold."""
     return table(
@@ -180,6 +200,7 @@ def robustness(rows: Rows) -> str:
     )
 
 
+# By name of the table: the measurement it is of, and how it is printed.
 TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "latency": ("latency", latency),
     "latency-ratios": ("latency", latency_ratios),
@@ -191,6 +212,8 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "install-size": ("install_size", install_size),
     "float16-bank": ("float16_bank", float16_bank),
     "registration": ("registration", registration),
+    "large-images": ("large_images", large_images),
+    "halo": ("halo", halo),
     "robustness": ("robustness", robustness),
     **{f"scaling-{axis}": (f"scaling_{axis}", scaling(axis)) for axis in SCALING},
 }

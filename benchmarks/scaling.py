@@ -68,7 +68,9 @@ def measure(axis: str, value: int) -> dict[str, float]:
         vectors = bank.vectors[picked] + rng.normal(0, 0.01, (value, bank.vectors.shape[1])).astype(np.float32)
         origin = Origin(bank.origin.image[picked], bank.origin.view[picked], bank.origin.xy[picked])
         banks = (MemoryBank(vectors, origin, bank.metric),)
-        model = dataclasses.replace(inspector.model, banks=banks, one_pass=OnePass(inspector.encoder, banks))
+        (scale,) = inspector.model.scales
+        scale = dataclasses.replace(scale, banks=banks, one_pass=OnePass(inspector.encoder, banks))
+        model = dataclasses.replace(inspector.model, scales=(scale,))
         product = Product(model, inspector.calibration, inspector.enrollment, ())
         inspector = Inspector(inspector.encoder, product)
         return inspection_figures(inspector, query)
@@ -80,7 +82,7 @@ def inspection_figures(inspector: Any, query: np.ndarray[Any, Any]) -> dict[str,
         path = Path(name) / "product.fsad"
         inspector.save(path)
         megabytes = path.stat().st_size / 1e6
-    repeats = 20 if inspector.enrollment.settings.image_size > 512 else 60
+    repeats = 20 if max(inspector.enrollment.settings.image_sizes) > 512 else 60
     figures = timed(lambda: inspector.inspect(query).anomaly_map, repeats)
     return {
         "inspect_ms": figures["p50"],

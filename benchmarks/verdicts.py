@@ -284,13 +284,15 @@ def fit(records: Sequence[Record], without: str | None = None, sizes: Sequence[i
     errors = offset - bias[0] - bias[1] * inverse
     spread_of_bias = math.sqrt(np.average(errors**2 / inverse, weights=weight))
     x, y = np.asarray([np.mean(pairs, axis=0) for pairs in defects.values()]).T
-    slope = np.linalg.lstsq(np.stack([np.ones_like(x), x], axis=1), y, rcond=None)[0]
+    # Errors are a factor, and there are few products: on a grid, by the squared logarithm.
+    lines = [(base, slope) for base in np.arange(0.02, 0.3, 0.01) for slope in np.arange(0.5, 2.01, 0.05)]
+    base, slope = min(lines, key=lambda line: float(((np.log(line[0] + line[1] * x) - np.log(y)) ** 2).sum()))
     fitted = Population(
         bias=(float(bias[0]), float(bias[1])),
         spread_of_bias=spread_of_bias,
         spread=math.exp(np.mean([0.5 * math.log(np.mean(one)) for one in spreads.values()])),
         spread_weight=WEIGHTS[0],
-        defect=(float(slope[0]), float(slope[1])),
+        defect=(float(base), float(slope)),
         defect_spread=DEFECT_SPREADS[0],
     )
     # Two numbers have no formula: those with the smallest gap on the products that teach.

@@ -48,10 +48,9 @@ def main() -> None:
         args.output.mkdir(parents=True, exist_ok=True)
     results = inspector.inspect_batch(frames(args.source, args.every), color="bgr")
     for number, result in zip(itertools.count(step=args.every), results, strict=False):
-        verdict = "ANOMALOUS" if result.is_anomalous else "good"
-        print(f"frame {number}: {verdict}, severity {result.severity:.2f}, {result.timings_ms['total']:.1f} ms")
+        print(f"frame {number}: {result.verdict}, severity {result.severity_text}, {result.timings_ms['total']:.1f} ms")
         if result.is_anomalous and args.output:
-            overlay = cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR)
+            overlay = cv2.cvtColor(result.overlay(bar=True), cv2.COLOR_RGB2BGR)
             cv2.imwrite(str(args.output / f"frame_{number:06d}.png"), overlay)
 
 

@@ -29,9 +29,9 @@ def main() -> None:
         if isinstance(result, Exception):
             print(f"not readable: {result}")
             continue
-        verdict = "ANOMALOUS" if result.is_anomalous else "good"
-        print(f"{result.name}: {verdict}, severity {result.severity:.2f}, regions {[r.box for r in result.regions]}")
-        overlay = cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR)
+        boxes = [region.box for region in result.regions]
+        print(f"{result.name}: {result.verdict}, severity {result.severity_text}, regions {boxes}")
+        overlay = cv2.cvtColor(result.overlay(bar=True), cv2.COLOR_RGB2BGR)
         cv2.imwrite(str(args.output / f"{Path(result.name).stem}_overlay.png"), overlay)
 
 

@@ -62,7 +62,7 @@ def main() -> None:
                 try:
                     result = inspector.inspect(path)
                     verdict = "reject" if result.is_anomalous else "good"
-                    print(f"{path.name}: {verdict}, severity {result.severity:.2f}", flush=True)
+                    print(f"{path.name}: {verdict}, severity {result.severity_text}", flush=True)
                 except ImageError as error:
                     verdict = "unreadable"
                     print(error, flush=True)

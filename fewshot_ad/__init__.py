@@ -22,8 +22,9 @@ if TYPE_CHECKING:
         ZooError,
     )
     from fewshot_ad.images import list_images, read_image
-    from fewshot_ad.inspection import Inspection, MapScale, Region
+    from fewshot_ad.inspection import Inspection
     from fewshot_ad.inspector import Inspector
+    from fewshot_ad.regions import MapScale, Region
     from fewshot_ad.scoring import ScoringConfig
 
 __version__ = "0.2.0.dev0"
@@ -33,8 +34,8 @@ _HOMES = {
     "Check": "check",
     "Inspection": "inspection",
     "Inspector": "inspector",
-    "MapScale": "inspection",
-    "Region": "inspection",
+    "MapScale": "regions",
+    "Region": "regions",
     "ScoringConfig": "scoring",
     "list_images": "images",
     "load_encoder": "encoder",

@@ -26,6 +26,7 @@ from fewshot_ad.images import list_images, read_image
 from fewshot_ad.inspection import Inspection
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.storage import check_name, check_output, write_atomically, write_failure
+from fewshot_ad.verdict import verdict_column
 
 TEXTURES = ("brick", "grass", "gravel")
 # Side in pixels of the crops, and of an image on the contact sheet.
@@ -212,11 +213,11 @@ def run_demo(
             right += correct
             total += 1
             path = output / f"{test.name}.png"
-            write_png(path, result.overlay(), MARK, force=force)
+            write_png(path, result.overlay(bar=True), MARK, force=force)
             tiles.append(_tile(product.name, test, result))
             report.append({"product": product.name, "truth": test.truth, "overlay": str(path), **result.as_dict()})
             lines.append(
-                f"  {'ANOMALOUS' if result.is_anomalous else 'good     '}  severity {result.severity:5.2f}  "
+                f"  {verdict_column(result.severity, result.is_anomalous)}  "
                 f"{result.timings_ms['total']:5.1f} ms  truth: {test.truth:<14} {path.name}"
                 f"{'' if correct else '   <- wrong'}"
             )
@@ -321,7 +322,6 @@ def _mark_chunk(mark: str) -> bytes:
 def _tile(product_name: str, test: DemoImage, result: Inspection) -> Uint8Array:
     pair = [cv2.resize(p, (TILE, TILE), interpolation=cv2.INTER_AREA) for p in (test.pixels, result.overlay())]
     strip = np.full((28, 2 * TILE, 3), (170, 40, 40) if result.is_anomalous else (40, 120, 60), np.uint8)
-    verdict = "ANOMALOUS" if result.is_anomalous else "good"
-    text = f"{product_name}: {verdict} {result.severity:.2f}  (truth: {test.truth})"
+    text = f"{product_name}: {result.verdict} {result.severity_text}  (truth: {test.truth})"
     cv2.putText(strip, text, (6, 19), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return np.vstack([np.hstack(pair), strip])

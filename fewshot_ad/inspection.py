@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,46 +12,12 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.images import row_blocks
 from fewshot_ad.lifetime import native_work
+from fewshot_ad.overlay import Caption, Marks, draw_marks, framed
+from fewshot_ad.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
+from fewshot_ad.verdict import format_severity, verdict_word
 
 RESULT_SCHEMA = "fewshot-ad/inspect/1"
-
-
-@dataclass(frozen=True)
-class Region:
-    """One connected area of an image that looks anomalous.
-
-    Attributes:
-        box: (x, y, width, height) in pixels of the image.
-        area: Number of pixels in it, to the working scale's accuracy.
-        peak: (x, y) of its highest anomaly, in pixels of the image.
-        severity: Anomaly at the peak on the fixed scale: 0 = median good patch, 1 = threshold of the map.
-    """
-
-    box: tuple[int, int, int, int]
-    area: int
-    peak: tuple[int, int]
-    severity: float
-
-
-@dataclass(frozen=True)
-class MapScale:
-    """The fixed color scale of a product's heatmaps, in distance units.
-
-    Attributes:
-        median_good: Distance of a median patch of held-out good images; 0 on the scale.
-        threshold: The value that the map of a good image stays below, set from the held-out maps' peaks as the
-            score's threshold is from the held-out scores; 1 on the scale. A few red pixels alone do not reject a part:
-            the score decides.
-    """
-
-    median_good: float
-    threshold: float
-
-    def apply(self, anomaly_map: Float32Array) -> Float32Array:
-        """Distances -> 0 at the median good patch, 1 at the threshold (not clipped)."""
-        return (anomaly_map - np.float32(self.median_good)) / np.float32(self.threshold - self.median_good)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,40 +72,67 @@ class Inspection:
         """(H, W) float32: the map in the image's own size, made from `working_map` when it is first read."""
         return cv2.resize(self.working_map, self.image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
+    @functools.cached_property
     @native_work()
-    def overlay(self, opacity: float = 0.55) -> Uint8Array:
-        """The image with the heatmap and the regions' outlines on it.
+    def near_misses(self) -> tuple[Region, ...]:
+        """Places of a good part that come close to a defect, worst first, found when they are first read.
 
-        The colors mean the same on every image of a product, see `map_scale`: nothing is drawn up to the median good
-        patch (0); above it come blue, green and yellow; 0.8 is orange, 0.95 looks red already, and from the map's
-        threshold (1) on it is pure red. The score decides, not the map: a good part may show a red spot. Outlines are
-        drawn only on rejected images, since only these have regions.
+        They are looked for from a severity of 0.85 on, and count from 0.85 on the map's scale. Empty for an anomalous
+        part: its places are `regions`.
+        """
+        if self.is_anomalous or self.severity < NEAR_MISS:
+            return ()
+        return find_near_misses(self.working_map, self.map_scale, self.image.shape[:2])  # type: ignore[arg-type]
+
+    @property
+    def verdict(self) -> str:
+        """The decision as a word: `GOOD` or `ANOMALOUS`."""
+        return verdict_word(self.is_anomalous)
+
+    @property
+    def severity_text(self) -> str:
+        """The severity with two digits after the point; `1.00` is never an anomalous part's."""
+        return format_severity(self.severity, self.is_anomalous)
+
+    @native_work()
+    def overlay(self, opacity: float = 0.18, *, bar: bool = False) -> Uint8Array:
+        """The image with what stands out marked on it; a part that is plainly good stays as it is.
+
+        Each of `regions` has a red box with its severity, a contour where the map crosses its threshold, and a faint
+        tint within and around it; each of `near_misses` has a dashed box and a contour in amber, and no number. The
+        colors of the tint mean the same on every image of a product, see `map_scale`: blue and green are far below the
+        map's threshold, amber is close to it, and red is above it. Nothing is red on a good part, nor outside of a
+        region.
 
         Args:
-            opacity: Of the strongest color, 0..1.
+            opacity: Of the tint at the map's threshold, 0..1.
+            bar: Whether to put a bar below the image, with the verdict, the severity, the name, the threshold and what
+                the colors mean. An image whose sides are below 320 pixels is enlarged then, or framed.
 
         Returns:
-            (H, W, 3) uint8 RGB.
+            (H, W, 3) uint8 RGB; with a bar (H', W', 3).
         """
-        picture = np.empty_like(self.image)
-        for columns, distances in self._map_columns():
-            heat = np.clip(self.map_scale.apply(distances), 0, 1)
-            # The weight grows with the square, so ordinary texture stays visible under a faint tint.
-            picture[:, columns] = blend_heat(self.image[:, columns], heat, opacity * heat * heat)
-        line = max(1, round(max(picture.shape[:2]) / 300))
-        for region in self.regions:
-            x, y, width, height = region.box
-            cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), (255, 0, 0), line)
+        if bar:
+            picture, shown, enlarged = framed(self.image, self._caption())
+        else:
+            picture = shown = self.image.copy()
+            enlarged = 1
+        regions = self.regions or self.near_misses
+        if regions:
+            heat = self.map_scale.apply(self.working_map)
+            cut = (
+                anomalous_cut(self.working_map, self.map_scale) if self.is_anomalous else near_miss_cut(self.map_scale)
+            )
+            marks = Marks(regions, float(self.map_scale.apply(np.float32(cut))), self.is_anomalous)
+            draw_marks(shown, heat, marks, opacity, enlarged)
         return picture
 
-    def _map_columns(self) -> Iterator[tuple[slice, Float32Array]]:
-        """`anomaly_map` in blocks of columns: the whole takes more memory than the image."""
-        height, width = self.image.shape[:2]
-        # First along x alone, so that a block along y needs nothing of its neighbors and comes out exactly the same.
-        wide = cv2.resize(self.working_map, (width, len(self.working_map)), interpolation=cv2.INTER_LINEAR)
-        for columns in row_blocks(width, height):
-            size = (columns.stop - columns.start, height)
-            yield columns, cv2.resize(wide[:, columns], size, interpolation=cv2.INTER_LINEAR)
+    def _caption(self) -> Caption:
+        finding = f"severity {self.severity_text} x threshold"
+        if self.near_misses:
+            finding += ", near miss" if len(self.near_misses) == 1 else f", {len(self.near_misses)} near misses"
+        name = f"{self.product}: {self.name}" if self.name else self.product
+        return Caption(self.verdict, finding, name, f"threshold {self.threshold:#.4g}")
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON types, without the pictures: what `fewshot-ad inspect --json` prints.
@@ -156,29 +149,7 @@ class Inspection:
             "threshold": self.threshold,
             "severity": self.severity,
             "size": [self.image.shape[1], self.image.shape[0]],
-            "regions": [
-                {"box": list(r.box), "area": r.area, "peak": list(r.peak), "severity": r.severity} for r in self.regions
-            ],
+            "regions": [region.as_dict() for region in self.regions],
+            "near_misses": [region.as_dict() for region in self.near_misses],
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }
-
-
-def blend_heat(image: Uint8Array, heat: Float32Array, weight: Float32Array) -> Uint8Array:
-    """An image with a score map over it, from blue to red.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        heat: (H, W) float32 in 0..1, 1 is red.
-        weight: (H, W) float32 in 0..1, how much of the color is laid over the image.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
-    blended = np.empty_like(image)
-    for rows in row_blocks(*image.shape[:2]):
-        # The upper end of the color map is a dark red that reads as brown on an image; 225 is its pure red.
-        colors = cv2.applyColorMap(np.rint(heat[rows] * 225).astype(np.uint8), cv2.COLORMAP_JET)
-        colors = cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
-        share = weight[rows][..., None]
-        blended[rows] = np.rint(image[rows] * (1 - share) + colors * share)
-    return blended

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +16,14 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry, inside_patches
-from fewshot_ad.inspection import Inspection, MapScale, Region
+from fewshot_ad.inspection import Inspection
+from fewshot_ad.regions import MapScale, Region, find_regions
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.nearest import METRICS, Metric, normalize, to_distance
 from fewshot_ad.search.one_pass import OnePass
 
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
-MAX_REGIONS = 20
 # Beyond, the smoothing is wider than the image, and slow.
 MAX_SIGMA = 64.0
 MAX_NEIGHBORS = 2**31 - 1
@@ -357,8 +356,9 @@ def anomaly_map(score_maps: Sequence[Float32Array], geometry: Geometry, sigma: f
             _enlarge(n, size, spread) for n, size in zip(score_maps[0].shape, (height, width), strict=True)
         )
         joined = np.empty((height, width), np.float32)
-        # BLAS starts threads above 2^18 multiplications, and they would go on spinning beside the next encoder run.
-        step = max(1, 2**18 // (columns.shape[0] * columns.shape[1]))
+        # BLAS starts threads above 2^18 multiplications, and they would go on spinning beside the next encoder run. A
+        # map of which a single row is more than that is made at once: by rows it would take seconds.
+        step = 2**18 // (columns.shape[0] * columns.shape[1]) or height
         for start in range(0, height, step):
             np.matmul(rows[start : start + step] @ score_maps[0], columns.T, out=joined[start : start + step])
         return geometry.crop(joined)
@@ -381,42 +381,6 @@ def _enlarge(patches: int, size: int, spread: float) -> Float32Array:
         # A kernel one column wide: each column by itself.
         matrix = cv2.GaussianBlur(matrix, (1, 0), spread, sigmaY=spread, borderType=cv2.BORDER_REFLECT_101)
     return matrix
-
-
-def find_regions(
-    heat: Float32Array, map_scale: MapScale, image_hw: tuple[int, int], peak_share: float = 0.75
-) -> tuple[Region, ...]:
-    """Connected areas of an anomalous image's map.
-
-    An area counts from the map's threshold up. Where the score says anomalous but the smoothed map stays below (a
-    defect of a few pixels), the surroundings of the highest peak count, so there always is a "where".
-
-    Args:
-        heat: (h, w) float32 map at the working scale.
-        map_scale: The product's fixed scale.
-        image_hw: Height and width of the image, in whose pixels the regions are given.
-        peak_share: For that case: from which share of the peak's height on.
-
-    Returns:
-        At most `MAX_REGIONS`, worst first.
-    """
-    top = float(heat.max())
-    cut = min(map_scale.threshold, top, map_scale.median_good + peak_share * max(0.0, top - map_scale.median_good))
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((heat >= cut).astype(np.uint8), connectivity=8)
-    per_y, per_x = image_hw[0] / heat.shape[0], image_hw[1] / heat.shape[1]
-    regions = []
-    for label in range(1, count):
-        x, y, width, height, area = (int(v) for v in stats[label])
-        window = np.where(labels[y : y + height, x : x + width] == label, heat[y : y + height, x : x + width], -np.inf)
-        row, column = divmod(int(np.argmax(window)), width)
-        severity = float(map_scale.apply(heat[y + row, x + column]))
-        left, top_edge = int(x * per_x), int(y * per_y)
-        right = min(image_hw[1], math.ceil((x + width) * per_x))
-        bottom = min(image_hw[0], math.ceil((y + height) * per_y))
-        peak = (int((x + column + 0.5) * per_x), int((y + row + 0.5) * per_y))
-        box = (left, top_edge, right - left, bottom - top_edge)
-        regions.append(Region(box, max(1, round(area * per_x * per_y)), peak, severity))
-    return tuple(sorted(regions, key=lambda r: -r.severity)[:MAX_REGIONS])
 
 
 def _drawn(heat: Float32Array) -> Float32Array:

@@ -38,7 +38,7 @@ SETTINGS: list[tuple[str, Any, str]] = [
     ("views", {"rotate": ["a"]}, "strength of view rotate"),
     ("views", {"rotate": [NAN]}, "strength of view rotate"),
     ("image_size", "big", "'auto'"),
-    ("image_size", 3, r"64\.\.2048"),
+    ("image_size", 3, r"64\.\.4096"),
     ("image_size", 128.0, r"128\.0"),
     ("image_size", True, "bool"),
     ("budget", 0, r"in 1\.\.2147483647, got 0"),

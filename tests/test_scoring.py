@@ -7,18 +7,15 @@ import types
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry
-from fewshot_ad.inspection import MapScale
+from fewshot_ad.regions import MapScale, find_regions
 from fewshot_ad.scoring import (
     Model,
     Scale,
     ScoringConfig,
     anomaly_map,
-    find_regions,
     inspect_image,
     measure,
     patch_weights,
@@ -104,6 +101,13 @@ def test_one_level_gives_the_map_that_enlarging_and_smoothing_give() -> None:
         np.testing.assert_allclose(two, wanted, atol=1e-5)
 
 
+def test_a_large_map_is_made_the_same_way() -> None:
+    grid = np.random.default_rng(0).random((16, 256), np.float32)
+    geometry = Geometry((128, 2048), (128, 2048), (128, 2048))
+    two = anomaly_map([grid, grid], geometry, 4.0, 512)
+    np.testing.assert_allclose(anomaly_map([grid], geometry, 4.0, 512), two, atol=1e-4)
+
+
 def test_map_points_at_the_patch_on_a_wide_image() -> None:
     geometry = Geometry.fit((500, 1250), 256, 16)
     grid = np.zeros((geometry.input_hw[0] // 8, geometry.input_hw[1] // 8), np.float32)
@@ -114,35 +118,6 @@ def test_map_points_at_the_patch_on_a_wide_image() -> None:
     scale_x, scale_y = geometry.scale_xy()
     assert region.peak[0] == pytest.approx(40.5 * 8 * scale_x, abs=8)
     assert region.peak[1] == pytest.approx(5.5 * 8 * scale_y, abs=8)
-
-
-def test_regions_are_boxes_in_xy_worst_first() -> None:
-    heat = np.zeros((100, 200), np.float32)
-    heat[10:20, 30:60] = 2
-    heat[70:75, 150:160] = 3
-    heat[72, 155] = 4
-    first, second = find_regions(heat, MapScale(0.0, 1.0), (100, 200))
-    assert (first.box, first.area, first.peak) == ((150, 70, 10, 5), 50, (155, 72))
-    assert second.box == (30, 10, 30, 10)
-    assert first.severity == pytest.approx(4)
-
-
-def test_regions_are_told_in_pixels_of_the_image() -> None:
-    heat = np.zeros((100, 200), np.float32)
-    heat[10:20, 30:60] = 2
-    (region,) = find_regions(heat, MapScale(0.0, 1.0), (250, 1000))
-    assert (region.box, region.area) == ((150, 25, 150, 25), 150 * 25)
-    heat[:] = 2
-    (region,) = find_regions(heat, MapScale(0.0, 1.0), (33, 77))
-    assert (region.box, region.area) == ((0, 0, 77, 33), 77 * 33)
-
-
-def test_there_is_always_a_where() -> None:
-    heat = np.full((50, 50), 0.2, np.float32)
-    heat[20, 20] = 0.6
-    regions = find_regions(heat, MapScale(0.1, 1.0), (50, 50))
-    assert len(regions) == 1
-    assert regions[0].peak == (20, 20)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +134,6 @@ def test_there_is_always_a_where() -> None:
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(SupportSetError, match="expected"):
         ScoringConfig(**wrong)
-
-
-@given(st.tuples(*[st.integers(16, 3000)] * 2), st.tuples(*[st.integers(64, 512)] * 2))
-def test_regions_stay_inside_the_image(image_hw: tuple[int, int], map_hw: tuple[int, int]) -> None:
-    (region,) = find_regions(np.full(map_hw, 2, np.float32), MapScale(0.0, 1.0), image_hw)
-    assert region.box == (0, 0, image_hw[1], image_hw[0])
-    assert 0 <= region.peak[0] < image_hw[1]
-    assert 0 <= region.peak[1] < image_hw[0]
 
 
 class FlatEncoder:
@@ -338,40 +305,6 @@ def test_the_mirrored_edge_is_cut_off_the_map() -> None:
     np.testing.assert_allclose(anomaly_map([grid, grid], geometry, 0, 32), full[:30, :20], atol=1e-6)
 
 
-def test_at_most_twenty_regions_are_told_and_they_are_the_worst() -> None:
-    heat = np.zeros((100, 100), np.float32)
-    for i in range(25):
-        heat[4 * (i // 5) * 5 : 4 * (i // 5) * 5 + 2, 4 * (i % 5) * 5 : 4 * (i % 5) * 5 + 2] = 2 + i
-    regions = find_regions(heat, MapScale(0.0, 1.0), (100, 100))
-    assert [region.severity for region in regions] == pytest.approx([26 - i for i in range(20)])
-
-
-def test_areas_that_touch_at_a_corner_are_one_and_the_map_s_threshold_counts() -> None:
-    heat = np.zeros((20, 20), np.float32)
-    heat[5, 5] = heat[6, 6] = 1.5
-    (region,) = find_regions(heat, MapScale(0.5, 1.5), (20, 20))
-    assert (region.box, region.area, region.severity) == ((5, 5, 2, 2), 2, pytest.approx(1.0))
-
-
-def test_below_the_maps_threshold_the_surroundings_of_the_peak_count() -> None:
-    heat = np.zeros((20, 20), np.float32)
-    heat[10, 8:13] = (0.5, 0.81, 0.9, 0.83, 0.79)
-    # From three quarters of the way between the median, 0.5, and the peak, 0.9: 0.8.
-    (region,) = find_regions(heat, MapScale(0.5, 1.5), (20, 20))
-    assert (region.box, region.peak) == ((9, 10, 3, 1), (10, 10))
-    # A map wholly below the median of good patches still has its peak.
-    (lowest,) = find_regions(heat * 0.1, MapScale(0.5, 1.5), (20, 20))
-    assert lowest.peak == (10, 10)
-
-
-def test_a_region_is_at_least_one_pixel_of_the_image() -> None:
-    heat = np.zeros((100, 100), np.float32)
-    heat[50, 50] = 2
-    (region,) = find_regions(heat, MapScale(0.0, 1.0), (20, 20))
-    assert region.area == 1
-    assert region.box == (10, 10, 1, 1)
-
-
 def test_the_defaults_and_the_limits_of_the_settings() -> None:
     config = ScoringConfig()
     assert (config.metric, config.image_score, config.top_fraction, config.neighbors) == ("l2", "top_mean", 0.02, 9)
@@ -391,15 +324,6 @@ def test_reweighting_weighs_the_edge_before_it_looks_for_the_worst_patch() -> No
     assert measure([level], bank, [1.0], geometry, config).score == pytest.approx(3.0, rel=1e-3)
     level[1, 1] = (4, 0)
     assert measure([level], bank, [1.0], geometry, config).score == pytest.approx(4.0, rel=1e-3)
-
-
-@pytest.mark.parametrize(("first", "second"), [(2.0, 3.0), (3.0, 2.0)])
-def test_regions_that_reach_into_each_other_keep_their_own_peaks(first: float, second: float) -> None:
-    heat = np.zeros((30, 30), np.float32)
-    heat[2:21, 2] = heat[20, 2:16] = first  # two hooks, each with an arm inside the other's box
-    heat[10, 6:26] = heat[10:28, 25] = second
-    severities = {region.box: region.severity for region in find_regions(heat, MapScale(0.0, 1.0), (30, 30))}
-    assert severities == {(2, 2, 14, 19): pytest.approx(first), (6, 10, 20, 18): pytest.approx(second)}
 
 
 def test_settings_cannot_be_changed_in_place() -> None:

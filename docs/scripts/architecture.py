@@ -50,12 +50,19 @@ LAYERS = (
     ("scoring.py   datasets/", "the decision; readers of public datasets"),
     ("search/", "memory bank and nearest neighbors"),
     ("encoder/   inspection.py", "image to feature maps; what an inspection returns"),
-    ("images/   metrics/   documents/", "any input to RGB; figures of merit; YAML and JSON of users"),
+    ("overlay/", "what is drawn on an image, and the bar below it"),
+    (
+        "images/   metrics/   documents/   regions.py",
+        "any input to RGB; figures of merit; YAML and JSON; from a map to places",
+    ),
     (
         "arguments.py   failures.py   lifetime.py   runtimes.py   storage/",
         "arguments; errors of others; fork and exit; imports; files",
     ),
-    ("errors.py   arrays.py   printable.py", "exceptions; names of array types; text that may be printed"),
+    (
+        "errors.py   arrays.py   printable.py   verdict.py",
+        "exceptions; array types; text that may be printed; words of a verdict",
+    ),
 )
 
 

@@ -22,7 +22,6 @@ SIDE = 320
 GAP = 12
 COLORS = 256
 SEED = 3
-GOOD, ANOMALOUS = (40, 120, 60), (170, 40, 40)
 
 
 def enlarged(crop: np.ndarray) -> np.ndarray:
@@ -31,13 +30,11 @@ def enlarged(crop: np.ndarray) -> np.ndarray:
 
 
 def panel(result: Inspection) -> np.ndarray:
-    """Image and overlay side by side, with the verdict above them."""
-    gap = np.full((SIDE, GAP // 2, 3), 255, np.uint8)
-    pair = np.hstack([result.image, gap, result.overlay()])
-    strip = np.full((36, pair.shape[1], 3), ANOMALOUS if result.is_anomalous else GOOD, np.uint8)
-    text = f"{'anomalous' if result.is_anomalous else 'good'}, severity {result.severity:.2f}"
-    cv2.putText(strip, text, (10, 25), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 1, cv2.LINE_AA)
-    return np.vstack([strip, pair])
+    """Image and overlay side by side, the verdict in the bar below the overlay."""
+    overlay = result.overlay(bar=True)
+    image = np.full((len(overlay), SIDE + GAP // 2, 3), 255, np.uint8)
+    image[:SIDE, :SIDE] = result.image
+    return np.hstack([image, overlay])
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.inspection import blend_heat
+from fewshot_ad.overlay import blend_heat
 
 SIDE = 192
 # For the common color scale: values sampled per map, and the most maps that are sampled.
@@ -89,4 +89,4 @@ def _strip(result: _Result, low: float, high: float) -> Uint8Array:
         edges, _ = cv2.findContours((result.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(truth, edges, -1, (255, 0, 255), 2)
     heat = np.clip((result.heat - low) / max(high - low, 1e-12), 0, 1)
-    return np.ascontiguousarray(np.hstack([result.image, truth, blend_heat(result.image, heat, 0.6 * heat)]))
+    return np.ascontiguousarray(np.hstack([result.image, truth, blend_heat(result.image, heat, 0.45 * heat * heat)]))

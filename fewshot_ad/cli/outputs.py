@@ -18,6 +18,7 @@ from fewshot_ad.cli.terminal import explained, report_failure
 from fewshot_ad.errors import ArgumentError, FewshotADError
 from fewshot_ad.printable import no_formula, printable
 from fewshot_ad.storage import check_name, check_output, lock, sweep, write_failure
+from fewshot_ad.verdict import format_severity
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection import Inspection
@@ -275,7 +276,7 @@ def write_overlay(path: Path, result: Inspection, *, force: bool) -> None:
     """
     from fewshot_ad.demo import write_png
 
-    write_png(path, result.overlay(), MARK, force=force)
+    write_png(path, result.overlay(bar=True), MARK, force=force)
 
 
 def remove_overlay(path: Path) -> None:
@@ -301,12 +302,12 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
     """A row of the table of verdicts, by the names in `COLUMNS`; x to height are the box of the worst region."""
     cells: dict[str, Any] = {
         "file": str(path),
-        "verdict": "ANOMALOUS" if result.is_anomalous else "GOOD",
+        "verdict": result.verdict,
         "score": f"{result.score:.6g}",
         "threshold": f"{result.threshold:.6g}",
-        "severity": f"{result.severity:.4f}",
+        "severity": format_severity(result.severity, result.is_anomalous, digits=4),
         "ms": f"{result.timings_ms['total']:.1f}",
-        "regions": json.dumps(result.as_dict()["regions"], allow_nan=False),
+        "regions": json.dumps([region.as_dict() for region in result.regions], allow_nan=False),
     }
     if result.regions:
         cells |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))

@@ -95,7 +95,7 @@ def enroll(
     image_size: Annotated[
         str | None,
         typer.Option(
-            help="Working scale in pixels (64 to 2048), or auto. Larger finds smaller defects, slower; 256,512 looks "
+            help="Working scale in pixels (64 to 4096), or auto. Larger finds smaller defects, slower; 256,512 looks "
             "at both. Default: the preset's."
         ),
     ] = None,

@@ -15,6 +15,7 @@ import typer
 
 from fewshot_ad.failures import explanation
 from fewshot_ad.printable import printable
+from fewshot_ad.verdict import verdict_column
 
 if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
@@ -136,13 +137,14 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
 
 def verdict_line(path: Path, result: Inspection) -> str:
     """A verdict as one line of text: good or anomalous, how far, which file, where, and the time it took."""
-    word = "ANOMALOUS" if result.is_anomalous else "good     "
     where = ""
     if result.regions:
         x, y, width, height = result.regions[0].box
         where = f"  at x {x}..{x + width - 1}, y {y}..{y + height - 1}"
         where += f" and {len(result.regions) - 1} more" if len(result.regions) > 1 else ""
-    return f"{word}  severity {result.severity:5.2f}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
+    return (
+        f"{verdict_column(result.severity, result.is_anomalous)}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
+    )
 
 
 @contextmanager

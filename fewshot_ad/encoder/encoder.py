@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +14,14 @@ import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.engine import Device, Engine, EngineName, Precision
+from fewshot_ad.encoder.tiling import Tiling, is_local
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.lifetime import native_work
 
+logger = logging.getLogger(__name__)
+
+# Pixels of an input that may take one pass where it cannot be tiled: a working scale of 2048 and its padding.
+MAX_ONE_PASS = 5_000_000
 # OpenCV resizes at most this many channels at once.
 MAX_CV_CHANNELS = 128
 Fusion: TypeAlias = Literal["concat", "separate"]
@@ -62,6 +69,11 @@ class EncoderSpec:
     def dims(self) -> tuple[int, ...]:
         """Dimensions of a patch embedding, per level."""
         return (sum(self.channels),) if self.fusion == "concat" else self.channels
+
+    @property
+    def level_strides(self) -> tuple[int, ...]:
+        """Pixels of the input per patch, per level."""
+        return (min(self.strides),) if self.fusion == "concat" else self.strides
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> EncoderSpec:
@@ -113,14 +125,49 @@ class Encoder:
 
     @native_work()
     def encode(self, image: Uint8Array) -> tuple[Float32Array, ...]:
-        """Patch embeddings of one input.
+        """Patch embeddings of one input, a large one in tiles.
 
         Args:
             image: (H, W, 3) uint8 RGB, H and W multiples of `spec.multiple`.
 
         Returns:
             One array (h, w, d) float32 per level: a single level with `concat`, one per stage with `separate`.
+
+        Raises:
+            WeightsError: As for `tiling`.
         """
+        tiling = self.tiling(image.shape[:2])  # type: ignore[arg-type]
+        return self._encode(image) if tiling is None else tiling.run(image, self._encode)
+
+    def tiling(self, input_hw: tuple[int, int]) -> Tiling | None:
+        """How an input of some height and width in pixels is cut into tiles; None = it takes one pass.
+
+        Raises:
+            WeightsError: The input is larger than `MAX_ONE_PASS`, and the encoder looks at the whole of it at once.
+        """
+        tiling = Tiling.fit(input_hw, self.spec.multiple)
+        if tiling is None or self._is_local:
+            return tiling
+        if input_hw[0] * input_hw[1] > MAX_ONE_PASS:
+            raise WeightsError(
+                f"expected an encoder whose patches depend on their surroundings only, for an input of {input_hw[1]} x "
+                f"{input_hw[0]} pixels, which is encoded in tiles; got {self.spec.name}, which looks at the whole "
+                "image at once. Choose image_size up to 2048, or a shipped encoder."
+            )
+        return None
+
+    @functools.cached_property
+    def _is_local(self) -> bool:
+        local = is_local(self._encode, self.spec.multiple)
+        if not local:
+            logger.warning(
+                "%s looks at the whole image at once, so large images are not encoded in tiles: one pass takes "
+                "gigabytes of memory. A smaller image_size or a shipped encoder takes less.",
+                self.spec.name,
+            )
+        return local
+
+    def _encode(self, image: Uint8Array) -> tuple[Float32Array, ...]:
         maps = self._engine.run(np.ascontiguousarray(image))
         if self._engine.makes_levels:
             return tuple(maps)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from fewshot_ad.arrays import Float64Array
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import REFERENCE_SIZE, DefectKind
-from fewshot_ad.inspection import MapScale
+from fewshot_ad.regions import MapScale
 
 Method: TypeAlias = Literal["leave-one-image-out", "leave-one-view-out", "conformal", "labelled"]
 Status: TypeAlias = Literal["provisional", "calibrated"]

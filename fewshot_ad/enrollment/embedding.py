@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from fewshot_ad.arrays import BoolArray, Float32Array, Float64Array, Int32Array, Progress, Uint8Array
-from fewshot_ad.encoder import Encoder
+from fewshot_ad.arrays import BoolArray, Float32Array, Float64Array, IndexArray, Int32Array, Progress, Uint8Array
+from fewshot_ad.encoder import Encoder, EncoderSpec
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import IDENTITY, SupportImage, View
 from fewshot_ad.errors import ImageError
@@ -20,8 +21,8 @@ from fewshot_ad.search.nearest import Metric, normalize
 # Patches held at once. Beyond, each image gives a random share of its views' patches (and of its own only if those
 # alone are too many), which bounds the time of the coreset, and the pool to 80 MB at 152 dimensions.
 POOL_LIMIT = 131_072
-# Patches of the images that are held out in turn. Of a larger support set an even choice is held out, which bounds the
-# memory to 160 MB at 152 dimensions.
+# Patches of the images that are held out in turn. Of a larger support set an even choice is held out, and large images
+# beyond are encoded again when it is their turn, which bounds the memory to 160 MB at 152 dimensions.
 STAND_IN_LIMIT = 262_144
 MIN_STAND_INS = 8
 # Images travel with the product at the working scale, as PNG, for proofs that need no other image.
@@ -68,24 +69,31 @@ def embed_support(
     stand_ins: list[StandIn] = []
     references: list[Reference] = []
     held_out: set[int] = set()
-    total = len(images) * (len(settings.views) + 1)
+    held = 0
+    views = (None, *settings.views)
+    total = len(images) * len(views)
     for i, support_image in enumerate(images):
         image = scale_image(support_image.pixels, image_size, encoder.spec.multiple)
         if len(references) == i:  # none was too large yet
             references = list(kept_references((*references, Reference.make(image))))
-        own: list[list[Pool]] = [[] for _ in encoder.spec.dims]
-        for v, view in enumerate((None, *settings.views)):
+        samples = _samples(image, views, encoder.spec, share, [settings.seed, i])
+        own: list[list[Pool]] = [[] for _ in samples]
+        for v, view in enumerate(views):
             patches = embed_image(image, encoder, view)
             held_out = held_out or _even_choice(len(images), patches.count)
             # Of a single image, views that show all of it stand in for further images.
             if (v == 0 and i in held_out) or (alone and len(images) == 1 and patches.whole):
-                stand_ins.append(StandIn(patches.levels, image.geometry, i, v))
-            for at, pools in enumerate(own):
-                pools.append(_pool(patches, at, settings.scoring.metric, i, v))
+                held += patches.count
+                again = functools.partial(_levels, support_image, image_size, encoder, view)
+                encode = again if held > STAND_IN_LIMIT else functools.partial(tuple, patches.levels)
+                stand_ins.append(StandIn(encode, image.geometry, i, v))
+            for at, (pools, sample) in enumerate(zip(own, samples, strict=True)):
+                pools.append(_pool(patches, at, sample.rows[v], settings.scoring.metric, i, v))
             if progress is not None:
-                progress("views", i * (len(settings.views) + 1) + v + 1, total)
-        for pools, target in zip(own, collected, strict=True):
-            target.append(_thinned(join_pools(pools), share, [settings.seed, i]))
+                progress("views", i * len(views) + v + 1, total)
+        for pools, sample, target in zip(own, samples, collected, strict=True):
+            pool = join_pools(pools)
+            target.append(Pool(pool.vectors[sample.order], pool.origin[sample.order]))
     return Embedded(tuple(join_pools(pools) for pools in collected), tuple(stand_ins), len(images), tuple(references))
 
 
@@ -154,12 +162,24 @@ class PatchEmbeddings:
 
 def embed_image(image: ScaledImage, encoder: Encoder, view: View | None = None) -> PatchEmbeddings:
     """Encode an image, or a view of it: wherever enrollment looks at an image, it does so here."""
-    content, mask, back, whole = image.content, np.full(image.content.shape[:2], 255, np.uint8), IDENTITY, True
-    if view is not None:
-        content, mask, back = view.apply(content, mask)
-        whole = view.shows_all
+    content, mask, back = _apply(view, image)
     levels = encoder.encode(image.geometry.pad(content))
-    return PatchEmbeddings(levels, image.geometry, image.geometry.content_mask(mask), back, whole)
+    return PatchEmbeddings(levels, image.geometry, image.geometry.content_mask(mask), back, _is_whole(view))
+
+
+def _levels(
+    support_image: SupportImage, image_size: int, encoder: Encoder, view: View | None
+) -> tuple[Float32Array, ...]:
+    return embed_image(scale_image(support_image.pixels, image_size, encoder.spec.multiple), encoder, view).levels
+
+
+def _apply(view: View | None, image: ScaledImage) -> tuple[Uint8Array, Uint8Array, Float64Array]:
+    mask = np.full(image.content.shape[:2], 255, np.uint8)
+    return (image.content, mask, IDENTITY) if view is None else view.apply(image.content, mask)
+
+
+def _is_whole(view: View | None) -> bool:
+    return view is None or view.shows_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +195,8 @@ class Pool:
     origin: Origin
 
 
-def _pool(patches: PatchEmbeddings, at: int, metric: Metric, image: int, view: int) -> Pool:
-    keep, level = patches.inside(at), patches.levels[at]
+def _pool(patches: PatchEmbeddings, at: int, rows: IndexArray, metric: Metric, image: int, view: int) -> Pool:
+    keep, level = np.flatnonzero(patches.inside(at))[rows], patches.levels[at]
     vectors = normalize(level.reshape(-1, level.shape[2])[keep], metric)
     zeros = np.zeros(len(vectors), np.int32)
     return Pool(vectors, Origin(zeros + np.int32(image), zeros + np.int32(view), patches.centers(at)[keep]))
@@ -187,14 +207,49 @@ def join_pools(pools: Sequence[Pool]) -> Pool:
     return Pool(np.concatenate([p.vectors for p in pools]), Origin.join([p.origin for p in pools]))
 
 
-def _thinned(pool: Pool, count: int, seed: Sequence[int]) -> Pool:
-    """At most so many patches of a pool, the image's own before those of its views, otherwise at random."""
-    if len(pool.vectors) <= count:
-        return pool
-    # A stable sort by "is a view" after shuffling puts the image's own patches first.
-    shuffled = np.random.default_rng(seed).permutation(len(pool.vectors))
-    kept = shuffled[np.argsort(pool.origin.view[shuffled] > 0, kind="stable")][:count]
-    return Pool(pool.vectors[kept], pool.origin[kept])
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Which patches of an image and its views are kept, of one level.
+
+    Attributes:
+        rows: Per view, indices (k,) int64 into its patches that count.
+        order: (n,) int64: brings the patches of all views, one view after the other, into the order of the sample.
+    """
+
+    rows: tuple[IndexArray, ...]
+    order: IndexArray
+
+
+def _samples(
+    image: ScaledImage, views: Sequence[View | None], spec: EncoderSpec, limit: int, seed: Sequence[int]
+) -> list[_Sample]:
+    """One sample per level, drawn before anything is encoded, so that no more than the sample is ever held."""
+    height, width = image.geometry.input_hw
+    grids = [(height // stride, width // stride) for stride in spec.level_strides]
+    counts = np.zeros((len(views), len(grids)), np.int64)
+    for v, view in enumerate(views):
+        mask = image.geometry.content_mask(_apply(view, image)[1])
+        counts[v] = [np.count_nonzero(inside_patches(mask, grid, partly=_is_whole(view))) for grid in grids]
+    return [_sample(counts[:, at], limit, seed) for at in range(len(grids))]
+
+
+def _sample(counts: IndexArray, limit: int, seed: Sequence[int]) -> _Sample:
+    """At most so many patches, the image's own before those of its views, otherwise at random.
+
+    Args:
+        counts: (v,) int64 patches per view, the image itself first.
+        limit: How many, at most.
+        seed: Of the choice.
+    """
+    ends = np.cumsum(counts)
+    kept = np.arange(ends[-1])
+    if len(kept) > limit:
+        # A stable sort by "is a view" after shuffling puts the image's own patches first.
+        shuffled = np.random.default_rng(seed).permutation(len(kept))
+        kept = shuffled[np.argsort(shuffled >= ends[0], kind="stable")][:limit]
+    places = [np.flatnonzero((kept >= end - count) & (kept < end)) for count, end in zip(counts, ends, strict=True)]
+    rows = tuple(kept[place] - (end - count) for place, count, end in zip(places, counts, ends, strict=True))
+    return _Sample(rows, np.argsort(np.concatenate(places)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,16 +257,21 @@ class StandIn:
     """A good image, or a view of one, that is held out to stand for the next image of the line.
 
     Attributes:
-        levels: Its embeddings, (h, w, d) float32 per level.
+        encode: Gives its embeddings, those that are held or new ones.
         geometry: Of its image.
         image: Index of its image.
         view: Index of the view; 0 is the image itself.
     """
 
-    levels: tuple[Float32Array, ...]
+    encode: Callable[[], tuple[Float32Array, ...]]
     geometry: Geometry
     image: int
     view: int
+
+    @property
+    def levels(self) -> tuple[Float32Array, ...]:
+        """Its embeddings, (h, w, d) float32 per level."""
+        return self.encode()
 
 
 def _even_choice(n_images: int, patches_per_image: int) -> set[int]:

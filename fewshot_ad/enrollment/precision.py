@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fewshot_ad.encoder import Encoder
+from fewshot_ad.encoder.tiling import TILE_SIDE
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import embed_image, scale_image
 from fewshot_ad.enrollment.presets import EnrollmentSettings
@@ -34,7 +35,9 @@ def encode_ms(*encoders: Encoder, image_sizes: Sequence[int]) -> list[float]:
     totals = [0.0] * len(encoders)
     for image_size in image_sizes:
         multiple = encoders[0].spec.multiple
-        side = max(1, round(image_size / multiple)) * multiple
+        # Larger inputs come in tiles of that side.
+        tiles = max(1.0, (image_size / TILE_SIDE) ** 2)
+        side = max(1, round(min(image_size, TILE_SIDE) / multiple)) * multiple
         blank = np.zeros((side, side, 3), np.uint8)
         for encoder in encoders:
             encoder.encode(blank)  # compiles
@@ -45,7 +48,7 @@ def encode_ms(*encoders: Encoder, image_sizes: Sequence[int]) -> list[float]:
                 encoder.encode(blank)
                 series.append(time.perf_counter() - start)
         for at, series in enumerate(times):
-            totals[at] += 1e3 * float(np.median(series))
+            totals[at] += 1e3 * tiles * float(np.median(series))
     return totals
 
 

@@ -12,7 +12,7 @@ from fewshot_ad.enrollment.support import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.scoring import ScoringConfig
 
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 4096
 MAX_BUDGET, MAX_SEED = 2**31 - 1, 2**63 - 1
 # What `auto` starts from, and stays with where the support set does not call for more.
 BASE_VIEWS = parse_views("hflip,vflip,rotate=180")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.encoder.encoder import MAX_ONE_PASS
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
@@ -79,6 +80,7 @@ def export(
             "neighbors is no fixed graph. Enroll with top_mean."
         )
     image_hw = size_of_images(inspector.references, image_hw, ExportError)
+    _check_one_pass(inspector, image_hw)
     images_to_compare = proof_images(inspector, image_hw, images)
     folder = Path(folder)
     check_export_folder(folder, force=force)
@@ -96,6 +98,15 @@ def export(
         # ONNX Runtime and OpenVINO raise RuntimeError.
         raise ExportError(f"the exported model cannot be run: {str(error).splitlines()[0]}") from error
     return report
+
+
+def _check_one_pass(inspector: Inspector, image_hw: tuple[int, int]) -> None:
+    height, width = Geometry.fit(image_hw, max(inspector.model.image_sizes), inspector.encoder.spec.multiple).input_hw
+    if height * width > MAX_ONE_PASS:
+        raise ExportError(
+            f"expected a product with an input of at most {MAX_ONE_PASS:,} pixels, as a graph takes the image in one "
+            f"pass and not in tiles, got one of {width} x {height}. Enroll with image_size up to 2048."
+        )
 
 
 def check_export_folder(

@@ -15,6 +15,8 @@ openvino = import_openvino()
 ops = openvino.opset13
 
 Metric: TypeAlias = Literal["l2", "cosine"]
+# Queries at once: with a block of the vectors, 64 MB of distances.
+MAX_QUERIES = 16_384
 METRICS: tuple[Metric, ...] = ("l2", "cosine")
 
 
@@ -59,8 +61,9 @@ class NearestSearch:
         queries = np.ascontiguousarray(queries)
         if self._request is not None:
             with self._lock:
-                shared = openvino.Tensor(queries, shared_memory=queries.flags.writeable)
-                return self._request.infer([shared])[0].copy()
+                blocks = [queries[at : at + MAX_QUERIES] for at in range(0, max(1, len(queries)), MAX_QUERIES)]
+                nearest = [self._nearest_of(block) for block in blocks]
+            return nearest[0] if len(nearest) == 1 else np.concatenate(nearest)
         else:
             request, lock = _shared_nearest(self._vectors.shape[1], self._threads)
             with lock:
@@ -70,6 +73,10 @@ class NearestSearch:
                 return np.concatenate(
                     [request.infer([openvino.Tensor(block.copy()), vectors])[0].copy() for block in blocks]
                 )
+
+    def _nearest_of(self, queries: Float32Array) -> Float32Array:
+        shared = openvino.Tensor(queries, shared_memory=queries.flags.writeable)
+        return self._request.infer([shared])[0].copy()
 
 
 def nearest_graph(embeddings: Any, vectors: Float32Array, metric: Metric, bf16: bool = False) -> Any:

@@ -38,6 +38,7 @@ class OnePass:
         engine = encoder.engine
         if not isinstance(engine, OpenVINOEngine):
             raise TypeError(f"expected an encoder on OpenVINO, got one on {encoder.engine_name}")
+        self._encoder = encoder
         self._engine = engine
         self._bf16 = encoder.spec.precision == "bf16"
         self._banks = tuple(banks)
@@ -46,13 +47,15 @@ class OnePass:
 
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
-        """Shapes (1, H, W, 3) of the inputs it has been compiled for."""
+        """Shapes (1, H, W, 3) of the inputs, or of the tiles of large ones, that it has been compiled for."""
         return self._requests.sizes
 
     def compile(self, sizes: Sequence[tuple[int, ...]]) -> None:
         """Do now what the first input of each size would wait for."""
-        for size in sizes:
-            self._requests.infer(np.zeros(size, np.uint8))
+        for _, *input_hw, _ in sizes:
+            tiling = self._encoder.tiling((input_hw[0], input_hw[1]))
+            height, width = input_hw if tiling is None else tiling.tile_hw
+            self._requests.infer(np.zeros((1, height, width, 3), np.uint8))
 
     @staticmethod
     def fits(encoder: Encoder) -> bool:
@@ -75,14 +78,21 @@ class OnePass:
         return openvino.Model(score_maps, encoder.get_parameters())
 
     def __call__(self, image: Uint8Array) -> tuple[Float32Array, ...]:
-        """Distances of the patches of one input.
+        """Distances of the patches of one input, a large one in tiles.
 
         Args:
             image: (H, W, 3) uint8 RGB, H and W multiples of the encoder's.
 
         Returns:
             One array (h, w) float32 per level, in the bank's metric.
+
+        Raises:
+            WeightsError: As for `Encoder.tiling`.
         """
+        tiling = self._encoder.tiling(image.shape[:2])  # type: ignore[arg-type]
+        return self._distances(image) if tiling is None else tiling.run(image, self._distances)
+
+    def _distances(self, image: Uint8Array) -> tuple[Float32Array, ...]:
         batch, start = image[None], time.perf_counter()
         is_new = batch.shape not in self.sizes
         distances = tuple(self._requests.infer(batch))

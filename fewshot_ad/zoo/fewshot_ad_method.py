@@ -13,7 +13,7 @@ from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder import DEFAULT_ENCODER
 from fewshot_ad.encoder.engine import Precision
 from fewshot_ad.encoder.weights import encoder_file
-from fewshot_ad.enrollment.presets import PresetName, enrollment_settings
+from fewshot_ad.enrollment.presets import PresetName, SizesSpec, enrollment_settings
 from fewshot_ad.enrollment.support import ViewsSpec
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.inspector import Inspector
@@ -43,9 +43,11 @@ class FewshotAD:
         preset: See `Inspector.from_support`, as for the settings that follow.
         encoder: A shipped encoder, or the card (`.json`) of one's own.
         views: Views of each image besides itself; None takes the preset's.
-        image_size: Working scale in pixels; None takes the preset's.
+        image_size: Working scale in pixels, or several; None takes the preset's.
         budget: Bank vectors per layer; None takes the preset's.
         precision: Arithmetic of the network; None takes the preset's.
+        min_defect: Size of the smallest defect that matters, as a share of the image's side; None takes the default.
+        max_false_reject: Share of good parts that may be rejected; None weighs rejects and escapes the same.
         threads: Number of CPU threads; None takes all.
 
     Raises:
@@ -57,9 +59,11 @@ class FewshotAD:
     preset: PresetName = "balanced"
     encoder: str = DEFAULT_ENCODER
     views: ViewsSpec | None = None
-    image_size: int | Literal["auto"] | None = None
+    image_size: SizesSpec | None = None
     budget: int | None = None
     precision: Precision | Literal["auto"] | None = None
+    min_defect: float | None = None
+    max_false_reject: float | None = None
     threads: int | None = None
     _encoder_file: Path = field(init=False, repr=False)
     _inspector: Inspector | None = field(default=None, init=False, repr=False)
@@ -72,6 +76,8 @@ class FewshotAD:
                 image_size=self.image_size,
                 budget=self.budget,
                 precision=self.precision,
+                min_defect=self.min_defect,
+                max_false_reject=self.max_false_reject,
             )
         except SupportSetError as error:
             raise ZooError(f"fewshot_ad: {error}") from error
@@ -92,6 +98,8 @@ class FewshotAD:
                 image_size=self.image_size,
                 budget=self.budget,
                 precision=self.precision,
+                min_defect=self.min_defect,
+                max_false_reject=self.max_false_reject,
                 seed=self.seed,
                 threads=self.threads,
                 progress=progress,

@@ -124,7 +124,7 @@ def test_an_overlay_replaces_an_older_overlay_alone(product: Path, part_folder: 
     overlay = part_folder / "0_overlay.png"
     assert overlay.read_bytes()[37:59] == b"tEXtfewshot-ad\0overlay"
     refused(tmp_path, "this command reads", "inspect", product, image, overlay, "--heatmaps", part_folder)
-    assert run("inspect", product, overlay, "--heatmaps", part_folder)[0] == 0
+    assert run("inspect", product, overlay, "--heatmaps", part_folder)[0] == 1
     (heat / "0_overlay.png").mkdir(parents=True)
     (heat / "1_overlay.png").write_text("of someone else")
     cv2.imwrite(str(heat / "2_overlay.png"), make_part(1))

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.embedding import POOL_LIMIT, Embedded, embed_image, embed_support, scale_image
+from fewshot_ad.enrollment.embedding import POOL_LIMIT, Embedded, Pool, embed_image, embed_support, scale_image
 from fewshot_ad.enrollment.presets import enrollment_settings
 from fewshot_ad.enrollment.support import View, read_support
 from fewshot_ad.images import Geometry
@@ -46,6 +47,37 @@ def test_two_hundred_images_stay_within_the_pool(encoder: Encoder, parts: list[n
     support = embedded(many, "hflip,vflip", encoder, 256)
     assert len(support.pools[0].vectors) <= POOL_LIMIT
     assert set(support.pools[0].origin.image) == set(range(200))
+
+
+def test_of_too_many_patches_those_of_the_image_come_before_those_of_its_views(
+    parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = embedded(parts[:2], "hflip,rotate=30", encoder).pools[0]
+    monkeypatch.setattr("fewshot_ad.enrollment.embedding.POOL_LIMIT", 2 * 300)
+    pool = embedded(parts[:2], "hflip,rotate=30", encoder).pools[0]
+    for image in range(2):
+        assert (pool.origin.image == image).sum() == 300
+        assert ((pool.origin.image == image) & (pool.origin.view == 0)).sum() == 256
+    # Each vector still stands beside where it comes from.
+    vectors = {(image, view, xy): vector for image, view, xy, vector in _rows(everything)}
+    for image, view, xy, vector in _rows(pool):
+        np.testing.assert_array_equal(vectors[image, view, xy], vector)
+
+
+def _rows(pool: Pool) -> list[tuple[int, int, tuple[int, ...], np.ndarray]]:
+    origin = pool.origin
+    places = [tuple(xy) for xy in origin.xy.tolist()]
+    return list(zip(origin.image.tolist(), origin.view.tolist(), places, pool.vectors, strict=True))
+
+
+def test_what_is_not_held_is_encoded_again(
+    parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = embedded(parts[:3], "hflip", encoder).stand_ins
+    monkeypatch.setattr("fewshot_ad.enrollment.embedding.STAND_IN_LIMIT", 256)
+    again = embedded(parts[:3], "hflip", encoder).stand_ins
+    for a, b in zip(held, again, strict=True):
+        np.testing.assert_allclose(a.levels[0], b.levels[0], atol=1e-4)
 
 
 def test_support_images_travel_with_the_product(parts: list[np.ndarray], encoder: Encoder) -> None:

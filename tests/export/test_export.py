@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -189,3 +190,13 @@ def test_a_smoothing_wider_than_the_graph_is_said(parts: list[np.ndarray], tmp_p
     inspector = Inspector.from_support(wide, views="hflip", image_size=128, scoring=ScoringConfig(sigma=20))
     with pytest.raises(ExportError, match="smaller sigma"):
         export(inspector, tmp_path)
+
+
+def test_a_product_whose_images_take_tiles_is_refused(inspector: Inspector, tmp_path: Path) -> None:
+    model = dataclasses.replace(inspector.model, image_size=3500)
+    large = Inspector(inspector.encoder, dataclasses.replace(inspector._product, model=model))
+    with pytest.raises(
+        ExportError, match=r"at most 5,000,000 pixels.*got one of 4096 x 3008\. .*image_size up to 2048"
+    ):
+        export(large, tmp_path / "out", image_hw=(3000, 4096))
+    assert not (tmp_path / "out").exists()

@@ -33,6 +33,16 @@ def test_search_is_exact_up_to_rounding(vectors: np.ndarray, queries: np.ndarray
     np.testing.assert_allclose(np.sqrt(np.maximum(squared, 0)), exact(queries, vectors), atol=2e-2)
 
 
+def test_many_queries_are_searched_in_blocks(
+    vectors: np.ndarray, queries: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = NearestSearch(vectors)
+    at_once = search(queries)
+    monkeypatch.setattr("fewshot_ad.search.nearest.MAX_QUERIES", 70)
+    np.testing.assert_allclose(search(queries), at_once, atol=1e-4)
+    assert search(queries[:0]).shape == (0,)
+
+
 @pytest.mark.skipif(not has_bf16(), reason="NO BFLOAT16 on this processor")
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_in_bfloat16_distances_near_zero_survive(vectors: np.ndarray, queries: np.ndarray, metric: Metric) -> None:
