@@ -407,9 +407,15 @@ class Inspector:
         Raises:
             ArtifactError: The product holds no drawn defects (earlier versions), or no image to draw them on.
         """
-        product = self._product
-        settings, threshold = product.enrollment.settings, product.model.threshold
-        return draw_limits(self.product, product.calibration, product.references, threshold, settings.min_defect)
+        product, enrollment = self._product, self._product.enrollment
+        return draw_limits(
+            enrollment.product_name,
+            product.calibration,
+            product.references,
+            len(enrollment.support),
+            product.model.threshold,
+            enrollment.settings.min_defect,
+        )
 
     @property
     def enrollment(self) -> Enrollment:

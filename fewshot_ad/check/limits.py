@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -34,6 +34,7 @@ def draw_limits(
     product_name: str,
     calibration: Calibration,
     references: Sequence[Reference],
+    shots: int,
     threshold: float,
     min_defect: float,
 ) -> Uint8Array:
@@ -46,6 +47,7 @@ def draw_limits(
         product_name: Name of the product.
         calibration: The product's, with its drawn defects.
         references: Its stored support images, the first of the support set.
+        shots: Number of images in the support set.
         threshold: The threshold that holds.
         min_defect: Size of the smallest defect that matters, as a share of the image's side.
 
@@ -66,11 +68,16 @@ def draw_limits(
         (defect for defect in calibration.defects if defect.image < len(references)),
         key=lambda defect: (defect.size, defect.score),
     )
+    clean = _clean_scores(calibration, shots)
     rows = []
     for kind in DEFECT_KINDS:
-        caught = [d for d in by_size if d.kind == kind and d.score > threshold]
+        # An image that is rejected without its defect, too, shows nothing of what is caught.
+        caught = [d for d in by_size if d.kind == kind and d.score > threshold >= clean.get(d.image, 0.0)]
         missed = [d for d in by_size[::-1] if d.kind == kind and d.score <= threshold]
-        cells = [_cell(caught, True, kind, references, threshold), _cell(missed, False, kind, references, threshold)]
+        cells = [
+            _cell(d, is_caught, kind, references, threshold, clean)
+            for d, is_caught in ((caught, True), (missed, False))
+        ]
         rows.append(np.hstack([cells[0], np.full((len(cells[0]), _GAP, 3), 255, np.uint8), cells[1]]))
     gap = np.full((_GAP, rows[0].shape[1], 3), 255, np.uint8)
     drawn_on = {defect.image for defect in calibration.defects}
@@ -80,6 +87,12 @@ def draw_limits(
     )
     heading = _heading(text, found, references[0].image_hw, rows[0].shape[1])
     return np.vstack([heading, *(part for row in rows for part in (gap, row))])
+
+
+def _clean_scores(calibration: Calibration, shots: int) -> dict[int, float]:
+    """Held-out scores of the images without a defect, by their number; empty where not all images were held out."""
+    in_order = calibration.method == "leave-one-image-out" and len(calibration.scores) == shots
+    return dict(enumerate(calibration.scores)) if in_order else {}
 
 
 def _heading(text: str, found: Sensitivity, image_hw: tuple[int, int], width: int) -> Uint8Array:
@@ -93,7 +106,12 @@ def _heading(text: str, found: Sensitivity, image_hw: tuple[int, int], width: in
 
 
 def _cell(
-    defects: Sequence[ScoredDefect], caught: bool, kind: DefectKind, references: Sequence[Reference], threshold: float
+    defects: Sequence[ScoredDefect],
+    caught: bool,
+    kind: DefectKind,
+    references: Sequence[Reference],
+    threshold: float,
+    clean: Mapping[int, float],
 ) -> Uint8Array:
     """The first of the defects that can be seen: whole image, crop, and two lines of text."""
     color, word = (_GREEN, "smallest caught") if caught else (_RED, "largest missed")
@@ -104,7 +122,9 @@ def _cell(
             continue
         wide = " wide" if kind == "scratch" else ""
         size = length(shown_size(kind, defect.size), reference.image_hw)
-        text = f"score {defect.score:.4g}, {defect.score / threshold:.2f} of the threshold: {word.split()[1]}"
+        text = f"score {defect.score:.4g}, {defect.score / threshold:.2f} of the threshold"
+        if defect.image in clean:
+            text += f" ({clean[defect.image] / threshold:.2f} without it)"
         pair = np.hstack([fitted(_boxed(image, box)), fitted(_crop(image, box))])
         return np.vstack([pair, strip(f"{word} {kind}: {size}{wide}", 2 * SIDE, color), strip(text, 2 * SIDE, color)])
     blank = np.full((SIDE, 2 * SIDE, 3), 235, np.uint8)

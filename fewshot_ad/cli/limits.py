@@ -83,6 +83,7 @@ def stored_limits(tensors: Mapping[str, Any], record: Mapping[str, Any]) -> Uint
         record["enrollment"]["product_name"],
         Calibration.from_dict(record["calibration"]),
         unpacked_references(tensors, record),
+        len(record["enrollment"]["support"]),
         record["threshold"],
         record["enrollment"]["settings"]["min_defect"],
     )
