@@ -18,8 +18,10 @@ from pathlib import Path
 import board_tables
 import measured_tables
 import measurements
+import verdict_tables
 
 ROOT = Path(__file__).resolve().parents[1]
+FROM_RECORDS = {**board_tables.TABLES, **verdict_tables.TABLES}
 BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -30,7 +32,7 @@ def pages() -> list[Path]:
 
 def names() -> list[str]:
     """The names of all tables."""
-    return sorted([*board_tables.TABLES, *measured_tables.TABLES])
+    return sorted([*FROM_RECORDS, *measured_tables.TABLES])
 
 
 def render(name: str) -> str:
@@ -39,8 +41,8 @@ def render(name: str) -> str:
     Raises:
         KeyError: There is none of that name.
     """
-    if name in board_tables.TABLES:
-        return board_tables.TABLES[name]()
+    if name in FROM_RECORDS:
+        return FROM_RECORDS[name]()
     if name not in measured_tables.TABLES:
         raise KeyError(f"expected a table among {names()}, got {name!r}.")
     measurement, print_rows = measured_tables.TABLES[name]

@@ -206,6 +206,7 @@ def run_demo(
         lines += ["", f"{product.name}: enrolled from {len(product.support)} images in {seconds:.1f} s"]
         lines += [f"  {reason}" for reason in inspector.enrollment.reasons]
         lines.append(f"  {inspector.calibration.explain()}")
+        lines += [f"  {line}" for line in _limits(inspector)]
         for test in product.tests:
             result = inspector.inspect(test.pixels)
             correct = result.is_anomalous == (test.truth != "good")
@@ -227,6 +228,16 @@ def run_demo(
         f"all images side by side in {(output / 'contact_sheet.png').resolve()}",
     ]
     return lines, {"right": right, "total": total, "output": str(output), "inspections": report}
+
+
+def _limits(inspector: Inspector) -> list[str]:
+    """What the product finds, and a warning where it hardly sees small defects."""
+    found = inspector.sensitivity
+    if found is None:
+        return []
+    image_hw = inspector.references[0].image_hw if inspector.references else None
+    warning = found.warning(image_hw)
+    return [found.explain(image_hw), *([] if warning is None else [f"warning: {warning}"])]
 
 
 def write_png(path: Path, rgb: Uint8Array, mark: str | None = None, *, force: bool = False) -> None:

@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fewshot_ad import arguments
-from fewshot_ad.arrays import Progress
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.artifact import checked_spec, describe, load_allowed, pack, read_artifact, replace_product, unpack
 from fewshot_ad.batch import Reading, read, verdicts
-from fewshot_ad.check import Check, Recalibration, check_product, recalibration
+from fewshot_ad.check import Check, Recalibration, check_product, draw_limits, recalibration
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
@@ -460,6 +460,25 @@ class Inspector:
         """Which drawn defects the product catches at its threshold; None for products of earlier versions."""
         product = self._product
         return sensitivity(product.calibration, product.model.threshold, product.enrollment.settings.min_defect)
+
+    def limits_picture(self) -> Uint8Array:
+        """What the product sees and what it does not, (H, W, 3) uint8 RGB.
+
+        Of each kind of drawn defect: the smallest that is caught and the largest that is missed at the threshold, with
+        its size in pixels of the photograph.
+
+        Raises:
+            ArtifactError: The product holds no drawn defects (earlier versions), or no image to draw them on.
+        """
+        product, enrollment = self._product, self._product.enrollment
+        return draw_limits(
+            enrollment.product_name,
+            product.calibration,
+            product.references,
+            len(enrollment.support),
+            product.model.threshold,
+            enrollment.settings.min_defect,
+        )
 
     @property
     def enrollment(self) -> Enrollment:

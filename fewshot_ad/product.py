@@ -380,7 +380,10 @@ def add_images(
             notes=(*enrollment.notes, *notes),
             reasons=(*enrollment.reasons, f"{_now()}: added {', '.join(image.name for image in new)}."),
         ),
-        (*product.references, *extension.embedded.references),
+        # They are the first images of the support set; where one of these is not stored, no later one is.
+        product.references
+        if len(product.references) < len(enrollment.support)
+        else (*product.references, *extension.embedded.references),
         expectations=expectations,
     )
     for scale, former in zip(extended.model.scales, model.scales, strict=True):

@@ -2,7 +2,7 @@
 
 from fewshot_ad.artifact.allowed_encoder import load_allowed
 from fewshot_ad.artifact.file import read_artifact, write_artifact
-from fewshot_ad.artifact.packing import check_encoder, checked_spec, describe, pack, unpack
+from fewshot_ad.artifact.packing import check_encoder, checked_spec, describe, pack, unpack, unpacked_references
 from fewshot_ad.artifact.replacing import check_product_file, replace_product
 from fewshot_ad.artifact.schema import FORMAT_VERSION
 
@@ -17,5 +17,6 @@ __all__ = [
     "read_artifact",
     "replace_product",
     "unpack",
+    "unpacked_references",
     "write_artifact",
 ]

@@ -120,13 +120,16 @@ def unpack(
         scales,
         Calibration.from_dict(record["calibration"]),
         enrollment,
-        [
-            Reference(tensors[f"reference{i}"], (height, width))
-            for i, (height, width) in enumerate(record["references"])
-        ],
+        unpacked_references(tensors, record),
         record["threshold"] if set_by_hand(record) else None,
         Expectations.from_dict(expected) if (expected := record.get("expectations")) else None,
     )
+
+
+def unpacked_references(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> list[Reference]:
+    """The stored support images of an artifact, from its arrays and its description; needs no encoder."""
+    sizes = record["references"]
+    return [Reference(tensors[f"reference{i}"], (height, width)) for i, (height, width) in enumerate(sizes)]
 
 
 def _bank_arrays(tensors: Mapping[str, npt.NDArray[Any]], level: int) -> tuple[npt.NDArray[Any], Origin]:

@@ -1,6 +1,7 @@
 """A product held to images whose truth is known: what it gets wrong, and how far that can be trusted."""
 
 from fewshot_ad.check.judging import check_product
+from fewshot_ad.check.limits import draw_limits
 from fewshot_ad.check.recalibration import Recalibration, recalibration
 from fewshot_ad.check.report import Check, CheckedImage, UncountedImage
 from fewshot_ad.check.suggestion import Suggestion
@@ -12,5 +13,6 @@ __all__ = [
     "Suggestion",
     "UncountedImage",
     "check_product",
+    "draw_limits",
     "recalibration",
 ]

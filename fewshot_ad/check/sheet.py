@@ -42,7 +42,7 @@ def draw_sheet(check: Check, inspect: Callable[[CheckedImage], Inspection]) -> U
     """
     tiles = grid([_tile(image, inspect(image)) for image in chosen(check)], COLUMNS)
     counts = f"{len(check.missed)} missed, {len(check.rejected)} rejected of {len(check.images)} images"
-    heading = _strip(f"{check.product}: {counts}; threshold {check.threshold:.4g}", tiles.shape[1], (40, 44, 52))
+    heading = strip(f"{check.product}: {counts}; threshold {check.threshold:.4g}", tiles.shape[1], (40, 44, 52))
     return np.vstack([heading, tiles])
 
 
@@ -81,15 +81,15 @@ def _tile(image: CheckedImage, result: Inspection) -> Uint8Array:
     word = image.outcome.upper() if image.outcome != "right" else f"{image.truth}, right"
     picture = np.vstack(
         [
-            _fitted(result.overlay()),
-            _strip(f"{word}  severity {image.severity:.2f}", SIDE, color),
-            _strip(image.name, SIDE, color),
+            fitted(result.overlay()),
+            strip(f"{word}  severity {image.severity:.2f}", SIDE, color),
+            strip(image.name, SIDE, color),
         ]
     )
     return np.pad(picture, ((_BORDER, _BORDER), (_BORDER, _BORDER), (0, 0)), constant_values=255)
 
 
-def _fitted(picture: Uint8Array) -> Uint8Array:
+def fitted(picture: Uint8Array) -> Uint8Array:
     """A picture in a square of SIDE pixels, whole and in its own aspect."""
     height, width = picture.shape[:2]
     scale = SIDE / max(height, width)
@@ -101,7 +101,7 @@ def _fitted(picture: Uint8Array) -> Uint8Array:
     return square
 
 
-def _strip(text: str, width: int, color: tuple[int, int, int]) -> Uint8Array:
+def strip(text: str, width: int, color: tuple[int, int, int]) -> Uint8Array:
     """One line of text, white on a color; of one that is too long the end is shown, which tells files apart."""
     # OpenCV's fonts have ASCII alone.
     letters = text.encode("ascii", "replace").decode()

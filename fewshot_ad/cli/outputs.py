@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot_ad.cli.terminal import explained, report_failure
-from fewshot_ad.errors import FewshotADError
+from fewshot_ad.errors import ArgumentError, FewshotADError
 from fewshot_ad.printable import no_formula, printable
 from fewshot_ad.storage import check_name, check_output, lock, sweep, write_failure
 from fewshot_ad.verdict import format_severity
@@ -237,6 +237,35 @@ def _short(name: str, path: Path) -> str:
     told_by = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     # Half a character at the cut is left out, and so is what is no text at all.
     return f"{encoded[: room - 13].decode('utf-8', 'ignore')}-{told_by}"
+
+
+def check_picture(
+    path: Path | None, option: str, mark: str, images: Sequence[Path], others: Sequence[Path], *, force: bool
+) -> None:
+    """Make sure that a picture for people replaces nothing else, and will not be taken for an image of a part.
+
+    Args:
+        path: The file; None for none.
+        option: The option that names it.
+        mark: See `demo.png`.
+        images: Images of parts that the command reads.
+        others: Other files that it reads or writes.
+        force: Whether another PNG may be replaced.
+
+    Raises:
+        FewshotADError: The picture has the place of something that must stay.
+        ArgumentError: It would lie among the images.
+    """
+    from fewshot_ad.demo import check_png
+
+    if path is None:
+        return
+    check_png(path, mark, inputs=[*images, *others], force=force)
+    if os.path.realpath(path.parent) in {os.path.realpath(image.parent) for image in images}:
+        raise ArgumentError(
+            f"expected {option} in a folder without images of parts, got {path}: it would be taken for one. Choose "
+            "another folder."
+        )
 
 
 def write_overlay(path: Path, result: Inspection, *, force: bool) -> None:

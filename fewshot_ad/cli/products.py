@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from fewshot_ad.cli.limits import LimitsOption, check_limits, say_limits, stored_limits, write_limits
 from fewshot_ad.cli.options import (
     ArtifactArgument,
     Device,
@@ -56,7 +57,6 @@ from fewshot_ad.cli.terminal import (
     report_failure,
     reported_errors,
     say,
-    say_sensitivity,
     verdict_line,
 )
 from fewshot_ad.failures import explanation
@@ -154,6 +154,7 @@ def enroll(
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     keep_outliers: KeepOutliersOption = False,
+    limits: LimitsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -164,6 +165,7 @@ def enroll(
 
         _refuse_products(good)
         check_product_file(output, replace=force, protected=force)
+        check_limits(limits, output, good, force=force)
         inspector = Inspector.from_support(
             good,
             product=product_name or output.stem,
@@ -194,6 +196,8 @@ def enroll(
         # Once more: another process may have written it meanwhile.
         check_product_file(output, replace=force, protected=force)
         inspector.save(output, force=force)
+        if limits is not None:
+            write_limits(limits, inspector.limits_picture(), force=force)
     if as_json:
         print_json("product", {"artifact": str(output), **inspector.info()})
         return
@@ -202,7 +206,7 @@ def enroll(
     for reason in inspector.enrollment.reasons:
         say(reason)
     say(inspector.calibration.explain())
-    say_sensitivity(inspector)
+    say_limits(inspector.info(), limits)
     say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
 
 
@@ -261,7 +265,7 @@ def add(
     for note in notes:
         say(f"note: {note}")
     say(inspector.calibration.explain(inspector.threshold if inspector.threshold_set_by_hand else None))
-    say_sensitivity(inspector)
+    say_limits(inspector.info())
     say(f"{inspector.product}: {len(inspector.enrollment.support)} images now -> {artifact}")
 
 
@@ -398,13 +402,19 @@ def _print_verdict(path: Path, result: Inspection, overlay: Path | None, device:
 
 
 @commands.command()
-def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
-    """Show what a product was enrolled from, with which settings, and where its threshold comes from."""
+def info(
+    artifact: ArtifactArgument, limits: LimitsOption = None, force: ForceOption = False, as_json: JsonOption = False
+) -> None:
+    """Show what a product was enrolled from, with which settings, where its threshold comes from and what it finds."""
     with reported_errors(as_json):
         from fewshot_ad.artifact import describe, read_artifact
 
         refuse_misplaced("info", artifact)
-        record = describe(*read_artifact(artifact))
+        check_limits(limits, artifact, (), force=force)
+        tensors, stored = read_artifact(artifact)
+        record = describe(tensors, stored)
+        if limits is not None:
+            write_limits(limits, stored_limits(tensors, stored), force=force)
     if as_json:
         print_json("product", record)
         return
@@ -412,3 +422,6 @@ def info(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
 
     for line in yaml.safe_dump(record, sort_keys=False, allow_unicode=True, width=110).splitlines():
         say(line)
+    say("")
+    say(record["calibration"]["explanation"])
+    say_limits(record, limits)

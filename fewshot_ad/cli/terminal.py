@@ -20,7 +20,6 @@ from fewshot_ad.verdict import verdict_column
 if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
     from fewshot_ad.inspection import Inspection
-    from fewshot_ad.inspector import Inspector
 
 EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
 
@@ -178,14 +177,3 @@ def explained(error: BaseException) -> str:
     """The message about an error, which `FEWSHOT_AD_DEBUG` shows in full."""
     logging.getLogger(__name__).debug("unexpected", exc_info=error)
     return explanation(error)
-
-
-def say_sensitivity(inspector: Inspector) -> None:
-    """What the product finds and what it cannot see."""
-    found = inspector.sensitivity
-    if found is not None:
-        image_hw = inspector.references[0].image_hw if inspector.references else None
-        say(found.explain(image_hw))
-        warning = found.warning(image_hw)
-        if warning is not None:
-            say(f"warning: {warning}")

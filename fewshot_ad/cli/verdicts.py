@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_ad.cli.limits import say_limits
 from fewshot_ad.cli.options import (
     ArtifactArgument,
     DeviceOption,
@@ -23,7 +23,7 @@ from fewshot_ad.cli.options import (
     locked,
     refuse_misplaced,
 )
-from fewshot_ad.cli.outputs import Outputs, check_table, table_row, verdict_table
+from fewshot_ad.cli.outputs import Outputs, check_picture, check_table, table_row, verdict_table
 from fewshot_ad.cli.terminal import (
     EXIT_ERROR,
     EXIT_GOOD,
@@ -31,7 +31,6 @@ from fewshot_ad.cli.terminal import (
     progress_bar,
     reported_errors,
     say,
-    say_sensitivity,
 )
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def check(
         images = [image for image in [*good_images, *(bad_images or [])] if isinstance(image, Path)]
         others = [artifact, *(Path(given) for given in (encoder, weights) if given is not None)]
         check_table(csv_file, [*images, *others], force, COLUMNS)
-        _check_sheet(sheet, images, others, force)
+        check_picture(sheet, "--sheet", SHEET_MARK, images, others, force=force)
         with progress_bar(quiet=as_json or len(images) < 20) as progress:
             result = inspector.check(good_images, bad_images, progress=progress)
         if csv_file is not None:
@@ -163,7 +162,7 @@ def calibrate(
         return
     for line in change.explain().splitlines():
         say(line)
-    say_sensitivity(inspector)
+    say_limits(inspector.info())
 
 
 def _images(names: list[str]) -> list[Any]:
@@ -171,26 +170,6 @@ def _images(names: list[str]) -> list[Any]:
     from fewshot_ad.images import expand_sources
 
     return expand_sources(names, keep_errors=True)
-
-
-def _check_sheet(sheet: Path | None, images: list[Path], others: list[Path], force: bool) -> None:
-    """Before the work, not after it.
-
-    Raises:
-        FewshotADError: The sheet has the place of something that must stay.
-        ArgumentError: It would lie among the images.
-    """
-    from fewshot_ad.demo import check_png
-    from fewshot_ad.errors import ArgumentError
-
-    if sheet is None:
-        return
-    check_png(sheet, SHEET_MARK, inputs=[*images, *others], force=force)
-    if os.path.realpath(sheet.parent) in {os.path.realpath(image.parent) for image in images}:
-        raise ArgumentError(
-            f"expected --sheet in a folder without images of parts, got {sheet}: the next check would take it for one. "
-            "Choose another folder."
-        )
 
 
 def _write_table(path: Path, result: Check, outputs: Outputs) -> None:

@@ -54,11 +54,11 @@ class Sensitivity:
             word = {"spot": "spots", "scratch": "scratches", "patch": "displaced patches"}[kind]
             wide = " wide" if kind == "scratch" else ""
             if size is None:
-                found.append(f"not the largest {word} drawn ({_length(self.largest[kind], image_hw)}{wide})")
+                found.append(f"not the largest {word} drawn ({length(self.largest[kind], image_hw)}{wide})")
             else:
-                found.append(f"{word} from {_length(size, image_hw)}{wide}")
+                found.append(f"{word} from {length(size, image_hw)}{wide}")
         return (
-            f"finds {', '.join(found)}; of drawn defects of {_length(self.min_defect, image_hw)} {self.caught:.0%} are "
+            f"finds {', '.join(found)}; of drawn defects of {length(self.min_defect, image_hw)} {self.caught:.0%} are "
             "caught."
         )
 
@@ -67,7 +67,7 @@ class Sensitivity:
         if not self.is_blind:
             return None
         return (
-            f"this product hardly sees defects of {_length(self.min_defect, image_hw)}: drawn ones stand out from good "
+            f"this product hardly sees defects of {length(self.min_defect, image_hw)}: drawn ones stand out from good "
             f"images with AUROC {self.auroc:.2f} (0.5 is chance), and {self.caught:.0%} are caught. Give more good "
             "images, larger photographs or a closer view, or a larger min_defect if such defects do not matter."
         )
@@ -84,27 +84,29 @@ def sensitivity(calibration: Calibration, threshold: float, min_defect: float) -
     smallest = [d for d in calibration.defects if math.isclose(d.size, min_defect, abs_tol=1e-6)]
     if not smallest:
         return None
+    by_kind = {kind: [d for d in calibration.defects if d.kind == kind] for kind in DEFECT_KINDS}
     good = [*calibration.scores, *calibration.nuisances]
     scores = [d.score for d in smallest]
     return Sensitivity(
         min_defect=min_defect,
         caught=_share_caught(smallest, threshold),
         auroc=auroc([0] * len(good) + [1] * len(scores), [*good, *scores]),
-        found_from={kind: _found_from(calibration.defects, kind, threshold) for kind in DEFECT_KINDS},
-        largest={kind: _shown_size(kind, max(d.size for d in calibration.defects)) for kind in DEFECT_KINDS},
+        found_from={kind: _found_from(kind, drawn, threshold) for kind, drawn in by_kind.items() if drawn},
+        largest={kind: shown_size(kind, max(d.size for d in drawn)) for kind, drawn in by_kind.items() if drawn},
     )
 
 
-def _found_from(defects: Sequence[ScoredDefect], kind: DefectKind, threshold: float) -> float | None:
+def _found_from(kind: DefectKind, defects: Sequence[ScoredDefect], threshold: float) -> float | None:
     smallest = None
     for size in sorted({d.size for d in defects}, reverse=True):
-        if _share_caught([d for d in defects if d.kind == kind and d.size == size], threshold) < FOUND:
+        if _share_caught([d for d in defects if d.size == size], threshold) < FOUND:
             break
-        smallest = _shown_size(kind, size)
+        smallest = shown_size(kind, size)
     return smallest
 
 
-def _shown_size(kind: DefectKind, size: float) -> float:
+def shown_size(kind: DefectKind, size: float) -> float:
+    """The size that is told of a drawn defect of that size, as a share of the image's side: of a scratch, its width."""
     return size * SCRATCH_WIDTH if kind == "scratch" else size
 
 
@@ -112,7 +114,8 @@ def _share_caught(defects: Sequence[ScoredDefect], threshold: float) -> float:
     return sum(d.score > threshold for d in defects) / len(defects)
 
 
-def _length(share: float, image_hw: tuple[int, int] | None) -> str:
+def length(share: float, image_hw: tuple[int, int] | None) -> str:
+    """A share of the image's side in pixels; as a share, if height and width of the image are None."""
     if image_hw is None:
         return f"{share:.1%} of the image's side"
     pixels = share * (image_hw[0] * image_hw[1]) ** 0.5

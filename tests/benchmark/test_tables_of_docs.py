@@ -21,7 +21,7 @@ MARKER = re.compile(r"<!-- table: (\S+) -->")
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """benchmarks/tables.py as a module."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    for name in ("tables", "board_tables", "measured_tables", "measurements"):
+    for name in ("tables", "board_tables", "measured_tables", "verdict_tables", "verdicts", "measurements"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return importlib.import_module("tables")
 

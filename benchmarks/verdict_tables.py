@@ -1,0 +1,65 @@
+"""Tables of what the shipped threshold promises and what it does, from the committed records of `verdicts.py`."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import measurements
+import numpy as np
+import verdicts
+from measured_tables import table
+
+from fewshot_ad.enrollment.presets import enrollment_settings
+
+
+def promises() -> str:
+    """By number of good photographs: means over products of the means of their draws."""
+    judged = _judged()
+    rows = []
+    for shots in sorted({shots for shots, _, _ in judged}):
+        own = [(product, one) for number, product, one in judged if number == shots]
+        rejected, promised, bound, escaped, _ = _mean(own)
+        within = sum(one.rejected <= one.bound for _, one in own)
+        rows.append([f"{shots}", *_shares(promised, rejected, bound), f"{within} of {len(own)}", *_shares(escaped)])
+    return table(
+        ["good photographs", "promised", "rejected", "at most (95%)", "enrollments within it", "defects missed"], rows
+    )
+
+
+def by_product() -> str:
+    """The same of each product, from eight photographs."""
+    own = [(product, one) for shots, product, one in _judged() if shots == 8]
+    rows = []
+    for product in sorted({product for product, _ in own}):
+        rejected, promised, bound, escaped, _ = _mean([pair for pair in own if pair[0] == product])
+        rows.append([f"`{product}`", *_shares(promised, rejected, bound, escaped)])
+    return table(["product", "promised", "rejected", "at most (95%)", "defects missed"], rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {"promises": promises, "promises-by-product": by_product}
+
+
+@functools.cache
+def _judged() -> tuple[tuple[int, str, verdicts.Judged], ...]:
+    """Shots and product of each recorded enrollment, and what the threshold does that others have taught."""
+    records = verdicts.read_records(measurements.RECORDS / "verdicts.jsonl")
+    real = [record for record in records if not record["generated"] and record["shots"] > 1]
+    fits = {product: verdicts.fit(records, without=product) for product in {record["product"] for record in real}}
+    settings = enrollment_settings()
+    return tuple(
+        (record["shots"], record["product"], verdicts.judged(record, fits[record["product"]], settings)["shipped"])
+        for record in real
+    )
+
+
+def _mean(judged: Sequence[tuple[str, verdicts.Judged]]) -> list[float]:
+    """Each product counts the same, however many draws it has."""
+    products = {product for product, _ in judged}
+    means = [np.mean([one for name, one in judged if name == product], axis=0) for product in sorted(products)]
+    return [float(value) for value in np.mean(means, axis=0)]
+
+
+def _shares(*values: float) -> list[str]:
+    return ["" if math.isnan(value) else f"{value:.1%}" for value in values]
