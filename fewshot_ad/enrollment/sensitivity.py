@@ -15,6 +15,8 @@ from fewshot_ad.metrics import auroc
 FOUND = 0.75
 # Below this AUROC of the smallest defects against good images, a product hardly sees them.
 BLIND = 0.7
+# Where fewer of the largest drawn defects are caught, the threshold passes most of what comes.
+MOSTLY_PASSED = 0.5
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Sensitivity:
         min_defect: Size of the smallest defect that matters, as a share of the image's side.
         caught: Share of the drawn defects of that size that are caught.
         auroc: AUROC of their scores against those of good images and their nuisances, 0..1.
+        caught_largest: Share of the largest drawn defects that are caught.
         found_from: By kind, the smallest drawn size, as a share of the image's side, from which on they are found; None
             if the largest is not. Of a scratch, its width.
         largest: By kind, the largest size that was drawn.
@@ -34,6 +37,7 @@ class Sensitivity:
     min_defect: float
     caught: float
     auroc: float
+    caught_largest: float
     found_from: dict[DefectKind, float | None]
     largest: dict[DefectKind, float]
     contrast: float = CONTRAST
@@ -65,7 +69,13 @@ class Sensitivity:
     def warning(self, image_hw: tuple[int, int] | None = None) -> str | None:
         """What the engineer must know before the product is relied on; None if there is nothing."""
         if not self.is_blind:
-            return None
+            if self.caught_largest >= MOSTLY_PASSED:
+                return None
+            largest = length(max(self.largest.values()), image_hw)
+            return (
+                f"the threshold passes most defects: of drawn ones of {largest} only {self.caught_largest:.0%} are "
+                "caught. Look whether one of the images was bad, give more of them, or calibrate."
+            )
         return (
             f"this product hardly sees defects of {length(self.min_defect, image_hw)}: drawn ones stand out from good "
             f"images with AUROC {self.auroc:.2f} (0.5 is chance), and {self.caught:.0%} are caught. Give more good "
@@ -87,10 +97,12 @@ def sensitivity(calibration: Calibration, threshold: float, min_defect: float) -
     by_kind = {kind: [d for d in calibration.defects if d.kind == kind] for kind in DEFECT_KINDS}
     good = [*calibration.scores, *calibration.nuisances]
     scores = [d.score for d in smallest]
+    size = max(d.size for d in calibration.defects)
     return Sensitivity(
         min_defect=min_defect,
         caught=_share_caught(smallest, threshold),
         auroc=auroc([0] * len(good) + [1] * len(scores), [*good, *scores]),
+        caught_largest=_share_caught([d for d in calibration.defects if d.size == size], threshold),
         found_from={kind: _found_from(kind, drawn, threshold) for kind, drawn in by_kind.items() if drawn},
         largest={kind: shown_size(kind, max(d.size for d in drawn)) for kind, drawn in by_kind.items() if drawn},
     )
