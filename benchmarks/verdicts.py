@@ -33,7 +33,7 @@ from fewshot_ad.enrollment.embedding import embed_image, embed_support, scale_im
 from fewshot_ad.enrollment.prediction import Evidence, Population, Prediction, ScoredDefect, least_cost, location
 from fewshot_ad.enrollment.presets import BASE_SIZES, EnrollmentSettings, enrollment_settings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, REFERENCE_SIZE, Probes, defect_series, distinct_images, shrunk
-from fewshot_ad.enrollment.selection import ENOUGH_CAUGHT, choose_views
+from fewshot_ad.enrollment.selection import cheapest, choose_views
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.images import read_image
 from fewshot_ad.metrics.distributions import student_t_quantile
@@ -241,11 +241,13 @@ def evidence_of(record: Record, sizes: Sequence[int]) -> tuple[Evidence, np.ndar
 
 def chosen_sizes(record: Record, settings: EnrollmentSettings, population: Population) -> tuple[int, ...]:
     """The working scales that `selection.choose_scales` chooses."""
-    coarse = tuple(record["sizes"][:1])
-    evidence = evidence_of(record, coarse)[0]
-    threshold = calibrate(evidence, settings, population).threshold
-    caught = np.mean([d.score > threshold for d in evidence.defects if d.size == settings.min_defect])
-    return coarse if caught >= ENOUGH_CAUGHT else tuple(record["sizes"])
+    options = [tuple(record["sizes"][:count]) for count in range(1, len(record["sizes"]) + 1)]
+    caught = []
+    for option in options:
+        evidence = evidence_of(record, option)[0]
+        threshold = calibrate(evidence, settings, population).threshold
+        caught.append(float(np.mean([d.score > threshold for d in evidence.defects if d.size == settings.min_defect])))
+    return options[cheapest(caught)]
 
 
 def fit(records: Sequence[Record], without: str | None = None, sizes: Sequence[int] = BASE_SIZES) -> Population:

@@ -55,7 +55,7 @@ class Population:
 
 # Of nine products of real photographs: benchmarks/verdicts.py --fit.
 POPULATION = Population(
-    bias=(-0.006, -0.074), spread_of_bias=0.15, spread=0.08, spread_weight=50, defect=(0.05, 0.75), defect_spread=0.7
+    bias=(0.002, -0.069), spread_of_bias=0.138, spread=0.078, spread_weight=50, defect=(0.04, 0.8), defect_spread=0.9
 )
 # A real defect is expected at least so far above good parts, in logarithms.
 SMALLEST_EXCESS = 0.05

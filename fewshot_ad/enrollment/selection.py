@@ -27,10 +27,11 @@ TURNED_SHARE = 0.25
 # logarithm): they take room in the bank, so that the good score higher unless rotated views explain them better. So
 # round parts are noticed, which have no turn that could be seen. A bank of fewer images gains by any views.
 MAX_RISE, MIN_IMAGES_FOR_GAIN = 0.005, 3
-# The finest working scale shows the smallest defect that matters on at least so many pixels: a third of a patch.
-DEFECT_PIXELS = 5
-# A finer scale costs every inspection; where a coarser one catches this share of the smallest defects, it is enough.
-ENOUGH_CAUGHT = 0.9
+# The finest working scale shows the smallest defect that matters on at least so many pixels: a patch of its own.
+DEFECT_PIXELS = 8
+# A finer scale costs every inspection; where a coarser one catches this share of the smallest defects, it is enough. So
+# it is where it catches this much more than with the finer one.
+ENOUGH_CAUGHT, CLEARLY_MORE = 0.9, 0.1
 
 
 def choose_views(
@@ -134,7 +135,7 @@ def choose_scales(
             f"pixels here, got {settings.max_ms:g}. Raise it, or choose image_size yourself."
         )
     caught = [_caught(option, settings, series, distinct) for option in affordable]
-    best = next((at for at, share in enumerate(caught) if share >= ENOUGH_CAUGHT), len(affordable) - 1)
+    best = cheapest(caught)
     figures = ", ".join(
         f"{share:.0%} at {_names(option)} ({sum(times[s] for s in option):.1f} ms)"
         for share, option in zip(caught, affordable, strict=True)
@@ -144,6 +145,16 @@ def choose_scales(
         f"image size: {_names(chosen)}; of drawn defects of {settings.min_defect:.1%} of the image's side are caught: "
         f"{figures}.",
     )
+
+
+def cheapest(caught: Sequence[float]) -> int:
+    """Which option to take, the cheapest first: the first that catches enough, or clearly more than the dearest.
+
+    Args:
+        caught: Share of the smallest defects that each catches, the cheapest option first.
+    """
+    enough = min(ENOUGH_CAUGHT, caught[-1] + CLEARLY_MORE)
+    return next((at for at, share in enumerate(caught) if share >= enough), len(caught) - 1)
 
 
 def _caught(

@@ -55,7 +55,7 @@ def with_value(value: float) -> Callable[[np.ndarray], np.ndarray]:
         ("bank0.vectors", with_value(np.nan), r"bank0\.vectors: expected values in .*got nan"),
         ("bank0.vectors", with_value(np.inf), r"bank0\.vectors: expected values in .*inf"),
         ("bank0.vectors", lambda a: a.astype(np.float64), r"bank0\.vectors: expected F16 or F32 .*got 'F64'"),
-        ("bank0.vectors", lambda a: a[:0], r"bank0\.vectors: expected 1 to 2000 bank vectors \(the budget\), got 0"),
+        ("bank0.vectors", lambda a: a[:0], r"bank0\.vectors: expected 1 to 1500 bank vectors \(the budget\), got 0"),
         ("bank0.image", with_value(-1), r"bank0\.image: expected values in 0\.\.4, got -1"),
         ("bank0.image", with_value(5), r"bank0\.image: expected values in 0\.\.4, got 0\.0 to 5"),
         ("bank0.view", with_value(3), r"bank0\.view: expected values in 0\.\.2"),

@@ -11,7 +11,7 @@ from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale
 from fewshot_ad.enrollment.embedding import embed_support
 from fewshot_ad.enrollment.presets import BASE_SIZES, BASE_VIEWS, EnrollmentSettings, enrollment_settings
 from fewshot_ad.enrollment.probes import DrawnDefect, Probes, defect_series
-from fewshot_ad.enrollment.selection import candidate_sizes, choose_scales, choose_views
+from fewshot_ad.enrollment.selection import candidate_sizes, cheapest, choose_scales, choose_views
 from fewshot_ad.enrollment.support import SupportImage, read_support
 from fewshot_ad.errors import SupportSetError
 
@@ -44,10 +44,32 @@ def test_freely_rotated_parts_get_rotated_views(encoder: Encoder) -> None:
     assert "flips and rotations; the part is turned" in reasons[0]
 
 
-def test_upright_parts_get_flips_alone(parts: list[np.ndarray], encoder: Encoder) -> None:
+def test_rotated_views_stay_out_where_they_only_take_room(
+    parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewshot_ad.enrollment.selection.turned_parts", lambda *_: (0, len(parts) - 1))
+    monkeypatch.setattr("fewshot_ad.enrollment.selection.MAX_RISE", -1.0)
     choice, reasons = choose_views(read_support(parts).images, enrollment_settings(), encoder)
     assert choice.views == BASE_VIEWS
-    assert "held-out good images score" in reasons[0]
+    assert reasons[0].startswith("views: flips; held-out good images score")
+    monkeypatch.setattr("fewshot_ad.enrollment.selection.MAX_RISE", 1.0)
+    choice, reasons = choose_views(read_support(parts).images, enrollment_settings(), encoder)
+    assert len(choice.views) == 9
+    assert reasons[0].startswith("views: flips and rotations; held-out good images score")
+
+
+def test_of_two_images_only_the_pose_can_tell(parts: list[np.ndarray], encoder: Encoder) -> None:
+    choice, reasons = choose_views(read_support(parts[:2]).images, enrollment_settings(), encoder)
+    assert choice.views == BASE_VIEWS
+    assert "upright" in reasons[0]
+
+
+def test_the_cheapest_that_catches_enough_or_clearly_more_is_taken() -> None:
+    assert cheapest([0.95, 0.99]) == 0
+    assert cheapest([0.5, 0.6]) == 1
+    assert cheapest([0.5, 0.5]) == 1
+    assert cheapest([0.7, 0.5]) == 0
+    assert cheapest([0.2]) == 0
 
 
 def large(side: int) -> list[SupportImage]:

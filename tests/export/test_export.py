@@ -193,7 +193,8 @@ def test_a_smoothing_wider_than_the_graph_is_said(parts: list[np.ndarray], tmp_p
 
 
 def test_a_product_whose_images_take_tiles_is_refused(inspector: Inspector, tmp_path: Path) -> None:
-    model = dataclasses.replace(inspector.model, image_size=3500)
+    (scale,) = inspector.model.scales
+    model = dataclasses.replace(inspector.model, scales=(dataclasses.replace(scale, image_size=3500),))
     large = Inspector(inspector.encoder, dataclasses.replace(inspector._product, model=model))
     with pytest.raises(
         ExportError, match=r"at most 5,000,000 pixels.*got one of 4096 x 3008\. .*image_size up to 2048"
