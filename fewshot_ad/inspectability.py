@@ -112,8 +112,9 @@ class Expectations:
         if not self._unlike(nearness, pixels.shape[0] * pixels.shape[1]):
             return self._light(seen, TOO_DARK, TOO_BRIGHT, TOO_SOFT)
         cause = self._light(seen, RATHER_DARK, RATHER_BRIGHT, RATHER_SOFT)
-        guesses = "another product, no part, or another camera setting?"
-        return f"the whole image is unlike the good ones: {f'{cause}, ' if cause else ''}{guesses}"
+        if cause:
+            return f"{cause}; the whole image is unlike the good ones"
+        return "the whole image is unlike the good ones: another product, no part, or another camera setting?"
 
     def _unlike(self, nearness: float, area: int) -> bool:
         """Whether not even the best part of an image of so many pixels looks as on good ones."""

@@ -28,7 +28,7 @@ from fewshot_ad.images import check_size
 from fewshot_ad.inspectability import Expectations
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.printable import printable
-from fewshot_ad.scoring import Model, Scale
+from fewshot_ad.scoring import Model, Scale, inspect_image
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.one_pass import OnePass
 
@@ -361,6 +361,8 @@ def add_images(
             "expected a product enrolled from at least two images by this version, got one whose held-out scores say "
             "nothing about a further image. Enroll again from all images together."
         )
+    if not force:
+        _require_inspectable(product, encoder, new)
     extension = extend_banks(model, new, settings, encoder, len(enrollment.support), progress)
     names = [new[stand_in.image].name for stand_in in extension.embedded.stand_ins]
     notes += check_additions(before, extension.scores, names, force)
@@ -391,6 +393,25 @@ def add_images(
             # So that the next image of the line does not wait for it.
             scale.one_pass.compile(former.one_pass.sizes)
     return extended, tuple(notes)
+
+
+def _require_inspectable(product: Product, encoder: Encoder, images: Sequence[SupportImage]) -> None:
+    """Make sure that images to be added could be judged; what they look like is expected from then on.
+
+    Raises:
+        SupportSetError: One could not; nothing has been changed.
+    """
+    reasons = [
+        f"{image.name}: {reason}"
+        for image in images
+        if (reason := inspect_image(image.pixels, encoder, product.model, "").reason)
+    ]
+    if reasons:
+        raise SupportSetError(
+            f"expected further good images, got {len(reasons)} of {len(images)} that cannot be judged: "
+            f"{'; '.join(reasons)}. Nothing was added. Photograph them again, or, if the line looks like that from now "
+            "on, give force=True (command line: --force)."
+        )
 
 
 def product_name(support: SupportSet) -> str:

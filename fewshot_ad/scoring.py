@@ -151,7 +151,7 @@ def inspect_image(
     draw_map = functools.partial(joint_map, measured, model.image_sizes, model.scoring.sigma)
     is_anomalous = score > model.threshold or bool(reason)
     regions: tuple[Region, ...] = ()
-    if is_anomalous:
+    if is_anomalous and not reason:
         heat = draw_map()
         regions = find_regions(heat, model.map_scale, prepared.inputs[-1].geometry.image_hw)
         draw_map = functools.partial(_drawn, heat)

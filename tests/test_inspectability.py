@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fewshot_ad import Inspector
+from fewshot_ad import Inspector, SupportSetError
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.inspectability import Appearance, Expectations, closeness
 from tests.conftest import make_part
@@ -86,7 +86,7 @@ def test_without_expectations_nothing_is_checked(red: Inspector) -> None:
 
 def test_expectations_survive_json() -> None:
     appearance = Appearance.of(make_part(1))
-    expectations = Expectations((appearance,), (0.5,), 1.5)
+    expectations = Expectations((appearance,), (0.5,))
     assert Expectations.from_dict(json.loads(json.dumps(dataclasses.asdict(expectations)))) == expectations
 
 
@@ -108,3 +108,10 @@ def test_closeness_is_that_of_the_best_tenth_of_the_shown_patches() -> None:
     distances = np.arange(100, dtype=np.float32).reshape(10, 10)
     assert closeness(distances, np.ones((10, 10), bool)) == 10
     assert closeness(distances, distances >= 50) == 55
+
+
+def test_images_that_cannot_be_judged_are_not_added(red: Inspector) -> None:
+    before = red.enrollment.support
+    with pytest.raises(SupportSetError, match=r"cannot be judged: .*swapped.*Nothing was added"):
+        red.add(np.ascontiguousarray(red.references[0].content[..., ::-1]))
+    assert red.enrollment.support == before

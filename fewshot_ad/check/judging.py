@@ -125,6 +125,8 @@ class _KnownImages:
             return reason if source.truth == "good" else f"{reason}: enrolled as a good one; enroll again without it"
         if before is not None:
             return f"identical to {before.name}"
+        if result.reason:
+            return f"not inspectable: {result.reason}"
         return self._part_of_a_burst(result, source)
 
     def _part_of_a_burst(self, result: Inspection, source: _Source) -> str | None:

@@ -8,7 +8,8 @@ from fewshot_ad.check.report import Check
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.recalibration import recalibrate
 from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
-from fewshot_ad.metrics import Rate, needed_for
+from fewshot_ad.errors import ArgumentError
+from fewshot_ad.metrics import Rate, auroc, needed_for
 from fewshot_ad.product import Product
 
 # The rate that engineers ask for most often, as the example of what a promise takes.
@@ -90,7 +91,7 @@ class Recalibration:
         if n < needed_for(asked):
             return (
                 f"To promise a false reject rate of {asked:.3g} takes {needed_for(asked)} good images, got {n}: until "
-                "then it is predicted, not promised."
+                f"then it is predicted, not promised, and the prediction is {self.calibration.false_reject_rate:.1%}."
             )
         return f"Promised: a false reject rate of at most {asked:.3g} on average, whatever the distribution of scores."
 
@@ -108,8 +109,15 @@ def recalibration(product: Product, check: Check, max_false_reject: float | None
         ArgumentError: The limit is out of range.
     """
     settings, before = product.enrollment.settings, product.calibration
+    good, bad = check.scores("good"), check.scores("bad")
+    if bad and auroc([0] * len(good) + [1] * len(bad), [*good, *bad]) < 0.5:
+        raise ArgumentError(
+            f"expected bad images that are farther from the support set than good ones, got {len(bad)} bad ones that "
+            f"mostly score below the {len(good)} good ones. Are the two swapped? Nothing was changed; "
+            "`fewshot-ad check` names each."
+        )
     limit = settings.max_false_reject if max_false_reject is None else max_false_reject
-    calibration = recalibrate(before, check.scores("good"), check.scores("bad"), limit)
+    calibration = recalibrate(before, good, bad, limit)
     caught = [
         sensitivity(before, threshold, settings.min_defect)
         for threshold in (product.model.threshold, calibration.threshold)

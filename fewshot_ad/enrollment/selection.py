@@ -143,7 +143,7 @@ def choose_scales(
     chosen = affordable[best]
     return chosen, (
         f"image size: {_names(chosen)}; of drawn defects of {settings.min_defect:.1%} of the image's side are caught: "
-        f"{figures}.",
+        f"{figures}. The coarser is enough where it catches {ENOUGH_CAUGHT:.0%}, or {CLEARLY_MORE:.0%} more than both.",
     )
 
 

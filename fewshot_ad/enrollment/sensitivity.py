@@ -131,4 +131,4 @@ def length(share: float, image_hw: tuple[int, int] | None) -> str:
     if image_hw is None:
         return f"{share:.1%} of the image's side"
     pixels = share * (image_hw[0] * image_hw[1]) ** 0.5
-    return f"{max(1, math.ceil(pixels))} px"
+    return f"{max(1, round(pixels))} px"

@@ -71,7 +71,7 @@ def test_salient_defects_leave_room_above_the_good_and_faint_ones_do_not() -> No
     scores = [1.0, 1.05, 0.95, 1.02]
     far, near = (calibrate(evidence(scores, [score] * 8), DEFAULTS) for score in (5.0, 1.1))
     assert far.threshold > 1.1 * near.threshold
-    assert far.false_reject_rate < 0.02 < near.false_reject_rate
+    assert far.false_reject_rate < 0.03 < near.false_reject_rate
     # No threshold below the good limit, and none above what keeps the drawn defects.
     assert near.threshold > 1.02
     assert far.threshold < 5.0
@@ -90,7 +90,9 @@ def test_near_identical_images_count_as_one_and_nuisances_lift_their_scores() ->
 def test_the_operators_limit_on_false_rejects_is_kept(share: float) -> None:
     asked = enrollment_settings(max_false_reject=share)
     calibration = calibrate(evidence([1.0, 1.1, 0.9], [1.2] * 5), asked)
-    assert calibration.false_reject_rate == pytest.approx(share, rel=1e-2)
+    # What is promised is never less than as many scores can show as the estimate is worth.
+    assert calibration.false_reject_rate == pytest.approx(max(share, 1 / (POPULATION.spread_weight + 4)), rel=1e-2)
+    assert calibration.false_reject_bound >= 0.05
 
 
 @settings(max_examples=30, deadline=None)
