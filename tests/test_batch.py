@@ -10,11 +10,11 @@ from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.batch import AHEAD, Reading, verdicts
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Geometry
-from fewshot_ad.scoring import Prepared
+from fewshot_ad.scoring import EncoderInput, Prepared
 
 
 def prepare(pixels: Uint8Array) -> Prepared:
-    return Prepared(pixels, Geometry.fit((32, 32), 64, 16), 0.0)
+    return Prepared((EncoderInput(pixels, Geometry.fit((32, 32), 64, 16)),), 0.0)
 
 
 def test_a_list_is_read_ahead_and_keeps_its_order() -> None:

@@ -49,7 +49,7 @@ LAYERS = (
     ("enrollment/   batch.py", "from good images to a product; many images in order"),
     ("scoring.py   datasets/", "the decision; readers of public datasets"),
     ("search/", "memory bank and nearest neighbors"),
-    ("encoder/   inspection.py", "image to feature maps; what an inspection returns"),
+    ("encoder/   inspection.py   inspectability.py", "image to feature maps; a result; can it be judged?"),
     ("overlay/", "what is drawn on an image, and the bar below it"),
     (
         "images/   metrics/   documents/   regions.py",

@@ -36,7 +36,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{good} -o {new} --views hfilp", "Did you mean hflip?"),
         ("{good} -o {new} --views none,hflip", "views='none' alone"),
         ("{good} -o {new} --views rotate=x", "got 'x'"),
-        ("{good} -o {new} --image-size big", "auto or a whole number of pixels, such as 384, got 'big'"),
+        ("{good} -o {new} --image-size big", "auto or whole numbers of pixels, such as 384 or 256,512, got 'big'"),
         ("{good} -o {new} --image-size 3", "in 64..4096, got 3"),
         ("{good} -o {new} --preset balancd", "did you mean balanced?"),
         ("{good} -o {new} --budget 0", "at least 1, got '0'"),

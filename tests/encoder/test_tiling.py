@@ -240,8 +240,8 @@ PEAK = """
 import resource
 import numpy as np
 from fewshot_ad import load_encoder
-from fewshot_ad.inspection import MapScale
-from fewshot_ad.scoring import Model, ScoringConfig, inspect_image
+from fewshot_ad.regions import MapScale
+from fewshot_ad.scoring import Model, Scale, ScoringConfig, inspect_image
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
 from fewshot_ad.search.one_pass import OnePass
 
@@ -252,7 +252,7 @@ zeros = np.zeros(500, np.int32)
 bank = MemoryBank(vectors, Origin(zeros, zeros, np.zeros((500, 2), np.int32)), "l2", 1)
 network = OnePass(encoder, [bank])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-model = Model(2600, (bank,), (1.0,), ScoringConfig(), 1.0, MapScale(0.5, 1.0), network)
+model = Model((Scale(2600, (bank,), (1.0,), network),), ScoringConfig(), 1.0, MapScale(0.5, 1.0))
 assert inspect_image(image, encoder, model, "part").is_anomalous
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
