@@ -126,7 +126,11 @@ def choose_scales(
     """
     if "image_size" not in settings.auto:
         return list(scales), ()
-    times = dict(zip(scales, [encode_ms(encoder, image_sizes=[s.image_size])[0] for s in scales], strict=True))
+    # Only where it decides: it takes time, and differs from run to run.
+    times = {
+        scale: 0.0 if settings.max_ms is None else encode_ms(encoder, image_sizes=[scale.image_size])[0]
+        for scale in scales
+    }
     options = [list(scales[:count]) for count in range(1, len(scales) + 1)]
     affordable = [o for o in options if settings.max_ms is None or sum(times[s] for s in o) <= settings.max_ms]
     if not affordable:
@@ -137,7 +141,8 @@ def choose_scales(
     caught = [_caught(option, settings, series, distinct) for option in affordable]
     best = cheapest(caught)
     figures = ", ".join(
-        f"{share:.0%} at {_names(option)} ({sum(times[s] for s in option):.1f} ms)"
+        f"{share:.0%} at {_names(option)}"
+        + ("" if settings.max_ms is None else f" ({sum(times[s] for s in option):.1f} ms)")
         for share, option in zip(caught, affordable, strict=True)
     )
     chosen = affordable[best]

@@ -77,7 +77,7 @@ def test_a_product_in_the_way_is_named_with_what_would_be_lost(
 ) -> None:
     for seed, name in ((70, "one, two.png"), (71, "three.png")):
         cv2.imwrite(str(tmp_path / name), make_part(seed))
-        assert run("add", product, tmp_path / name)[0] == 0
+        assert run("add", product, tmp_path / name, "--force")[0] == 0
     created = Inspector.load(product).enrollment.created
     expected = f"the product 'washer', enrolled {created} from 5 image(s) and grown by 2 image(s) since, is there"
     refused(tmp_path, expected, "enroll", part_folder, "-o", product, *FAST)
@@ -291,7 +291,7 @@ def test_no_addition_of_two_processes_is_lost(product: Path, tmp_path: Path) -> 
     script = (
         "import sys\nfrom typer.testing import CliRunner\nfrom fewshot_ad.cli import app\n"
         "for n in range(5):\n"
-        "    result = CliRunner().invoke(app, ['add', sys.argv[1], f'{sys.argv[2]}/{n}.png'])\n"
+        "    result = CliRunner().invoke(app, ['add', sys.argv[1], f'{sys.argv[2]}/{n}.png', '--force'])\n"
         "    assert result.exit_code == 0, result.output\n"
     )
     processes = [
