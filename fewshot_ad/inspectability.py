@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,33 +117,48 @@ class Expectations:
             return f"{cause}; the whole image is unlike the good ones"
         return "the whole image is unlike the good ones: another product, no part, or another camera setting?"
 
+    @functools.cached_property
+    def _farthest(self) -> float:
+        return max(*self.closeness, 1e-12)
+
+    @functools.cached_property
+    def _extremes(self) -> Appearance:
+        """Of each measure the extreme of the good images that a bad image passes first; the usual color."""
+        good = self.appearances
+        return Appearance(
+            bright=min(a.bright for a in good),
+            contrast=min(a.contrast for a in good),
+            saturated=max(a.saturated for a in good),
+            sharpness=min(a.sharpness for a in good),
+            red_minus_blue=float(np.median([a.red_minus_blue for a in good])),
+        )
+
     def _unlike(self, nearness: float, area: int) -> bool:
         """Whether not even the best part of an image of so many pixels looks as on good ones."""
         # The fewer there are, the less is known of how good ones differ.
         limit = UNLIKE + (UNLIKE_ONE - UNLIKE) / len(self.appearances)
         # On a small input each patch sees most of the image, and a large defect in it.
         limit *= max(1.0, LEAST_AREA / area)
-        return nearness > max(*self.closeness, 1e-12) * math.exp(limit)
+        return nearness > self._farthest * math.exp(limit)
 
     def _light(self, seen: Appearance, dark: float, bright: float, soft: float) -> str:
         """What is wrong with light or focus, against these limits."""
-        good = self.appearances
-        saturated = max(a.saturated for a in good)
-        if seen.bright < dark * min(a.bright for a in good):
+        good, extreme = self.appearances, self._extremes
+        if seen.bright < dark * extreme.bright:
             return f"too dark (brightest pixels {seen.bright:.0f}, on good images {_range(a.bright for a in good)})"
-        if seen.saturated > saturated + bright * (1 - saturated):
+        if seen.saturated > extreme.saturated + bright * (1 - extreme.saturated):
             return (
-                f"overexposed ({seen.saturated:.0%} of the pixels are saturated, on good images up to {saturated:.0%})"
+                f"overexposed ({seen.saturated:.0%} of the pixels are saturated, on good images up to "
+                f"{extreme.saturated:.0%})"
             )
-        if seen.contrast < TOO_FLAT * min(a.contrast for a in good):
+        if seen.contrast < TOO_FLAT * extreme.contrast:
             return f"no contrast ({seen.contrast:.0f} gray levels, on good images {_range(a.contrast for a in good)})"
-        sharpest = min(a.sharpness for a in good)
-        if seen.sharpness < soft * sharpest:
-            return f"blurred (sharpness {seen.sharpness / sharpest:.0%} of the softest good image's)"
+        if seen.sharpness < soft * extreme.sharpness:
+            return f"blurred (sharpness {seen.sharpness / extreme.sharpness:.0%} of the softest good image's)"
         return ""
 
     def _colors_turned(self, red_minus_blue: float) -> bool:
-        usual = float(np.median([a.red_minus_blue for a in self.appearances]))
+        usual = self._extremes.red_minus_blue
         return abs(usual) > COLORED and abs(red_minus_blue + usual) < abs(red_minus_blue - usual)
 
 

@@ -29,7 +29,6 @@ from fewshot_ad.inspectability import Expectations
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.printable import printable
 from fewshot_ad.scoring import Model, Scale, inspect_image
-from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.one_pass import OnePass
 
 # Characters of a product's name.
@@ -81,7 +80,7 @@ class Product:
     def assemble(
         cls,
         encoder: Encoder,
-        scales: Sequence[tuple[int, Sequence[MemoryBank], tuple[float, ...]]],
+        scales: Sequence[Scale],
         calibration: Calibration,
         enrollment: Enrollment,
         references: Sequence[Reference],
@@ -92,8 +91,7 @@ class Product:
 
         Args:
             encoder: The encoder that the banks were filled with.
-            scales: Per working scale, ascending: its pixels, one memory bank per level, and one divisor per level, see
-                `scoring.Scale`.
+            scales: What images are compared with, ascending; the graphs of encoder and banks are made here.
             calibration: Where the threshold comes from.
             enrollment: How it was enrolled.
             references: Support images at the working scale; as many are kept as `embedding.REFERENCE_BYTES` hold.
@@ -106,8 +104,8 @@ class Product:
         one_graph = settings.scoring.image_score == "top_mean" and OnePass.fits(encoder)
         model = Model(
             scales=tuple(
-                Scale(image_size, tuple(banks), level_scale, OnePass(encoder, banks) if one_graph else None)
-                for image_size, banks, level_scale in scales
+                dataclasses.replace(scale, one_pass=OnePass(encoder, scale.banks) if one_graph else None)
+                for scale in scales
             ),
             scoring=settings.scoring,
             threshold=threshold,
@@ -271,7 +269,7 @@ def _product_of(
     return Product.assemble(
         encoder,
         [
-            (scale.image_size, scale.banks, tuple(divisor * level for level in scale.level_scale))
+            Scale(scale.image_size, scale.banks, scale.level_scale, divisor)
             for scale, divisor in zip(scales, divisors, strict=True)
         ],
         calibrate(evidence, settings),
@@ -366,7 +364,8 @@ def add_images(
     extension = extend_banks(model, new, settings, encoder, len(enrollment.support), progress)
     names = [new[stand_in.image].name for stand_in in extension.embedded.stand_ins]
     notes += check_additions(before, extension.scores, names, force)
-    calibration = extended_calibration(before, extension.scores, extension.map_peaks, settings)
+    distinct = distinct_images([image.pixels for image in new])
+    calibration = extended_calibration(before, extension.scores, extension.map_peaks, distinct, settings)
     expectations = model.expectations
     if expectations is not None:
         expectations = expectations.extended(extension.embedded.appearances, extension.closeness)

@@ -79,13 +79,15 @@ class Scale:
     Attributes:
         image_size: Working scale in pixels, see `Geometry.fit`.
         banks: One memory bank per level.
-        level_scale: One divisor per level that brings the distances of all levels and scales to a common scale.
+        level_scale: One divisor per level that brings the levels' distances to a common scale.
+        divisor: Divides scores and maps of this working scale, so that they can be compared with another's.
         one_pass: Encoder and banks as one graph; None where the engine or the image score needs the embeddings.
     """
 
     image_size: int
     banks: tuple[MemoryBank, ...]
     level_scale: tuple[float, ...]
+    divisor: float = 1.0
     one_pass: OnePass | None = None
 
 
@@ -196,13 +198,14 @@ def _measured(view: EncoderInput, encoder: Encoder, scale: Scale, scoring: Scori
     if scale.one_pass is None:
         levels = encoder.encode(view.pixels)
         encoded = time.perf_counter()
-        return measure(levels, scale.banks, scale.level_scale, view.geometry, scoring), encoded
+        return measure_at(scale, levels, view.geometry, scoring), encoded
     distances = scale.one_pass(view.pixels)
     encoded = time.perf_counter()
     score_maps = tuple(
         score_map / np.float32(divisor) for score_map, divisor in zip(distances, scale.level_scale, strict=True)
     )
-    return Measurement(top_mean_score(score_maps, view.geometry, scoring), score_maps, view.geometry), encoded
+    measured = Measurement(top_mean_score(score_maps, view.geometry, scoring), score_maps, view.geometry)
+    return measured.divided(scale.divisor), encoded
 
 
 class EncoderInput(NamedTuple):
@@ -254,11 +257,23 @@ class Measurement:
     score_maps: tuple[Float32Array, ...]
     geometry: Geometry
 
+    def divided(self, divisor: float) -> Measurement:
+        """The same with score and maps divided."""
+        if divisor == 1:
+            return self
+        score_maps = tuple(score_map / np.float32(divisor) for score_map in self.score_maps)
+        return Measurement(self.score / divisor, score_maps, self.geometry)
+
     @property
     def closeness(self) -> float:
         """How good the best part of the image looks, see `inspectability.closeness`; of the first level."""
         score_map = self.score_maps[0]
         return closeness(score_map, patch_weights(self.geometry, score_map.shape, 1.0) > 0)
+
+
+def measure_at(scale: Scale, levels: Sequence[Float32Array], geometry: Geometry, scoring: ScoringConfig) -> Measurement:
+    """`measure` at a product's working scale, comparable with its others."""
+    return measure(levels, scale.banks, scale.level_scale, geometry, scoring).divided(scale.divisor)
 
 
 def measure(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import threading
@@ -212,14 +213,12 @@ def test_levels_searched_on_their_own(parts: list[np.ndarray], broken_part: np.n
 
 
 def test_threshold_is_a_plain_number(inspector: Inspector, parts: list[np.ndarray]) -> None:
-    before = inspector.threshold
-    try:
-        inspector.threshold = 1e-6
-        assert inspector.inspect(parts[0]).is_anomalous
-        with pytest.raises(ValueError, match="at least 1e-30"):
-            inspector.threshold = float("nan")
-    finally:
-        inspector.threshold = before
+    own = copy.copy(inspector)
+    own.threshold = 1e-6
+    assert own.inspect(parts[0]).is_anomalous
+    with pytest.raises(ValueError, match="at least 1e-30"):
+        own.threshold = float("nan")
+    assert own.threshold == 1e-6
 
 
 @pytest.mark.parametrize(
@@ -349,3 +348,25 @@ def test_only_new_images_are_noticed(parts: list[np.ndarray], encoder: Encoder) 
     live = Inspector.from_support([*parts[:3], 255 - parts[3]], encoder=encoder, views="hflip", image_size=128)
     assert any("image[3]" in note for note in live.enrollment.notes)
     assert live.add([make_part(80)]) == ()
+
+
+@pytest.mark.parametrize("image_score", ["top_mean", "reweighted"])
+def test_the_score_of_two_scales_is_the_larger_of_each_ones_over_its_typical_good(
+    parts: list[np.ndarray], encoder: Encoder, image_score: str
+) -> None:
+    def enrolled(image_size: int | tuple[int, int]) -> Inspector:
+        return Inspector.from_support(
+            parts,
+            encoder=encoder,
+            views="hflip",
+            image_size=image_size,
+            budget=400,
+            scoring=ScoringConfig(image_score=image_score),  # type: ignore[arg-type]
+            keep_outliers=True,
+        )
+
+    both, *single = enrolled((128, 192)), enrolled(128), enrolled(192)
+    typical = [np.median(one.calibration.scores) for one in single]
+    for probe in (make_part(70), make_part(71, defect=True)):
+        expected = max(one.inspect(probe).score / t for one, t in zip(single, typical, strict=True))
+        assert both.inspect(probe).score == pytest.approx(expected, rel=1e-3)

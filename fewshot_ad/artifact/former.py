@@ -60,7 +60,13 @@ def from_version_2(record: Mapping[str, Any], path: str | os.PathLike[str]) -> d
             fields["image_sizes"] = [fields.pop("image_size")]
     settings = {"min_defect": MIN_DEFECT, "max_ms": None, "max_false_reject": None, **settings}
     enrollment["settings"] = settings
-    return {**record, "format_version": FORMAT_VERSION, "enrollment": enrollment, "preprocessing": preprocessing}
+    return {
+        **record,
+        "format_version": FORMAT_VERSION,
+        "divisors": [1.0],
+        "enrollment": enrollment,
+        "preprocessing": preprocessing,
+    }
 
 
 def _object(record: Mapping[str, Any], name: str, path: str | os.PathLike[str], within: str = "") -> dict[str, Any]:

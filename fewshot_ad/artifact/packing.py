@@ -20,6 +20,7 @@ from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.inspectability import Expectations
 from fewshot_ad.product import Enrollment, Product
+from fewshot_ad.scoring import Scale
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
 
 
@@ -41,6 +42,7 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
     record = {
         "encoder": dataclasses.asdict(spec),
         "preprocessing": _preprocessing(spec, model.image_sizes),
+        "divisors": [scale.divisor for scale in model.scales],
         "level_scale": [divisor for scale in model.scales for divisor in scale.level_scale],
         "threshold": model.threshold,
         "threshold_set_by_hand": product.threshold_set_by_hand,
@@ -113,8 +115,9 @@ def unpack(
     scales = []
     for at, image_size in enumerate(enrollment.settings.image_sizes):
         own = range(at * levels, (at + 1) * levels)
-        banks = [MemoryBank(*_bank_arrays(tensors, i), metric, encoder.threads) for i in own]
-        scales.append((image_size, banks, tuple(record["level_scale"][i] for i in own)))
+        banks = tuple(MemoryBank(*_bank_arrays(tensors, i), metric, encoder.threads) for i in own)
+        level_scale = tuple(record["level_scale"][i] for i in own)
+        scales.append(Scale(image_size, banks, level_scale, record["divisors"][at]))
     return Product.assemble(
         encoder,
         scales,

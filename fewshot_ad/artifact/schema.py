@@ -223,6 +223,7 @@ class Description(BaseModel):
     sha256: Sha256
     encoder: EncoderForm
     preprocessing: PreprocessingForm
+    divisors: Annotated[tuple[Divisor, ...], FIRST_ERROR]
     level_scale: Annotated[tuple[Divisor, ...], FIRST_ERROR]
     threshold: Positive
     threshold_set_by_hand: bool = False
@@ -312,6 +313,8 @@ def _contradictions(description: Description) -> Iterator[tuple[str, str, str]]:
     sizes = settings.image_sizes
     if list(sizes) != sorted(set(sizes)):
         yield "enrollment.settings.image_sizes", "ascending numbers", f"{list(sizes)}"
+    if len(description.divisors) != len(sizes):
+        yield "divisors", f"one per working scale ({len(sizes)})", f"{len(description.divisors)}"
     levels = len(sizes) * (1 if encoder.fusion == "concat" else len(encoder.channels))
     if len(description.level_scale) != levels:
         yield "level_scale", f"one divisor per level and working scale ({levels})", f"{len(description.level_scale)}"

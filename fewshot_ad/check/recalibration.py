@@ -65,6 +65,11 @@ class Recalibration:
         lines = [f"note: {note}" for note in self.notes]
         if self.was_set_by_hand:
             lines.append("The threshold that was set by hand is replaced.")
+        if self.former.further_scores and len(self.former.further_scores) > self.calibration.n:
+            lines.append(
+                f"warning: this replaces a calibration on {self.former.n} good images by one on {self.calibration.n}, "
+                "and what it promised. Give all of them together."
+            )
         before, after = (self.false_rejects(at) for at in (self.former_threshold, self.calibration.threshold))
         lines.append(f"Rejects of these {before.total} good images: {before.count} before, {after.count} now.")
         if self.calibration.bad_scores:

@@ -25,7 +25,7 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import DrawnDefect, Probes
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.scoring import Measurement, Model, ScoringConfig, joint_map, joint_score, measure
+from fewshot_ad.scoring import Measurement, Model, Scale, ScoringConfig, joint_map, joint_score, measure, measure_at
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset, jl_projection, nearest_of_others
 
 REPLACEMENT_DIMS = 64
@@ -166,10 +166,7 @@ def join_scales(
     """
     divisors = common_divisors(scales)
     joined = [
-        [
-            Measurement(m.score / divisor, tuple(grid / np.float32(divisor) for grid in m.score_maps), m.geometry)
-            for m, divisor in zip(measured, divisors, strict=True)
-        ]
+        [m.divided(divisor) for m, divisor in zip(measured, divisors, strict=True)]
         for measured in zip(*(scale.good for scale in scales), strict=True)
     ]
     return divisors, Evidence(
@@ -227,16 +224,14 @@ def extend_banks(
     scales, measured = [], []
     for scale in model.scales:
         embedded = embed_support(new, settings, scale.image_size, encoder, progress, alone=False)
-        measured.append(
-            [measure(s.levels, scale.banks, scale.level_scale, s.geometry, scoring) for s in embedded.stand_ins]
-        )
+        measured.append([measure_at(scale, s.levels, s.geometry, scoring) for s in embedded.stand_ins])
         banks = []
         for bank, pool in zip(scale.banks, embedded.pools, strict=True):
             late = Origin(pool.origin.image + np.int32(known), pool.origin.view, pool.origin.xy)
             joined = join_pools([Pool(bank.vectors, bank.origin), Pool(pool.vectors, late)])
             index = greedy_coreset(joined.vectors, settings.budget, settings.seed, progress, threads)
             banks.append(MemoryBank(joined.vectors[index], joined.origin[index], scoring.metric, threads))
-        scales.append((scale.image_size, banks, scale.level_scale))
+        scales.append(dataclasses.replace(scale, banks=tuple(banks), one_pass=None))
     held_out = [list(one) for one in zip(*measured, strict=True)]
     return Extension(
         scales=scales,
@@ -258,7 +253,7 @@ class Extension(NamedTuple):
         embedded: The new images at the finest scale.
     """
 
-    scales: Sequence[tuple[int, Sequence[MemoryBank], tuple[float, ...]]]
+    scales: Sequence[Scale]
     scores: list[float]
     map_peaks: list[float]
     closeness: list[float]

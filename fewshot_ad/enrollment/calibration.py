@@ -94,7 +94,7 @@ class Calibration:
         if by_hand is None:
             return self._explain()
         prediction, limit = self.prediction(), math.log(by_hand)
-        rate, bound = float(prediction.false_rejects(limit)), prediction.bound(limit)
+        rate, bound = prediction.promise(limit)
         return (
             f"threshold {by_hand:.4g} (set by hand): expects {rate:.1%} of good parts rejected; with 95% probability "
             f"no more than {bound:.1%}. The calibration, not in force: {self._explain()}"
@@ -179,6 +179,7 @@ def calibrate(
         limit = prediction.limit(settings.max_false_reject)
     else:
         limit = least_cost(prediction, evidence, population, cost_ratio)
+    rate, bound = prediction.promise(limit)
     peaks = np.log(np.maximum(evidence.map_peaks, 1e-12))
     # The map's limit lies as far above the held-out maps' peaks as the score's lies above the held-out scores.
     peak = math.exp(location(peaks) + limit - location(log_scores(evidence.scores)))
@@ -186,13 +187,13 @@ def calibrate(
         method="leave-one-view-out" if evidence.views_only else "leave-one-image-out",
         n=1 if evidence.views_only else len(evidence.scores),
         threshold=math.exp(limit),
-        false_reject_rate=max(float(prediction.false_rejects(limit)), prediction.least_rate),
+        false_reject_rate=rate,
         status="provisional",
         scores=tuple(float(s) for s in evidence.scores),
         # A flat map (identical images) must not make a scale of zero width.
         map_scale=MapScale(evidence.median_good, max(peak, evidence.median_good * 1.05 + 1e-6)),
         map_peaks=tuple(float(p) for p in evidence.map_peaks),
-        false_reject_bound=max(prediction.bound(limit), prediction.least_bound),
+        false_reject_bound=bound,
         distinct=evidence.distinct,
         nuisances=evidence.nuisances,
         defects=evidence.defects,
@@ -200,7 +201,11 @@ def calibrate(
 
 
 def extended_calibration(
-    before: Calibration, scores: Sequence[float], map_peaks: Sequence[float], settings: EnrollmentSettings
+    before: Calibration,
+    scores: Sequence[float],
+    map_peaks: Sequence[float],
+    distinct: int,
+    settings: EnrollmentSettings,
 ) -> Calibration:
     """The calibration with further good images in the bank.
 
@@ -212,6 +217,7 @@ def extended_calibration(
         before: The calibration as it is.
         scores: Scores of the new images against the bank before them.
         map_peaks: The highest value of each one's map.
+        distinct: Number of the new images that differ by more than noise.
         settings: The product's.
     """
     if before.further_scores:
@@ -222,7 +228,7 @@ def extended_calibration(
             evidence,
             scores=(*evidence.scores, *scores),
             map_peaks=(*evidence.map_peaks, *map_peaks),
-            distinct=evidence.distinct + len(scores),
+            distinct=evidence.distinct + min(distinct, len(scores)),
         ),
         settings,
     )

@@ -89,7 +89,7 @@ def check_support(
 def expectations_of(scales: Sequence[EnrolledScale]) -> Expectations:
     """What good images look like as a whole, at the coarsest of the working scales of a product."""
     coarsest, divisor = scales[0], common_divisors(scales)[0]
-    return Expectations(coarsest.embedded.appearances, tuple(m.closeness / divisor for m in coarsest.good))
+    return Expectations(coarsest.embedded.appearances, tuple(m.divided(divisor).closeness for m in coarsest.good))
 
 
 def drawn_score(defects: Sequence[ScoredDefect]) -> float:

@@ -13,7 +13,7 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import embed_image, scale_image
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import SupportImage
-from fewshot_ad.scoring import Model, joint_score, measure
+from fewshot_ad.scoring import Model, joint_score, measure_at
 
 # Largest difference of a score, as a share of the threshold. Scores of good parts differ by more than this from one
 # image to the next.
@@ -75,6 +75,6 @@ def severities(
             for scale in model.scales:
                 image = scale_image(support_image.pixels, scale.image_size, encoder.spec.multiple)
                 levels = embed_image(image, encoder, view).levels
-                measured.append(measure(levels, scale.banks, scale.level_scale, image.geometry, settings.scoring))
+                measured.append(measure_at(scale, levels, image.geometry, settings.scoring))
             scores.append(joint_score(measured))
     return [score / calibration.threshold for score in scores]

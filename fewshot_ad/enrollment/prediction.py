@@ -164,18 +164,15 @@ class Prediction:
         above = self._count_above(limits) + further
         return (MODEL_WEIGHT * modeled + above) / (MODEL_WEIGHT + len(self.observed) + further)
 
-    @property
-    def least_rate(self) -> float:
-        """The lowest share of false rejects that may be promised, as if each degree of freedom were a score seen.
+    def promise(self, limit: float, *, chosen: bool = False) -> tuple[float, float]:
+        """What may be promised at a limit: the expected share of false rejects, and its bound.
 
-        The far tail of the model is no more than its shape; nobody has seen it.
+        The far tail of the model is no more than its shape, nobody has seen it: each degree of freedom counts as one
+        score seen, and neither is below what that many scores can show.
         """
-        return 1 / (self.freedom + 2)
-
-    @property
-    def least_bound(self) -> float:
-        """The same of the share that is not exceeded with a probability of `BOUND`: none seen of that many."""
-        return 1 - (1 - BOUND) ** (1 / (self.freedom + 1))
+        least, least_bound = 1 / (self.freedom + 2), 1 - (1 - BOUND) ** (1 / (self.freedom + 1))
+        rate = float(self.false_rejects(limit, chosen=chosen))
+        return max(rate, least), max(self.bound(limit, chosen=chosen), least_bound)
 
     def limit(self, share: float) -> float:
         """The lowest log score that no more than a share of good parts is expected to exceed, as one that is chosen.

@@ -129,6 +129,12 @@ def enrollment_settings(
         raise SupportSetError(
             f"expected scoring as a ScoringConfig, got {type(scoring).__name__}. Give ScoringConfig(sigma=2.0), say."
         )
+    if max_ms is not None and sizes != "auto":
+        raise SupportSetError(
+            f"expected max_ms or image_size, got both (max_ms={max_ms}, image_size={sizes}): max_ms chooses the "
+            "working scale. Leave one out; of a preset with a scale of its own, give image_size='auto' "
+            "(--image-size auto)."
+        )
     auto: dict[Choosable, bool] = {"views": isinstance(views, str) and views == "auto", "image_size": sizes == "auto"}
     return EnrollmentSettings(
         views=BASE_VIEWS if auto["views"] else parse_views(views),

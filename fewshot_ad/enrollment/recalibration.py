@@ -69,8 +69,9 @@ def recalibrate(
         limit = least_cost(prediction, before.evidence(), population, 1.0)
     else:
         limit = prediction.limit(max_false_reject)
-    rates = float(prediction.false_rejects(limit, chosen=True)), prediction.bound(limit, chosen=True)
-    return _replaced(before, "posterior-predictive", status, math.exp(limit), good, *rates)
+    return _replaced(
+        before, "posterior-predictive", status, math.exp(limit), good, *prediction.promise(limit, chosen=True)
+    )
 
 
 def _labeled(

@@ -263,7 +263,7 @@ def _distances(b: Builder, stages: Sequence[str], spec: EncoderSpec, scale: Scal
     """The encoder's feature maps -> patch distances (h, w) per level, on the common scale of the levels."""
     levels, grid_hws = _levels(b, stages, spec, geometry)
     return [
-        _nearest(b, level, bank, grid_hw, divisor)
+        _nearest(b, level, bank, grid_hw, divisor * scale.divisor)
         for level, bank, grid_hw, divisor in zip(levels, scale.banks, grid_hws, scale.level_scale, strict=True)
     ]
 

@@ -227,7 +227,8 @@ def _write_encoder_and_banks(inspector: Inspector, folder: Path, image_hw: tuple
             (_distances(output[0], bank, model.scoring.metric) / divisor).astype(np.float32)
             for output, bank, divisor in zip(outputs, banks, divisors, strict=True)
         )
-        return Measurement(top_mean_score(score_maps, geometry, model.scoring), score_maps, geometry)
+        measured = Measurement(top_mean_score(score_maps, geometry, model.scoring), score_maps, geometry)
+        return measured.divided(model.scales[at].divisor)
 
     def run(image: Uint8Array) -> tuple[float, bool, Float32Array]:
         scales = [measured(image, at) for at in range(len(sessions))]
@@ -296,6 +297,7 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, image_hw
         "threshold": model.threshold,
         "map_scale": dataclasses.asdict(model.map_scale),
         "scoring": info["scoring"],
+        "divisors": [scale.divisor for scale in model.scales],
         "level_scale": [list(scale.level_scale) for scale in model.scales],
         "encoder": info["encoder"],
         "versions": info["versions"],

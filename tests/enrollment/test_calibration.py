@@ -104,6 +104,11 @@ def test_threshold_scales_and_ignores_order(scores: list[float], factor: float) 
     assert calibrate(scaled, DEFAULTS).threshold == pytest.approx(threshold * factor, rel=1e-3)
 
 
+def test_a_threshold_set_by_hand_promises_no_less_than_can_be_shown() -> None:
+    calibration = calibrate(evidence([1.0, 1.1, 0.9], [2.0] * 5), DEFAULTS)
+    assert "expects 1.9% of good parts rejected" in calibration.explain(by_hand=50.0)
+
+
 def test_scores_of_zero_give_a_tiny_threshold_and_no_error() -> None:
     assert 0.0 < calibrate(evidence([0.0, 0.0, 0.0]), DEFAULTS).threshold < 1e-11
 
@@ -138,11 +143,13 @@ def test_calibration_survives_json_and_explains_itself() -> None:
 
 def test_more_good_images_narrow_the_promise() -> None:
     before = calibrate(evidence([1.0, 1.1, 0.9], [1.6] * 5), DEFAULTS)
-    after = extended_calibration(before, [1.0, 1.05, 0.95, 1.0], [1.4, 1.4, 1.4, 1.4], DEFAULTS)
+    after = extended_calibration(before, [1.0, 1.05, 0.95, 1.0], [1.4, 1.4, 1.4, 1.4], 4, DEFAULTS)
     assert (after.n, len(after.scores), len(after.map_peaks)) == (7, 7, 7)
     assert after.false_reject_bound < before.false_reject_bound
+    burst = extended_calibration(before, [1.0, 1.0, 1.0], [1.4, 1.4, 1.4], 1, DEFAULTS)
+    assert (burst.n, burst.distinct) == (6, 4)
     measured = dataclasses.replace(before, further_scores=(1.0,))
-    assert extended_calibration(measured, [1.0], [1.4], DEFAULTS) is measured
+    assert extended_calibration(measured, [1.0], [1.4], 1, DEFAULTS) is measured
 
 
 def test_a_flat_map_has_a_scale_of_some_width() -> None:

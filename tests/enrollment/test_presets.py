@@ -21,3 +21,11 @@ def test_presets_set_what_is_not_given(parts: list[np.ndarray]) -> None:
 def test_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(SupportSetError, match="balanced"):
         enrollment_settings("turbo")  # type: ignore[arg-type]
+
+
+def test_a_budget_of_milliseconds_and_a_scale_exclude_each_other() -> None:
+    assert enrollment_settings(max_ms=8).max_ms == 8
+    with pytest.raises(SupportSetError, match=r"max_ms or image_size, got both"):
+        enrollment_settings(max_ms=8, image_size=256)
+    with pytest.raises(SupportSetError, match=r"give image_size='auto'"):
+        enrollment_settings("fast", max_ms=8)
