@@ -22,9 +22,9 @@ if TYPE_CHECKING:
         ZooError,
     )
     from fewshot_ad.images import list_images, read_image
-    from fewshot_ad.inspection import Inspection
+    from fewshot_ad.inspection.regions import MapScale, Region
+    from fewshot_ad.inspection.result import Inspection
     from fewshot_ad.inspector import Inspector
-    from fewshot_ad.regions import MapScale, Region
     from fewshot_ad.scoring import ScoringConfig
 
 __version__ = "0.2.0.dev0"
@@ -32,10 +32,10 @@ __version__ = "0.2.0.dev0"
 _HOMES = {
     "Calibration": "enrollment.calibration",
     "Check": "check",
-    "Inspection": "inspection",
+    "Inspection": "inspection.result",
     "Inspector": "inspector",
-    "MapScale": "regions",
-    "Region": "regions",
+    "MapScale": "inspection.regions",
+    "Region": "inspection.regions",
     "ScoringConfig": "scoring",
     "list_images": "images",
     "load_encoder": "encoder",

@@ -23,10 +23,10 @@ from fewshot_ad.encoder import load_encoder
 from fewshot_ad.enrollment.defects import blot, missing_piece, scratch
 from fewshot_ad.errors import FewshotADError, ImageError, SupportSetError
 from fewshot_ad.images import list_images, read_image
-from fewshot_ad.inspection import Inspection
+from fewshot_ad.inspection.result import Inspection
+from fewshot_ad.inspection.verdict import verdict_column
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.storage import check_name, check_output, write_atomically, write_failure
-from fewshot_ad.verdict import verdict_column
 
 TEXTURES = ("brick", "grass", "gravel")
 # Side in pixels of the crops, and of an image on the contact sheet.

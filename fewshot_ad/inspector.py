@@ -25,7 +25,7 @@ from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
 from fewshot_ad.enrollment.support import ViewsSpec, read_support
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
-from fewshot_ad.inspection import Inspection
+from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.lifetime import ForkSafeLock, at_hand, interruptible, native_work
 from fewshot_ad.product import MAX_NAME, Enrollment, Product, add_images, enroll, product_name, size_of_images
 from fewshot_ad.scoring import MAX_DISTANCE, MIN_DISTANCE, Model, ScoringConfig, inspect_image, prepare

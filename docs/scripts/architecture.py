@@ -31,8 +31,8 @@ INSPECTION = (
     ("read, resize", "images/"),
     ("encode", "encoder/"),
     ("distance to bank", "search/"),
-    ("map and score", "scoring.py"),
-    ("verdict", "inspection.py"),
+    ("map and score", "scoring/"),
+    ("verdict", "inspection/"),
 )
 # From the top: a layer imports only from the layers below it.
 LAYERS = (
@@ -45,24 +45,17 @@ LAYERS = (
         "what is done with a product; how encoders are trained",
     ),
     ("inspector.py", "the facade: Inspector"),
-    ("product.py   artifact/   check/", "what is known of one part; its .fsad file; what it gets wrong"),
+    ("product/   artifact/   check/", "what is known of one part; its .fsad file; what it gets wrong"),
     ("enrollment/   batch.py", "from good images to a product; many images in order"),
-    ("scoring.py   datasets/", "the decision; readers of public datasets"),
+    ("scoring/   datasets/", "the decision; readers of public datasets"),
     ("search/", "memory bank and nearest neighbors"),
-    ("encoder/   inspection.py   inspectability.py", "image to feature maps; a result; can it be judged?"),
-    ("overlay/", "what is drawn on an image, and the bar below it"),
-    (
-        "images/   metrics/   documents/   regions.py",
-        "any input to RGB; figures of merit; YAML and JSON; from a map to places",
-    ),
+    ("encoder/   inspection/", "image to feature maps; a result, its places and picture; can it be judged?"),
+    ("images/   metrics/   documents/", "any input to RGB; figures of merit; YAML and JSON"),
     (
         "arguments.py   failures.py   lifetime.py   runtimes.py   storage/",
         "arguments; errors of others; fork and exit; imports; files",
     ),
-    (
-        "errors.py   arrays.py   printable.py   verdict.py",
-        "exceptions; array types; text that may be printed; words of a verdict",
-    ),
+    ("errors.py   arrays.py   printable.py", "exceptions; array types; text that may be printed"),
 )
 
 
@@ -122,7 +115,7 @@ def drawing() -> str:
     parts += [
         box(x, y, width, 50, FILE),
         centered(x + width / 2, y + 21, "bracket.fsad"),
-        centered(x + width / 2, y + 40, "bank, threshold, settings: product.py, artifact/", 12, FAINT),
+        centered(x + width / 2, y + 40, "bank, threshold, settings: product/, artifact/", 12, FAINT),
         arrow(871, 46 + BOX_HEIGHT + 2, 871, y - 3),
         arrow(700, y + 52, 560, 237),
         arrow(740, y + 52, 720, 237),

@@ -18,7 +18,7 @@ from fewshot_ad.enrollment.sensitivity import sensitivity
 from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import SMOOTHING
-from fewshot_ad.inspectability import Expectations
+from fewshot_ad.inspection.inspectability import Expectations
 from fewshot_ad.product import Enrollment, Product
 from fewshot_ad.scoring import Scale
 from fewshot_ad.search.memory_bank import MemoryBank, Origin

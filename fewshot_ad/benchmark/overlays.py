@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.overlay import blend_heat
+from fewshot_ad.inspection.overlay import blend_heat
 
 SIDE = 192
 # For the common color scale: values sampled per map, and the most maps that are sampled.

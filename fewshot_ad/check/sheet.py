@@ -9,7 +9,7 @@ import numpy as np
 
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.check.report import Check, CheckedImage
-from fewshot_ad.inspection import Inspection
+from fewshot_ad.inspection.result import Inspection
 
 # Tiles on a sheet, at most, and in a row.
 TILES, COLUMNS = 24, 6

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot_ad.cli.terminal import explained, report_failure
 from fewshot_ad.errors import ArgumentError, FewshotADError
+from fewshot_ad.inspection.verdict import format_severity
 from fewshot_ad.printable import no_formula, printable
 from fewshot_ad.storage import check_name, check_output, lock, sweep, write_failure
-from fewshot_ad.verdict import format_severity
 
 if TYPE_CHECKING:
-    from fewshot_ad.inspection import Inspection
+    from fewshot_ad.inspection.result import Inspection
 
 COLUMNS = (
     *("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error"),

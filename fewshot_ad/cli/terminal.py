@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fewshot_ad.failures import explanation
+from fewshot_ad.inspection.verdict import verdict_column
 from fewshot_ad.printable import printable
-from fewshot_ad.verdict import verdict_column
 
 if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
-    from fewshot_ad.inspection import Inspection
+    from fewshot_ad.inspection.result import Inspection
 
 EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
 

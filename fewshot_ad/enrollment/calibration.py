@@ -27,7 +27,7 @@ from fewshot_ad.enrollment.prediction import (
     log_scores,
 )
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.regions import MapScale
+from fewshot_ad.inspection.regions import MapScale
 
 Method: TypeAlias = Literal["leave-one-image-out", "leave-one-view-out", "posterior-predictive", "conformal", "labeled"]
 # Those that rest on images apart from the support set.

@@ -16,7 +16,7 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import IDENTITY, SupportImage, View
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Geometry, inside_patches
-from fewshot_ad.inspectability import Appearance
+from fewshot_ad.inspection.inspectability import Appearance
 from fewshot_ad.search.memory_bank import Origin
 from fewshot_ad.search.nearest import Metric, normalize
 

@@ -16,7 +16,7 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import DrawnDefect
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.inspectability import Expectations
+from fewshot_ad.inspection.inspectability import Expectations
 
 # Of fewer images none is left out: two say nothing of which is the odd one, three hardly.
 MIN_IMAGES = 4

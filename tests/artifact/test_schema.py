@@ -16,8 +16,8 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ArtifactError
+from fewshot_ad.inspection.regions import MapScale
 from fewshot_ad.product import Enrollment
-from fewshot_ad.regions import MapScale
 from tests.artifact.conftest import ABSENT, changed
 from tests.robustness.artifact_mutator import Raw
 

@@ -240,7 +240,7 @@ PEAK = """
 import resource
 import numpy as np
 from fewshot_ad import load_encoder
-from fewshot_ad.regions import MapScale
+from fewshot_ad.inspection.regions import MapScale
 from fewshot_ad.scoring import Model, Scale, ScoringConfig, inspect_image
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
 from fewshot_ad.search.one_pass import OnePass

@@ -11,7 +11,7 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.prediction import ScoredDefect
 from fewshot_ad.enrollment.probes import DEFECT_KINDS
 from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
-from fewshot_ad.regions import MapScale
+from fewshot_ad.inspection.regions import MapScale
 
 
 def calibration(scores_by_size: dict[float, float]) -> Calibration:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fewshot_ad import Inspector
-from fewshot_ad.inspection import Inspection
-from fewshot_ad.regions import MapScale, find_regions
+from fewshot_ad.inspection.regions import MapScale, find_regions
+from fewshot_ad.inspection.result import Inspection
 
 SCALE = MapScale(1.0, 3.0)
 

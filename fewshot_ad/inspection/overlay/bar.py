@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Uint8Array
-from fewshot_ad.overlay.heat import COLORS
-from fewshot_ad.overlay.text import LEAST_CAPITAL, WHITE, Color, plain, shortened, width_of, write
-from fewshot_ad.verdict import verdict_words
+from fewshot_ad.inspection.overlay.heat import COLORS
+from fewshot_ad.inspection.overlay.text import LEAST_CAPITAL, WHITE, Color, plain, shortened, width_of, write
+from fewshot_ad.inspection.verdict import verdict_words
 
 # A narrower picture is enlarged or framed, so that the bar can be read.
 LEAST_WIDTH = 320

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fewshot_ad.overlay import Marks, draw_marks
-from fewshot_ad.regions import MapScale, find_near_misses, find_regions
+from fewshot_ad.inspection.overlay import Marks, draw_marks
+from fewshot_ad.inspection.regions import MapScale, find_near_misses, find_regions
 
 SCALE = MapScale(0.0, 1.0)
 

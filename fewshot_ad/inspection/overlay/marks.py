@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.images import row_blocks
-from fewshot_ad.overlay.heat import AMBER, BELOW_RED, RED, blend_heat
-from fewshot_ad.overlay.text import LEAST_CAPITAL, WHITE, Color, width_of, write
-from fewshot_ad.regions import Region
-from fewshot_ad.verdict import format_severity
+from fewshot_ad.inspection.overlay.heat import AMBER, BELOW_RED, RED, blend_heat
+from fewshot_ad.inspection.overlay.text import LEAST_CAPITAL, WHITE, Color, width_of, write
+from fewshot_ad.inspection.regions import Region
+from fewshot_ad.inspection.verdict import format_severity
 
 DARK = (20, 20, 20)
 LEAST_SIDE_OF_LABELS = 160

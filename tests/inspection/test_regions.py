@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot_ad.regions import MapScale, find_near_misses, find_regions
+from fewshot_ad.inspection.regions import MapScale, find_near_misses, find_regions
 
 SCALE = MapScale(0.0, 1.0)
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fewshot_ad.overlay.text import plain, shortened, width_of
+from fewshot_ad.inspection.overlay.text import plain, shortened, width_of
 
 
 @pytest.mark.parametrize(

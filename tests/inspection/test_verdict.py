@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot_ad.verdict import format_severity, verdict_column, verdict_words
+from fewshot_ad.inspection.verdict import format_severity, verdict_column, verdict_words
 
 
 @pytest.mark.parametrize(

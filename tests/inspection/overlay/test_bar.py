@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fewshot_ad.overlay.bar import LEAST_WIDTH, VERDICT_COLORS, Caption, framed
-from fewshot_ad.verdict import verdict_words
+from fewshot_ad.inspection.overlay.bar import LEAST_WIDTH, VERDICT_COLORS, Caption, framed
+from fewshot_ad.inspection.verdict import verdict_words
 
 CAPTION = Caption(verdict_words("anomalous"), "severity 1.84 x threshold", "washer: 1.png", "threshold 2.170")
 

@@ -1,75 +1,21 @@
-"""Distances -> map -> score -> decision: the only place where a decision is made."""
+"""Distances -> map and score, before any threshold."""
 
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 
-from fewshot_ad.arguments import choice, number, whole_number
-from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.encoder import Encoder
-from fewshot_ad.errors import SupportSetError
+from fewshot_ad.arrays import Float32Array
 from fewshot_ad.images import Geometry, inside_patches
-from fewshot_ad.inspectability import Expectations, closeness
-from fewshot_ad.inspection import Inspection
-from fewshot_ad.regions import MapScale, Region, find_regions
+from fewshot_ad.inspection.inspectability import closeness
+from fewshot_ad.scoring.config import ScoringConfig
 from fewshot_ad.search.memory_bank import MemoryBank
-from fewshot_ad.search.nearest import METRICS, Metric, normalize, to_distance
+from fewshot_ad.search.nearest import normalize, to_distance
 from fewshot_ad.search.one_pass import OnePass
-
-ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
-IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
-# Beyond, the smoothing is wider than the image, and slow.
-MAX_SIGMA = 64.0
-MAX_NEIGHBORS = 2**31 - 1
-# Of thresholds and distances: far beyond what an encoder gives, and still finite in float32 after every step of a
-# verdict.
-MIN_DISTANCE, MAX_DISTANCE = 1e-30, 1e30
-
-
-@dataclass(frozen=True)
-class ScoringConfig:
-    """How distances become a score and a map.
-
-    Attributes:
-        metric: Distance of patch embeddings: `l2` or `cosine`.
-        image_score: `top_mean`, the mean of the largest patch distances, or `reweighted`, PatchCore's eq. 7.
-        top_fraction: Share of the patches that `top_mean` averages, above 0 and at most 1.
-        neighbors: b of eq. 7: how many bank neighbors `reweighted` compares, at least 2.
-        edge_weight: Weight, in the score, of patches on the image's edge, 0..1. Half of what surrounds them is
-            missing, and it is filled in differently on each of two good images that are framed a little
-            differently. The map shows them in full.
-        sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale, 0..64.
-
-    Raises:
-        SupportSetError: A value is of a wrong kind or out of its range.
-    """
-
-    metric: Metric = "l2"
-    image_score: ImageScore = "top_mean"
-    top_fraction: float = 0.02
-    neighbors: int = 9
-    edge_weight: float = 2 / 3
-    sigma: float = 4.0
-
-    def __post_init__(self) -> None:
-        choice(self.metric, "metric", METRICS, error=SupportSetError)
-        choice(self.image_score, "image_score", IMAGE_SCORES, error=SupportSetError)
-        plain = {
-            "top_fraction": number(self.top_fraction, "top_fraction", 0, 1, low_counts=False, error=SupportSetError),
-            "neighbors": whole_number(self.neighbors, "neighbors", 2, MAX_NEIGHBORS, error=SupportSetError),
-            "edge_weight": number(self.edge_weight, "edge_weight", 0, 1, error=SupportSetError),
-            "sigma": number(self.sigma, "sigma", 0, MAX_SIGMA, error=SupportSetError),
-        }
-        for name, value in plain.items():
-            # Numbers of numpy are taken too, but JSON has none of them.
-            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,158 +35,6 @@ class Scale:
     level_scale: tuple[float, ...]
     divisor: float = 1.0
     one_pass: OnePass | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """What a product's decisions are made with: banks, scoring, thresholds.
-
-    Attributes:
-        scales: What images are compared with, from the coarsest working scale to the finest.
-        scoring: How distances become a score and a map.
-        threshold: Image scores above it are anomalous.
-        map_scale: Fixed scale of the maps.
-        expectations: What good images look like as a whole, at the coarsest scale; None where that is not known, and
-            nothing is checked.
-    """
-
-    scales: tuple[Scale, ...]
-    scoring: ScoringConfig
-    threshold: float
-    map_scale: MapScale
-    expectations: Expectations | None = None
-
-    @property
-    def image_sizes(self) -> tuple[int, ...]:
-        """The working scales in pixels."""
-        return tuple(scale.image_size for scale in self.scales)
-
-
-def inspect_image(
-    image: Uint8Array,
-    encoder: Encoder,
-    model: Model,
-    product_name: str,
-    name: str = "",
-    decode_ms: float = 0.0,
-    prepared: Prepared | None = None,
-) -> Inspection:
-    """Image (H, W, 3) uint8 RGB -> verdict. Every caller's decision is made here.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        encoder: The encoder the banks were filled with.
-        model: The enrolled product.
-        product_name: Its name, for the record.
-        name: Of the image, for the record.
-        decode_ms: Milliseconds already spent on reading it.
-        prepared: The encoder's input, if it was made ahead.
-    """
-    prepared = prepared or prepare(image, encoder, model)
-    encode_s = search_s = 0.0
-    measured = []
-    for scale, view in zip(model.scales, prepared.inputs, strict=True):
-        start = time.perf_counter()
-        measurement, encoded = _measured(view, encoder, scale, model.scoring)
-        measured.append(measurement)
-        encode_s += encoded - start
-        search_s += time.perf_counter() - encoded
-    start = time.perf_counter()
-    reason = _reason_against(prepared.inputs[0], measured[0], encoder, model)
-    search_s += time.perf_counter() - start
-    score = joint_score(measured)
-    start = time.perf_counter()
-    draw_map = functools.partial(joint_map, measured, model.image_sizes, model.scoring.sigma)
-    is_anomalous = score > model.threshold or bool(reason)
-    regions: tuple[Region, ...] = ()
-    if is_anomalous and not reason:
-        heat = draw_map()
-        regions = find_regions(heat, model.map_scale, prepared.inputs[-1].geometry.image_hw)
-        draw_map = functools.partial(_drawn, heat)
-    map_s = time.perf_counter() - start
-    seconds = {"encode": encode_s, "search": search_s, "map": map_s}
-    before_ms = {"decode": decode_ms, "resize": prepared.milliseconds}
-    return Inspection(
-        product=product_name,
-        encoder=encoder.spec.name,
-        score=score,
-        threshold=model.threshold,
-        is_anomalous=is_anomalous,
-        severity=score / model.threshold,
-        regions=regions,
-        map_scale=model.map_scale,
-        timings_ms={
-            **before_ms,
-            **{stage: 1e3 * value for stage, value in seconds.items()},
-            "total": sum(before_ms.values()) + 1e3 * sum(seconds.values()),
-        },
-        image=image,
-        draw_map=draw_map,
-        name=name,
-        reason=reason,
-    )
-
-
-def _reason_against(view: EncoderInput, measured: Measurement, encoder: Encoder, model: Model) -> str:
-    """Why an image cannot be judged; empty if it can."""
-    if model.expectations is None:
-        return ""
-
-    def swapped() -> float:
-        other = EncoderInput(np.ascontiguousarray(view.pixels[..., ::-1]), view.geometry)
-        return _measured(other, encoder, model.scales[0], model.scoring)[0].closeness
-
-    return model.expectations.reason_against(view.pixels, measured.closeness, swapped)
-
-
-def _measured(view: EncoderInput, encoder: Encoder, scale: Scale, scoring: ScoringConfig) -> tuple[Measurement, float]:
-    """What an image says at a working scale, and the `time.perf_counter` at which it was encoded."""
-    if scale.one_pass is None:
-        levels = encoder.encode(view.pixels)
-        encoded = time.perf_counter()
-        return measure_at(scale, levels, view.geometry, scoring), encoded
-    distances = scale.one_pass(view.pixels)
-    encoded = time.perf_counter()
-    score_maps = tuple(
-        score_map / np.float32(divisor) for score_map, divisor in zip(distances, scale.level_scale, strict=True)
-    )
-    measured = Measurement(top_mean_score(score_maps, view.geometry, scoring), score_maps, view.geometry)
-    return measured.divided(scale.divisor), encoded
-
-
-class EncoderInput(NamedTuple):
-    """An image at one working scale.
-
-    Attributes:
-        pixels: (h, w, 3) uint8 RGB, the encoder's input.
-        geometry: How the image lies in it.
-    """
-
-    pixels: Uint8Array
-    geometry: Geometry
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """An image made ready for the encoder.
-
-    Attributes:
-        inputs: One per working scale.
-        milliseconds: What that took.
-    """
-
-    inputs: tuple[EncoderInput, ...]
-    milliseconds: float
-
-
-def prepare(image: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
-    """Image (H, W, 3) uint8 RGB -> the encoder's input."""
-    start = time.perf_counter()
-    inputs = []
-    for scale in model.scales:
-        geometry = Geometry.fit(image.shape[:2], scale.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
-        inputs.append(EncoderInput(geometry.to_input(image), geometry))
-    return Prepared(tuple(inputs), (time.perf_counter() - start) * 1e3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -428,7 +222,3 @@ def _enlarge(patches: int, size: int, spread: float) -> Float32Array:
         # A kernel one column wide: each column by itself.
         matrix = cv2.GaussianBlur(matrix, (1, 0), spread, sigmaY=spread, borderType=cv2.BORDER_REFLECT_101)
     return matrix
-
-
-def _drawn(heat: Float32Array) -> Float32Array:
-    return heat

@@ -10,7 +10,7 @@ import pytest
 
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry
-from fewshot_ad.regions import MapScale, find_regions
+from fewshot_ad.inspection.regions import MapScale, find_regions
 from fewshot_ad.scoring import (
     Model,
     Scale,
@@ -200,7 +200,7 @@ def test_an_inspection_says_of_what_and_how_long() -> None:
 def test_times_are_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
     # Each look at the clock is a quarter of a second after the one before.
     clock = itertools.count()
-    monkeypatch.setattr("fewshot_ad.scoring.time.perf_counter", lambda: next(clock) / 4)
+    monkeypatch.setattr("fewshot_ad.scoring.deciding.time.perf_counter", lambda: next(clock) / 4)
     stages = inspected(level_with(0, 0, 1.0), model_of(5.0)).timings_ms
     # The search, and whether the image can be judged at all.
     assert stages == {"decode": 0.0, "resize": 250.0, "encode": 250.0, "search": 500.0, "map": 250.0, "total": 1250.0}

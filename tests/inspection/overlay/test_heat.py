@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fewshot_ad.overlay import blend_heat
-from fewshot_ad.overlay.heat import BELOW_RED, RED, colors_of
+from fewshot_ad.inspection.overlay import blend_heat
+from fewshot_ad.inspection.overlay.heat import BELOW_RED, RED, colors_of
 
 
 def test_only_the_threshold_is_red() -> None:

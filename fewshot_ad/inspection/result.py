@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.inspection.overlay import Caption, Marks, draw_marks, framed
+from fewshot_ad.inspection.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
+from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_words
 from fewshot_ad.lifetime import native_work
-from fewshot_ad.overlay import Caption, Marks, draw_marks, framed
-from fewshot_ad.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
-from fewshot_ad.verdict import Verdict, format_severity, verdict_words
 
 RESULT_SCHEMA = "fewshot-ad/inspect/1"
 

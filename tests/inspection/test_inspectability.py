@@ -11,7 +11,7 @@ import pytest
 
 from fewshot_ad import Inspector, SupportSetError
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.inspectability import Appearance, Expectations, closeness
+from fewshot_ad.inspection.inspectability import Appearance, Expectations, closeness
 from tests.conftest import make_part
 
 

@@ -1,0 +1,187 @@
+"""The shell command of the line: inspect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from fewshot_ad.cli.options import (
+    ArtifactArgument,
+    Device,
+    DeviceOption,
+    DownloadOption,
+    EncoderOption,
+    EngineOption,
+    ForceOption,
+    JsonOption,
+    ThreadsOption,
+    WeightsOption,
+    height_and_width,
+    load_product,
+    refuse_misplaced,
+)
+from fewshot_ad.cli.outputs import (
+    Outputs,
+    check_overlays,
+    check_table,
+    failure_row,
+    overlay_names,
+    remove_overlay,
+    verdict_row,
+    verdict_table,
+    write_overlay,
+)
+from fewshot_ad.cli.terminal import (
+    EXIT_ANOMALY,
+    EXIT_ERROR,
+    EXIT_GOOD,
+    print_json,
+    progress_bar,
+    report_failure,
+    reported_errors,
+    say,
+    verdict_line,
+)
+from fewshot_ad.failures import explanation
+
+if TYPE_CHECKING:
+    from fewshot_ad.inspection.result import Inspection
+
+
+commands = typer.Typer()
+
+
+@commands.command()
+def inspect(
+    artifact: ArtifactArgument,
+    images: Annotated[list[str], typer.Argument(help="Images: folders, files, or quoted globs.")],
+    *,
+    heatmaps: Annotated[
+        Path | None, typer.Option(help="Write an overlay of each image into this folder, as PNG.")
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table of the verdicts.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
+    ] = None,
+    encoder: EncoderOption = None,
+    warm_up: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="WIDTHxHEIGHT of images to come, in pixels: compile the network for them before the first verdict. "
+            "May be repeated.",
+        ),
+    ] = None,
+    engine: EngineOption = None,
+    weights: WeightsOption = None,
+    allow_download: DownloadOption = False,
+    threads: ThreadsOption = None,
+    device: DeviceOption = "cpu",
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Inspect images: a verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (no verdict)."""
+    counts, outputs = Counter[str](), Outputs(as_json)
+    with reported_errors(as_json):
+        refuse_misplaced("inspect", artifact, images)
+        inspector = load_product(
+            artifact,
+            encoder=encoder,
+            engine=engine,
+            weights=weights,
+            allow_download=allow_download,
+            threads=threads,
+            device=device,
+        )
+        if threshold is not None:
+            inspector.threshold = threshold
+        for size in warm_up or []:
+            inspector.warm_up(height_and_width(size, "--warm-up"))
+        paths, failures = _image_paths(images)
+        read = [artifact, *paths, *(Path(given) for given in (encoder, weights) if given is not None)]
+        overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
+        check_table(csv_file, read, force)
+        check_overlays(filter(None, overlays), csv_file, read, force=force)
+        with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
+            for failure in failures:
+                counts["not found" if failure.missing else "unreadable"] += 1
+                report_failure(failure.message, as_json, failure.name)
+                write_row(failure_row(failure.name, failure.message))
+            results = inspector.inspect_batch(paths, errors="return")
+            for done, (path, overlay, result) in enumerate(zip(paths, overlays, results, strict=True), start=1):
+                if progress is not None:
+                    progress("inspect", done, len(paths))
+                if isinstance(result, Exception):
+                    counts["unreadable"] += 1
+                    reason = explanation(result)
+                    report_failure(reason, as_json, str(path))
+                    write_row(failure_row(str(path), reason))
+                    if overlay is not None:
+                        outputs.write("older overlays", partial(remove_overlay, overlay))
+                    continue
+                counts[result.verdict] += 1
+                drawn = _drawn(overlay, result, outputs, force)
+                counts["overlays"] += drawn is not None
+                write_row(verdict_row(path, result))
+                _print_verdict(path, result, drawn, inspector.encoder.device, as_json)
+    if not as_json:
+        say(_summary(counts, heatmaps))
+    failed = counts["unreadable"] or counts["not found"] or counts["not_inspectable"] or not outputs.complete
+    raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
+
+
+def _drawn(overlay: Path | None, result: Inspection, outputs: Outputs, force: bool) -> Path | None:
+    """The overlay once it is written; None where none is wanted, or it cannot be."""
+    if overlay is None or not outputs.write("overlays", partial(write_overlay, overlay, result, force=force)):
+        return None
+    return overlay
+
+
+def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
+    text = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
+    if counts["not found"]:
+        text += f", {counts['not found']} not found"
+    if counts["not_inspectable"]:
+        text += f", {counts['not_inspectable']} not inspectable"
+    judged, drawn = counts["good"] + counts["anomalous"] + counts["not_inspectable"], counts["overlays"]
+    if heatmaps is None or not drawn:
+        return text
+    share = "" if drawn == judged else f"{drawn} of {judged} "
+    return f"{text}; {share}overlays in {heatmaps}"
+
+
+class _Failure(NamedTuple):
+    """What an argument names that is no image: the argument, why, and whether there is nothing of that name."""
+
+    name: str
+    message: str
+    missing: bool
+
+
+def _image_paths(images: list[str]) -> tuple[list[Path], list[_Failure]]:
+    """The files that the arguments name, and what of them is none."""
+    from fewshot_ad.arguments import image_sources
+    from fewshot_ad.errors import ImageError
+    from fewshot_ad.images import expand_sources
+
+    paths: list[Path] = []
+    failures: list[_Failure] = []
+    for image in images:
+        for source in expand_sources(image_sources(image, ImageError), keep_errors=True):
+            if isinstance(source, ImageError):
+                # What may not be looked at is there all the same.
+                failures.append(_Failure(image, str(source), not isinstance(source.__cause__, OSError)))
+            else:
+                paths.append(Path(str(source)))
+    return paths, failures
+
+
+def _print_verdict(path: Path, result: Inspection, overlay: Path | None, device: Device, as_json: bool) -> None:
+    if as_json:
+        drawn = {"overlay": str(overlay)} if overlay else {}
+        print_json("inspect", {"file": str(path), **result.as_dict(), "device": device, **drawn})
+    else:
+        say(verdict_line(path, result))

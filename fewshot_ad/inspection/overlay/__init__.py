@@ -1,0 +1,7 @@
+"""Draws the verdict on an image: colors and lines on the photograph, and the bar below it."""
+
+from fewshot_ad.inspection.overlay.bar import Caption, framed
+from fewshot_ad.inspection.overlay.heat import blend_heat
+from fewshot_ad.inspection.overlay.marks import Marks, draw_marks
+
+__all__ = ["Caption", "Marks", "blend_heat", "draw_marks", "framed"]

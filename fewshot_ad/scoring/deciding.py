@@ -1,0 +1,175 @@
+"""Image -> score -> decision: the only place where a decision is made."""
+
+from __future__ import annotations
+
+import functools
+import time
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.images import Geometry
+from fewshot_ad.inspection.inspectability import Expectations
+from fewshot_ad.inspection.regions import MapScale, Region, find_regions
+from fewshot_ad.inspection.result import Inspection
+from fewshot_ad.scoring.config import ScoringConfig
+from fewshot_ad.scoring.measuring import Measurement, Scale, joint_map, joint_score, measure_at, top_mean_score
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a product's decisions are made with: banks, scoring, thresholds.
+
+    Attributes:
+        scales: What images are compared with, from the coarsest working scale to the finest.
+        scoring: How distances become a score and a map.
+        threshold: Image scores above it are anomalous.
+        map_scale: Fixed scale of the maps.
+        expectations: What good images look like as a whole, at the coarsest scale; None where that is not known, and
+            nothing is checked.
+    """
+
+    scales: tuple[Scale, ...]
+    scoring: ScoringConfig
+    threshold: float
+    map_scale: MapScale
+    expectations: Expectations | None = None
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """The working scales in pixels."""
+        return tuple(scale.image_size for scale in self.scales)
+
+
+def inspect_image(
+    image: Uint8Array,
+    encoder: Encoder,
+    model: Model,
+    product_name: str,
+    name: str = "",
+    decode_ms: float = 0.0,
+    prepared: Prepared | None = None,
+) -> Inspection:
+    """Image (H, W, 3) uint8 RGB -> verdict. Every caller's decision is made here.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        encoder: The encoder the banks were filled with.
+        model: The enrolled product.
+        product_name: Its name, for the record.
+        name: Of the image, for the record.
+        decode_ms: Milliseconds already spent on reading it.
+        prepared: The encoder's input, if it was made ahead.
+    """
+    prepared = prepared or prepare(image, encoder, model)
+    encode_s = search_s = 0.0
+    measured = []
+    for scale, view in zip(model.scales, prepared.inputs, strict=True):
+        start = time.perf_counter()
+        measurement, encoded = _measured(view, encoder, scale, model.scoring)
+        measured.append(measurement)
+        encode_s += encoded - start
+        search_s += time.perf_counter() - encoded
+    start = time.perf_counter()
+    reason = _reason_against(prepared.inputs[0], measured[0], encoder, model)
+    search_s += time.perf_counter() - start
+    score = joint_score(measured)
+    start = time.perf_counter()
+    draw_map = functools.partial(joint_map, measured, model.image_sizes, model.scoring.sigma)
+    is_anomalous = score > model.threshold or bool(reason)
+    regions: tuple[Region, ...] = ()
+    if is_anomalous and not reason:
+        heat = draw_map()
+        regions = find_regions(heat, model.map_scale, prepared.inputs[-1].geometry.image_hw)
+        draw_map = functools.partial(_drawn, heat)
+    map_s = time.perf_counter() - start
+    seconds = {"encode": encode_s, "search": search_s, "map": map_s}
+    before_ms = {"decode": decode_ms, "resize": prepared.milliseconds}
+    return Inspection(
+        product=product_name,
+        encoder=encoder.spec.name,
+        score=score,
+        threshold=model.threshold,
+        is_anomalous=is_anomalous,
+        severity=score / model.threshold,
+        regions=regions,
+        map_scale=model.map_scale,
+        timings_ms={
+            **before_ms,
+            **{stage: 1e3 * value for stage, value in seconds.items()},
+            "total": sum(before_ms.values()) + 1e3 * sum(seconds.values()),
+        },
+        image=image,
+        draw_map=draw_map,
+        name=name,
+        reason=reason,
+    )
+
+
+def _reason_against(view: EncoderInput, measured: Measurement, encoder: Encoder, model: Model) -> str:
+    """Why an image cannot be judged; empty if it can."""
+    if model.expectations is None:
+        return ""
+
+    def swapped() -> float:
+        other = EncoderInput(np.ascontiguousarray(view.pixels[..., ::-1]), view.geometry)
+        return _measured(other, encoder, model.scales[0], model.scoring)[0].closeness
+
+    return model.expectations.reason_against(view.pixels, measured.closeness, swapped)
+
+
+def _measured(view: EncoderInput, encoder: Encoder, scale: Scale, scoring: ScoringConfig) -> tuple[Measurement, float]:
+    """What an image says at a working scale, and the `time.perf_counter` at which it was encoded."""
+    if scale.one_pass is None:
+        levels = encoder.encode(view.pixels)
+        encoded = time.perf_counter()
+        return measure_at(scale, levels, view.geometry, scoring), encoded
+    distances = scale.one_pass(view.pixels)
+    encoded = time.perf_counter()
+    score_maps = tuple(
+        score_map / np.float32(divisor) for score_map, divisor in zip(distances, scale.level_scale, strict=True)
+    )
+    measured = Measurement(top_mean_score(score_maps, view.geometry, scoring), score_maps, view.geometry)
+    return measured.divided(scale.divisor), encoded
+
+
+class EncoderInput(NamedTuple):
+    """An image at one working scale.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, the encoder's input.
+        geometry: How the image lies in it.
+    """
+
+    pixels: Uint8Array
+    geometry: Geometry
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image made ready for the encoder.
+
+    Attributes:
+        inputs: One per working scale.
+        milliseconds: What that took.
+    """
+
+    inputs: tuple[EncoderInput, ...]
+    milliseconds: float
+
+
+def prepare(image: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
+    """Image (H, W, 3) uint8 RGB -> the encoder's input."""
+    start = time.perf_counter()
+    inputs = []
+    for scale in model.scales:
+        geometry = Geometry.fit(image.shape[:2], scale.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
+        inputs.append(EncoderInput(geometry.to_input(image), geometry))
+    return Prepared(tuple(inputs), (time.perf_counter() - start) * 1e3)
+
+
+def _drawn(heat: Float32Array) -> Float32Array:
+    return heat
