@@ -297,15 +297,7 @@ class Inspector:
             ArgumentError: The same image is given as good and as bad.
         """
         arguments.function(progress, "progress")
-        # As it is now: others may set the threshold meanwhile.
-        unchanged = Inspector(self._encoder, self._product)
-        return check_product(
-            unchanged._product,
-            lambda images: unchanged.inspect_batch(images, color=color, errors="return"),
-            good,
-            bad,
-            progress,
-        )
+        return self._checked(good, bad, color, progress)
 
     def calibrate(
         self,
@@ -343,15 +335,7 @@ class Inspector:
             arguments.number(max_false_reject, "max_false_reject", *FALSE_REJECTS)
         step = None if progress is None else lambda _, done, total: progress("calibrate", done, total)
         with self._adding:
-            unchanged = Inspector(self._encoder, self._product)
-            check = check_product(
-                unchanged._product,
-                lambda images: unchanged.inspect_batch(images, color=color, errors="return"),
-                good,
-                bad,
-                step,
-                bursts_count_once=True,
-            )
+            check = self._checked(good, bad, color, step, bursts_count_once=True)
             with self._setting:
                 change = recalibration(self._product, check, max_false_reject)
                 self._product = self._product.with_calibration(change.calibration, change.event, change.notes)
@@ -526,6 +510,23 @@ class Inspector:
     def encoder(self) -> Encoder:
         """The encoder; pass it to the next `from_support` or `load` to share it between products."""
         return self._encoder
+
+    def _checked(
+        self,
+        good: ImageSource | Iterable[ImageSource],
+        bad: ImageSource | Iterable[ImageSource] | None,
+        color: ColorOrder,
+        progress: Progress | None,
+        *,
+        bursts_count_once: bool = False,
+    ) -> Check:
+        # As it is now: others may set the threshold meanwhile.
+        unchanged = Inspector(self._encoder, self._product)
+
+        def judge(images: ImageSource | Iterable[ImageSource]) -> Iterator[Inspection | ImageError]:
+            return unchanged.inspect_batch(images, color=color, errors="return")
+
+        return check_product(unchanged._product, judge, good, bad, progress, bursts_count_once=bursts_count_once)
 
     @native_work()
     def _judge(self, reading: Reading) -> Inspection:

@@ -116,8 +116,7 @@ class Product:
             notes: What was noticed.
         """
         model = dataclasses.replace(self.model, threshold=calibration.threshold, map_scale=calibration.map_scale)
-        enrollment = dataclasses.replace(self.enrollment, notes=(*self.enrollment.notes, *notes))
-        changed = Product(model, calibration, enrollment, self.references)
+        changed = Product(model, calibration, self.enrollment, self.references).with_notes(*notes)
         return changed.with_reasons(f"{now()}: {event}")
 
     def with_expectations(self, expectations: Expectations | None) -> Product:
