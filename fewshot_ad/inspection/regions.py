@@ -90,10 +90,10 @@ def find_near_misses(heat: Float32Array, map_scale: MapScale, image_hw: tuple[in
 
 def anomalous_cut(heat: Float32Array, map_scale: MapScale) -> float:
     """The distance from which a pixel of an anomalous image's map (h, w) float32 counts."""
-    top = float(heat.max())
-    return min(
-        map_scale.threshold, top, _on_the_way(map_scale.median_good, max(top, map_scale.median_good), PEAK_SHARE)
-    )
+    top, median = float(heat.max()), map_scale.median_good
+    if top >= map_scale.threshold:
+        return map_scale.threshold
+    return min(top, _on_the_way(median, max(top, median), PEAK_SHARE))
 
 
 def near_miss_cut(map_scale: MapScale) -> float:

@@ -148,3 +148,13 @@ def test_near_misses_begin_below_the_threshold_of_the_map() -> None:
 def test_a_region_as_json() -> None:
     (region,) = find_regions(np.full((10, 20), 2, np.float32), SCALE, (10, 20))
     assert region.as_dict() == {"box": [0, 0, 20, 10], "area": 200, "peak": [0, 0], "severity": 2.0}
+
+
+def test_where_the_map_passes_its_threshold_nothing_below_is_a_region() -> None:
+    heat = np.zeros((64, 64), np.float32)
+    heat[10:16, 10:16], heat[40:46, 40:46] = 1.2, 0.95
+    (region,) = find_regions(heat, MapScale(0.0, 1.0), (64, 64))
+    assert region.box == (10, 10, 6, 6)
+    # Where it stays below everywhere, the surroundings of the highest peak count.
+    (region,) = find_regions(heat * 0.7, MapScale(0.0, 1.0), (64, 64))[:1]
+    assert region.severity == pytest.approx(0.84)
