@@ -252,7 +252,7 @@ zeros = np.zeros(500, np.int32)
 bank = MemoryBank(vectors, Origin(zeros, zeros, np.zeros((500, 2), np.int32)), "l2", 1)
 network = OnePass(encoder, [bank])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-model = Model((Scale(2600, (bank,), (1.0,), network),), ScoringConfig(), 1.0, MapScale(0.5, 1.0))
+model = Model((Scale(2600, (bank,), (1.0,), one_pass=network),), ScoringConfig(), 1.0, MapScale(0.5, 1.0))
 assert inspect_image(image, encoder, model, "part").is_anomalous
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
