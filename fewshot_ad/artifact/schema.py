@@ -32,7 +32,7 @@ from fewshot_ad.enrollment.support import MAX_VIEWS, VIEW_KINDS
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE
 from fewshot_ad.product import MAX_NAME
-from fewshot_ad.scoring import MAX_DISTANCE, MAX_NEIGHBORS, MAX_SIGMA, MIN_DISTANCE, ImageScore
+from fewshot_ad.scoring import MAX_DISTANCE, MAX_NEIGHBORS, MAX_PATCHES, MAX_SIGMA, MIN_DISTANCE, ImageScore
 from fewshot_ad.search.nearest import Metric
 
 FORMAT_VERSION = 3
@@ -153,6 +153,7 @@ class ScoringForm(BaseModel):
     metric: Metric
     image_score: ImageScore
     top_fraction: Annotated[Share, Field(gt=0)]
+    max_patches: Annotated[int, Field(strict=True, ge=1, le=MAX_PATCHES)] | None = None
     neighbors: Annotated[int, Field(strict=True, ge=2, le=MAX_NEIGHBORS)]
     edge_weight: Share
     sigma: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_SIGMA)]

@@ -61,12 +61,14 @@ class EnrollmentSettings:
     def from_dict(cls, fields: dict[str, Any]) -> EnrollmentSettings:
         """Rebuild from `dataclasses.asdict` after a trip through JSON."""
         views = tuple(View(**view) for view in fields["views"])
+        # Products that do not say it averaged a share of all patches.
+        scoring = ScoringConfig(**{"max_patches": None, **fields["scoring"]})
         return cls(
             **{
                 **fields,
                 "views": views,
                 "image_sizes": tuple(fields["image_sizes"]),
-                "scoring": ScoringConfig(**fields["scoring"]),
+                "scoring": scoring,
                 "auto": tuple(fields["auto"]),
             }
         )

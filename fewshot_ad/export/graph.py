@@ -18,7 +18,7 @@ from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.errors import ExportError
 from fewshot_ad.images import SMOOTHING, Geometry
-from fewshot_ad.scoring import Model, Scale, ScoringConfig, patch_weights
+from fewshot_ad.scoring import Model, Scale, ScoringConfig, patch_weights, top_count
 from fewshot_ad.search.memory_bank import MemoryBank
 
 OPSET = 20
@@ -330,9 +330,8 @@ def _scores(
     scores = []
     for i, score_map in enumerate(levels):
         weights = patch_weights(geometry, _grid_of_level(spec, i, geometry), scoring.edge_weight)
-        fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
         counted = b.op("Reshape", b.op("Mul", score_map, b.constant(weights)), b.ints(-1))
-        b.op("TopK", counted, b.ints(max(1, int(weights.size * fraction))), outputs=2, axis=0)
+        b.op("TopK", counted, b.ints(top_count(weights, scoring)), outputs=2, axis=0)
         scores.append(b.op("ReduceMean", b.nodes[-1].output[0], b.ints(0), keepdims=1))
     return scores
 

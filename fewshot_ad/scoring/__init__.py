@@ -4,6 +4,7 @@ from fewshot_ad.scoring.config import (
     IMAGE_SCORES,
     MAX_DISTANCE,
     MAX_NEIGHBORS,
+    MAX_PATCHES,
     MAX_SIGMA,
     MIN_DISTANCE,
     ImageScore,
@@ -26,6 +27,7 @@ from fewshot_ad.scoring.measuring import (
     measure_at,
     patch_weights,
     reweighted,
+    top_count,
     top_mean,
     top_mean_score,
 )
@@ -34,6 +36,7 @@ __all__ = [
     "IMAGE_SCORES",
     "MAX_DISTANCE",
     "MAX_NEIGHBORS",
+    "MAX_PATCHES",
     "MAX_SIGMA",
     "MIN_DISTANCE",
     "EncoderInput",
@@ -52,6 +55,7 @@ __all__ = [
     "patch_weights",
     "prepare",
     "reweighted",
+    "top_count",
     "top_mean",
     "top_mean_score",
 ]

@@ -19,7 +19,7 @@ IMAGE_SCORES: tuple[ImageScore, ...] = ("top_mean", "reweighted")
 MAX_SIGMA = 64.0
 
 
-MAX_NEIGHBORS = 2**31 - 1
+MAX_NEIGHBORS = MAX_PATCHES = 2**31 - 1
 
 
 # Of thresholds and distances: far beyond what an encoder gives, and still finite in float32 after every step of a
@@ -35,6 +35,9 @@ class ScoringConfig:
         metric: Distance of patch embeddings: `l2` or `cosine`.
         image_score: `top_mean`, the mean of the largest patch distances, or `reweighted`, PatchCore's eq. 7.
         top_fraction: Share of the patches that `top_mean` averages, above 0 and at most 1.
+        max_patches: Of a finer grid than this many patches, `top_fraction` counts as of this many; None for no limit.
+            The default is the grid of a 512-pixel working scale at a stride of 8. A defect does not grow with the
+            working scale: on a finer grid the share would be ever more of the good around it.
         neighbors: b of eq. 7: how many bank neighbors `reweighted` compares, at least 2.
         edge_weight: Weight, in the score, of patches on the image's edge, 0..1. Half of what surrounds them is
             missing, and it is filled in differently on each of two good images that are framed a little
@@ -48,6 +51,7 @@ class ScoringConfig:
     metric: Metric = "l2"
     image_score: ImageScore = "top_mean"
     top_fraction: float = 0.02
+    max_patches: int | None = 64 * 64
     neighbors: int = 9
     edge_weight: float = 2 / 3
     sigma: float = 4.0
@@ -61,6 +65,10 @@ class ScoringConfig:
             "edge_weight": number(self.edge_weight, "edge_weight", 0, 1, error=SupportSetError),
             "sigma": number(self.sigma, "sigma", 0, MAX_SIGMA, error=SupportSetError),
         }
+        if self.max_patches is not None:
+            plain["max_patches"] = whole_number(
+                self.max_patches, "max_patches", 1, MAX_PATCHES, error=SupportSetError, hint="Or None, for no limit."
+            )
         for name, value in plain.items():
             # Numbers of numpy are taken too, but JSON has none of them.
             object.__setattr__(self, name, value)

@@ -111,10 +111,21 @@ def top_mean_score(score_maps: Sequence[Float32Array], geometry: Geometry, scori
     score = 0.0
     for score_map in score_maps:
         weights = patch_weights(geometry, score_map.shape, scoring.edge_weight)
-        # Patches that show nothing of the image weigh nothing; they must not dilute the share either.
-        fraction = scoring.top_fraction * np.count_nonzero(weights) / weights.size
-        score = max(score, top_mean((score_map * weights).ravel(), fraction))
+        score = max(score, top_mean((score_map * weights).ravel(), top_count(weights, scoring)))
     return score
+
+
+def top_count(weights: Float32Array, scoring: ScoringConfig) -> int:
+    """How many of a grid's patches the image score averages, at least 1.
+
+    Args:
+        weights: Of the patches, see `patch_weights`; those that show nothing of the image do not count.
+        scoring: How.
+    """
+    counted = np.count_nonzero(weights)
+    if scoring.max_patches is not None:
+        counted = min(counted, scoring.max_patches)
+    return max(1, int(scoring.top_fraction * counted))
 
 
 @functools.lru_cache(maxsize=64)
@@ -128,9 +139,8 @@ def patch_weights(geometry: Geometry, grid_hw: tuple[int, ...], edge_weight: flo
     return weights
 
 
-def top_mean(distances: Float32Array, fraction: float) -> float:
-    """Mean of the largest `fraction` of the distances (n,), at least of one."""
-    count = max(1, int(len(distances) * fraction))
+def top_mean(distances: Float32Array, count: int) -> float:
+    """Mean of the `count` largest of the distances (n,)."""
     return float(np.partition(distances, len(distances) - count)[-count:].mean())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad import Inspector, ScoringConfig
-from fewshot_ad.artifact import describe, pack
+from fewshot_ad.artifact import describe, pack, unpack
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import ArtifactError
 from tests.conftest import make_part
@@ -129,3 +129,9 @@ def test_what_is_said_of_a_product(inspector: Inspector, tmp_path: Path) -> None
         assert loaded.info()["threshold_set_by_hand"] is True
         assert loaded.info()["threshold"] == loaded.threshold
         assert loaded.info()["calibration"]["threshold"] == loaded.calibration.threshold
+
+
+def test_a_file_without_a_limit_of_patches_averages_a_share_of_all(inspector: Inspector) -> None:
+    tensors, record = pack(inspector.encoder.spec, inspector._product)
+    record["enrollment"]["settings"]["scoring"].pop("max_patches")
+    assert unpack(tensors, record, inspector.encoder, "p.fsad").model.scoring.max_patches is None

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fewshot_ad import Inspector, load_encoder
+from fewshot_ad import Inspector, ScoringConfig, load_encoder
 from fewshot_ad.encoder import DEFAULT_ENCODER
 from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import ExportError
@@ -53,6 +53,8 @@ def test_every_target_says_what_the_product_says(inspector: Inspector, tmp_path:
         ((90, 70), {"image_size": 128}),  # enlarged
         ((256, 512), {"encoder": "efficientnet_lite0", "image_size": 128}),  # stages joined in the graph
         ((256, 256), {"encoder": "efficientnet_lite0", "image_size": 128, "fusion": "separate"}),
+        # A share of fewer patches than there are
+        ((256, 256), {"image_size": 128, "scoring": ScoringConfig(top_fraction=0.1, max_patches=100)}),
     ],
 )
 def test_the_graph_prepares_images_as_the_product_does(
@@ -156,8 +158,6 @@ def test_cpp_consumer(inspector: Inspector, single: Path, broken_part: np.ndarra
 
 
 def test_reweighted_has_no_fixed_graph(parts: list[np.ndarray], tmp_path: Path) -> None:
-    from fewshot_ad import ScoringConfig
-
     inspector = Inspector.from_support(
         parts,
         encoder=load_encoder(),
@@ -184,8 +184,6 @@ def test_impossible_sizes_are_refused(inspector: Inspector, tmp_path: Path, imag
 
 
 def test_a_smoothing_wider_than_the_graph_is_said(parts: list[np.ndarray], tmp_path: Path) -> None:
-    from fewshot_ad import ScoringConfig
-
     wide = [cv2.resize(part, (640, 40)) for part in parts]
     inspector = Inspector.from_support(wide, views="hflip", image_size=128, scoring=ScoringConfig(sigma=20))
     with pytest.raises(ExportError, match="smaller sigma"):

@@ -90,6 +90,7 @@ def test_whatever_is_in_range_gives_finite_verdicts(
         ("enrollment", "settings", "scoring", "image_score"): ("reweighted", "top_mean"),
         ("enrollment", "settings", "scoring", "neighbors"): (2, 2**31 - 1),
         ("enrollment", "settings", "scoring", "top_fraction"): (1e-300, 1.0),
+        ("enrollment", "settings", "scoring", "max_patches"): (None, 1, 2**31 - 1),
         ("enrollment", "settings", "scoring", "edge_weight"): (0, 1),
         ("enrollment", "settings", "scoring", "sigma"): (0, 64),
         ("enrollment", "settings", "budget"): (60, 2**31 - 1),

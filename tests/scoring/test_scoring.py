@@ -53,8 +53,8 @@ def test_reweighting_does_not_overflow() -> None:
 
 def test_top_mean() -> None:
     distances = np.arange(100, dtype=np.float32)
-    assert top_mean(distances, 0.02) == pytest.approx(98.5)
-    assert top_mean(distances, 0.0001) == 99
+    assert top_mean(distances, 2) == pytest.approx(98.5)
+    assert top_mean(distances, 1) == 99
 
 
 def test_mirrored_padding_does_not_count() -> None:
@@ -126,6 +126,8 @@ def test_map_points_at_the_patch_on_a_wide_image() -> None:
         {"metric": "manhattan"},
         {"image_score": "median"},
         {"top_fraction": 0},
+        {"max_patches": 0},
+        {"max_patches": 2.5},
         {"neighbors": 1},
         {"sigma": -1},
         {"edge_weight": 2},
@@ -260,6 +262,20 @@ def test_the_share_is_of_the_patches_that_show_the_image() -> None:
     assert top_mean_score([grid * 0, grid], geometry, config) == pytest.approx(shown[-8:].mean())
 
 
+def test_a_finer_grid_averages_no_more_patches() -> None:
+    geometry = Geometry((64, 64), (64, 64), (64, 64))
+    coarse = np.zeros((8, 8), np.float32)
+    coarse[3:5, 3:5] = 7
+    fine = np.zeros((16, 16), np.float32)
+    fine[6:8, 6:8] = 7
+    config = ScoringConfig(top_fraction=4 / 64, max_patches=64, edge_weight=1.0)
+    assert top_mean_score([coarse], geometry, config) == 7
+    assert top_mean_score([fine], geometry, config) == 7
+    everything = dataclasses.replace(config, max_patches=None)
+    assert top_mean_score([coarse], geometry, everything) == 7
+    assert top_mean_score([fine], geometry, everything) == pytest.approx(7 / 4)
+
+
 def test_patch_weights_of_small_grids() -> None:
     geometry = Geometry((8, 24), (8, 24), (8, 24))
     np.testing.assert_array_equal(patch_weights(geometry, (1, 3), 0.25), [[0.25, 0.25, 0.25]])
@@ -309,7 +325,7 @@ def test_the_mirrored_edge_is_cut_off_the_map() -> None:
 def test_the_defaults_and_the_limits_of_the_settings() -> None:
     config = ScoringConfig()
     assert (config.metric, config.image_score, config.top_fraction, config.neighbors) == ("l2", "top_mean", 0.02, 9)
-    assert (config.edge_weight, config.sigma) == (2 / 3, 4.0)
+    assert (config.edge_weight, config.sigma, config.max_patches) == (2 / 3, 4.0, 4096)
     ScoringConfig(top_fraction=1, edge_weight=0, neighbors=2, sigma=0)
     ScoringConfig(edge_weight=1)
     for wrong in ({"top_fraction": 1.01}, {"top_fraction": -0.1}, {"edge_weight": -0.01}, {"edge_weight": 1.01}):
