@@ -59,7 +59,10 @@ def check_product(
             progress("check", done, len(sources))
     _require_each_side({source.truth for source in sources}, checked, [*unreadable, *left_out])
     name, threshold = product.enrollment.product_name, product.model.threshold
-    return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable))
+    # The product keeps the scores of the images that it was calibrated on, but not the images.
+    calibrated = {*product.calibration.further_scores, *product.calibration.bad_scores}
+    again = sum(image.score in calibrated for image in checked)
+    return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable), again)
 
 
 class _Source(NamedTuple):

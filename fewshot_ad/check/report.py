@@ -66,6 +66,7 @@ class Check:
         images: The images that were judged and counted: the good ones, then the bad ones, each in the order given.
         left_out: Images that say nothing: those of the support set, and exact copies of others.
         unreadable: Images that cannot be used.
+        calibrated_on: How many of the images the threshold was calibrated on; of those it says little.
     """
 
     product: str
@@ -73,6 +74,7 @@ class Check:
     images: tuple[CheckedImage, ...]
     left_out: tuple[UncountedImage, ...]
     unreadable: tuple[UncountedImage, ...]
+    calibrated_on: int = 0
 
     @property
     def false_rejects(self) -> Rate:
@@ -129,6 +131,7 @@ class Check:
             "escapes": None if self.escapes is None else self.escapes.as_dict(),
             "auroc": self.auroc,
             "balanced_accuracy": self.balanced_accuracy,
+            "calibrated_on": self.calibrated_on,
             "missed": [image.name for image in self.missed],
             "rejected": [image.name for image in self.rejected],
             "suggestion": None if self.suggestion is None else self.suggestion.as_dict(),
@@ -143,6 +146,7 @@ class Check:
             f"{self.product}: {len(self.images)} images at threshold {self.threshold:.4g}",
             self._table(),
             self._rates(),
+            self._warning(),
             _list("Missed (bad, judged good), least anomalous first", map(_named, self.missed)),
             _list("Rejected (good, judged anomalous), most anomalous first", map(_named, self.rejected)),
             self._advice(),
@@ -164,6 +168,15 @@ class Check:
             return text
         accuracy = f"AUROC {self.auroc:.3f}, balanced accuracy {self.balanced_accuracy:.3f}"
         return f"{text}\nEscape rate {self.escapes}\n{accuracy}"
+
+    def _warning(self) -> str:
+        if not self.calibrated_on:
+            return ""
+        return (
+            f"warning: {self.calibrated_on} of these {len(self.images)} images score exactly as images that the "
+            "threshold was calibrated on, so they are most likely the same, and the rates above better than those of "
+            "the next parts. Check on other images."
+        )
 
     def _advice(self) -> str:
         if self.suggestion is None:

@@ -215,7 +215,7 @@ def notes_on(
     for i, score in enumerate(scores):
         others = [s for j, s in enumerate(scores) if j != i and j not in outliers]
         far = deviation(score, others) if len(others) > 1 else 0.0
-        times = f"held-out score {score:.4g}, {score / float(np.median(others)):.1f} times the others' median"
+        apart = f"held-out score {score:.4g}, theirs {min(others):.4g} to {max(others):.4g}"
         if i in outliers:
             what = (
                 "kept as asked, though unlike the others"
@@ -225,9 +225,9 @@ def notes_on(
             advice = (
                 "Look at it." if kept else "Look at it; if it is good, --keep-outliers (keep_outliers=True) keeps it."
             )
-            notes.append(f"{what}: {names[i]} ({times}, drawn defects {drawn_score:.4g}). {advice}")
+            notes.append(f"{what}: {names[i]} ({apart}, drawn defects {drawn_score:.4g}). {advice}")
         elif i not in many and (far > NAMED_ALONE or stands_out(score, others, drawn_score, NAMED)):
-            notes.append(f"kept, but look at it: {names[i]} is rather unlike the others ({times}).")
+            notes.append(f"kept, but look at it: {names[i]} is somewhat unlike the others ({apart}).")
     return tuple(notes)
 
 

@@ -45,6 +45,15 @@ def test_the_threshold_holds_from_now_on_and_is_on_record(own: Inspector, good: 
     assert own.calibration.further_scores == pytest.approx(scores)
 
 
+def test_a_check_on_the_same_images_says_so(own: Inspector, good: list[np.ndarray], bad: list[np.ndarray]) -> None:
+    assert own.check(good, bad).calibrated_on == 0
+    own.calibrate(good[:20])
+    again = own.check(good, bad)
+    assert again.calibrated_on == 20
+    assert "20 of these" in again.explain()
+    assert again.as_dict()["calibrated_on"] == 20
+
+
 def test_a_promise_and_what_it_takes(own: Inspector, good: list[np.ndarray]) -> None:
     kept = own.calibrate(good, max_false_reject=0.05)
     assert (kept.calibration.method, kept.calibration.status) == ("conformal", "calibrated")
