@@ -43,11 +43,13 @@ class Levels:
         norm_power: Each stage's feature vectors are divided by their length to this power.
         scaled: Which stages that is done to, one flag per stage.
         joined: Whether all stages are brought to the finest grid and joined into one level.
+        finest: Index of the stage with the finest grid; an embedding may be finer than the stages before it.
     """
 
     norm_power: float
     scaled: tuple[bool, ...]
     joined: bool
+    finest: int
 
 
 class Engine(Protocol):
@@ -189,28 +191,30 @@ def _make_levels(stages: list[Any], levels: Levels) -> list[Any]:
             squared = ops.reduce_sum(ops.multiply(stage, stage), axis, True)
             floor = ops.constant(np.float32(1e-12))
             length = ops.power(ops.maximum(squared, floor), ops.constant(np.float32(-levels.norm_power / 2)))
-            stage = ops.multiply(stage, length)
+            stage = ops.multiply(stage, length).output(0)
         maps.append(stage)
     if not levels.joined or len(maps) == 1:
         return maps
-    finest = ops.slice(ops.shape_of(maps[0]), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
+    grid = ops.slice(ops.shape_of(maps[levels.finest]), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
     # Channels first: the only layout OpenVINO's CPU kernels enlarge.
     to_first, to_last = (ops.constant(np.array(order)) for order in ([0, 3, 1, 2], [0, 2, 3, 1]))
     enlarged = [
-        ops.transpose(
+        stage
+        if at == levels.finest
+        else ops.transpose(
             ops.interpolate(
                 ops.transpose(stage, to_first),
-                finest,
+                grid,
                 "linear_onnx",
                 "sizes",
                 coordinate_transformation_mode="half_pixel",
                 axes=ops.constant(np.array([2, 3])),
             ),
             to_last,
-        )
-        for stage in maps[1:]
+        ).output(0)
+        for at, stage in enumerate(maps)
     ]
-    return [ops.concat([maps[0], *enlarged], 3)]
+    return [ops.concat(enlarged, 3).output(0)]
 
 
 def no_gpu(reason: str) -> None:

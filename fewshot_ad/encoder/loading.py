@@ -328,7 +328,8 @@ def _engine_of(
     if engine == "onnxruntime" or device == "cuda":
         return OnnxRuntimeEngine(file, outputs, request.precision, request.threads, device), "onnxruntime"
     scaled = tuple(stage != card.embedding for stage in spec.stages)
-    levels = Levels(request.norm_power, scaled, request.fusion == "concat")
+    finest = spec.strides.index(min(spec.strides))
+    levels = Levels(request.norm_power, scaled, request.fusion == "concat", finest)
     return OpenVINOEngine(file, outputs, request.precision, request.threads, levels), "openvino"
 
 

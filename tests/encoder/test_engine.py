@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import cv2
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 from fewshot_ad import Inspector, load_encoder
-from fewshot_ad.encoder.engine import MAX_FIXED_SIZES, has_bf16
+from fewshot_ad.encoder import FUSIONS, Fusion
+from fewshot_ad.encoder.engine import MAX_FIXED_SIZES, EngineName, has_bf16
+from fewshot_ad.encoder.weights import shipped_encoders
 from fewshot_ad.errors import WeightsError
 
 
@@ -88,6 +91,24 @@ def test_the_order_stages_are_named_in_does_not_matter(engine: str) -> None:
     ours, theirs = load_encoder(stages=(3, 2)), load_encoder(engine=engine, stages=(3, 2, 2))  # type: ignore[arg-type]
     assert ours.spec == theirs.spec == load_encoder(stages=(2, 3)).spec
     np.testing.assert_allclose(ours.encode(picture)[0], theirs.encode(picture)[0], atol=2e-4)
+
+
+@pytest.mark.parametrize("engine", OTHERS)
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("name", shipped_encoders())
+def test_every_choice_of_stages_agrees(name: str, fusion: Fusion, engine: EngineName) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    card = shipped_encoders()[name]
+    for count in range(1, len(card.stages) + 1):
+        for stages in itertools.combinations(card.stages, count):
+            ours = load_encoder(name, stages=stages, fusion=fusion)
+            levels = ours.encode(picture)
+            others = load_encoder(name, stages=stages, fusion=fusion, engine=engine).encode(picture)
+            spec = ours.spec
+            shapes = [(64 // s, 96 // s, d) for s, d in zip(spec.level_strides, spec.dims, strict=True)]
+            assert [level.shape for level in levels] == shapes, stages
+            for level, other in zip(levels, others, strict=True):
+                np.testing.assert_allclose(level, other, atol=5e-4 * max(1, np.abs(other).max()), err_msg=str(stages))
 
 
 def test_read_only_and_strided_pictures_are_fine() -> None:
