@@ -61,7 +61,7 @@ def test_the_same_distance_says_less_where_the_others_vary_more() -> None:
     varied = [score ** (4 * (-1) ** i) for i, score in enumerate([1.1, 1.2, 1.05, 1.15, 1.1, 1.2, 1.1])]
     assert deviation(1.9, ALIKE) > 2 * deviation(1.9, varied) > 0
     # Scores that are all the same do not make any other one infinitely far.
-    assert deviation(1.1, [1.0] * 7) == pytest.approx(math.log(1.1) / 0.08 / math.sqrt(4 / 10))
+    assert deviation(1.1, [1.0] * 7) == pytest.approx(math.log(1.1) / 0.08 / math.sqrt(4 / 8))
 
 
 def test_a_defective_image_is_left_out_of_bank_and_threshold(
