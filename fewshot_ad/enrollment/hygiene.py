@@ -179,8 +179,8 @@ def stands_out(score: float, others: Sequence[float], drawn_score: float, limit:
 def deviation(score: float, others: Sequence[float]) -> float:
     """How far a score lies above the others' median, in standard deviations of the others, all in logarithms.
 
-    Few scores say little about their spread, so it is drawn toward `PRIOR_SPREAD`. The largest `MAX_SHARE` of the others
-    do not count for it: there may be a second bad image among them.
+    Few scores say little about their spread, so it is drawn toward `PRIOR_SPREAD`. The largest `MAX_SHARE` of them
+    does not count for it: there may be a second bad image among the others.
 
     Args:
         score: Of one image, positive.
