@@ -30,6 +30,7 @@ from fewshot_ad.encoder import Encoder, load_encoder
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale
 from fewshot_ad.enrollment.calibration import calibrate
 from fewshot_ad.enrollment.embedding import embed_image, embed_support, scale_image
+from fewshot_ad.enrollment.hygiene import check_support
 from fewshot_ad.enrollment.prediction import Evidence, Population, Prediction, ScoredDefect, least_cost, location
 from fewshot_ad.enrollment.presets import BASE_SIZES, EnrollmentSettings, enrollment_settings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, REFERENCE_SIZE, Probes, defect_series, distinct_images, shrunk
@@ -177,22 +178,17 @@ def enroll(support: list[np.ndarray], tests: dict[int, list[Any]], good: int, en
         for at, image in enumerate(support)
     ]
     settings, reasons = choose_views(images, enrollment_settings(), encoder)
-    drawn_on = range(min(len(images), MAX_DRAWN_ON))
-    probes = Probes(
-        {at: support[at] for at in drawn_on},
-        defect_series(drawn_on, settings.min_defect, settings.seed),
-        settings.seed,
-        2 * max(BASE_SIZES),
-    )
-    scales = [
-        enroll_scale(embed_support(images, settings, size, encoder), settings, size, encoder, probes)
-        for size in BASE_SIZES
-    ]
+    scales, probes = _scales(images, settings, encoder)
+    check = check_support(scales, images, settings, probes.series)
+    if check.outliers:
+        images = [image for at, image in enumerate(images) if at not in check.outliers]
+        scales, probes = _scales(images, settings, encoder)
     scores = [_test_scores(scale, tests[scale.image_size], settings) for scale in scales]
     return {
         "views": len(settings.views),
         "reasons": reasons,
-        "distinct": distinct_images(support),
+        "left_out": len(check.outliers),
+        "distinct": distinct_images([image.pixels for image in images]),
         "views_only": len(images) == 1,
         "sizes": list(BASE_SIZES),
         "held_out": [_rounded([m.score for m in scale.good]) for scale in scales],
@@ -202,6 +198,23 @@ def enroll(support: list[np.ndarray], tests: dict[int, list[Any]], good: int, en
         "good": [_rounded(one[:good]) for one in scores],
         "bad": [_rounded(one[good:]) for one in scores],
     }
+
+
+def _scales(
+    images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder
+) -> tuple[list[EnrolledScale], Probes]:
+    """The support set at each candidate scale, and what was drawn on it."""
+    drawn_on = range(min(len(images), MAX_DRAWN_ON))
+    probes = Probes(
+        {at: images[at].pixels for at in drawn_on},
+        defect_series(drawn_on, settings.min_defect, settings.seed),
+        settings.seed,
+        2 * max(BASE_SIZES),
+    )
+    return [
+        enroll_scale(embed_support(images, settings, size, encoder), settings, size, encoder, probes)
+        for size in BASE_SIZES
+    ], probes
 
 
 def _test_scores(scale: EnrolledScale, tests: list[Any], settings: EnrollmentSettings) -> list[float]:
