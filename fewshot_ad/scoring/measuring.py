@@ -122,7 +122,7 @@ def top_count(weights: Float32Array, scoring: ScoringConfig) -> int:
         weights: Of the patches, see `patch_weights`; those that show nothing of the image do not count.
         scoring: How.
     """
-    counted = np.count_nonzero(weights)
+    counted = int(np.count_nonzero(weights))
     if scoring.max_patches is not None:
         counted = min(counted, scoring.max_patches)
     return max(1, int(scoring.top_fraction * counted))

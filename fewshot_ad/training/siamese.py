@@ -106,7 +106,9 @@ def train(
         if workers.is_main:
             check_run_folder(output, type(recipe), [recipe.init])
         source = None if recipe.init in ("bundled", "timm") else recipe.init
-        pyramid = load_pyramid(recipe.backbone, source, three_stages(recipe.backbone), recipe.init == "timm")
+        stages = three_stages(recipe.backbone)
+        advice = "init=FILE (command line: --set init=FILE)"
+        pyramid = load_pyramid(recipe.backbone, source, stages, recipe.init == "timm", advice)
         encoder = SiameseEncoder(recipe.architecture, pyramid).to(workers.device)
         pairs = Pairs(recipe, workers)
         with workers.main_first():

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from fewshot_ad.arrays import Progress, Uint8Array
-from fewshot_ad.encoder import DEFAULT_ENCODER
-from fewshot_ad.encoder.engine import Precision
+from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Fusion
+from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.enrollment.presets import PresetName, SizesSpec, enrollment_settings
 from fewshot_ad.enrollment.support import ViewsSpec
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.inspector import Inspector
+from fewshot_ad.scoring import ImageScore, ScoringConfig
+from fewshot_ad.search.nearest import Metric
 from fewshot_ad.zoo.components.tensors import require_images
 from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 
@@ -48,7 +51,21 @@ class FewshotAD:
         precision: Arithmetic of the network; None takes the preset's.
         min_defect: Size of the smallest defect that matters, as a share of the image's side; None takes the default.
         max_false_reject: Share of good parts that may be rejected; None weighs rejects and escapes the same.
+        max_ms: What the encoder may take per image, in milliseconds; None for no limit.
+        keep_outliers: Whether images that are unlike the others are enrolled from all the same.
+        engine: What runs the network; None takes the default.
+        stages: Stages of the encoder; None takes those on its card.
+        fusion: See `EncoderSpec`, as for `norm_power`.
+        norm_power: Power of the length that stage features are divided by, 0..1.
+        metric: See `ScoringConfig`, as for the settings that follow.
+        image_score: `top_mean` or `reweighted`.
+        top_fraction: Share of the patches that `top_mean` averages.
+        max_patches: Number of patches that the share is of, at most; None for no limit.
+        neighbors: How many bank neighbors `reweighted` compares.
+        edge_weight: Weight of patches on the image's edge.
+        sigma: Smoothing of the map.
         threads: Number of CPU threads; None takes all.
+        device: `cpu` or `cuda`.
 
     Raises:
         ZooError: A setting makes no sense.
@@ -64,21 +81,27 @@ class FewshotAD:
     precision: Precision | Literal["auto"] | None = None
     min_defect: float | None = None
     max_false_reject: float | None = None
+    max_ms: float | None = None
+    keep_outliers: bool = False
+    engine: EngineName | None = None
+    stages: Sequence[int] | None = None
+    fusion: Fusion = "concat"
+    norm_power: float = DEFAULT_NORM_POWER
+    metric: Metric = ScoringConfig.metric
+    image_score: ImageScore = ScoringConfig.image_score
+    top_fraction: float = ScoringConfig.top_fraction
+    max_patches: int | None = ScoringConfig.max_patches
+    neighbors: int = ScoringConfig.neighbors
+    edge_weight: float = ScoringConfig.edge_weight
+    sigma: float = ScoringConfig.sigma
     threads: int | None = None
+    device: Device = "cpu"
     _encoder_file: Path = field(init=False, repr=False)
     _inspector: Inspector | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         try:
-            enrollment_settings(
-                self.preset,
-                views=self.views,
-                image_size=self.image_size,
-                budget=self.budget,
-                precision=self.precision,
-                min_defect=self.min_defect,
-                max_false_reject=self.max_false_reject,
-            )
+            enrollment_settings(**self._settings())
         except SupportSetError as error:
             raise ZooError(f"fewshot_ad: {error}") from error
         self._encoder_file = encoder_file(self.encoder)
@@ -92,20 +115,35 @@ class FewshotAD:
             self._inspector = Inspector.from_support(
                 normal,
                 product="product",
-                preset=self.preset,
                 encoder=self.encoder,
-                views=self.views,
-                image_size=self.image_size,
-                budget=self.budget,
-                precision=self.precision,
-                min_defect=self.min_defect,
-                max_false_reject=self.max_false_reject,
-                seed=self.seed,
+                **self._settings(),
+                keep_outliers=self.keep_outliers,
+                engine=self.engine,
+                stages=self.stages,
+                fusion=self.fusion,
+                norm_power=self.norm_power,
                 threads=self.threads,
+                device=self.device,
                 progress=progress,
             )
         except SupportSetError as error:
             raise ZooError(f"fewshot_ad: {error}") from error
+
+    def _settings(self) -> dict[str, Any]:
+        """What `enrollment_settings` and `Inspector.from_support` both take."""
+        scoring = ScoringConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(ScoringConfig)})
+        return {
+            "preset": self.preset,
+            "views": self.views,
+            "image_size": self.image_size,
+            "budget": self.budget,
+            "precision": self.precision,
+            "scoring": scoring,
+            "seed": self.seed,
+            "min_defect": self.min_defect,
+            "max_ms": self.max_ms,
+            "max_false_reject": self.max_false_reject,
+        }
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Scores, maps and decisions of the inspections; see `Method.predict`."""

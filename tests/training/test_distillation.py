@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from fewshot_ad.encoder.pyramid import load_pyramid
+from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError, WeightsError
 from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, teacher_stages
 from fewshot_ad.training.run import CHECKPOINT, LOG, RunFolder, one_cosine
@@ -43,6 +44,12 @@ def test_a_distilled_backbone_loads_like_any_weights(run):
         LOG,
         "recipe.yaml",
     ]
+
+
+def test_a_shipped_encoder_is_a_student_to_start_from(tmp_path):
+    settings = SMALL | {"student": "resnet18", "student_weights": str(weights_folder() / "resnet18_parts.safetensors")}
+    weights = distill(DistillationRecipe(**settings | {"steps": 2}), tmp_path / "run")
+    assert len(load_pyramid("resnet18", weights, (1, 2, 3)).raw(torch.rand(1, 3, 64, 64))) == 3
 
 
 def test_progress_and_log_say_how_far_it_is(run):

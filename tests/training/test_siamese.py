@@ -5,10 +5,13 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import safetensors.torch
+import timm
 import torch
 
 from fewshot_ad import Inspector
-from fewshot_ad.errors import TrainingError
+from fewshot_ad.encoder.weights import weights_folder
+from fewshot_ad.errors import TrainingError, WeightsError
 from fewshot_ad.training import siamese
 from fewshot_ad.training.losses import margin_loss
 from fewshot_ad.training.pairs import draw_defects
@@ -43,6 +46,33 @@ def folders(tmp_path):
         for seed in range(6):
             cv2.imwrite(str(folder / f"{seed}.png"), render(category, seed, 64)[..., ::-1])
     return (str(tmp_path / "data"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("resnet18_parts", "resnet18"), ("convnext_atto_parts", "convnext_atto")]
+)
+def test_a_shipped_encoder_is_where_training_starts(name, backbone, folders, tmp_path):
+    file = weights_folder() / f"{name}.safetensors"
+    first = {"backbone": backbone, "init": str(file), "epochs": 1, "learning_rate": 1e-9}
+    trained = train(TrainingRecipe(**SMALL | first, folders=folders, licenses=("CC0-1.0",)), tmp_path / "run")
+    shipped = safetensors.torch.load_file(file)
+    for key, tensor in trained.encoder.pyramid.backbone.state_dict().items():
+        if tensor.is_floating_point() and "running" not in key:
+            torch.testing.assert_close(tensor, shipped[f"pyramid.backbone.{key}"], atol=1e-4, rtol=1e-3)
+
+
+def test_a_download_that_fails_names_the_option_that_train_has(folders, tmp_path, monkeypatch):
+    create = timm.create_model
+
+    def offline(*args, pretrained=False, **kwargs):
+        if pretrained:
+            raise OSError("no route to host")
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr("fewshot_ad.encoder.pyramid.timm.create_model", offline)
+    recipe = TrainingRecipe(**SMALL | {"init": "timm", "backbone": "resnet18"}, folders=folders, licenses=("CC0-1.0",))
+    with pytest.raises(WeightsError, match="init=FILE"):
+        train(recipe, tmp_path / "run", allow_download=True)
 
 
 def test_a_trained_encoder_ships_and_inspects(folders, tmp_path):

@@ -41,7 +41,35 @@ def test_budget_shows_in_the_size(parts: list[np.ndarray]) -> None:
     assert sizes[1] - sizes[0] == 100 * dims * 2
 
 
-@pytest.mark.parametrize("wrong", [{"preset": "best"}, {"image_size": 7}, {"budget": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"metric": "cosine", "sigma": 2.0, "edge_weight": 1.0},
+        {"image_score": "reweighted", "neighbors": 3},
+        {"top_fraction": 0.1, "max_patches": 50, "norm_power": 0.5, "encoder": "efficientnet_lite0"},
+        {"stages": [1, 2], "fusion": "separate", "encoder": "efficientnet_lite0"},
+        {"max_ms": 1000.0, "image_size": None},
+        {"engine": "onnxruntime", "device": "cpu", "keep_outliers": True},
+    ],
+)
+def test_every_scoring_and_encoder_option_arrives(options: dict, parts: list[np.ndarray]) -> None:
+    method = create("fewshot_ad", **SETTINGS | options)
+    method.fit(parts)
+    inspector = method._inspector  # type: ignore[attr-defined]
+    for name in ("metric", "sigma", "edge_weight", "image_score", "neighbors", "top_fraction", "max_patches"):
+        if name in options:
+            assert getattr(inspector.scoring, name) == options[name]
+    spec = inspector.encoder.spec
+    for name in ("norm_power", "fusion", "stages"):
+        if name in options:
+            assert getattr(spec, name) == (tuple(options[name]) if name == "stages" else options[name])
+    assert inspector.encoder.engine_name == options.get("engine", "openvino")
+    assert len(method.predict(parts[:1]).scores) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"preset": "best"}, {"image_size": 7}, {"budget": 0}, {"sigma": -1.0}, {"metric": "manhattan"}]
+)
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ZooError, match="expected"):
         create("fewshot_ad", **wrong)
