@@ -177,7 +177,7 @@ def enroll(support: list[np.ndarray], tests: dict[int, list[Any]], good: int, en
         SupportImage(name=str(at), sha256=f"{zlib.crc32(image.tobytes()):064x}", loaded=image, source=None)
         for at, image in enumerate(support)
     ]
-    settings, reasons = choose_views(images, enrollment_settings(), encoder)
+    settings, reasons, _ = choose_views(images, enrollment_settings(), encoder)
     scales, probes = _scales(images, settings, encoder)
     check = check_support(scales, images, settings, probes.series)
     if check.outliers:

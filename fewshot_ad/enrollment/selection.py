@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,48 +35,59 @@ DEFECT_PIXELS = 8
 ENOUGH_CAUGHT, CLEARLY_MORE = 0.9, 0.1
 
 
-def choose_views(
-    images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder
-) -> tuple[EnrollmentSettings, tuple[str, ...]]:
+class ViewChoice(NamedTuple):
+    """Which views to enroll with.
+
+    Attributes:
+        settings: What was asked for, with the views.
+        reasons: Why these.
+        trial: The support set with these views at its coarsest working scale, where that was made to choose them; no
+            probes are scored in it.
+    """
+
+    settings: EnrollmentSettings
+    reasons: tuple[str, ...] = ()
+    trial: EnrolledScale | None = None
+
+
+def choose_views(images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder) -> ViewChoice:
     """Flips, or flips and rotations where the parts lie at different angles, if the views were left to `auto`.
 
     Args:
         images: The support set.
         settings: What was asked for.
         encoder: The encoder.
-
-    Returns:
-        The settings, and why.
     """
     if len(images) < 2:
         return _views_of_one_image(settings)
     if "views" not in settings.auto:
-        return settings, ()
+        return ViewChoice(settings)
     rotated = dataclasses.replace(settings, views=(*BASE_VIEWS, *ROTATIONS))
     turned, compared = turned_parts([shrunk(image.pixels, 512) for image in images[:MAX_POSES]], encoder)
     if turned and turned >= TURNED_SHARE * compared:
-        return rotated, (
+        reason = (
             f"views: flips and rotations; the part is turned by more than {TURNED} degrees against the first image on "
-            f"{turned} of {compared} others.",
+            f"{turned} of {compared} others."
         )
+        return ViewChoice(rotated, (reason,))
     flips = dataclasses.replace(settings, views=BASE_VIEWS)
     if len(images) < MIN_IMAGES_FOR_GAIN:
-        return flips, (f"views: flips; the part is upright against the first image on {compared} other(s).",)
+        reason = f"views: flips; the part is upright against the first image on {compared} other(s)."
+        return ViewChoice(flips, (reason,))
     size = min(candidate_sizes(images, settings))
     nothing = Probes({}, (), settings.seed, size)
-    scores = [
-        np.log([max(m.score, 1e-12) for m in enroll_scale(embedded, one, size, encoder, nothing).good])
-        for one in (flips, rotated)
-        for embedded in (embed_support(images, one, size, encoder),)
+    trials = [
+        enroll_scale(embed_support(images, one, size, encoder), one, size, encoder, nothing) for one in (flips, rotated)
     ]
+    scores = [np.log([max(m.score, 1e-12) for m in trial.good]) for trial in trials]
     gain = float(np.median(scores[0] - scores[1]))
     fall = f"held-out good images score {abs(gain):.0%} {'lower' if gain > 0 else 'higher'} with rotated views"
     if gain >= -MAX_RISE:
-        return rotated, (f"views: flips and rotations; {fall}.",)
-    return flips, (f"views: flips; {fall}.",)
+        return ViewChoice(rotated, (f"views: flips and rotations; {fall}.",), trials[1])
+    return ViewChoice(flips, (f"views: flips; {fall}.",), trials[0])
 
 
-def _views_of_one_image(settings: EnrollmentSettings) -> tuple[EnrollmentSettings, tuple[str, ...]]:
+def _views_of_one_image(settings: EnrollmentSettings) -> ViewChoice:
     reasons: list[str] = []
     if "views" in settings.auto:
         reasons.append("views: flips, the default; there is no second image to compare poses with.")
@@ -84,7 +96,7 @@ def _views_of_one_image(settings: EnrollmentSettings) -> tuple[EnrollmentSetting
         # Nothing else could stand in for a second image when the threshold is set.
         views = (*views, *(view for view in BASE_VIEWS if view not in views))
         reasons.append("views: flips added; one image has nothing else to set the threshold from.")
-    return dataclasses.replace(settings, views=views), tuple(reasons)
+    return ViewChoice(dataclasses.replace(settings, views=views), tuple(reasons))
 
 
 def candidate_sizes(images: Sequence[SupportImage], settings: EnrollmentSettings) -> tuple[int, ...]:

@@ -50,19 +50,23 @@ def enroll(
         The encoder that the product was enrolled with, and the product.
     """
     images = support.images
-    settings, reasons = choose_views(images, settings, encoder)
+    settings, reasons, trial = choose_views(images, settings, encoder)
     sizes = candidate_sizes(images, settings)
     embedded = [
-        embed_support(images, settings, size, encoder, _of_several(progress, at, len(sizes)))
+        trial.embedded
+        if trial is not None and size == trial.image_size
+        else embed_support(images, settings, size, encoder, _of_several(progress, at, len(sizes)))
         for at, size in enumerate(sizes)
     ]
-    scales, probes = _enroll_scales(embedded, images, settings, sizes, encoder, None, progress)
+    coresets = [trial.coresets if trial is not None and size == trial.image_size else None for size in sizes]
+    scales, probes = _enroll_scales(embedded, images, settings, sizes, encoder, coresets, progress)
     check = check_support(scales, images, settings, probes.series, keep=keep_outliers)
     if check.outliers:
         support = support.without(check.outliers)
         images = support.images
         embedded = [one.without(check.outliers) for one in embedded]
-        scales, probes = _enroll_scales(embedded, images, settings, sizes, encoder, None, progress)
+        coresets = [None] * len(sizes)
+        scales, probes = _enroll_scales(embedded, images, settings, sizes, encoder, coresets, progress)
     distinct = distinct_images([image.pixels for image in images])
     scales, reason = choose_scales(scales, settings, encoder, probes.series, distinct)
     settings = dataclasses.replace(settings, image_sizes=tuple(scale.image_size for scale in scales))
@@ -79,7 +83,7 @@ def _enroll_scales(
     settings: EnrollmentSettings,
     sizes: Sequence[int],
     encoder: Encoder,
-    coresets: Sequence[Sequence[IndexArray]] | None,
+    coresets: Sequence[Sequence[IndexArray] | None],
     progress: Progress | None,
 ) -> tuple[list[EnrolledScale], Probes]:
     """The support set at each working scale, and what was drawn on it."""
@@ -98,7 +102,7 @@ def _enroll_scales(
             size,
             encoder,
             probes,
-            None if coresets is None else coresets[at],
+            coresets[at],
             _of_several(progress, at, len(sizes)),
         )
         for at, (one, size) in enumerate(zip(embedded, sizes, strict=True))

@@ -19,12 +19,12 @@ from fewshot_ad.errors import SupportSetError
 def test_what_the_user_chose_is_taken(parts: list[np.ndarray], encoder: Encoder) -> None:
     images = read_support(parts[:2]).images
     asked = enrollment_settings(views="gray", image_size=128)
-    assert choose_views(images, asked, encoder) == (asked, ())
+    assert choose_views(images, asked, encoder) == (asked, (), None)
     assert candidate_sizes(images, asked) == (128,)
 
 
 def test_one_image_gets_the_default_views_and_is_told_why(parts: list[np.ndarray], encoder: Encoder) -> None:
-    choice, reasons = choose_views(read_support(parts[:1]).images, enrollment_settings(), encoder)
+    choice, reasons, _ = choose_views(read_support(parts[:1]).images, enrollment_settings(), encoder)
     assert choice.views == BASE_VIEWS
     assert "no second image" in reasons[0]
 
@@ -39,7 +39,7 @@ def test_freely_rotated_parts_get_rotated_views(encoder: Encoder) -> None:
         matrix = cv2.getRotationMatrix2D((79.5, 79.5), degrees, 1)
         view = cv2.warpAffine(part, matrix, (160, 160), borderMode=cv2.BORDER_REPLICATE)
         turned.append(np.clip(view + rng.normal(0, 3, view.shape), 0, 255).astype(np.uint8))
-    choice, reasons = choose_views(read_support(turned).images, enrollment_settings(), encoder)
+    choice, reasons, _ = choose_views(read_support(turned).images, enrollment_settings(), encoder)
     assert any(view.kind == "rotate" and view.value == 90 for view in choice.views)
     assert "flips and rotations; the part is turned" in reasons[0]
 
@@ -49,17 +49,17 @@ def test_rotated_views_stay_out_where_they_only_take_room(
 ) -> None:
     monkeypatch.setattr("fewshot_ad.enrollment.selection.turned_parts", lambda *_: (0, len(parts) - 1))
     monkeypatch.setattr("fewshot_ad.enrollment.selection.MAX_RISE", -1.0)
-    choice, reasons = choose_views(read_support(parts).images, enrollment_settings(), encoder)
+    choice, reasons, _ = choose_views(read_support(parts).images, enrollment_settings(), encoder)
     assert choice.views == BASE_VIEWS
     assert reasons[0].startswith("views: flips; held-out good images score")
     monkeypatch.setattr("fewshot_ad.enrollment.selection.MAX_RISE", 1.0)
-    choice, reasons = choose_views(read_support(parts).images, enrollment_settings(), encoder)
+    choice, reasons, _ = choose_views(read_support(parts).images, enrollment_settings(), encoder)
     assert len(choice.views) == 9
     assert reasons[0].startswith("views: flips and rotations; held-out good images score")
 
 
 def test_of_two_images_only_the_pose_can_tell(parts: list[np.ndarray], encoder: Encoder) -> None:
-    choice, reasons = choose_views(read_support(parts[:2]).images, enrollment_settings(), encoder)
+    choice, reasons, _ = choose_views(read_support(parts[:2]).images, enrollment_settings(), encoder)
     assert choice.views == BASE_VIEWS
     assert "upright" in reasons[0]
 
