@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
 from fewshot_ad import Inspector
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.hygiene import deviation, find_outliers, notes_on
+from fewshot_ad.enrollment.hygiene import deviation, differs_as_a_whole, find_outliers, notes_on
 from tests.conftest import make_part
 
 ALIKE = [1.0, 1.05, 0.97, 1.02, 0.99, 1.04, 1.01]
@@ -49,6 +50,21 @@ def test_of_a_product_that_varies_no_more_than_a_quarter_is_lost() -> None:
     assert find_outliers(scores, drawn_score=1.5) == ()
     (note,) = notes_on(scores, 1.5, NAMES, (), kept=False)
     assert note.startswith("3 of 8 images look unlike the others, too many to leave them out: 7.png, 6.png, 5.png")
+
+
+def test_an_image_that_differs_as_a_whole_is_kept_and_named() -> None:
+    typical = [0.5, 0.52, 0.49, 0.5, 0.51, 0.5, 0.48, 0.7]
+    assert differs_as_a_whole(typical, 7)
+    assert not differs_as_a_whole([*typical[:7], 0.58], 7)
+    (note,) = notes_on([*ALIKE, 1.9], 1.8, NAMES, (), kept=False, variants=(7,))
+    assert note.startswith("kept, but look at it: 7.png is unlike the others as a whole")
+
+
+def test_a_darker_kind_of_part_is_kept(parts: list[np.ndarray], encoder: Encoder) -> None:
+    odd = cv2.GaussianBlur(parts[0], (0, 0), 3)
+    mixed = Inspector.from_support([*parts, odd], encoder=encoder, views="hflip", image_size=128)
+    assert len(mixed.enrollment.support) == 6
+    assert any("as a whole" in note for note in mixed.enrollment.notes)
 
 
 def test_few_images_are_all_kept() -> None:
