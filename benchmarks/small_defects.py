@@ -42,12 +42,14 @@ CONTRAST = 0.5
 PLACES = 16
 # Parts sit in the middle of their images.
 MIDDLE = (0.3, 0.7)
+# One scale each with the same views, which at 1024 pixels are the price of an enrollment.
+FLIPS = "hflip,vflip,rotate=180"
 CONFIGS: dict[str, dict[str, Any]] = {
-    "256 px": {"image_size": 256},
-    "512 px": {"image_size": 512},
-    "1024 px": {"image_size": 1024},
+    "256 px": {"image_size": 256, "views": FLIPS},
+    "512 px": {"image_size": 512, "views": FLIPS},
+    "1024 px": {"image_size": 1024, "views": FLIPS},
     # 328 patches instead of 81, where a defect of 1% of the side is seen by some 25.
-    "1024 px, 2% of all patches": {"image_size": 1024, "scoring": ScoringConfig(max_patches=None)},
+    "1024 px, 2% of all patches": {"image_size": 1024, "views": FLIPS, "scoring": ScoringConfig(max_patches=None)},
     "default": {},
     "min_defect 1%": {"min_defect": DEFECT},
 }
