@@ -35,14 +35,14 @@ class ScoringConfig:
         metric: Distance of patch embeddings: `l2` or `cosine`.
         image_score: `top_mean`, the mean of the largest patch distances, or `reweighted`, PatchCore's eq. 7.
         top_fraction: Share of the patches that `top_mean` averages, above 0 and at most 1.
-        max_patches: Of a finer grid than this many patches, `top_fraction` counts as of this many; None for no limit.
-            The default is the grid of a 512-pixel working scale at a stride of 8. A defect does not grow with the
-            working scale: on a finer grid the share would be ever more of the good around it.
         neighbors: b of eq. 7: how many bank neighbors `reweighted` compares, at least 2.
         edge_weight: Weight, in the score, of patches on the image's edge, 0..1. Half of what surrounds them is
             missing, and it is filled in differently on each of two good images that are framed a little
             differently. The map shows them in full.
         sigma: Standard deviation of the map's Gaussian smoothing, in pixels of a 256-pixel working scale, 0..64.
+        max_patches: Of a finer grid than this many patches, `top_fraction` counts as of this many; None for no limit.
+            The default is the grid of a 512-pixel working scale at a stride of 8. A defect does not grow with the
+            working scale: on a finer grid the share would be ever more of the good around it.
 
     Raises:
         SupportSetError: A value is of a wrong kind or out of its range.
@@ -51,10 +51,10 @@ class ScoringConfig:
     metric: Metric = "l2"
     image_score: ImageScore = "top_mean"
     top_fraction: float = 0.02
-    max_patches: int | None = 64 * 64
     neighbors: int = 9
     edge_weight: float = 2 / 3
     sigma: float = 4.0
+    max_patches: int | None = 64 * 64
 
     def __post_init__(self) -> None:
         choice(self.metric, "metric", METRICS, error=SupportSetError)

@@ -60,7 +60,7 @@ def test_an_image_that_differs_as_a_whole_is_kept_and_named() -> None:
     assert note.startswith("kept, but look at it: 7.png is unlike the others as a whole")
 
 
-def test_a_darker_kind_of_part_is_kept(parts: list[np.ndarray], encoder: Encoder) -> None:
+def test_a_photograph_that_is_blurred_as_a_whole_is_kept_and_named(parts: list[np.ndarray], encoder: Encoder) -> None:
     odd = cv2.GaussianBlur(parts[0], (0, 0), 3)
     mixed = Inspector.from_support([*parts, odd], encoder=encoder, views="hflip", image_size=128)
     assert len(mixed.enrollment.support) == 6
