@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+import hygiene
 import measurements
 import numpy as np
 import verdicts
@@ -38,7 +39,16 @@ def by_product() -> str:
     return table(["product", "promised", "rejected", "at most (95%)", "defects missed"], rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"promises": promises, "promises-by-product": by_product}
+def support_hygiene() -> str:
+    """One bad photograph among eight: what becomes of it, and of good ones."""
+    return hygiene.table(hygiene.read_rows(measurements.RECORDS / "hygiene.jsonl"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "promises": promises,
+    "promises-by-product": by_product,
+    "hygiene": support_hygiene,
+}
 
 
 @functools.cache
