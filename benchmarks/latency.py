@@ -55,7 +55,7 @@ def pool(sources: list[np.ndarray[Any, Any]], encoder: Any) -> np.ndarray[Any, A
     from fewshot_ad.enrollment.support import read_support
 
     settings = enrollment_settings(views=VIEWS, image_size=256)
-    return embed_support(read_support(sources).images, settings, encoder).pools[0].vectors
+    return embed_support(read_support(sources).images, settings, 256, encoder).pools[0].vectors
 
 
 def timed(call: Callable[[], Any], repeats: int = REPEATS) -> dict[str, float]:
@@ -143,7 +143,7 @@ def enrollment_rows(
     rows = [
         row("enroll 8 images x 8 views at 256, bank 4000", "s", large_s),
         row("add 1 image to it", "s", add_s),
-        row("enroll 8 images x 8 views at 256, bank 2000", "s", default_s),
+        row("enroll 8 images x 8 views at 256, bank 1500", "s", default_s),
         row("enroll 8 images, views and size auto", "s", auto_s),
         row(f"coreset, {len(embeddings)} patches to 4000", "s", coreset_s),
     ]

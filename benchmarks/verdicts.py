@@ -31,9 +31,17 @@ from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale
 from fewshot_ad.enrollment.calibration import calibrate
 from fewshot_ad.enrollment.embedding import embed_image, embed_support, scale_image
 from fewshot_ad.enrollment.hygiene import check_support
-from fewshot_ad.enrollment.prediction import Evidence, Population, Prediction, ScoredDefect, least_cost, location
+from fewshot_ad.enrollment.prediction import (
+    Evidence,
+    Population,
+    Prediction,
+    ScoredDefect,
+    least_cost,
+    location,
+    reference_scores,
+)
 from fewshot_ad.enrollment.presets import BASE_SIZES, EnrollmentSettings, enrollment_settings
-from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, REFERENCE_SIZE, Probes, defect_series, distinct_images, shrunk
+from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images, shrunk
 from fewshot_ad.enrollment.selection import cheapest, choose_views
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.images import read_image
@@ -290,7 +298,7 @@ def fit(records: Sequence[Record], without: str | None = None, sizes: Sequence[i
             if len(good) > MIN_SPREAD_IMAGES:
                 spreads.setdefault(record["product"], []).append(logs.var(ddof=1))
             if len(bad) and record["shots"] >= 4:
-                drawn = [d.score for d in evidence.defects if d.size == REFERENCE_SIZE]
+                drawn = reference_scores(evidence.defects)
                 above = max(0.0, float(np.median(np.log(drawn)) - logs.mean()))
                 defects.setdefault(record["product"], []).append((above, float(np.median(np.log(bad)) - logs.mean())))
     weight, inverse, offset = (np.asarray(column) for column in zip(*rows, strict=True))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float64Array
-from fewshot_ad.enrollment.probes import REFERENCE_SIZE, DefectKind
+from fewshot_ad.enrollment.probes import DefectKind
 from fewshot_ad.metrics.distributions import normal_above, student_t_above, student_t_quantile
 
 # The good limit, below which no threshold of least cost lies: so many spreads above the predicted mean, less so many
@@ -41,7 +41,7 @@ class Population:
         spread: Standard deviation of log scores of good parts of one product.
         spread_weight: How many observations that spread is worth beside a product's own.
         defect: Median log score of real defects above good parts: `defect[0] + defect[1] x`, where x is that of drawn
-            defects of `REFERENCE_SIZE`.
+            defects of the largest size.
         defect_spread: Standard deviation of the logarithm of a real defect's excess.
     """
 
@@ -221,9 +221,10 @@ class Prediction:
 def least_cost(prediction: Prediction, evidence: Evidence, population: Population, cost_ratio: float) -> float:
     """The log score at which the expected cost of false rejects and escapes is least.
 
-    It is never below the good limit, and otherwise never above the median drawn defect of `REFERENCE_SIZE`.
+    It is never below the good limit, and otherwise never above the median drawn defect of the largest size. So
+    whoever says that smaller defects matter gets a lower threshold.
     """
-    drawn = [d.score for d in evidence.defects if d.size == REFERENCE_SIZE]
+    drawn = reference_scores(evidence.defects)
     lowest = prediction.mean + LIMIT_SPREADS * prediction.spread - LIMIT_ERRORS * prediction.spread_of_mean
     highest = float(np.median(log_scores(drawn))) if drawn else math.inf
     above = highest - prediction.mean if drawn else 0.0
@@ -235,6 +236,12 @@ def least_cost(prediction: Prediction, evidence: Evidence, population: Populatio
     escaped = 1 - normal_above(standard)
     best = float(limits[np.argmin(rejected + cost_ratio * escaped)])
     return max(lowest, min(best, highest))
+
+
+def reference_scores(defects: Sequence[ScoredDefect]) -> list[float]:
+    """The scores of the drawn defects of the largest size, which stand for a defect of the ordinary kind."""
+    largest = max((defect.size for defect in defects), default=0.0)
+    return [defect.score for defect in defects if defect.size == largest]
 
 
 def location(logs: npt.ArrayLike) -> float:

@@ -22,13 +22,12 @@ DEFECT_KINDS: tuple[DefectKind, ...] = ("spot", "scratch", "patch")
 # Of the drawn defects: how much of the way to the opposite color they go, and how thin and long scratches are.
 CONTRAST = 0.6
 SCRATCH_WIDTH, SCRATCH_LENGTH, SHORTEST_SCRATCH = 0.25, 3.0, 0.06
-# The series of sizes, as multiples of the smallest defect that matters, and the number of each kind and size.
+# The series of sizes, as multiples of the smallest defect that matters, and the number of each kind and size. The
+# largest stands for a defect of the ordinary kind; see `prediction`.
 SERIES = (0.5, 1.0, 1.5, 2.25, 3.5)
 COPIES = 4
 # Images that defects are drawn on, at most.
 MAX_DRAWN_ON = 8
-# Size whose scores stand for a defect of the ordinary kind, as a share of the image's side; see `prediction`.
-REFERENCE_SIZE = 0.07
 # Two images are near-identical if thumbnails of this side differ by at most so many gray levels (root mean square):
 # noise, compression and a shift of a pixel make 1 to 4, the most alike of different parts 5.
 THUMBNAIL, NEAR_IDENTICAL = 32, 3.0
@@ -70,7 +69,7 @@ def defect_series(images: Sequence[int], min_defect: float, seed: int) -> tuple[
         min_defect: Size of the smallest defect that matters, as a share of the image's side.
         seed: Of places and shapes.
     """
-    sizes = sorted({round(min_defect * factor, 6) for factor in SERIES} | {REFERENCE_SIZE})
+    sizes = sorted(round(min_defect * factor, 6) for factor in SERIES)
     series = [(kind, size) for size in sizes for kind in DEFECT_KINDS for _ in range(COPIES)]
     seeds = np.random.default_rng([seed, 1]).integers(0, 2**31, len(series)).tolist()
     return tuple(

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from fewshot_ad.enrollment.calibration import Calibration, calibrate, extended_calibration
 from fewshot_ad.enrollment.prediction import POPULATION, Evidence, Population, Prediction, ScoredDefect, location
 from fewshot_ad.enrollment.presets import enrollment_settings
-from fewshot_ad.enrollment.probes import REFERENCE_SIZE
 
 DEFAULTS = enrollment_settings()
 
@@ -23,7 +22,7 @@ def evidence(
     distinct: int | None = None,
     views_only: bool = False,
 ) -> Evidence:
-    drawn = [ScoredDefect(0, "spot", REFERENCE_SIZE, i, score) for i, score in enumerate(defects or [])]
+    drawn = [ScoredDefect(0, "spot", 0.07, i, score) for i, score in enumerate(defects or [])]
     return Evidence(
         tuple(scores),
         tuple(1.4 * score for score in scores),
@@ -33,6 +32,16 @@ def evidence(
         len(scores) if distinct is None else distinct,
         views_only,
     )
+
+
+def test_whoever_says_that_smaller_defects_matter_gets_a_lower_threshold() -> None:
+    large = evidence([1.0, 1.02, 0.99, 1.01], [2.4, 2.5, 2.6])
+    small = [ScoredDefect(0, "spot", 0.035, i, 1.3) for i in range(3)]
+    # Defects of both sizes: the largest count.
+    both = dataclasses.replace(large, defects=(*small, *large.defects))
+    assert calibrate(both, DEFAULTS).threshold == calibrate(large, DEFAULTS).threshold
+    assert calibrate(dataclasses.replace(large, defects=tuple(small)), DEFAULTS).threshold < 1.3
+    assert calibrate(large, DEFAULTS).threshold > 1.3
 
 
 def test_location_is_the_mean_where_nothing_lies_far_out_and_close_to_the_others_where_one_does() -> None:
