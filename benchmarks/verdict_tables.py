@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import hygiene
 import measurements
 import numpy as np
+import small_defects
 import verdicts
 from measured_tables import table
 
@@ -44,10 +45,16 @@ def support_hygiene() -> str:
     return hygiene.table(hygiene.read_rows(measurements.RECORDS / "hygiene.jsonl"))
 
 
+def small_defect_board() -> str:
+    """Generated parts with defects of 1% of the side: means, by kind of defect and by kind of part."""
+    return small_defects.report(small_defects.read_records(measurements.RECORDS / "small_defects.jsonl"))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "promises": promises,
     "promises-by-product": by_product,
     "hygiene": support_hygiene,
+    "small-defects": small_defect_board,
 }
 
 
