@@ -39,8 +39,9 @@ NEAR_DRAWN = 0.8
 PRIOR_SPREAD, PRIOR_WEIGHT = 0.08, 4
 # An image of which even the median patch is so much farther from the others than theirs are (natural logarithm) differs
 # as a whole: a variant, another light or focus. A defect leaves most of the image as it was; on bottles, leather,
-# transistors and hazelnuts it moves the median by at most 0.17, an odd kind of solar cell by 0.34.
-AS_A_WHOLE = 0.2
+# transistors and hazelnuts it moves the median by at most 0.17, an odd kind of solar cell by 0.34. Farther still, it is
+# no variant but another thing.
+AS_A_WHOLE, ANOTHER_THING = 0.2, 0.5
 # Size of the drawn defects that a bad image is compared with, as a share of the image's side.
 DRAWN_SIZE = 0.045
 
@@ -200,14 +201,15 @@ def deviation(score: float, others: Sequence[float]) -> float:
 
 
 def differs_as_a_whole(typical: Sequence[float], at: int) -> bool:
-    """Whether not only part of an image is unlike the others.
+    """Whether not only part of an image is unlike the others, and yet it may be of the same product.
 
     Args:
         typical: Median patch distance of each held-out image, positive.
         at: Position of the image.
     """
     others = [one for i, one in enumerate(typical) if i != at]
-    return float(_logs([typical[at]])[0] - np.median(_logs(others))) > AS_A_WHOLE
+    farther = float(_logs([typical[at]])[0] - np.median(_logs(others)))
+    return AS_A_WHOLE < farther <= ANOTHER_THING
 
 
 def notes_on(
