@@ -90,7 +90,7 @@ def check_support(
         return SupportCheck((), notes)
     drawn = drawn_score(evidence.defects)
     found = find_outliers(evidence.scores, drawn)
-    variants = tuple(at for at in found if differs_as_a_whole([m.typical for m in scales[0].good], at))
+    variants = tuple(at for at in found if differs_as_a_whole([m.median_distance for m in scales[0].good], at))
     found = tuple(at for at in found if at not in variants)
     notes = notes_on(evidence.scores, drawn, names, found, keep, variants)
     return SupportCheck(() if keep else tuple(held_out[at] for at in found), notes)
@@ -200,15 +200,15 @@ def deviation(score: float, others: Sequence[float]) -> float:
     return float((_logs([score])[0] - np.median(logs)) / np.sqrt(variance))
 
 
-def differs_as_a_whole(typical: Sequence[float], at: int) -> bool:
+def differs_as_a_whole(median_distances: Sequence[float], at: int) -> bool:
     """Whether not only part of an image is unlike the others, and yet it may be of the same product.
 
     Args:
-        typical: Median patch distance of each held-out image, positive.
+        median_distances: Of the patches of each held-out image, positive.
         at: Position of the image.
     """
-    others = [one for i, one in enumerate(typical) if i != at]
-    farther = float(_logs([typical[at]])[0] - np.median(_logs(others)))
+    others = [one for i, one in enumerate(median_distances) if i != at]
+    farther = float(_logs([median_distances[at]])[0] - np.median(_logs(others)))
     return AS_A_WHOLE < farther <= ANOTHER_THING
 
 

@@ -52,13 +52,15 @@ def enroll(
     images = support.images
     settings, reasons, trial = choose_views(images, settings, encoder)
     sizes = candidate_sizes(images, settings)
+    # What the choice of the views has embedded and thinned already is not done again.
+    done = {} if trial is None else {trial.image_size: trial}
     embedded = [
-        trial.embedded
-        if trial is not None and size == trial.image_size
+        done[size].embedded
+        if size in done
         else embed_support(images, settings, size, encoder, _of_several(progress, at, len(sizes)))
         for at, size in enumerate(sizes)
     ]
-    coresets = [trial.coresets if trial is not None and size == trial.image_size else None for size in sizes]
+    coresets = [done[size].coresets if size in done else None for size in sizes]
     scales, probes = _enroll_scales(embedded, images, settings, sizes, encoder, coresets, progress)
     check = check_support(scales, images, settings, probes.series, keep=keep_outliers)
     if check.outliers:

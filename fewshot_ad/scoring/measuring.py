@@ -59,8 +59,8 @@ class Measurement:
         return Measurement(self.score / divisor, score_maps, self.geometry)
 
     @property
-    def typical(self) -> float:
-        """Median distance of the patches that show any of the image; of the first level."""
+    def median_distance(self) -> float:
+        """Of the patches that show any of the image; of the first level."""
         score_map = self.score_maps[0]
         return float(np.median(score_map[patch_weights(self.geometry, score_map.shape, 1.0) > 0]))
 
