@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import measurements
+import numpy as np
 from measured_tables import NONE, number, table
 
 from fewshot_ad.benchmark import record, tables
@@ -292,6 +293,25 @@ def alignment() -> str:
     return table(["product", *ways], lines)
 
 
+def pose_board() -> str:
+    """Rotated views, registration, and both: image AUROC, in brackets AU-PRO, in percent; last the mean."""
+    ways = ("flips", "flips + rotations", "flips, registered", "flips + rotations, registered")
+    averages = {(row.category, row.method): row.cells for row in rows("pose_board", ways, by_category=True)}
+    products = sorted({category for category, _ in averages})
+    lines = []
+    for name, of in [*((product, [product]) for product in products), ("mean", products)]:
+        cells = []
+        for way in ways:
+            means = [
+                np.mean([averages[p, way][f].mean for p in of if f in averages[p, way]] or [np.nan])
+                for f in ("image_auroc", "au_pro")
+            ]
+            shown = [f"{100 * mean:.1f}" for mean in means if not np.isnan(mean)]
+            cells.append(shown[0] if len(shown) == 1 else f"{shown[0]} ({shown[1]})")
+        lines.append([name, *cells])
+    return table(["product", *ways], lines)
+
+
 def zoo() -> str:
     """Means over the six products, K = 8 and all images."""
     return tables.markdown(read("zoo_board")).rstrip()
@@ -330,6 +350,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "bank-contents": bank_contents,
     "bank-sizes": bank_sizes,
     "alignment": alignment,
+    "pose-board": pose_board,
     "zoo": zoo,
     "zoo-by-product": zoo_by_product,
 }

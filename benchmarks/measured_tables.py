@@ -139,6 +139,19 @@ def registration(rows: Rows) -> str:
     )
 
 
+def pose(rows: Rows) -> str:
+    """How far the pose network follows a part that is turned, enlarged or moved; how far it moves parts in a jig."""
+    names = ("rotation", "scale", "translation", "moved", "enrolled")
+    head = ["left of rotation", "of scale", "of translation", "moved", "moved, enrolled"]
+    return table(
+        ["products", "number", "turn is told", *head],
+        (
+            [row["products"], str(row["number"]), str(row["told"]), *(number(row[name], 2) for name in names)]
+            for row in rows
+        ),
+    )
+
+
 def scaling(axis: str) -> Callable[[Rows], str]:
     """The table of one axis, with slopes as its last row."""
 
@@ -212,6 +225,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "install-size": ("install_size", install_size),
     "float16-bank": ("float16_bank", float16_bank),
     "registration": ("registration", registration),
+    "pose": ("pose", pose),
     "large-images": ("large_images", large_images),
     "halo": ("halo", halo),
     "robustness": ("robustness", robustness),

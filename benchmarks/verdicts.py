@@ -175,7 +175,7 @@ def generated_images(
 
 
 def _levels(image: np.ndarray, size: int, encoder: Encoder) -> tuple[Any, Any]:
-    scaled = scale_image(image, size, encoder.spec.multiple)
+    scaled = scale_image(image, size, encoder)
     return [level.astype(np.float16) for level in embed_image(scaled, encoder).levels], scaled.geometry
 
 

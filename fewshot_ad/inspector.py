@@ -87,6 +87,7 @@ class Inspector:
         threads: int | None = None,
         device: Device = "cpu",
         keep_outliers: bool = False,
+        register: bool = False,
     ) -> Inspector:
         """Enroll a product from good images, 2 to 8 of them as a rule.
 
@@ -96,7 +97,7 @@ class Inspector:
                 named `good`, `train` and `ok` are skipped, so `bottle/train/good/` gives `bottle`. `product` for images
                 from memory.
             encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
-                case the arguments from `engine` on are ignored.
+                case the arguments from `engine` to `device` are ignored.
             preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,
                 see `presets.PRESETS`.
             views: `"auto"` chooses from the support set alone; `"none"`; or a choice as in `support.parse_views`.
@@ -128,6 +129,10 @@ class Inspector:
             device: `cpu`, or `cuda`, see `encoder.load_encoder`.
             keep_outliers: Enroll also from images that are unlike the others. By default they are left out of bank and
                 threshold where there are at least four, and `enrollment.notes` names them either way.
+            register: Bring every image into one pose before it is compared, for parts that lie at any angle. The part's
+                turn and place are read by a small trained network; where the support set shows that it cannot tell
+                them, images stay as they lie and `enrollment.notes` says so. What is turned out of the image, its
+                corners, is not inspected: leave a margin around the part.
 
         Raises:
             SupportSetError: No usable image, or a setting that makes no sense.
@@ -135,6 +140,7 @@ class Inspector:
         """
         arguments.function(progress, "progress")
         arguments.flag(keep_outliers, "keep_outliers", ArgumentError)
+        arguments.flag(register, "register", ArgumentError)
         if product is not None:
             arguments.text(product, "product", MAX_NAME)
         settings = enrollment_settings(
@@ -168,7 +174,7 @@ class Inspector:
             device=device,
         )
         name = product or product_name(support)
-        network, enrolled = enroll(support, name, settings, network, faster, progress, keep_outliers)
+        network, enrolled = enroll(support, name, settings, network, faster, progress, keep_outliers, register)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)

@@ -48,7 +48,7 @@ LAYERS = (
     ("product/   artifact/   check/", "what is known of one part; its .fsad file; what it gets wrong"),
     ("enrollment/   batch.py", "from good images to a product; many images in order"),
     ("scoring/   datasets/", "the decision; readers of public datasets"),
-    ("search/", "memory bank and nearest neighbors"),
+    ("search/   registration/", "memory bank and nearest neighbors; images in one pose"),
     ("encoder/   inspection/", "image to feature maps; a result, its places and picture; can it be judged?"),
     ("images/   metrics/   documents/", "any input to RGB; figures of merit; YAML and JSON"),
     (

@@ -20,6 +20,8 @@ from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.inspection.inspectability import Expectations
 from fewshot_ad.product import Enrollment, Product
+from fewshot_ad.registration import Registration
+from fewshot_ad.registration.estimator import pose_card
 from fewshot_ad.scoring import Scale
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
 
@@ -110,6 +112,7 @@ def unpack(
     spec = checked_spec(record, path)
     check_encoder(spec, encoder.spec, path)
     enrollment = _enrollment(record["enrollment"])
+    check_registration(enrollment.settings.registration, path)
     metric = enrollment.settings.scoring.metric
     levels = len(spec.dims)
     scales = []
@@ -170,6 +173,20 @@ def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[
         raise ArtifactError(
             f"{path}: it was enrolled with another encoder ({'; '.join(differing)}), so its scores would mean "
             "something else. Use the same encoder and weights, or enroll again."
+        )
+
+
+def check_registration(registration: Registration | None, path: str | os.PathLike[str]) -> None:
+    """Whether the pose network that a product was registered with is the one that ships here.
+
+    Raises:
+        ArtifactError: It is another.
+    """
+    if registration is not None and registration.sha256 != (here := pose_card()["sha256"]):
+        raise ArtifactError(
+            f"{path}: it was registered with another pose network (sha256 {registration.sha256[:12]}... there, "
+            f"{here[:12]}... here), so its images would be turned differently. Install the version that enrolled it, "
+            "or enroll again."
         )
 
 

@@ -54,6 +54,7 @@ Divisor: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge
 Finite: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stride: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1024)]
 Channels: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65_536)]
+Coordinate: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1, le=1)]
 Side: TypeAlias = Annotated[int, Field(strict=True, ge=MIN_SIDE, le=MAX_PIXELS // MIN_SIDE)]
 Name: TypeAlias = Annotated[str, Field(strict=True, max_length=4096)]
 Text: TypeAlias = Annotated[str, Field(strict=True, max_length=1_000_000)]
@@ -159,6 +160,17 @@ class ScoringForm(BaseModel):
     sigma: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0, le=MAX_SIGMA)]
 
 
+class RegistrationForm(BaseModel):
+    """See `Registration`."""
+
+    model_config = _FORM
+
+    sha256: Sha256
+    order: Literal[1, 2, 3, 4, 6]
+    phase: Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-7, le=7)]
+    center: tuple[Coordinate, Coordinate] | None
+
+
 class SettingsForm(BaseModel):
     """See `EnrollmentSettings`; nothing is left to be chosen."""
 
@@ -178,6 +190,7 @@ class SettingsForm(BaseModel):
     min_defect: Annotated[float, Field(strict=True, ge=DEFECT_SHARES[0], le=DEFECT_SHARES[1])]
     max_ms: Positive | None
     max_false_reject: Annotated[float, Field(strict=True, ge=FALSE_REJECTS[0], le=FALSE_REJECTS[1])] | None
+    registration: RegistrationForm | None = None
 
 
 class EnrollmentForm(BaseModel):

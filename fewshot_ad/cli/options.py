@@ -32,6 +32,14 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is ther
 KeepOutliersOption = Annotated[
     bool, typer.Option("--keep-outliers", help="Enroll also from images that are unlike the others; they are named.")
 ]
+RegisterOption = Annotated[
+    bool,
+    typer.Option(
+        "--register",
+        help="Bring every image into one pose first, for parts that lie at any angle. Corners that are turned out of "
+        "the image are not inspected: leave a margin around the part.",
+    ),
+]
 TakeOutliersOption = Annotated[
     bool, typer.Option("--force", help="Take images, too, that are unlike those of the product.")
 ]

@@ -23,6 +23,7 @@ from fewshot_ad.cli.options import (
     Metric,
     Precision,
     PresetName,
+    RegisterOption,
     TakeOutliersOption,
     ThreadsOption,
     WeightsOption,
@@ -133,6 +134,7 @@ def enroll(
     threads: ThreadsOption = None,
     device: DeviceOption = "cpu",
     keep_outliers: KeepOutliersOption = False,
+    register: RegisterOption = False,
     limits: LimitsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -171,6 +173,7 @@ def enroll(
             threads=threads,
             device=device,
             keep_outliers=keep_outliers,
+            register=register,
         )
         # Once more: another process may have written it meanwhile.
         check_product_file(output, replace=force, protected=force)

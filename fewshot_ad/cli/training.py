@@ -46,6 +46,12 @@ DistillationRecipeOption = Annotated[
         help="A YAML file with fields of a distillation; none ships under a name. Default: the built-in settings.",
     ),
 ]
+PoseRecipeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe", help="A YAML file with fields of the recipe; none ships under a name. Default: built-in settings."
+    ),
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="A field of the recipe as name=value (YAML), once for each field.")
 ]
@@ -219,6 +225,43 @@ def distill(
             replace=replace,
         )
     _report_encoder(output, card, as_json)
+
+
+@commands.command()
+def train_pose(
+    folders: FoldersArgument = None,
+    output: OutputOption = Path("pose"),
+    *,
+    recipe: PoseRecipeOption = None,
+    changes: SetOption = None,
+    license: LicenseOption = "unknown",
+    restart: RestartOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the network behind --register: where a part lies, learned from known warps (extra 'export').
+
+    A run that was stopped goes on with the same command. The files replace those in the folder of the shipped weights.
+    """
+    with reported_errors(as_json):
+        _need_libraries()
+        from fewshot_ad.training.pose import PoseRecipe
+        from fewshot_ad.training.pose import train_pose as run
+        from fewshot_ad.training.publish_pose import check_pose_files, publish_pose
+
+        settings = _recipe(PoseRecipe, recipe, folders, changes)
+        check_pose_files(output, replace=force or restart)
+        _check_recipe_stays(recipe, output, restart)
+        with progress_bar(as_json) as progress:
+            trained = run(settings, output, restart=restart, progress=progress)
+        card = publish_pose(
+            trained, settings, output, license=license, source="fewshot-ad train-pose", replace=force or restart
+        )
+    path = output / "pose.json"
+    if as_json:
+        print_json("train-pose", {"network": str(path), "sha256": card["sha256"]})
+    else:
+        say(f"pose network: {path}")
 
 
 @commands.command()

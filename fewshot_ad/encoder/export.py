@@ -78,6 +78,15 @@ def export_onnx(network: Pyramid | Outputs, path: Path) -> None:
         optimize=True,
         verbose=False,
     )
+    save_program(program, path)
+
+
+def save_program(program: torch.onnx.ONNXProgram | None, path: Path) -> None:
+    """Save what `torch.onnx.export` returned, without any trace of the machine.
+
+    Raises:
+        RuntimeError: It returned nothing.
+    """
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     # A file that ships must not hold the source paths of the machine that exported it.

@@ -178,7 +178,7 @@ def verified_file(card: WeightsCard, folder: Path | None = None) -> Path:
         WeightsError: The file is missing or altered, or its weights lie in another file.
     """
     path = (folder or weights_folder()) / card.file
-    if _EXTERNAL_DATA in _verified_content(card, path, card.sha256):
+    if _EXTERNAL_DATA in verified_content(card.name, path, card.sha256):
         raise WeightsError(
             f"{path}: expected an ONNX file that holds its own weights, got one that keeps them in another file, which "
             "the card's hash does not cover. Save it as one file (onnx.save with save_as_external_data=False), and its "
@@ -229,13 +229,23 @@ def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:
     if card.tensors is None or card.tensors_sha256 is None:
         raise WeightsError(f"{card.name} has no tensors of its own: its weights come from {card.source}.")
     path = (folder or weights_folder()) / card.tensors
-    _verified_content(card, path, card.tensors_sha256)
+    verified_content(card.name, path, card.tensors_sha256)
     return path
 
 
-def _verified_content(card: WeightsCard, path: Path, sha256: str) -> bytes:
+def verified_content(name: str, path: Path, sha256: str) -> bytes:
+    """The content of a file of weights, after checking its hash.
+
+    Args:
+        name: Of the network, for messages.
+        path: The file.
+        sha256: The hash that its card states.
+
+    Raises:
+        WeightsError: The file is missing or altered.
+    """
     if not path.is_file():
-        raise WeightsError(f"expected the weights of {card.name} at {path}, found nothing. {_advice(path.parent)}")
+        raise WeightsError(f"expected the weights of {name} at {path}, found nothing. {_advice(path.parent)}")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:

@@ -109,7 +109,7 @@ def enroll_scale(
         good.append(measure(stand_in.levels, fold, level_scale, stand_in.geometry, scoring))
 
         def score(image: Uint8Array, fold: Sequence[MemoryBank] = fold) -> float:
-            scaled = scale_image(image, image_size, encoder.spec.multiple)
+            scaled = scale_image(image, image_size, encoder, settings.registration)
             levels = embed_image(scaled, encoder).levels
             return measure(levels, fold, level_scale, scaled.geometry, scoring).score
 

@@ -17,6 +17,7 @@ from fewshot_ad.enrollment.support import IDENTITY, SupportImage, View
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Geometry, inside_patches
 from fewshot_ad.inspection.inspectability import Appearance
+from fewshot_ad.registration import Registration, scaled_image
 from fewshot_ad.search.memory_bank import Origin
 from fewshot_ad.search.nearest import Metric, normalize
 
@@ -93,7 +94,7 @@ def embed_support(
     views = (None, *settings.views)
     total = len(images) * len(views)
     for i, support_image in enumerate(images):
-        image = scale_image(support_image.pixels, image_size, encoder.spec.multiple)
+        image = scale_image(support_image.pixels, image_size, encoder, settings.registration)
         if len(references) == i:  # none was too large yet
             references = list(kept_references((*references, Reference.make(image))))
         appearances.append(Appearance.of(image.geometry.pad(image.content)))
@@ -105,7 +106,7 @@ def embed_support(
             # Of a single image, views that show all of it stand in for further images.
             if (v == 0 and i in held_out) or (alone and len(images) == 1 and patches.whole):
                 held += patches.count
-                again = functools.partial(_levels, support_image, image_size, encoder, view)
+                again = functools.partial(_levels, support_image, image_size, encoder, view, settings.registration)
                 encode = again if held > STAND_IN_LIMIT else functools.partial(tuple, patches.levels)
                 stand_ins.append(StandIn(encode, image.geometry, i, v))
             for at, (pools, sample) in enumerate(zip(own, samples, strict=True)):
@@ -124,7 +125,7 @@ class ScaledImage:
     """An image at the working scale.
 
     Attributes:
-        content: (h, w, 3) uint8 RGB.
+        content: (h, w, 3) uint8 RGB, registered if the product is.
         geometry: How it lies in the encoder's input.
     """
 
@@ -132,10 +133,11 @@ class ScaledImage:
     geometry: Geometry
 
 
-def scale_image(image: Uint8Array, image_size: int, multiple: int) -> ScaledImage:
-    """An image (H, W, 3) uint8 RGB at the working scale; see `Geometry.fit` for the arguments."""
-    geometry = Geometry.fit(image.shape[:2], image_size, multiple)  # type: ignore[arg-type]
-    return ScaledImage(geometry.scale(image), geometry)
+def scale_image(
+    image: Uint8Array, image_size: int, encoder: Encoder, registration: Registration | None = None
+) -> ScaledImage:
+    """An image (H, W, 3) uint8 RGB at the working scale; see `registration.scaled_image` for the arguments."""
+    return ScaledImage(*scaled_image(image, image_size, encoder.spec.multiple, registration, encoder.threads))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +148,7 @@ class PatchEmbeddings:
         levels: (h, w, d) float32 per level.
         geometry: Of the image.
         mask: (H, W) uint8 of the encoder's input: 255 where it shows the image and not a mirrored border.
-        back: (2, 3) affine matrix from (x, y) of the view to the scaled image's.
+        back: (2, 3) affine matrix from (x, y) of the view to the registered image's.
         whole: Whether it is the image, or a view that shows all of it.
     """
 
@@ -164,9 +166,10 @@ class PatchEmbeddings:
     def inside(self, at: int) -> BoolArray:
         """Which patches of a level count, (h * w,) bool.
 
-        The image's own edge patches count as the inspection will see them; a view's must be whole.
+        The image's own edge patches count as the inspection will see them; a view's must be whole, and those of a
+        registered image.
         """
-        return inside_patches(self.mask, self.levels[at].shape[:2], partly=self.whole).ravel()
+        return inside_patches(self.mask, self.levels[at].shape[:2], partly=_partly(self.geometry, self.whole)).ravel()
 
     def centers(self, at: int) -> Int32Array:
         """Patch centers of a level, (h * w, 2) int32, (x, y) in pixels of the image."""
@@ -177,7 +180,8 @@ class PatchEmbeddings:
         view_xy = np.stack(
             [(x.ravel() + 0.5) * stride_x - 0.5, (y.ravel() + 0.5) * stride_y - 0.5, np.ones(height * width)]
         )
-        input_xy = (self.back @ view_xy).T
+        registered_xy = np.vstack([self.back @ view_xy, np.ones(height * width)])
+        input_xy = (cv2.invertAffineTransform(self.geometry.forward) @ registered_xy).T
         image_xy = (input_xy + 0.5) * self.geometry.scale_xy() - 0.5
         return np.rint(image_xy).astype(np.int32)
 
@@ -190,18 +194,27 @@ def embed_image(image: ScaledImage, encoder: Encoder, view: View | None = None) 
 
 
 def _levels(
-    support_image: SupportImage, image_size: int, encoder: Encoder, view: View | None
+    support_image: SupportImage,
+    image_size: int,
+    encoder: Encoder,
+    view: View | None,
+    registration: Registration | None,
 ) -> tuple[Float32Array, ...]:
-    return embed_image(scale_image(support_image.pixels, image_size, encoder.spec.multiple), encoder, view).levels
+    return embed_image(scale_image(support_image.pixels, image_size, encoder, registration), encoder, view).levels
 
 
 def _apply(view: View | None, image: ScaledImage) -> tuple[Uint8Array, Uint8Array, Float64Array]:
-    mask = np.full(image.content.shape[:2], 255, np.uint8)
+    mask = image.geometry.shown()
     return (image.content, mask, IDENTITY) if view is None else view.apply(image.content, mask)
 
 
 def _is_whole(view: View | None) -> bool:
     return view is None or view.shows_all
+
+
+def _partly(geometry: Geometry, whole: bool) -> bool:
+    """Whether patches count of which only some pixels show the image."""
+    return whole and geometry.turned is None
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +271,9 @@ def _samples(
     counts = np.zeros((len(views), len(grids)), np.int64)
     for v, view in enumerate(views):
         mask = image.geometry.content_mask(_apply(view, image)[1])
-        counts[v] = [np.count_nonzero(inside_patches(mask, grid, partly=_is_whole(view))) for grid in grids]
+        counts[v] = [
+            np.count_nonzero(inside_patches(mask, grid, _partly(image.geometry, _is_whole(view)))) for grid in grids
+        ]
     return [_sample(counts[:, at], limit, seed) for at in range(len(grids))]
 
 

@@ -10,6 +10,7 @@ from fewshot_ad.arguments import choice, number, whole_number
 from fewshot_ad.encoder.engine import PRECISIONS, Precision
 from fewshot_ad.enrollment.support import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError
+from fewshot_ad.registration import Registration
 from fewshot_ad.scoring import ScoringConfig
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 4096
@@ -44,6 +45,7 @@ class EnrollmentSettings:
             area).
         max_ms: Milliseconds that an inspection may take on this machine, decoding aside; None sets no limit.
         max_false_reject: Share of good parts that may be rejected; None weighs rejects and escapes against each other.
+        registration: How images are brought into one pose; None leaves them as they lie.
     """
 
     views: tuple[View, ...]
@@ -56,6 +58,7 @@ class EnrollmentSettings:
     min_defect: float = MIN_DEFECT
     max_ms: float | None = None
     max_false_reject: float | None = None
+    registration: Registration | None = None
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> EnrollmentSettings:
@@ -63,6 +66,7 @@ class EnrollmentSettings:
         views = tuple(View(**view) for view in fields["views"])
         # Products that do not say it averaged a share of all patches.
         scoring = ScoringConfig(**{"max_patches": None, **fields["scoring"]})
+        registration = fields.get("registration")
         return cls(
             **{
                 **fields,
@@ -70,6 +74,7 @@ class EnrollmentSettings:
                 "image_sizes": tuple(fields["image_sizes"]),
                 "scoring": scoring,
                 "auto": tuple(fields["auto"]),
+                "registration": None if registration is None else Registration.from_dict(registration),
             }
         )
 

@@ -16,7 +16,7 @@ from fewshot_ad.enrollment.pose import TURNED, turned_parts
 from fewshot_ad.enrollment.precision import encode_ms
 from fewshot_ad.enrollment.presets import BASE_SIZES, BASE_VIEWS, MAX_IMAGE_SIZE, EnrollmentSettings
 from fewshot_ad.enrollment.probes import DrawnDefect, Probes, shrunk
-from fewshot_ad.enrollment.support import SupportImage, parse_views
+from fewshot_ad.enrollment.support import SupportImage, View, parse_views
 from fewshot_ad.errors import SupportSetError
 
 ROTATIONS = parse_views("rotate=45/90/135/225/270/315")
@@ -30,6 +30,9 @@ TURNED_SHARE = 0.25
 MAX_RISE, MIN_IMAGES_FOR_GAIN = 0.005, 3
 # The finest working scale shows the smallest defect that matters on at least so many pixels: a patch of its own.
 DEFECT_PIXELS = 8
+# Scales on which the smallest defect covers less than half the stride of a patch are not enough, whatever the drawn
+# defects say: it is averaged away wherever it does not happen to fill a patch.
+SEEN_PIXELS = 4
 # A finer scale costs every inspection; where a coarser one catches this share of the smallest defects, it is enough. So
 # it is where it catches this much more than with the finer one.
 ENOUGH_CAUGHT, CLEARLY_MORE = 0.9, 0.1
@@ -61,8 +64,9 @@ def choose_views(images: Sequence[SupportImage], settings: EnrollmentSettings, e
     if len(images) < 2:
         return _views_of_one_image(settings)
     if "views" not in settings.auto:
-        return ViewChoice(settings)
-    rotated = dataclasses.replace(settings, views=(*BASE_VIEWS, *ROTATIONS))
+        return ViewChoice(with_whole_periods(settings))
+    flips = with_whole_periods(dataclasses.replace(settings, views=BASE_VIEWS))
+    rotated = dataclasses.replace(flips, views=(*flips.views, *(view for view in ROTATIONS if view not in flips.views)))
     turned, compared = turned_parts([shrunk(image.pixels, 512) for image in images[:MAX_POSES]], encoder)
     if turned and turned >= TURNED_SHARE * compared:
         reason = (
@@ -70,7 +74,6 @@ def choose_views(images: Sequence[SupportImage], settings: EnrollmentSettings, e
             f"{turned} of {compared} others."
         )
         return ViewChoice(rotated, (reason,))
-    flips = dataclasses.replace(settings, views=BASE_VIEWS)
     if len(images) < MIN_IMAGES_FOR_GAIN:
         reason = f"views: flips; the part is upright against the first image on {compared} other(s)."
         return ViewChoice(flips, (reason,))
@@ -85,6 +88,13 @@ def choose_views(images: Sequence[SupportImage], settings: EnrollmentSettings, e
     if gain >= -MAX_RISE:
         return ViewChoice(rotated, (f"views: flips and rotations; {fall}.",), trials[1])
     return ViewChoice(flips, (f"views: flips; {fall}.",), trials[0])
+
+
+def with_whole_periods(settings: EnrollmentSettings) -> EnrollmentSettings:
+    """The settings with views turned by whole periods of the registration, which leaves these turns open."""
+    order = 1 if settings.registration is None else settings.registration.order
+    turns = [View("rotate", 360 * k / order) for k in range(1, order)]
+    return dataclasses.replace(settings, views=(*settings.views, *(v for v in turns if v not in settings.views)))
 
 
 def _views_of_one_image(settings: EnrollmentSettings) -> ViewChoice:
@@ -150,6 +160,8 @@ def choose_scales(
             f"expected max_ms of at least {times[scales[0]]:.1f}, what the encoder takes at {scales[0].image_size} "
             f"pixels here, got {settings.max_ms:g}. Raise it, or choose image_size yourself."
         )
+    seen = [o for o in affordable if o[-1].image_size * settings.min_defect >= SEEN_PIXELS]
+    affordable = seen or affordable[-1:]
     caught = [_caught(option, settings, series, distinct) for option in affordable]
     best = cheapest(caught)
     figures = ", ".join(

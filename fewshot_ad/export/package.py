@@ -79,6 +79,11 @@ def export(
             f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbors of "
             "neighbors is no fixed graph. Enroll with top_mean."
         )
+    if inspector.model.registration is not None:
+        raise ExportError(
+            "expected a product whose images are inspected as they lie, got one that is registered: the exported graph "
+            "would not turn them. Enroll without register=True (command line: without --register)."
+        )
     image_hw = size_of_images(inspector.references, image_hw, ExportError)
     _check_one_pass(inspector, image_hw)
     images_to_compare = proof_images(inspector, image_hw, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,11 +10,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.arrays import Float32Array, Float64Array, Uint8Array
 
 # Standard deviation, in pixels of the working scale, of the smoothing before the encoder: sensor noise and compression
 # differ between two images of one part, and the encoder's first layers amplify them.
 SMOOTHING = 0.7
+# Of a mask: covered up to rounding.
+WHOLE = 250
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,14 @@ class Geometry:
         image_hw: Height and width of the image in pixels.
         content_hw: Height and width of the scaled image.
         input_hw: Height and width of the encoder's input: the scaled image plus the padding.
+        turned: The affine matrix (2, 3), row by row, from (x, y) of the scaled image to (x, y) of the registered one,
+            in pixels; None for an image that stays as it lies.
     """
 
     image_hw: tuple[int, int]
     content_hw: tuple[int, int]
     input_hw: tuple[int, int]
+    turned: tuple[float, ...] | None = None
 
     @classmethod
     def fit(cls, image_hw: tuple[int, int], image_size: int, multiple: int) -> Geometry:
@@ -49,8 +55,31 @@ class Geometry:
         return cls((height, width), content, padded)
 
     def to_input(self, image: Uint8Array) -> Uint8Array:
-        """Scale and pad an image (H, W, 3) uint8 to the encoder's input (`input_hw`, 3) uint8."""
-        return self.pad(self.scale(image))
+        """Scale, turn and pad an image (H, W, 3) uint8 to the encoder's input (`input_hw`, 3) uint8."""
+        return self.pad(self.turn(self.scale(image)))
+
+    def with_turn(self, forward: Float64Array) -> Geometry:
+        """The same for an image that is turned by an affine matrix (2, 3), see `turned`."""
+        return dataclasses.replace(self, turned=tuple(float(value) for value in forward.ravel()))
+
+    @property
+    def forward(self) -> Float64Array:
+        """The affine matrix (2, 3) from (x, y) of the scaled image to (x, y) of the registered one."""
+        return np.eye(2, 3) if self.turned is None else np.array(self.turned).reshape(2, 3)
+
+    def turn(self, content: Uint8Array) -> Uint8Array:
+        """Turn a scaled image (h, w, 3) as registration asks for; what lies beyond its edges is mirrored."""
+        if self.turned is None:
+            return content
+        size = content.shape[1::-1]
+        return cv2.warpAffine(content, self.forward, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+
+    def shown(self) -> Uint8Array:
+        """Mask of the registered image, (`content_hw`) uint8: 255 where it shows the image, 0 on a mirrored edge."""
+        mask = np.full(self.content_hw, 255, np.uint8)
+        if self.turned is None:
+            return mask
+        return cv2.warpAffine(mask, self.forward, mask.shape[::-1], flags=cv2.INTER_LINEAR)
 
     def scale(self, image: Uint8Array) -> Uint8Array:
         """Scale an image (H, W, 3) uint8 to `content_hw` and smooth it by `SMOOTHING`."""
@@ -73,20 +102,25 @@ class Geometry:
         return content
 
     def crop(self, input_map: Float32Array) -> Float32Array:
-        """Remove the padding from a map (`input_hw`) at the resolution of the encoder's input."""
-        return input_map[: self.content_hw[0], : self.content_hw[1]]
+        """A map (`input_hw`) without its padding, and turned back; 0 where the registered image does not show it."""
+        content = input_map[: self.content_hw[0], : self.content_hw[1]]
+        if self.turned is None:
+            return content
+        content = np.where(self.shown() >= WHOLE, content, np.float32(0))
+        back = cv2.invertAffineTransform(self.forward)
+        return cv2.warpAffine(content, back, content.shape[::-1], flags=cv2.INTER_LINEAR)
 
     def content_mask(self, content: Uint8Array | None = None) -> Uint8Array:
         """Mask of the encoder's input that is 0 on the padding.
 
         Args:
-            content: Mask (h, w) uint8 of the scaled image; None = 255 everywhere.
+            content: Mask (h, w) uint8 of the registered image; None = `shown`.
 
         Returns:
             (`input_hw`) uint8.
         """
         mask = np.zeros(self.input_hw, np.uint8)
-        mask[: self.content_hw[0], : self.content_hw[1]] = 255 if content is None else content
+        mask[: self.content_hw[0], : self.content_hw[1]] = self.shown() if content is None else content
         return mask
 
     def scale_xy(self) -> tuple[float, float]:
@@ -106,4 +140,4 @@ def inside_patches(mask: Uint8Array, grid_hw: Sequence[int], partly: bool = Fals
         (h, w) bool, True = inside.
     """
     coverage = cv2.resize(mask, (grid_hw[1], grid_hw[0]), interpolation=cv2.INTER_AREA)
-    return coverage >= (1 if partly else 250)
+    return coverage >= (1 if partly else WHOLE)

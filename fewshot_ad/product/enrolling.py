@@ -19,10 +19,11 @@ from fewshot_ad.enrollment.hygiene import check_support, expectations_of
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images
 from fewshot_ad.enrollment.selection import candidate_sizes, choose_scales, choose_views
-from fewshot_ad.enrollment.support import SupportImage, SupportSet
+from fewshot_ad.enrollment.support import SupportImage, SupportSet, View
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.printable import printable
 from fewshot_ad.product.product import Enrollment, Product, now
+from fewshot_ad.registration import fit_registration, pose_estimator
 from fewshot_ad.scoring import Scale
 
 
@@ -34,6 +35,7 @@ def enroll(
     faster: Encoder | None = None,
     progress: Progress | None = None,
     keep_outliers: bool = False,
+    register: bool = False,
 ) -> tuple[Encoder, Product]:
     """Enroll a product.
 
@@ -45,11 +47,16 @@ def enroll(
         faster: The same in a faster precision, to be used if it says the same; None for no other.
         progress: Called as `progress(stage, done, total)`.
         keep_outliers: Whether images that are unlike the others are enrolled from all the same.
+        register: Whether images are brought into one pose, where the turn of the part can be told.
 
     Returns:
         The encoder that the product was enrolled with, and the product.
     """
     images = support.images
+    pose_notes: tuple[str, ...] = ()
+    pose_reasons: tuple[str, ...] = ()
+    if register:
+        settings, pose_notes, pose_reasons = _registered(images, settings, encoder)
     settings, reasons, trial = choose_views(images, settings, encoder)
     sizes = candidate_sizes(images, settings)
     # What the choice of the views has embedded and thinned already is not done again.
@@ -73,10 +80,22 @@ def enroll(
     scales, reason = choose_scales(scales, settings, encoder, probes.series, distinct)
     settings = dataclasses.replace(settings, image_sizes=tuple(scale.image_size for scale in scales))
     product = _product_of(scales, probes, distinct, support, product_name, settings, encoder)
-    product = product.with_notes(*check.notes).with_reasons(*reasons, *reason)
+    product = product.with_notes(*check.notes, *pose_notes).with_reasons(*pose_reasons, *reasons, *reason)
     if faster is None:
         return encoder, product
     return _faster_if_equal(product, encoder, faster, scales, distinct, support, progress)
+
+
+def _registered(
+    images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder
+) -> tuple[EnrollmentSettings, tuple[str, ...], tuple[str, ...]]:
+    """The settings with a registration, if the part has a pose that can be told; notes and reasons."""
+    half_turns = View("rotate", 180) in settings.views
+    pixels = [image.pixels for image in images]
+    registration, reason = fit_registration(pixels, pose_estimator(encoder.threads), half_turns)
+    if registration is None:
+        return settings, (reason,), ()
+    return dataclasses.replace(settings, registration=registration), (), (reason,)
 
 
 def _enroll_scales(

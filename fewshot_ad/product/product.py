@@ -98,6 +98,7 @@ class Product:
             threshold=threshold,
             map_scale=calibration.map_scale_at(threshold),
             expectations=expectations,
+            registration=settings.registration,
         )
         return cls(model, calibration, enrollment, kept_references(references), by_hand)
 

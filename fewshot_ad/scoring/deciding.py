@@ -15,6 +15,7 @@ from fewshot_ad.images import Geometry
 from fewshot_ad.inspection.inspectability import Expectations
 from fewshot_ad.inspection.regions import MapScale, Region, find_regions
 from fewshot_ad.inspection.result import Inspection
+from fewshot_ad.registration import Registration, scaled_image
 from fewshot_ad.scoring.config import ScoringConfig
 from fewshot_ad.scoring.measuring import Measurement, Scale, joint_map, joint_score, measure_at, top_mean_score
 
@@ -30,6 +31,7 @@ class Model:
         map_scale: Fixed scale of the maps.
         expectations: What good images look like as a whole, at the coarsest scale; None where that is not known, and
             nothing is checked.
+        registration: How images are brought into one pose; None leaves them as they lie.
     """
 
     scales: tuple[Scale, ...]
@@ -37,6 +39,7 @@ class Model:
     threshold: float
     map_scale: MapScale
     expectations: Expectations | None = None
+    registration: Registration | None = None
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
@@ -166,8 +169,10 @@ def prepare(image: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
     start = time.perf_counter()
     inputs = []
     for scale in model.scales:
-        geometry = Geometry.fit(image.shape[:2], scale.image_size, encoder.spec.multiple)  # type: ignore[arg-type]
-        inputs.append(EncoderInput(geometry.to_input(image), geometry))
+        content, geometry = scaled_image(
+            image, scale.image_size, encoder.spec.multiple, model.registration, encoder.threads
+        )
+        inputs.append(EncoderInput(geometry.pad(content), geometry))
     return Prepared(tuple(inputs), (time.perf_counter() - start) * 1e3)
 
 

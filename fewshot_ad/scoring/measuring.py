@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -134,9 +135,19 @@ def top_count(weights: Float32Array, scoring: ScoringConfig) -> int:
     return max(1, int(scoring.top_fraction * counted))
 
 
-@functools.lru_cache(maxsize=64)
 def patch_weights(geometry: Geometry, grid_hw: tuple[int, ...], edge_weight: float) -> Float32Array:
-    """Weight of each patch in the score, (h, w) float32: 0 off the image, `edge_weight` on its edge, else 1."""
+    """Weight of each patch in the score, (h, w) float32: 0 off the image, `edge_weight` on its edge, else 1.
+
+    Of a registered image, patches that show some of a mirrored edge are off the image.
+    """
+    if geometry.turned is None:
+        return _weights_as_it_lies(geometry, grid_hw, edge_weight)
+    straight = _weights_as_it_lies(dataclasses.replace(geometry, turned=None), grid_hw, edge_weight)
+    return np.where(inside_patches(geometry.content_mask(), grid_hw), straight, np.float32(0))
+
+
+@functools.lru_cache(maxsize=64)
+def _weights_as_it_lies(geometry: Geometry, grid_hw: tuple[int, ...], edge_weight: float) -> Float32Array:
     shown = inside_patches(geometry.content_mask(), grid_hw, partly=True)
     rows, columns = int(shown[:, 0].sum()), int(shown[0].sum())
     weights = np.zeros(grid_hw, np.float32)

@@ -53,6 +53,7 @@ class FewshotAD:
         max_false_reject: Share of good parts that may be rejected; None weighs rejects and escapes the same.
         max_ms: What the encoder may take per image, in milliseconds; None for no limit.
         keep_outliers: Whether images that are unlike the others are enrolled from all the same.
+        register: Whether images are brought into one pose before they are compared.
         engine: What runs the network; None takes the default.
         stages: Stages of the encoder; None takes those on its card.
         fusion: See `EncoderSpec`, as for `norm_power`.
@@ -83,6 +84,7 @@ class FewshotAD:
     max_false_reject: float | None = None
     max_ms: float | None = None
     keep_outliers: bool = False
+    register: bool = False
     engine: EngineName | None = None
     stages: Sequence[int] | None = None
     fusion: Fusion = "concat"
@@ -118,6 +120,7 @@ class FewshotAD:
                 encoder=self.encoder,
                 **self._settings(),
                 keep_outliers=self.keep_outliers,
+                register=self.register,
                 engine=self.engine,
                 stages=self.stages,
                 fusion=self.fusion,

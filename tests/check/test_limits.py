@@ -83,7 +83,7 @@ def test_what_cannot_be_seen_is_not_shown() -> None:
     from fewshot_ad.encoder import load_encoder
     from fewshot_ad.enrollment.embedding import scale_image
 
-    reference = Reference.make(scale_image(flat, 256, load_encoder().spec.multiple))
+    reference = Reference.make(scale_image(flat, 256, load_encoder()))
     patch = ScoredDefect(0, "patch", MIN_DEFECT, 3, 0.1)
     picture = draw_limits("part", with_defects(inspector, patch), [reference], 0, 1.0, MIN_DEFECT)
     assert set(words(picture)) == {GRAY}

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fewshot_ad.cli import app
 from tests.cli.commands import every_command
 
-HERE = ("benchmark", "datasets", "train", "distill", "parts", "encoders", "zoo")
+HERE = ("benchmark", "datasets", "train", "distill", "train-pose", "parts", "encoders", "zoo")
 # Words of the call -> what its answer must say; DATASET, PLAN, RECORD, PICTURE and EMPTY are files and folders.
 CALLS: list[tuple[str, tuple[str, ...]]] = [
     # datasets
@@ -97,6 +97,9 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("train DATASET -o OUT --set learning_rate=.nan", ("not finite",)),
     ("train DATASET -o OUT --set registration=spin", ("registration: expected one of rotation", "got 'spin'")),
     ("train DATASET -o OUT --device tpu", ("--device", "'tpu'")),
+    ("train-pose nowhere -o OUT", ("expected a folder of good images", "nowhere")),
+    ("train-pose DATASET -o OUT --set step=3", ("did you mean 'steps'?",)),
+    ("train-pose DATASET -o OUT --recipe parts", ("recipe",)),
     ("distill nowhere -o OUT", ("expected a folder of good images", "nowhere")),
     ("distill DATASET -o OUT --recipe parts", ("recipe",)),
     ("distill DATASET -o OUT --set scales=[1]", ("scales[1]: expected a number, got nothing",)),

@@ -42,6 +42,7 @@ KINDS = {
     "encoders": "encoders",
     "train": "train",
     "distill": "train",
+    "train-pose": "train-pose",
     "parts": "parts",
     "zoo": "zoo",
     "datasets": "datasets",
@@ -53,7 +54,7 @@ KINDS = {
     "benchmark lists": "benchmark-lists",
 }
 # Commands that the tests of training and of datasets check in the same way.
-NOT_RUN = {"train", "distill", "datasets get"}
+NOT_RUN = {"train", "distill", "train-pose", "datasets get"}
 # Kinds that no command is named for.
 FURTHER = {"error", "benchmark-job", "doctor-offline"}
 

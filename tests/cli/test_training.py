@@ -62,6 +62,21 @@ def test_distill_makes_an_encoder(tmp_path):
     assert check(line, "train")["stages"] == [2, 3]
 
 
+def test_train_pose_makes_the_network_behind_register(tmp_path):
+    small = ["--set=steps=2", "--set=batch=2", "--set=generated=1", "--set=generated_images=2"]
+    arguments = ["train-pose", "-o", str(tmp_path / "pose"), *small, "--license", "Apache-2.0", "--json"]
+    result = run(app, arguments)
+    assert result.exit_code == 0, result.output
+    [line] = result.stdout.splitlines()
+    printed = check(line, "train-pose")
+    card = json.loads((tmp_path / "pose" / "pose.json").read_text())
+    assert printed["network"] == str(tmp_path / "pose" / "pose.json")
+    assert printed["sha256"] == card["sha256"]
+    again = run(app, arguments)
+    assert again.exit_code == 2
+    assert "--force" in again.stdout
+
+
 def test_senseless_arguments_say_what_would_make_sense(tmp_path):
     unknown = run(app, ["train", "-o", str(tmp_path), "--set", "epoch=3"])
     assert unknown.exit_code == 2

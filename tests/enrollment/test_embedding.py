@@ -16,8 +16,8 @@ def embedded(parts: list[np.ndarray], views: str, encoder: Encoder, size: int = 
 
 
 def test_a_view_is_embedded_as_the_picture_it_shows(parts: list[np.ndarray], encoder: Encoder) -> None:
-    mirrored = embed_image(scale_image(parts[0], 128, 16), encoder, View("hflip"))
-    itself = embed_image(scale_image(np.ascontiguousarray(parts[0][:, ::-1]), 128, 16), encoder)
+    mirrored = embed_image(scale_image(parts[0], 128, encoder), encoder, View("hflip"))
+    itself = embed_image(scale_image(np.ascontiguousarray(parts[0][:, ::-1]), 128, encoder), encoder)
     for a, b in zip(mirrored.levels, itself.levels, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-3)
     assert mirrored.whole

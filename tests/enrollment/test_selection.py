@@ -113,6 +113,17 @@ def test_the_cheapest_scale_that_catches_the_smallest_defect_is_chosen(
     assert [scale.image_size for scale in chosen] == [96, 192]
 
 
+def test_a_scale_that_shows_less_than_half_a_patch_of_the_smallest_defect_is_not_enough_alone(
+    parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewshot_ad.enrollment.selection._caught", lambda *_: 1.0)
+    scales, series = scales_of(parts[:3], encoder, enrollment_settings(views="hflip"))
+    for min_defect, expected in {0.04: [96, 192], 0.05: [96]}.items():  # 3.8 and 4.8 of 96 pixels
+        settings = enrollment_settings(views="hflip", min_defect=min_defect)
+        chosen, _ = choose_scales(scales, settings, encoder, series, 3)
+        assert [scale.image_size for scale in chosen] == expected
+
+
 def test_a_budget_of_milliseconds_leaves_the_finer_scale_out_or_is_refused(
     parts: list[np.ndarray], encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import cv2
 import numpy as np
 
-from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.parts import (
     bearing,
@@ -115,7 +115,31 @@ MIN_SIZE = 32
 def render(
     category: str, seed: int, size: int = 224, *, variant: int = 0, placement: Placement | None = None
 ) -> Uint8Array:
-    """One image of one good part.
+    """One image of one good part; arguments and errors as for `render_placed`.
+
+    Returns:
+        (size, size, 3) uint8 RGB.
+    """
+    return render_placed(category, seed, size, variant=variant, placement=placement).image
+
+
+class PlacedPart(NamedTuple):
+    """An image of a part, and where the part lies on it.
+
+    Attributes:
+        image: (size, size, 3) uint8 RGB.
+        transform: (2, 3) float32: from the image's coordinates, -1..1 from its center, to the part's own, in which all
+            parts of a product lie alike. The slight perspective is not in it.
+    """
+
+    image: Uint8Array
+    transform: Float32Array
+
+
+def render_placed(
+    category: str, seed: int, size: int = 224, *, variant: int = 0, placement: Placement | None = None
+) -> PlacedPart:
+    """One image of one good part, and where it lies.
 
     Args:
         category: One of `CATEGORIES`.
@@ -123,9 +147,6 @@ def render(
         size: Side in pixels, at least 32.
         variant: Which product of the category.
         placement: How the parts are placed; None = as the variant decides.
-
-    Returns:
-        (size, size, 3) uint8 RGB.
 
     Raises:
         TrainingError: There is no such category, or the size is too small.
@@ -145,17 +166,22 @@ def render(
     angle = float(setting.choice([0, 0, 0.5, 1, 1.5]) * np.pi)
     reach = {"fixed": 0.02, "loose": 0.15, "free": np.pi, "texture": 0.03}[placement]
     move = {"fixed": 0.01, "loose": 0.04, "free": 0.1, "texture": 0.5}[placement]
+    turn = angle + float(rng.uniform(-reach, reach))
+    shift = (float(rng.uniform(-move, move)), float(rng.uniform(-move, move)))
+    scale *= float(1 + 0.01 * rng.standard_normal())
     canvas = Canvas(
         size,
-        angle + float(rng.uniform(-reach, reach)),
-        (float(rng.uniform(-move, move)), float(rng.uniform(-move, move))),
-        scale * float(1 + 0.01 * rng.standard_normal()),
+        turn,
+        shift,
+        scale,
         (float(rng.normal(0, 0.015)), float(rng.normal(0, 0.015))),
         np.random.default_rng([*product, 0]),
         rng,
     )
     kind.build(canvas)
-    return image(canvas, station, _background(setting, rng, size))
+    linear = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / scale
+    transform = np.column_stack([linear, -linear @ shift]).astype(np.float32)
+    return PlacedPart(image(canvas, station, _background(setting, rng, size)), transform)
 
 
 def _background(setting: np.random.Generator, rng: np.random.Generator, size: int) -> Field:
