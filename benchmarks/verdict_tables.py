@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+import former_list
 import hygiene
 import measurements
 import numpy as np
@@ -50,11 +51,17 @@ def small_defect_board() -> str:
     return small_defects.report(small_defects.read_records(measurements.RECORDS / "small_defects.jsonl"))
 
 
+def former_test_list() -> str:
+    """Today's default on the test images of the first boards."""
+    return former_list.report(former_list.read_rows(measurements.RECORDS / "former_list.jsonl"))
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "promises": promises,
     "promises-by-product": by_product,
     "hygiene": support_hygiene,
     "small-defects": small_defect_board,
+    "former-list": former_test_list,
 }
 
 
