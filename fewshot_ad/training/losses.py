@@ -1,4 +1,4 @@
-"""The losses of Siamese training: SimSiam, margin and anchor; the recipe weights them."""
+"""The losses of Siamese training: SimSiam, margin, anchor and equivariance; the recipe weights them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from fewshot_ad.encoder.registration import compose, warp
 from fewshot_ad.encoder.siamese import SiameseEncoder, spread
 from fewshot_ad.training.recipe import TrainingRecipe
 
 # A patch counts as defective if at least this share of it is covered by a drawn defect, as good if nothing is; patches
 # in between are left out.
 DEFECTIVE_SHARE = 0.15
+# Largest turn (radians), zoom (natural logarithm) and shift (half images) of the known warps.
+MAX_TURN, MAX_ZOOM, MAX_SHIFT = 0.5, 0.2, 0.15
 BANK_PATCHES, DEFECTIVE_PATCHES = 1024, 512
 # Share of the good patches that count as hardest: those farthest from the bank.
 HARD_SHARE = 0.05
@@ -46,7 +49,7 @@ class Losses(nn.Module):
         Args:
             batch: First images, second images, second images with defects, and masks of the defects; see
                 `Pairs.batch`.
-            seed: Of the random subset of patches in `margin_loss`.
+            seed: Of the random subset of patches in `margin_loss`, and of the warps in `equivariance_loss`.
         """
         recipe, encoder = self.recipe, self.encoder
         first, second, defective, masks = batch
@@ -74,6 +77,8 @@ class Losses(nn.Module):
             losses["margin"] = torch.stack(group_losses).mean()
         if recipe.anchor > 0:
             losses["anchor"] = self._drift(torch.cat([first, second, defective]), features, transforms, z)
+        if recipe.equivariance > 0:
+            losses["equivariance"] = equivariance_loss(encoder, first, transforms[-1][:count], seed)
         losses["spread"] = torch.tensor(spread(z[:count]))
         return losses
 
@@ -96,6 +101,36 @@ class Losses(nn.Module):
                 initial_z = encoder.projected(features, transforms).float()
             terms.append(F.mse_loss(z.float(), initial_z) / initial_z.var())
         return torch.stack(terms).mean()
+
+
+def equivariance_loss(
+    encoder: SiameseEncoder, images: torch.Tensor, transforms: torch.Tensor, seed: int
+) -> torch.Tensor:
+    """The registered pose of a warped image must be that of the image itself.
+
+    A warped image shows at p what the image shows at T(p), so its transform must be T^-1 of the image's: the mean
+    squared distance of the points to which both lead, over the image, in half images.
+
+    Args:
+        encoder: The encoder in training.
+        images: (N, 3, H, W) float RGB in 0..1.
+        transforms: (N, 2, 3) transforms of these images after the last stage, see `SiameseEncoder.registered`.
+        seed: Of the known warps.
+
+    Source: Kaba et al. 2023 (learned canonicalization: the pose of T x is T of the pose of x).
+    """
+    rng = torch.Generator().manual_seed(seed)
+    turn, zoom, across, down = (torch.rand(4, len(images), generator=rng) * 2 - 1).to(images.device)
+    turn, scale = turn * MAX_TURN, torch.exp(zoom * MAX_ZOOM)
+    cos, sin = torch.cos(turn) * scale, torch.sin(turn) * scale
+    rows = [cos, -sin, across * MAX_SHIFT, sin, cos, down * MAX_SHIFT]
+    known = torch.stack(rows, dim=1).view(-1, 2, 3)
+    warped = encoder.registered(warp(images, known))[1][-1]
+    line = torch.linspace(-0.8, 0.8, 5, device=images.device)
+    x, y = torch.meshgrid(line, line, indexing="xy")
+    points = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
+    off = (compose(known, warped.float()) - transforms.float()) @ points
+    return off.square().sum(1).mean()
 
 
 def margin_loss(

@@ -38,6 +38,7 @@ class TrainingRecipe:
         simsiam: Weight of the SimSiam loss.
         margin: Weight of the margin loss.
         anchor: Weight of the loss that keeps the features close to their initial values.
+        equivariance: Weight of the loss that makes the transforms of a warped image the warp of the image's.
         keep: Weight of the initial distances that a linear residual E includes after training, 0..1; see
             `SiameseEncoder.keep_initial`.
         photometric: Strength of the photometric augmentation, see `PhotometricJitter`.
@@ -73,6 +74,7 @@ class TrainingRecipe:
     simsiam: float = 1.0
     margin: float = 0.0
     anchor: float = 0.0
+    equivariance: float = 0.0
     keep: float = 0.0
     photometric: float = 1.0
     rotation: float = 20.0
@@ -97,16 +99,24 @@ class TrainingRecipe:
             raise TrainingError(
                 f"expected one license per folder, got {len(self.licenses)} for {len(self.folders)} folders."
             )
+        if not self.folders:
+            raise TrainingError("expected at least one folder of images, or 'parts' for generated ones.")
+        self._check_losses()
+
+    def _check_losses(self) -> None:
         if self.anchor > 0 and self.freeze and not self.residual:
             raise TrainingError(
                 "expected anchor=0 with a frozen backbone and no residual E, as the anchor loss has nothing to act on."
             )
         if not 0 <= self.keep < 1 or (self.keep > 0 and (self.layers != 1 or not self.residual)):
             raise TrainingError(f"expected keep in 0..1, above 0 only with a residual E of one layer, got {self.keep}.")
-        if max(self.simsiam, self.margin, self.anchor) <= 0:
-            raise TrainingError("expected at least one of simsiam, margin and anchor above 0.")
-        if not self.folders:
-            raise TrainingError("expected at least one folder of images, or 'parts' for generated ones.")
+        if max(self.simsiam, self.margin, self.anchor, self.equivariance) <= 0:
+            raise TrainingError("expected at least one of simsiam, margin, anchor and equivariance above 0.")
+        if self.equivariance > 0 and self.registration is None:
+            raise TrainingError(
+                "expected equivariance=0 without spatial transformers, as there is no transform to train. Choose a "
+                "registration, for example rotation+scale."
+            )
 
     @property
     def architecture(self) -> Architecture:

@@ -1,11 +1,13 @@
 """Trains a Siamese encoder, once, on good images of many parts.
 
 The published recipe: pairs of images of one category, one of them augmented, and the SimSiam loss at every location.
-Two losses can be added, each with its own weight (0 = off):
+Three losses can be added, each with its own weight (0 = off):
 
 - `margin`: defects are drawn on one image of the pair. A defective patch must be farther from its nearest neighbor in
   other images of the category than good patches are: the criterion of a memory bank, as a loss.
 - `anchor`: the feature maps, and a residual E, must stay close to their initial values.
+- `equivariance`: the transformers' pose of a warped image must be the warp of its pose, so that they register instead
+  of moving both images of a pair to where any two agree.
 
 Sources: Chen & He 2021 (SimSiam); Huang et al. 2022 (RegAD: pairs of one category, registration); Li et al. 2021
 (CutPaste) for drawn defects as negatives.

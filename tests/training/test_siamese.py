@@ -13,7 +13,7 @@ from fewshot_ad import Inspector
 from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError, WeightsError
 from fewshot_ad.training import siamese
-from fewshot_ad.training.losses import margin_loss
+from fewshot_ad.training.losses import equivariance_loss, margin_loss
 from fewshot_ad.training.pairs import draw_defects
 from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
@@ -192,6 +192,45 @@ def test_the_margin_loss_falls_when_defects_stand_out():
     assert margin_loss(bank, clean, hidden, torch.zeros(2, 8, 8), 0) == 0
 
 
+def test_the_equivariance_loss_is_zero_for_a_pose_that_follows_and_not_for_one_that_stays():
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    image = torch.exp(-((x - 0.2) ** 2 + y**2) / 0.02) + 0.5 * torch.exp(-((x + 0.2) ** 2 + (y - 0.1) ** 2) / 0.02)
+    images = image.expand(3, 3, 64, 64).contiguous()
+
+    class Following:
+        """Reads the pose off the pixels: from the middle of the large blob to that of the small one."""
+
+        def registered(self, images):
+            weight = images[:, 0] / images[:, 0].sum((1, 2), keepdim=True)
+            a = torch.stack([(weight**3 * v).sum((1, 2)) / (weight**3).sum((1, 2)) for v in (x, y)], 1)
+            b = torch.stack([(weight * v).sum((1, 2)) for v in (x, y)], 1)
+            d = b - a
+            rows = torch.stack([d[:, 0], -d[:, 1], a[:, 0], d[:, 1], d[:, 0], a[:, 1]], 1)
+            return [images], [rows.view(-1, 2, 3)]
+
+    class Staying:
+        def registered(self, images):
+            return [images], [torch.eye(2, 3).expand(len(images), 2, 3)]
+
+    losses = [
+        float(equivariance_loss(one, images, one.registered(images)[1][-1], seed=1)) for one in (Following(), Staying())
+    ]
+    assert losses[0] < 1e-3
+    assert losses[1] > 0.02
+
+
+def test_transformers_that_are_trained_by_known_warps_follow_them(folders, tmp_path):
+    recipe = TrainingRecipe(
+        **SMALL
+        | {"simsiam": 0.0, "margin": 0.0, "anchor": 0.0, "equivariance": 1.0, "freeze": True, "epochs": 12}
+        | {"optimizer": "adamw", "learning_rate": 3e-3, "registration": "rotation+translation+scale"},
+        folders=folders,
+    )
+    train(recipe, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    assert lines[-1]["equivariance"] < 0.9 * lines[0]["equivariance"]
+
+
 def test_drawn_defects_come_with_their_mask():
     image = np.full((96, 96, 3), 120, np.uint8)
     for seed in range(20):
@@ -226,6 +265,7 @@ def test_two_processes_train_one_encoder(folders, tmp_path):
         ({"optimizer": "lion"}, "optimizer"),
         ({"precision": "f8"}, "precision"),
         ({"simsiam": 0.0, "margin": 0.0, "anchor": 0.0}, "above 0"),
+        ({"equivariance": 1.0, "registration": None}, "no transform to train"),
         ({"folders": ()}, "folder"),
         ({"licenses": ("a", "b")}, "license per folder"),
     ],
