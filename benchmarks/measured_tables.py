@@ -225,6 +225,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "install-size": ("install_size", install_size),
     "float16-bank": ("float16_bank", float16_bank),
     "registration": ("registration", registration),
+    "registration-equivariant": ("registration_equivariant", registration),
     "pose": ("pose", pose),
     "large-images": ("large_images", large_images),
     "halo": ("halo", halo),

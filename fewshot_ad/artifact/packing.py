@@ -20,8 +20,7 @@ from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.inspection.inspectability import Expectations
 from fewshot_ad.product import Enrollment, Product
-from fewshot_ad.registration import Registration
-from fewshot_ad.registration.estimator import pose_card
+from fewshot_ad.registration import Registration, pose_estimator
 from fewshot_ad.scoring import Scale
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
 
@@ -112,7 +111,7 @@ def unpack(
     spec = checked_spec(record, path)
     check_encoder(spec, encoder.spec, path)
     enrollment = _enrollment(record["enrollment"])
-    check_registration(enrollment.settings.registration, path)
+    check_registration(enrollment.settings.registration, encoder.threads, path)
     metric = enrollment.settings.scoring.metric
     levels = len(spec.dims)
     scales = []
@@ -176,13 +175,14 @@ def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[
         )
 
 
-def check_registration(registration: Registration | None, path: str | os.PathLike[str]) -> None:
+def check_registration(registration: Registration | None, threads: int | None, path: str | os.PathLike[str]) -> None:
     """Whether the pose network that a product was registered with is the one that ships here.
 
     Raises:
         ArtifactError: It is another.
+        WeightsError: The one here is missing or altered.
     """
-    if registration is not None and registration.sha256 != (here := pose_card()["sha256"]):
+    if registration is not None and registration.sha256 != (here := pose_estimator(threads).sha256):
         raise ArtifactError(
             f"{path}: it was registered with another pose network (sha256 {registration.sha256[:12]}... there, "
             f"{here[:12]}... here), so its images would be turned differently. Install the version that enrolled it, "
@@ -213,6 +213,7 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
         "encoder": record["encoder"],
         "image_sizes": list(settings["image_sizes"]),
         "views": [str(View(**view)) for view in settings["views"]],
+        "registration": settings.get("registration"),
         "reasons": list(enrollment["reasons"]),
         "preprocessing": record["preprocessing"],
         "scoring": settings["scoring"],

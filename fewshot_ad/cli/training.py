@@ -230,7 +230,10 @@ def distill(
 @commands.command()
 def train_pose(
     folders: FoldersArgument = None,
-    output: OutputOption = Path("pose"),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder of the run: recipe, log, checkpoint, and the network at the end."),
+    ] = Path("pose"),
     *,
     recipe: PoseRecipeOption = None,
     changes: SetOption = None,
@@ -241,7 +244,9 @@ def train_pose(
 ) -> None:
     """Train the network behind --register: where a part lies, learned from known warps (extra 'export').
 
-    A run that was stopped goes on with the same command. The files replace those in the folder of the shipped weights.
+    A run that was stopped goes on with the same command; one that has ended is kept unless --force or --restart is
+    given. To use the result, copy its three files over those in weights/pose of a source checkout. Products that were
+    registered with another network are then refused.
     """
     with reported_errors(as_json):
         _need_libraries()

@@ -96,7 +96,10 @@ def embed_support(
     for i, support_image in enumerate(images):
         image = scale_image(support_image.pixels, image_size, encoder, settings.registration)
         if len(references) == i:  # none was too large yet
-            references = list(kept_references((*references, Reference.make(image))))
+            as_it_lies = (
+                image if settings.registration is None else scale_image(support_image.pixels, image_size, encoder)
+            )
+            references = list(kept_references((*references, Reference.make(as_it_lies))))
         appearances.append(Appearance.of(image.geometry.pad(image.content)))
         samples = _samples(image, views, encoder.spec, share, [settings.seed, i])
         own: list[list[Pool]] = [[] for _ in samples]
@@ -325,7 +328,7 @@ def _even_choice(n_images: int, patches_per_image: int) -> set[int]:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A support image as the encoder saw it.
+    """A support image at the working scale, as it lies.
 
     Attributes:
         png: (n,) uint8: the image at the working scale, as a PNG file.

@@ -64,14 +64,17 @@ def choose_views(images: Sequence[SupportImage], settings: EnrollmentSettings, e
     if len(images) < 2:
         return _views_of_one_image(settings)
     if "views" not in settings.auto:
-        return ViewChoice(with_whole_periods(settings))
+        covered = with_whole_periods(settings)
+        added = [str(view) for view in covered.views if view not in settings.views]
+        reasons = (f"views: {', '.join(added)} added; registration leaves these turns open.",) if added else ()
+        return ViewChoice(covered, reasons)
     flips = with_whole_periods(dataclasses.replace(settings, views=BASE_VIEWS))
     rotated = dataclasses.replace(flips, views=(*flips.views, *(view for view in ROTATIONS if view not in flips.views)))
     turned, compared = turned_parts([shrunk(image.pixels, 512) for image in images[:MAX_POSES]], encoder)
     if turned and turned >= TURNED_SHARE * compared:
         reason = (
-            f"views: flips and rotations; the part is turned by more than {TURNED} degrees against the first image on "
-            f"{turned} of {compared} others."
+            f"views: flips and rotations; as photographed, the part is turned by over {TURNED} degrees against the "
+            f"first image on {turned} of {compared} others."
         )
         return ViewChoice(rotated, (reason,))
     if len(images) < MIN_IMAGES_FOR_GAIN:

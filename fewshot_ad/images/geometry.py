@@ -94,6 +94,12 @@ class Geometry:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         return cv2.GaussianBlur(image, (5, 5), SMOOTHING)
 
+    def unseen(self) -> float:
+        """Share of the image, 0..1, that the registered one does not show."""
+        if self.turned is None:
+            return 0.0
+        return float(1 - (self.crop(np.ones(self.input_hw, np.float32)) > 0.5).mean())
+
     def pad(self, content: Uint8Array) -> Uint8Array:
         """Pad a scaled image (h, w, 3) to `input_hw` by mirroring it at its right and bottom edges."""
         bottom, right = self.input_hw[0] - self.content_hw[0], self.input_hw[1] - self.content_hw[1]

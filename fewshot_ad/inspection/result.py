@@ -42,6 +42,7 @@ class Inspection:
         name: File name, or empty for one from memory.
         reason: Why the image cannot be judged: another product, red and blue swapped, too dark, overexposed, blurred.
             Empty if it can.
+        unseen: Share of the image, 0..1, that registration turned or shifted out of view; nothing is said of it.
     """
 
     product: str
@@ -57,6 +58,7 @@ class Inspection:
     draw_map: Callable[[], Float32Array] = field(repr=False)
     name: str = ""
     reason: str = ""
+    unseen: float = 0.0
 
     @property
     def verdict(self) -> Verdict:
@@ -137,6 +139,8 @@ class Inspection:
         finding = self.reason or f"severity {self.severity_text} x threshold"
         if self.near_misses:
             finding += ", near miss" if len(self.near_misses) == 1 else f", {len(self.near_misses)} near misses"
+        if self.unseen >= 0.005:
+            finding += f", {self.unseen:.0%} not seen"
         name = f"{self.product}: {self.name}" if self.name else self.product
         return Caption(verdict_words(self.verdict), finding, name, f"threshold {self.threshold:#.4g}")
 
@@ -159,5 +163,6 @@ class Inspection:
             "size": [self.image.shape[1], self.image.shape[0]],
             "regions": [region.as_dict() for region in self.regions],
             "near_misses": [region.as_dict() for region in self.near_misses],
+            **({"unseen": round(self.unseen, 4)} if self.unseen else {}),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }

@@ -91,7 +91,8 @@ def _registered(
 ) -> tuple[EnrollmentSettings, tuple[str, ...], tuple[str, ...]]:
     """The settings with a registration, if the part has a pose that can be told; notes and reasons."""
     half_turns = View("rotate", 180) in settings.views
-    pixels = [image.pixels for image in images]
+    # By hash, so that the order of the support set decides nothing.
+    pixels = [image.pixels for image in sorted(images, key=lambda image: image.sha256)]
     registration, reason = fit_registration(pixels, pose_estimator(encoder.threads), half_turns)
     if registration is None:
         return settings, (reason,), ()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -67,18 +67,40 @@ class PoseEstimator:
         return Poses(values[:, :2], np.exp(values[:, 2]), moments)
 
 
-def squared(image: Uint8Array, side: int) -> Uint8Array:
-    """An image (H, W, 3) uint8 on a square of so many pixels: its longer side fills it, the rest repeats its edges."""
-    height, width = image.shape[:2]
+class Place(NamedTuple):
+    """Where an image lies on its square, in pixels of the square.
+
+    Attributes:
+        left, top: Its upper left corner.
+        width, height: Its size.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def place_on_square(height: int, width: int, side: int) -> Place:
+    """Where an image of some size lies on a square of so many pixels: in the middle, its longer side filling it.
+
+    The borders beside it are equal to the pixel, so that an image upside down lies there upside down.
+    """
     scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    down, across = side - size[1], side - size[0]
+    left, top = (min(round((side - length * scale) / 2), (side - 1) // 2) for length in (width, height))
+    return Place(left, top, side - 2 * left, side - 2 * top)
+
+
+def squared(image: Uint8Array, side: int) -> Uint8Array:
+    """An image (H, W, 3) uint8 on a square of so many pixels, see `place_on_square`; the rest repeats its edges."""
+    height, width = image.shape[:2]
+    place = place_on_square(height, width, side)
+    method = cv2.INTER_AREA if side < max(height, width) else cv2.INTER_LINEAR
+    small = cv2.resize(image, (place.width, place.height), interpolation=method)
+    down, across = side - place.height, side - place.width
     if not (down or across):
         return small
-    return cv2.copyMakeBorder(
-        small, down // 2, down - down // 2, across // 2, across - across // 2, cv2.BORDER_REPLICATE
-    )
+    return cv2.copyMakeBorder(small, place.top, down - place.top, place.left, across - place.left, cv2.BORDER_REPLICATE)
 
 
 def pose_card(folder: Path | None = None) -> dict[str, Any]:

@@ -8,10 +8,19 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from fewshot_ad.arrays import Float64Array, Uint8Array
 from fewshot_ad.images import Geometry
-from fewshot_ad.registration.estimator import ORDERS, POSE_SIDE, PoseEstimator, Poses, pose_estimator, squared
+from fewshot_ad.registration.estimator import (
+    ORDERS,
+    POSE_SIDE,
+    PoseEstimator,
+    Poses,
+    place_on_square,
+    pose_estimator,
+    squared,
+)
 
 # An order is believed if the turns that it reads from turned copies of the support images are off by no more than this
 # root mean square, in degrees: patch embeddings bear twice as much. And by no more than this share of what guessing
@@ -23,7 +32,7 @@ MAX_SHIFT_ERROR = 0.05
 # turns by construction; and how many images are tried.
 TURNS, MAX_IMAGES = 7, 8
 # Parts whose moments point the same way by at least this resultant length lie in a jig: their mean is the reference,
-# and next to nothing is turned. Otherwise the first image is.
+# and next to nothing is turned.
 UPRIGHT = 0.8
 # How much better, as a correlation of gray levels, the support images must agree in one pose than as they lie. Without
 # a gain there is no pose to speak of, or the parts lie alike already.
@@ -65,12 +74,19 @@ class Registration:
         poses = estimator([content])
         turn = float(_turns(poses, self.order, self.phase)[0])
         height, width = content.shape[:2]
-        middle, half = np.array([width - 1, height - 1]) / 2, max(height, width) / 2
+        place = place_on_square(height, width, POSE_SIDE)
+
+        def pixel(center: npt.ArrayLike) -> Float64Array:
+            """A point of the square, -1..1, in pixels of the image."""
+            on_square = (np.asarray(center, np.float64) + 1) * POSE_SIDE / 2 - [place.left, place.top]
+            return on_square * [width / place.width, height / place.height] - 0.5
+
         # Turned back about the part's own center, which then lands on the reference's.
-        own, target = (poses.center[0], np.array(self.center)) if self.center is not None else (np.zeros(2),) * 2
+        own = target = np.array([width - 1, height - 1]) / 2
+        if self.center is not None:
+            own, target = pixel(poses.center[0]), pixel(self.center)
         linear = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-        shift = middle + half * target - linear @ (middle + half * own)
-        return np.column_stack([linear, shift])
+        return np.column_stack([linear, target - linear @ own])
 
 
 def scaled_image(
@@ -114,69 +130,40 @@ def fit_registration(
         The registration, None where no order follows or the images agree no better in one pose; and the reason in
         words.
     """
+    if len(images) < 2:
+        return None, "registration: none; it takes two images to see whether they agree better in one pose."
     copies = [squared(image, 2 * POSE_SIDE) for image in images[:MAX_IMAGES]]
     poses = estimator(copies)
     turn_errors, shift_error = errors_under_turns(copies, estimator)
     preferred = (2, 1, 3, 4, 6) if half_turns else (1, 2, 3, 4, 6)
     order = next((m for m in preferred if turn_errors[m] <= error_limit(m)), None)
     if order is None:
-        best = min(turn_errors.values())
-        return None, f"registration: none; turns of the part are told no better than to {best:.0f} degrees."
+        nearest = min(ORDERS, key=lambda m: turn_errors[m] / error_limit(m))
+        return None, (
+            "registration: none; turns of the part cannot be told: known turns of the support images are read "
+            f"{turn_errors[nearest]:.0f} degrees off, {error_limit(nearest):.1f} are allowed."
+        )
     units = poses.moments[:, ORDERS.index(order)]
     units = units / np.maximum(np.abs(units), 1e-9)
     resultant = units.mean()
-    reference = resultant if abs(resultant) >= UPRIGHT else units[0]
+    # Else any will do; that whose turn is seen best.
+    clearest = int(np.abs(poses.moments[:, ORDERS.index(order)]).argmax())
+    reference = resultant if abs(resultant) >= UPRIGHT else units[clearest]
     follows = shift_error <= MAX_SHIFT_ERROR
-    across, down = (float(value) for value in poses.center.mean(axis=0))
+    # The median, since an image that does not belong there may still be among them.
+    across, down = (float(value) for value in np.median(poses.center, axis=0))
     registration = Registration(
         estimator.sha256, order, float(np.angle(reference)), (across, down) if follows else None
     )
     gain = _gain(copies, registration, estimator)
     if gain < MIN_GAIN:
         return None, "registration: none; the support images agree no better in one pose than as they lie."
-    period = "" if order == 1 else f" up to {360 // order} degrees"
     moved = "turned and shifted" if follows else "turned"
+    period = "" if order == 1 else f"; turns by {360 // order} degrees stay open, and views cover them"
     return registration, (
-        f"registration: images are {moved} into one pose; known turns of the support images are followed to "
-        f"{turn_errors[order]:.0f} degrees{period}. What is turned out of the image is not inspected."
+        f"registration: images are {moved} into one pose; turns are read to within {max(1, round(turn_errors[order]))} "
+        f"degree(s){period}. What is {moved} out of the image is not inspected."
     )
-
-
-def _gain(copies: Sequence[Uint8Array], registration: Registration, estimator: PoseEstimator) -> float:
-    """How much better the gray levels of images agree with the first in one pose, as a mean correlation.
-
-    Turns by whole periods are open, so of all of them the best counts, with registration and without.
-    """
-    registered = [
-        cv2.warpAffine(
-            copy, registration.forward(copy, estimator), copy.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101
-        )
-        for copy in copies
-    ]
-    turns = [2 * np.pi * k / registration.order for k in range(registration.order)]
-
-    def agreement(images: Sequence[Uint8Array]) -> float:
-        first = _disc(images[0])
-        return float(np.mean([max(first @ _disc(_turned(image, turn)) for turn in turns) for image in images[1:]]))
-
-    return agreement(registered) - agreement(copies) if len(copies) > 1 else 0.0
-
-
-def _disc(image: Uint8Array) -> Float64Array:
-    """Structures of the disc inside a square image, (n,) float64, of zero mean and unit length."""
-    side = image.shape[0]
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float64)
-    gray = cv2.GaussianBlur(gray, (0, 0), FINE * side) - cv2.GaussianBlur(gray, (0, 0), COARSE * side)
-    line = np.arange(side) - (side - 1) / 2
-    values = gray[line[:, None] ** 2 + line[None] ** 2 < (side / 2) ** 2]
-    values -= values.mean()
-    return values / max(float(np.linalg.norm(values)), 1e-9)
-
-
-def _turns(poses: Poses, order: int, phase: float) -> Float64Array:
-    """How far each part is turned against the reference, in radians, clockwise as seen; within half a period."""
-    moments = poses.moments[:, ORDERS.index(order)]
-    return np.angle(moments * np.exp(-1j * phase)) / order
 
 
 def errors_under_turns(copies: Sequence[Uint8Array], estimator: PoseEstimator) -> tuple[dict[int, float], float]:
@@ -206,6 +193,42 @@ def errors_under_turns(copies: Sequence[Uint8Array], estimator: PoseEstimator) -
 def error_limit(order: int) -> float:
     """The largest error of an order that is believed, in degrees."""
     return min(MAX_ERROR, MAX_SHARE_OF_GUESSING * 180 / order / 3**0.5)
+
+
+def _gain(copies: Sequence[Uint8Array], registration: Registration, estimator: PoseEstimator) -> float:
+    """How much better the structures of images agree in one pose, as the mean correlation of all pairs.
+
+    Turns by whole periods are open, so of all of them the best counts, with registration and without.
+    """
+    registered = []
+    for copy in copies:
+        forward = registration.forward(copy, estimator)
+        registered.append(cv2.warpAffine(copy, forward, copy.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101))
+    turns = [2 * np.pi * k / registration.order for k in range(registration.order)]
+
+    def agreement(images: Sequence[Uint8Array]) -> float:
+        discs = [[_disc(_turned(image, turn)) for turn in turns] for image in images]
+        pairs = [(a, b) for b in range(len(discs)) for a in range(b)]
+        return float(np.mean([max(discs[a][0] @ disc for disc in discs[b]) for a, b in pairs]))
+
+    return agreement(registered) - agreement(copies)
+
+
+def _disc(image: Uint8Array) -> Float64Array:
+    """Structures of the disc inside a square image, (n,) float64, of zero mean and unit length."""
+    side = image.shape[0]
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float64)
+    gray = cv2.GaussianBlur(gray, (0, 0), FINE * side) - cv2.GaussianBlur(gray, (0, 0), COARSE * side)
+    line = np.arange(side) - (side - 1) / 2
+    values = gray[line[:, None] ** 2 + line[None] ** 2 < (side / 2) ** 2]
+    values -= values.mean()
+    return values / max(float(np.linalg.norm(values)), 1e-9)
+
+
+def _turns(poses: Poses, order: int, phase: float) -> Float64Array:
+    """How far each part is turned against the reference, in radians, clockwise as seen; within half a period."""
+    moments = poses.moments[:, ORDERS.index(order)]
+    return np.angle(moments * np.exp(-1j * phase)) / order
 
 
 def _turned(image: Uint8Array, turn: float) -> Uint8Array:

@@ -109,6 +109,7 @@ def inspect_image(
         draw_map=draw_map,
         name=name,
         reason=reason,
+        unseen=max(view.geometry.unseen() for view in prepared.inputs),
     )
 
 

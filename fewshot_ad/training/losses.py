@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from fewshot_ad.encoder.registration import compose, warp
+from fewshot_ad.encoder.registration import compose, invert, warp
 from fewshot_ad.encoder.siamese import SiameseEncoder, spread
 from fewshot_ad.training.recipe import TrainingRecipe
 
@@ -109,7 +109,8 @@ def equivariance_loss(
     """The registered pose of a warped image must be that of the image itself.
 
     A warped image shows at p what the image shows at T(p), so its transform must be T^-1 of the image's: the mean
-    squared distance of the points to which both lead, over the image, in half images.
+    squared distance of what should coincide, in half images of the registered pose. Measured on the image instead, a
+    zoom into a point would meet it.
 
     Args:
         encoder: The encoder in training.
@@ -129,8 +130,8 @@ def equivariance_loss(
     line = torch.linspace(-0.8, 0.8, 5, device=images.device)
     x, y = torch.meshgrid(line, line, indexing="xy")
     points = torch.stack([x, y, torch.ones_like(x)]).reshape(3, -1)
-    off = (compose(known, warped.float()) - transforms.float()) @ points
-    return off.square().sum(1).mean()
+    between = compose(invert(transforms.float()), compose(known, warped.float()))
+    return (between @ points - points[:2]).square().sum(1).mean()
 
 
 def margin_loss(

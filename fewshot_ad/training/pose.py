@@ -83,10 +83,11 @@ class PoseRecipe:
                 f"expected generated, generated_images, steps and batch of at least 1, got {self.generated}, "
                 f"{self.generated_images}, {self.steps} and {self.batch}."
             )
-        if not (0 <= self.turned <= 1 and self.zoom >= 0 and self.shift >= 0 and self.learning_rate > 0):
+        least = min(self.zoom, self.shift, self.photometric)
+        if not (0 <= self.turned <= 1 and least >= 0 and self.learning_rate > 0):
             raise TrainingError(
-                "expected turned in 0..1, zoom and shift of at least 0 and a learning_rate above 0, got "
-                f"{self.turned}, {self.zoom}, {self.shift} and {self.learning_rate}."
+                "expected turned in 0..1, zoom, shift and photometric of at least 0 and a learning_rate above 0, got "
+                f"{self.turned}, {self.zoom}, {self.shift}, {self.photometric} and {self.learning_rate}."
             )
         if not self.folders:
             raise TrainingError("expected at least one folder of images, or 'parts' for generated ones.")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from fewshot_ad.encoder.export import save_program
 from fewshot_ad.errors import TrainingError, WeightsError
@@ -55,7 +55,8 @@ def publish_pose(
         folder.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder) as staging:
             network = training.network.cpu().float().eval()
-            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, staging / f"{NAME}.safetensors")
+            tensors = save({k: v.contiguous() for k, v in network.state_dict().items()})
+            write_atomically(staging / f"{NAME}.safetensors", tensors)
             onnx = staging / f"{NAME}.onnx"
             example = torch.zeros((1, POSE_SIDE, POSE_SIDE, 3), dtype=torch.uint8)
             names = {"input_names": ["photograph"], "output_names": ["pose"]}

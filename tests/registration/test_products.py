@@ -80,6 +80,30 @@ def test_an_export_would_not_turn_images_and_is_refused(registered: Inspector, t
         export(registered, tmp_path / "out")
 
 
+def test_stored_images_lie_as_they_were_photographed(registered: Inspector) -> None:
+    reference = registered.references[0].content
+    # At the working scale, smoothed, but not turned.
+    assert np.abs(reference.astype(int) - free(0)).mean() < 4
+
+
+def test_what_was_not_seen_is_told(registered: Inspector, inspector: Inspector) -> None:
+    result = registered.inspect(free(31))
+    assert 0.02 < result.unseen < 0.5
+    assert result.as_dict()["unseen"] == round(result.unseen, 4)
+    assert "% not seen" in result._caption().finding
+    assert "unseen" not in inspector.inspect(free(31)).as_dict()
+
+
+def test_views_that_cover_open_turns_are_told(encoder: Encoder) -> None:
+    nuts = [render("hex_nut", seed, SIDE, variant=90_000, placement="free") for seed in range(4)]
+    inspector = Inspector.from_support(nuts, encoder=encoder, image_size=SIDE, views="none", register=True)
+    registration = inspector.enrollment.settings.registration
+    assert registration is not None
+    assert registration.order == 6
+    assert [str(view) for view in inspector.enrollment.settings.views] == [f"rotate={60 * k}" for k in range(1, 6)]
+    assert any("added; registration leaves these turns open" in reason for reason in inspector.enrollment.reasons)
+
+
 def test_further_images_are_taken_in_the_same_pose(encoder: Encoder) -> None:
     support = [free(seed) for seed in range(4)]
     inspector = Inspector.from_support(support, encoder=encoder, image_size=SIDE, register=True)
