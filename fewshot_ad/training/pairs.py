@@ -9,15 +9,20 @@ from typing import Any
 import cv2
 import kornia.augmentation as augment
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.enrollment.defects import blot, displaced_patch, missing_piece, scratch
 from fewshot_ad.errors import TrainingError
+from fewshot_ad.registration import ORDERS, Registration, pose_estimator
 from fewshot_ad.training.augmentation import PhotometricJitter
 from fewshot_ad.training.images import GENERATED, ImageStore, drop_unreadable, find_categories
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import Workers
+
+# Moments of at least this length tell a turn; parts without one stay below, see `PoseNetwork`.
+MIN_MOMENT = 0.15
 
 
 class Pairs:
@@ -96,10 +101,12 @@ class Pairs:
                 first.append(self._read(product[a]))
                 second.append(self._read(product[b]))
         first_images, second_images = _tensor(first), self._augment(_tensor(second), int(rng.integers(2**31)))
+        if recipe.register:
+            second_images = _tensor([in_pose_of(a, b) for a, b in zip(first, _pixels(second_images), strict=True)])
         if recipe.margin == 0:
             no_masks = torch.zeros(0, recipe.size, recipe.size, dtype=torch.bool)
             return first_images, second_images, second_images[:0], no_masks
-        clean = (second_images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+        clean = _pixels(second_images)
         defective = [draw_defects(image, rng) for image in clean]
         masks = torch.from_numpy(np.stack([mask for _, mask in defective]))
         return first_images, second_images, _tensor([image for image, _ in defective]), masks
@@ -154,6 +161,36 @@ def _generated(recipe: TrainingRecipe) -> list[Sequence[Path | Uint8Array]]:
         for name in CATEGORIES
         for variant in range(recipe.generated)
     ]
+
+
+def in_pose_of(first: Uint8Array, second: Uint8Array) -> Uint8Array:
+    """An image, turned and shifted until its part lies as on another image of the product.
+
+    Where both show their turn up to half a turn, it is taken as that; where only a whole turn tells, as that; and where
+    neither does, the image stays as it lies.
+
+    Args:
+        first: (H, W, 3) uint8 RGB.
+        second: (H, W, 3) uint8 RGB.
+
+    Returns:
+        The second image, (H, W, 3) uint8 RGB, mirrored beyond its edges.
+    """
+    estimator = pose_estimator(1)
+    poses = estimator([first, second])
+    lengths = np.abs(poses.moments).min(axis=0)
+    order = next((m for m in (2, 1) if lengths[ORDERS.index(m)] >= MIN_MOMENT), None)
+    if order is None:
+        return second
+    across, down = (float(value) for value in poses.center[0])
+    phase = float(np.angle(poses.moments[0, ORDERS.index(order)]))
+    forward = Registration(estimator.sha256, order, phase, (across, down)).forward(second, estimator)
+    return np.asarray(cv2.warpAffine(second, forward, second.shape[1::-1], borderMode=cv2.BORDER_REFLECT_101), np.uint8)
+
+
+def _pixels(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """(N, 3, H, W) float in 0..1 -> (N, H, W, 3) uint8."""
+    return (images.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
 
 
 def _tensor(images: Sequence[Uint8Array]) -> torch.Tensor:

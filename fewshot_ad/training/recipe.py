@@ -41,6 +41,9 @@ class TrainingRecipe:
         equivariance: Weight of the loss that makes the transforms of a warped image the warp of the image's.
         keep: Weight of the initial distances that a linear residual E includes after training, 0..1; see
             `SiameseEncoder.keep_initial`.
+        register: Whether the second image of each pair is brought into the pose of the first, by the pose network that
+            ships, before the encoder sees it: the transformer before the first stage, as `register=True` has it when
+            inspecting.
         photometric: Strength of the photometric augmentation, see `PhotometricJitter`.
         rotation: Largest rotation of the geometric augmentation in degrees.
         generated: Number of generated products per category, if `folders` has `parts`.
@@ -76,6 +79,7 @@ class TrainingRecipe:
     anchor: float = 0.0
     equivariance: float = 0.0
     keep: float = 0.0
+    register: bool = False
     photometric: float = 1.0
     rotation: float = 20.0
     generated: int = 8

@@ -113,6 +113,7 @@ def cases(tmp_path: Path, good: Path, dataset: Path) -> dict[tuple[str, ...], tu
         ("encoders",): ([], None),
         ("train",): ([good, "-o", tmp_path / "encoder", "--recipe", "parts"], "export"),
         ("distill",): ([good, "-o", tmp_path / "backbone"], "export"),
+        ("train-pose",): ([good, "-o", tmp_path / "pose"], "export"),
         ("parts",): (["-o", tmp_path / "parts", "--category", "gear", "--count", 1, "--size", 64], None),
         ("zoo",): ([], "zoo"),
         ("zoo", "patchcore"): ([], "zoo"),

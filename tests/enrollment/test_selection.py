@@ -41,7 +41,7 @@ def test_freely_rotated_parts_get_rotated_views(encoder: Encoder) -> None:
         turned.append(np.clip(view + rng.normal(0, 3, view.shape), 0, 255).astype(np.uint8))
     choice, reasons, _ = choose_views(read_support(turned).images, enrollment_settings(), encoder)
     assert any(view.kind == "rotate" and view.value == 90 for view in choice.views)
-    assert "flips and rotations; the part is turned" in reasons[0]
+    assert "flips and rotations; as photographed, the part is turned" in reasons[0]
 
 
 def test_rotated_views_stay_out_where_they_only_take_room(

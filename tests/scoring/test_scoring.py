@@ -142,6 +142,7 @@ class FlatEncoder:
     """Gives the same patch embeddings for every image: one level of 4 x 4 patches of 8 pixels."""
 
     spec = types.SimpleNamespace(name="flat", multiple=8)
+    threads = None
 
     def __init__(self, level: np.ndarray) -> None:
         self.level = level

@@ -14,7 +14,8 @@ from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError, WeightsError
 from fewshot_ad.training import siamese
 from fewshot_ad.training.losses import equivariance_loss, margin_loss
-from fewshot_ad.training.pairs import draw_defects
+from fewshot_ad.training.pairs import draw_defects, in_pose_of
+from fewshot_ad.training.parts import render
 from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import LOG
@@ -273,3 +274,15 @@ def test_two_processes_train_one_encoder(folders, tmp_path):
 def test_a_senseless_recipe_is_refused(change, message):
     with pytest.raises(TrainingError, match=message):
         TrainingRecipe(**{**SMALL, **change})
+
+
+def test_pairs_are_brought_into_one_pose(tmp_path):
+    first, second = (render("key", seed, 128, variant=90_000, placement="free") for seed in (0, 1))
+    turned = in_pose_of(first, second)
+    apart, together = (np.abs(first.astype(int) - other)[24:104, 24:104].mean() for other in (second, turned))
+    upside_down = np.abs(first.astype(int) - turned[::-1, ::-1])[24:104, 24:104].mean()
+    assert min(together, upside_down) < 0.75 * apart
+    plain = np.full((64, 64, 3), 90, np.uint8)
+    np.testing.assert_array_equal(in_pose_of(plain, plain), plain)
+    recipe = TrainingRecipe(**SMALL | {"epochs": 1, "register": True, "generated": 1, "generated_images": 2})
+    assert train(recipe, tmp_path / "run") is not None
