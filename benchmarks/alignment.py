@@ -13,7 +13,7 @@ is mapped back. Products: the board's parts that are placed by hand, and generat
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,19 +153,22 @@ def plan(data: Path, generated: Path) -> Plan:
     }
     for by in ("pixels", "features"):
         methods[f"registered ({by})"] = {"baseline": "registered_fewshot_ad", "options": {"by": by}}
+    return parts_plan("Parts at any angle", methods, REAL, data, generated)
+
+
+def parts_plan(name: str, methods: dict[str, Any], real: list[str], data: Path, generated: Path) -> Plan:
+    """Some methods on real and generated parts, K = 4, three draws: those of the boards where they list the product.
+
+    The list goes for the generated parts too, which it does not name, since MVTec AD's own list has a `screw`.
+    """
+    board = {"layout": "mvtec", "support": "board_support.txt"}
     return parse_plan(
         {
-            "name": "Parts at any angle",
+            "name": name,
             "methods": methods,
             "datasets": {
-                "real parts": {"layout": "mvtec", "root": str(data), "categories": REAL},
-                # A list that names none of them, since MVTec AD has a `screw`, too.
-                "generated parts": {
-                    "layout": "mvtec",
-                    "root": str(generated),
-                    "categories": GENERATED,
-                    "support": "board_support.txt",
-                },
+                "real parts": {**board, "root": str(data), "categories": real},
+                "generated parts": {**board, "root": str(generated), "categories": GENERATED},
             },
             "shots": [4],
             "protocol": {"test_limit": 60, "pixel_side": 256, "bootstrap": 0, "overlays": 0},
@@ -175,16 +178,22 @@ def plan(data: Path, generated: Path) -> Plan:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run or report."""
+    run_script(__doc__, "alignment", plan)
+
+
+def run_script(description: str | None, name: str, make_plan: Callable[[Path, Path], Plan]) -> None:
+    """The command line of a script whose plan is of real and generated parts."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parent.parent / "shared" / "data")
-    parser.add_argument("--out", type=Path, default=HERE / "out" / "alignment.jsonl", help="record file, added to")
+    parser.add_argument("--out", type=Path, default=HERE / "out" / f"{name}.jsonl", help="record file, added to")
     parser.add_argument("--report", action="store_true", help="print the tables of what is recorded, compute nothing")
     args = parser.parse_args()
     if not args.report:
         parts = args.out.parent / "parts_at_any_angle"
         generate(parts)
-        # In this process, which alone knows the method of this script.
-        for state in run_plan(plan(args.data.resolve(), parts.resolve()), args.out, in_process):
+        # In this process, which alone knows the methods of these scripts.
+        for state in run_plan(make_plan(args.data.resolve(), parts.resolve()), args.out, in_process):
             print(f"{state.jobs}/{state.total} jobs, {state.failures} failed: {state.last or 'start'}", flush=True)
     print(tables.markdown(record.read(args.out), ("image_auroc", "pixel_auroc", "au_pro", "ms")))
 

@@ -39,17 +39,11 @@ RecipeOption = Annotated[
         "published, whose initial weights timm fetches (--allow-download); offline: --recipe parts, or --set init=FILE."
     ),
 ]
-DistillationRecipeOption = Annotated[
+OwnRecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help="A YAML file with fields of a distillation; none ships under a name. Default: the built-in settings.",
-    ),
-]
-PoseRecipeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe", help="A YAML file with fields of the recipe; none ships under a name. Default: built-in settings."
+        help="A YAML file with fields of the recipe; none ships under a name. Default: the built-in settings.",
     ),
 ]
 SetOption = Annotated[
@@ -182,7 +176,7 @@ def distill(
         ),
     ] = None,
     name: NameOption = None,
-    recipe: DistillationRecipeOption = None,
+    recipe: OwnRecipeOption = None,
     changes: SetOption = None,
     license: LicenseOption = "unknown",
     parity: ParityOption = None,
@@ -235,7 +229,7 @@ def train_pose(
         typer.Option("--output", "-o", help="Folder of the run: recipe, log, checkpoint, and the network at the end."),
     ] = Path("pose"),
     *,
-    recipe: PoseRecipeOption = None,
+    recipe: OwnRecipeOption = None,
     changes: SetOption = None,
     license: LicenseOption = "unknown",
     restart: RestartOption = False,

@@ -88,10 +88,7 @@ def publish(
                 source=source,
                 images=images,
             )
-            # The card vouches for the others, so it leaves first and comes last.
-            (folder / f"{name}.json").unlink(missing_ok=True)
-            for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".json"):
-                os.replace(path, folder / path.name)
+            move_in(staging, folder, f"{name}.json")
     except OSError as error:
         raise TrainingError(write_failure(folder, error)) from error
     return card
@@ -109,19 +106,46 @@ def check_encoder_files(folder: Path, name: str, *, inputs: Iterable[str | Path]
     Raises:
         TrainingError: Something is there that must stay.
     """
+    check_files(
+        [folder / f"{name}{suffix}" for suffix in SUFFIXES],
+        "expected no encoder of that name, got one. Choose another --name, or give --force to replace it "
+        "(replace=True in Python).",
+        inputs=inputs,
+        replace=replace,
+    )
+
+
+def check_files(
+    paths: Sequence[Path], refusal: str, *, inputs: Iterable[str | Path] = (), replace: bool = False
+) -> None:
+    """Make sure that the files of a network can be written without a loss; nothing is changed on disk.
+
+    Args:
+        paths: The files, in one folder.
+        refusal: What is said where they stand there already.
+        inputs: Files that are read, none of which may be replaced.
+        replace: Whether an older network may be replaced.
+
+    Raises:
+        TrainingError: Something is there that must stay.
+    """
 
     def obstacle(path: Path) -> str | None:
         # Without a card, in the folder of a run, it is what a killed run has left.
-        if replace or (path.suffix != ".json" and (folder / RECIPE).is_file()):
+        if replace or (path.suffix != ".json" and (path.parent / RECIPE).is_file()):
             return None
-        return (
-            "expected no encoder of that name, got one. Choose another --name, or give --force to replace it "
-            "(replace=True in Python)."
-        )
+        return refusal
 
     inputs = list(inputs)
-    for suffix in SUFFIXES:
-        check_output(folder / f"{name}{suffix}", inputs=inputs, obstacle=obstacle, error=TrainingError)
+    for path in paths:
+        check_output(path, inputs=inputs, obstacle=obstacle, error=TrainingError)
+
+
+def move_in(staging: Path, folder: Path, card: str) -> None:
+    """Move finished files into a folder; the card vouches for the others, so it leaves first and comes last."""
+    (folder / card).unlink(missing_ok=True)
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == card):
+        os.replace(path, folder / path.name)
 
 
 def _write_encoder(

@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from fewshot_ad.encoder.export import save_program
 from fewshot_ad.errors import TrainingError, WeightsError
 from fewshot_ad.registration import POSE_SIDE, PoseEstimator, squared
 from fewshot_ad.registration.estimator import NAME
-from fewshot_ad.storage import check_output, temporary_folder, write_atomically, write_failure
+from fewshot_ad.storage import temporary_folder, write_atomically, write_failure
 from fewshot_ad.training.pose import PoseRecipe, PoseTraining
-from fewshot_ad.training.run import RECIPE
+from fewshot_ad.training.publish import check_files, move_in
 
 SUFFIXES = (".safetensors", ".onnx", ".json")
 # Largest difference of any output between torch and OpenVINO; outputs are of size 1.
@@ -78,10 +77,7 @@ def publish_pose(
                 "parity": {"openvino": _difference(network, onnx, hashes[onnx.name])},
             }
             write_atomically(staging / f"{NAME}.json", (json.dumps(card, indent=2) + "\n").encode())
-            # The card vouches for the others, so it leaves first and comes last.
-            (folder / f"{NAME}.json").unlink(missing_ok=True)
-            for path in sorted(staging.iterdir(), key=lambda path: path.suffix == ".json"):
-                os.replace(path, folder / path.name)
+            move_in(staging, folder, f"{NAME}.json")
     except OSError as error:
         raise TrainingError(write_failure(folder, error)) from error
     return card
@@ -93,15 +89,11 @@ def check_pose_files(folder: Path, *, replace: bool = False) -> None:
     Raises:
         TrainingError: Something is there that must stay.
     """
-
-    def obstacle(path: Path) -> str | None:
-        # Without a card, in the folder of a run, it is what a killed run has left.
-        if replace or (path.suffix != ".json" and (folder / RECIPE).is_file()):
-            return None
-        return "expected no pose network there, got one. Choose another folder, or give --force (replace=True)."
-
-    for suffix in SUFFIXES:
-        check_output(folder / f"{NAME}{suffix}", obstacle=obstacle, error=TrainingError)
+    check_files(
+        [folder / f"{NAME}{suffix}" for suffix in SUFFIXES],
+        "expected no pose network there, got one. Choose another folder, or give --force (replace=True).",
+        replace=replace,
+    )
 
 
 def _difference(network: torch.nn.Module, onnx: Path, sha256: str) -> float:

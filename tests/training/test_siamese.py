@@ -156,6 +156,16 @@ def test_a_coming_collapse_is_announced(folders, tmp_path, monkeypatch, caplog):
     assert "a collapse may come" in caplog.text
 
 
+def test_an_export_whose_scores_are_no_numbers_is_refused_in_words(folders, tmp_path, monkeypatch):
+    recipe = TrainingRecipe(**SMALL | {"epochs": 1}, folders=folders)
+    trained = train(recipe, tmp_path / "run")
+    monkeypatch.setattr("fewshot_ad.training.parity.relative_difference", lambda *_: float("nan"))
+    about = {"initialization": "a test", "license": "unknown", "source": "a test"}
+    with pytest.raises(WeightsError, match="does not agree with torch"):
+        publish(trained.encoder, tmp_path / "out", "mine", recipe=recipe, data=trained.data, **about)
+    assert not (tmp_path / "out" / "mine.json").exists()
+
+
 def test_a_category_with_one_image_is_refused(tmp_path):
     folder = tmp_path / "nut"
     folder.mkdir()
