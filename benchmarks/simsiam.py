@@ -1,8 +1,9 @@
-"""At which rate does SimSiam learn? Both published backbones at learning rates over two decades and more.
+"""At which rate does SimSiam learn? Both published backbones at learning rates over three decades.
 
 Each starts from the weights that ship, with a new E of three layers and a predictor, as published: momentum SGD, one
 cosine, pairs of generated parts, one of the two augmented. `loss` is the SimSiam loss (-1 is perfect agreement, 0 none)
-over the first and the last epoch, `spread` the collapse monitor of the last (1: spread evenly, 0: collapsed).
+over the first and the last epoch, `spread` the collapse monitor of the last (1: spread evenly, 0: collapsed). After the
+rates, the other settings are varied one at a time at the rate of the lowest loss among runs that did not collapse.
 
     python benchmarks/simsiam.py             # resumable; hours on two cores
     python benchmarks/simsiam.py --report    # the table of the runs that are there
@@ -29,7 +30,7 @@ HERE = Path(__file__).parent
 OUT = HERE / "out" / "simsiam.jsonl"
 BACKBONES = {"resnet18": "resnet18_parts", "convnext_atto": "convnext_atto_parts"}
 RATES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-# 544 images of 68 products: 34 steps per epoch.
+# 544 images of 68 products: 34 steps per epoch. At least 1,000 steps each, whatever the batch.
 SETTINGS: dict[str, Any] = {
     "size": 96,
     "batch": 16,
@@ -38,11 +39,36 @@ SETTINGS: dict[str, Any] = {
     "generated_images": 8,
     "registration": None,
 }
+# What the table calls each change, and the settings it stands for; `x` stands for the learning rate.
+CHANGES: dict[str, dict[str, Any]] = {
+    "P at a constant rate": {"predictor_rate": "x"},
+    "P at ten times the rate, constant": {"predictor_rate": "10x"},
+    "weight decay 0": {"weight_decay": 0.0},
+    "weight decay 1e-3": {"weight_decay": 1e-3},
+    "warm-up of 100 steps": {"warmup": 100},
+    "batch 8": {"batch": 8, "epochs": 15},
+    "batch 32": {"batch": 32, "epochs": 60},
+    "4,080 steps": {"epochs": 120},
+}
 
 
-def run(backbone: str, rate: float, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def best_rate(rows: list[dict[str, Any]], backbone: str) -> float:
+    """The rate of the lowest loss of a backbone, among runs that reached their end."""
+    rates = [row for row in rows if row["backbone"] == backbone and not row["change"] and not row["ended"]]
+    return float(min(rates, key=lambda row: row["loss"][-1])["rate"])
+
+
+def changed(change: str, rate: float) -> dict[str, Any]:
+    """The settings of a change at a learning rate."""
+    factors = {"x": 1, "10x": 10}
+    changes = {k: factors[v] * rate if v in factors else v for k, v in CHANGES.get(change, {}).items()}
+    return SETTINGS | changes
+
+
+def run(backbone: str, rate: float, change: str, folder: Path) -> dict[str, Any]:
     """One training; its curves."""
     init = weights_folder() / f"{BACKBONES[backbone]}.safetensors"
+    settings = changed(change, rate)
     recipe = TrainingRecipe(backbone=backbone, init=str(init), learning_rate=rate, **settings)
     reason = ""
     try:
@@ -54,6 +80,7 @@ def run(backbone: str, rate: float, folder: Path, settings: dict[str, Any]) -> d
     return {
         "backbone": backbone,
         "rate": rate,
+        "change": change,
         "settings": settings,
         "steps": lines[-1]["step"],
         "loss": [line["simsiam"] for line in lines],
@@ -65,18 +92,28 @@ def run(backbone: str, rate: float, folder: Path, settings: dict[str, Any]) -> d
 def report(rows: list[dict[str, Any]]) -> str:
     """One line per backbone and rate."""
     return table(
-        ["backbone", "learning rate", "steps", "loss, first epoch", "loss, last epoch", "spread", "ended by"],
+        [
+            "backbone",
+            "learning rate",
+            "other settings",
+            "steps",
+            "loss, first epoch",
+            "loss, last epoch",
+            "spread",
+            "ended by",
+        ],
         (
             [
                 row["backbone"],
                 f"{row['rate']:g}",
+                row["change"] or "as published",
                 str(row["steps"]),
                 f"{row['loss'][0]:.3f}",
                 f"{row['loss'][-1]:.3f}",
                 f"{row['spread'][-1]:.2f}",
                 row["ended"] or "its end",
             ]
-            for row in sorted(rows, key=lambda row: (row["backbone"], row["rate"]))
+            for row in sorted(rows, key=lambda row: (row["backbone"], bool(row["change"]), row["rate"]))
         ),
     )
 
@@ -86,30 +123,37 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def record(out: Path, backbone: str, rate: float, change: str) -> None:
+    """Run what is not recorded yet; a run that was killed goes on."""
+    if any((row["backbone"], row["rate"], row["change"]) == (backbone, rate, change) for row in read_rows(out)):
+        return
+    folder = out.parent / "simsiam" / f"{backbone}_{rate:g}_{change.replace(' ', '_')}"
+    row = run(backbone, rate, change, folder)
+    with out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    shutil.rmtree(folder)
+    print(report([row]), flush=True)
+
+
 def main() -> None:
     """Train or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=OUT, help="record file, added to")
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), choices=list(BACKBONES))
     parser.add_argument("--rates", nargs="+", type=float, default=RATES)
+    parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=list(CHANGES))
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--report", action="store_true", help="print the table of what is recorded, compute nothing")
     args = parser.parse_args()
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     if not args.report:
-        done = {(row["backbone"], row["rate"]) for row in read_rows(args.out)}
         args.out.parent.mkdir(parents=True, exist_ok=True)
         for backbone in args.backbones:
             for rate in args.rates:
-                if (backbone, rate) in done:
-                    continue
-                folder = args.out.parent / "simsiam" / f"{backbone}_{rate:g}"
-                row = run(backbone, rate, folder, SETTINGS)
-                with args.out.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                shutil.rmtree(folder)
-                print(report([row]), flush=True)
+                record(args.out, backbone, rate, "")
+            for change in args.changes:
+                record(args.out, backbone, best_rate(read_rows(args.out), backbone), change)
     print(report(read_rows(args.out)))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from fewshot_ad.artifact.schema import shown
 from fewshot_ad.encoder import Encoder, EncoderSpec, exported_card, load_encoder
+from fewshot_ad.encoder.dinov2 import DINOV2
 from fewshot_ad.encoder.loading import is_timm_name
 from fewshot_ad.encoder.weights import shipped_encoders
 from fewshot_ad.errors import ArtifactError
@@ -63,6 +64,9 @@ def load_allowed(
 
 
 def _name_of_same_hash(spec: EncoderSpec, path: str | os.PathLike[str], weights: str | os.PathLike[str] | None) -> str:
+    if spec.name == DINOV2:
+        # A fixed package, whose weights must have the hash of the product's all the same.
+        return DINOV2
     shipped = shipped_encoders()
     for name, card in shipped.items():
         if card.sha256 == spec.sha256:

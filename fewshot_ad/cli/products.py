@@ -70,7 +70,8 @@ def enroll(
         str | None,
         typer.Option(
             help="Views of the good images, enrolled beside them: auto, none, all, or names with optional strengths: "
-            "gray, hflip, vflip, translate, rotate=90/180/270, brightness=0.8/1.2, contrast. Default: the preset's."
+            "gray, hflip, vflip, translate, rotate=90/180/270, scale, brightness=0.8/1.2, contrast, hue. Default: the "
+            "preset's."
         ),
     ] = None,
     image_size: Annotated[

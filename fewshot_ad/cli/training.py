@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +31,13 @@ NameOption = Annotated[
 ]
 LicenseOption = Annotated[
     str, typer.Option(help="License of the result (SPDX), for its card; mind the licenses of data and initialization.")
+]
+LeaveOutOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A category that is not trained on, so that it can be measured as a product that the encoder has never "
+        "seen; may be repeated."
+    ),
 ]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away the run in the output folder, if any.")]
 RecipeOption = Annotated[
@@ -114,6 +122,7 @@ def train(
     name: NameOption = None,
     recipe: RecipeOption = None,
     changes: SetOption = None,
+    leave_out: LeaveOutOption = None,
     license: LicenseOption = "unknown",
     parity: ParityOption = None,
     device: TrainingDeviceOption = None,
@@ -132,7 +141,7 @@ def train(
         from fewshot_ad.training.recipe import TrainingRecipe
         from fewshot_ad.training.siamese import train as run
 
-        settings = _recipe(TrainingRecipe, recipe, folders, changes)
+        settings = _recipe(TrainingRecipe, recipe, folders, [*_left_out(leave_out), *(changes or [])])
         encoder_name, replace = name or output.resolve().name, force or restart
         check_encoder_files(output, encoder_name, inputs=_files(recipe, settings.init), replace=replace)
         _check_recipe_stays(recipe, output, restart)
@@ -171,13 +180,14 @@ def distill(
     teacher_weights: Annotated[
         list[str] | None,
         typer.Option(
-            help="One file for each teacher, or 'bundled' for the weights of tf_efficientnet_lite0, which ship. "
-            "Default: bundled."
+            help="One file for each teacher, or 'bundled' for weights in an installed package, as those of "
+            "tf_efficientnet_lite0 and dinov2_small (extra 'dinov2') are. Default: bundled."
         ),
     ] = None,
     name: NameOption = None,
     recipe: OwnRecipeOption = None,
     changes: SetOption = None,
+    leave_out: LeaveOutOption = None,
     license: LicenseOption = "unknown",
     parity: ParityOption = None,
     device: TrainingDeviceOption = None,
@@ -197,7 +207,7 @@ def distill(
         networks = [f"student={student}"]
         if teacher:
             networks += [f"teachers={teacher}", f"teacher_weights={teacher_weights or ['bundled'] * len(teacher)}"]
-        settings = _recipe(DistillationRecipe, recipe, folders, [*networks, *(changes or [])])
+        settings = _recipe(DistillationRecipe, recipe, folders, [*networks, *_left_out(leave_out), *(changes or [])])
         encoder_name, replace = name or output.resolve().name, force or restart
         read = _files(recipe, settings.student_weights, *settings.teacher_weights)
         check_encoder_files(output, encoder_name, inputs=read, replace=replace)
@@ -315,6 +325,11 @@ def _need_libraries() -> None:
         raise TrainingError(
             f"training needs the extra 'export' (no module {error.name}): pip install 'fewshot-ad[export]'."
         ) from error
+
+
+def _left_out(names: list[str] | None) -> list[str]:
+    """`--leave-out` as a change of the recipe."""
+    return [f"leave_out={json.dumps(names)}"] if names else []
 
 
 def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: list[str] | None) -> Any:

@@ -223,7 +223,7 @@ def no_gpu(reason: str) -> None:
 
 
 class OnnxRuntimeEngine:
-    """ONNX Runtime on the CPU (extra `onnx`) or an NVIDIA GPU (onnxruntime-gpu in its place).
+    """ONNX Runtime on the CPU (extra `onnx`) or an NVIDIA GPU (extra `gpu` in its place).
 
     Arguments as for `OpenVINOEngine`; float32 only.
     """
@@ -252,7 +252,7 @@ class OnnxRuntimeEngine:
                 # TF32 would make a GPU's float32 scores differ from everybody else's.
                 providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": 0}))
             else:
-                no_gpu("ONNX Runtime has no CUDA here: pip install onnxruntime-gpu in place of onnxruntime")
+                no_gpu("ONNX Runtime has no CUDA here: pip uninstall onnxruntime, then pip install 'fewshot-ad[gpu]'")
         self._session = keep_in_children(ort.InferenceSession(str(path), options, providers=providers))
         self.device: Device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         if len(providers) > 1 and self.device == "cpu":

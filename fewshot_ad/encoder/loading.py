@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from fewshot_ad import arguments
 from fewshot_ad.documents.naming import nearest
+from fewshot_ad.encoder.dinov2 import DINOV2
 from fewshot_ad.encoder.encoder import FUSIONS, Encoder, EncoderSpec, Fusion
 from fewshot_ad.encoder.engine import (
     DEVICES,
@@ -63,8 +64,8 @@ def load_encoder(
 
     Args:
         name: A shipped encoder (see `shipped_encoders`), the card (`.json`) of an encoder that `fewshot-ad train`
-            made, or any timm model with `features_only` (extra `torch`); with `allow_download` also one of the Hugging
-            Face hub (`hf-hub:...`).
+            made, `dinov2_small` (extra `dinov2`), or any timm model with `features_only` (extra `torch`); with
+            `allow_download` also one of the Hugging Face hub (`hf-hub:...`).
         engine: `openvino` (default), `onnxruntime` (extra `onnx`) or `torch` (extra `torch`). timm models run on
             torch.
         precision: `f32` or `bf16`.
@@ -213,7 +214,8 @@ class _Request:
 
 def _load_timm(request: _Request) -> Encoder:
     """A timm model, on torch."""
-    _check_timm_name(request.name, request.allow_download)
+    if request.name != DINOV2:
+        _check_timm_name(request.name, request.allow_download)
     if request.engine not in (None, "torch"):
         raise WeightsError(
             f"{request.name} is not among the shipped encoders ({', '.join(shipped_encoders())}), and timm models run "
@@ -323,7 +325,7 @@ def _engine_of(
     outputs = [f"stage{stage}" for stage in spec.stages]
     file = verified_file(card, folder)
     if device == "cuda" and engine is None and importlib.util.find_spec("onnxruntime") is None:
-        no_gpu("ONNX Runtime is not installed: pip install onnxruntime-gpu")
+        no_gpu("ONNX Runtime is not installed: pip install 'fewshot-ad[gpu]'")
         device = "cpu"
     if engine == "onnxruntime" or device == "cuda":
         return OnnxRuntimeEngine(file, outputs, request.precision, request.threads, device), "onnxruntime"

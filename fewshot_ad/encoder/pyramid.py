@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from fewshot_ad.encoder.dinov2 import BACKBONE, DINOV2, STAGES, dinov2_file, dinov2_state_dict
 from fewshot_ad.encoder.weights import check_weights_file
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.storage import write_atomically
@@ -30,8 +31,9 @@ def load_pyramid(
     """A pyramid with weights from a local file, or from timm's hub if downloads are allowed.
 
     Args:
-        backbone: timm model name.
-        weights: File of weights; None = the weights in the package of EfficientNet-Lite0, a download for others.
+        backbone: timm model name, or `dinov2_small`.
+        weights: File of weights; None = those in the packages of EfficientNet-Lite0 and of `dinov2_small`, a download
+            for others.
         stages: As for `Pyramid`.
         allow_download: Whether timm may download the weights.
         file_advice: For messages, how the caller takes a file.
@@ -41,6 +43,9 @@ def load_pyramid(
             take inputs of any size.
     """
     state = read_state_dict(weights) if weights is not None else None
+    if backbone == DINOV2:
+        backbone, stages = BACKBONE, stages or STAGES
+        state = dinov2_state_dict(dinov2_file()) if state is None else state
     if state is not None:
         _check_size(backbone, stages, allow_download, state)
     pyramid = Pyramid(backbone, stages, from_hub=allow_download)

@@ -226,7 +226,7 @@ class View:
     @property
     def shows_all(self) -> bool:
         """Whether it shows the whole image, mirrored or recolored, with no border mirrored in."""
-        return self.kind in ("gray", "hflip", "vflip", "brightness", "contrast")
+        return self.kind in ("gray", "hflip", "vflip", "brightness", "contrast", "hue")
 
     def apply(self, image: Uint8Array, mask: Uint8Array) -> tuple[Uint8Array, Uint8Array, Float64Array]:
         """Make the view.
@@ -293,6 +293,18 @@ def _translate(axis: int) -> Callable[[Uint8Array, Uint8Array, float], Applied]:
     return apply
 
 
+def _scale(image: Uint8Array, mask: Uint8Array, factor: float) -> Applied:
+    height, width = image.shape[:2]
+    return _warp(image, mask, cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), 0.0, factor))
+
+
+def _hue(image: Uint8Array, mask: Uint8Array, degrees: float) -> Applied:
+    # OpenCV's full hue is a byte, so a whole turn of it comes back by itself.
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    hsv[..., 0] += np.uint8(round(degrees / 360 * 256) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), mask, IDENTITY
+
+
 def _gray(image: Uint8Array, mask: Uint8Array, value: float) -> Applied:
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), mask, IDENTITY
 
@@ -314,8 +326,10 @@ VIEW_KINDS: dict[str, ViewKind] = {
     "translate_x": ViewKind(_translate(0), (-0.04, 0.04), (-0.5, 0.5)),  # shifted, as a fraction of the width
     "translate_y": ViewKind(_translate(1), (-0.04, 0.04), (-0.5, 0.5)),  # shifted, as a fraction of the height
     "rotate": ViewKind(_rotate, tuple(45.0 * i for i in range(1, 8)), (-360, 360)),  # rotated, in degrees
+    "scale": ViewKind(_scale, (0.9, 1.1), (0.5, 2)),  # enlarged about the center
     "brightness": ViewKind(_brightness, (0.85, 1.15), (0.1, 5)),  # brightness multiplied
     "contrast": ViewKind(_contrast, (0.8, 1.2), (0.1, 5)),  # contrast about the mean multiplied
+    "hue": ViewKind(_hue, (-12.0, 12.0), (-360, 360)),  # colors shifted along the circle of hues, in degrees
 }
 GROUPS: dict[str, tuple[str, ...]] = {
     "translate": ("translate_x", "translate_y"),

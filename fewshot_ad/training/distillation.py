@@ -25,11 +25,20 @@ from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Progress, Uint8Array
+from fewshot_ad.encoder.dinov2 import DINOV2, STAGES
 from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid, read_state_dict
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
-from fewshot_ad.training.images import COLLAGES, GENERATED, ImageStore, check_folders, drop_unreadable, find_categories
+from fewshot_ad.training.images import (
+    COLLAGES,
+    GENERATED,
+    ImageStore,
+    check_folders,
+    drop_unreadable,
+    find_categories,
+    generated_categories,
+)
 from fewshot_ad.training.run import (
     WEIGHTS,
     Clock,
@@ -57,12 +66,13 @@ class DistillationRecipe:
         student: timm model with stages at strides 4, 8 and 16.
         folders: Folders of images, see `find_categories`; `parts` stands for the built-in generator of parts,
             `collages` for that of collages.
-        teachers: timm models, all of which the student learns to predict.
-        teacher_weights: A file of weights for each teacher, or `bundled` for the weights that come with the package
-            (`tf_efficientnet_lite0`).
+        leave_out: Names of categories that are not trained on, see `TrainingRecipe.leave_out`.
+        teachers: timm models, or `dinov2_small`, all of which the student learns to predict.
+        teacher_weights: A file of weights for each teacher, or `bundled` for the weights that come with a package
+            (`tf_efficientnet_lite0`, `dinov2_small`).
         student_weights: A file of initial weights; None = random weights.
         teacher_stages: timm's stage indices of the teachers; None = the stages at strides 4, 8 and 16, of a ViT the
-            last block of each third.
+            last block of each third, of `dinov2_small` its own.
         size: Side of the crops in pixels, a multiple of 16.
         batch: Number of crops per step, over all processes.
         accumulate: Number of parts in which a batch is computed, to save memory.
@@ -84,6 +94,7 @@ class DistillationRecipe:
 
     student: str = "resnet18"
     folders: tuple[str, ...] = (GENERATED,)
+    leave_out: tuple[str, ...] = ()
     teachers: tuple[str, ...] = ("tf_efficientnet_lite0",)
     teacher_weights: tuple[str, ...] = ("bundled",)
     student_weights: str | None = None
@@ -151,7 +162,7 @@ def distill(
     """
     # What can be wrong with the input is said before teachers are loaded.
     flag(restart, "restart", TrainingError)
-    check_folders(recipe.folders, 1, (GENERATED, COLLAGES))
+    check_folders(recipe.folders, 1, (GENERATED, COLLAGES), recipe.leave_out)
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
         if workers.is_main:
@@ -182,12 +193,12 @@ def training_data(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:
     data: list[dict[str, Any]] = []
     for folder in recipe.folders:
         if folder in (GENERATED, COLLAGES):
-            from fewshot_ad.training.parts import CATEGORIES
-
-            count = recipe.generated * len(CATEGORIES)
+            count = recipe.generated * len(generated_categories(recipe.leave_out))
             data.append({"name": f"generated {folder}", "images": count, "license": "Apache-2.0"})
             continue
         for category in find_categories([folder]):
+            if category.name in recipe.leave_out:
+                continue
             data.append({"name": category.name, "images": len(category.files), "license": "not stated"})
     return tuple(data)
 
@@ -195,11 +206,13 @@ def training_data(recipe: DistillationRecipe) -> tuple[dict[str, Any], ...]:
 def teacher_stages(backbone: str) -> tuple[int, ...]:
     """Timm's stage indices of a teacher at strides 4, 8 and 16, the deepest stage of each stride.
 
-    Of a ViT, which has a single stride, the last block of each third.
+    Of a ViT, which has a single stride, the last block of each third; of `dinov2_small` its own stage.
 
     Raises:
         TrainingError: The backbone has none of these strides.
     """
+    if backbone == DINOV2:
+        return STAGES
     strides = Pyramid(backbone, None).all_strides
     if len(set(strides)) == 1 and len(strides) >= 3:
         return tuple(len(strides) * third // 3 - 1 for third in (1, 2, 3))
@@ -302,10 +315,10 @@ def _fit(
     workers: Workers,
     progress: Progress | None,
 ) -> None:
+    model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     first = run.resume(model, optimizer)
     autocast = torch.autocast(workers.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-    model.to(memory_format=torch.channels_last)
     if first == 0:
         with autocast:
             # Of steps after the last one, so that no training crop is among them.
@@ -361,16 +374,17 @@ class _Crops:
         self._sources: list[Path | Uint8Array] = []
         folders = [f for f in recipe.folders if f not in (GENERATED, COLLAGES)]
         if folders:
-            categories, _ = drop_unreadable(find_categories(folders), self._store)
+            found = [c for c in find_categories(folders) if c.name not in recipe.leave_out]
+            categories, _ = drop_unreadable(found, self._store)
             self._sources += [path for category in categories for path in category.files]
         if {GENERATED, COLLAGES} & set(recipe.folders):
             from fewshot_ad.training.collage import collage
-            from fewshot_ad.training.parts import CATEGORIES, render
+            from fewshot_ad.training.parts import render
 
             # Each image shows another product: a student needs variety, not pairs.
             parts = [
                 render(name, recipe.seed, recipe.short_side, variant=n)
-                for name in CATEGORIES
+                for name in generated_categories(recipe.leave_out)
                 for n in range(recipe.generated)
             ]
             if GENERATED in recipe.folders:

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 
 from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.documents.naming import unknown
 from fewshot_ad.errors import FewshotADError, TrainingError
 from fewshot_ad.images import SUFFIXES, read_image
 
@@ -77,24 +78,45 @@ def find_categories(folders: Sequence[str | Path]) -> list[Category]:
     return [categories[name] for name in sorted(categories)]
 
 
-def check_folders(folders: Sequence[str], least: int, generators: Sequence[str] = (GENERATED,)) -> None:
+def check_folders(
+    folders: Sequence[str], least: int, generators: Sequence[str] = (GENERATED,), leave_out: Sequence[str] = ()
+) -> None:
     """Make sure that a recipe's folders can be trained on; no image is opened.
 
     Args:
         folders: Folders, see `find_categories`, and names of built-in generators.
         least: The least number of images per category.
         generators: Names of the generators.
+        leave_out: Names of categories that are not trained on.
 
     Raises:
-        TrainingError: A folder cannot be used, see `find_categories`, or a category has too few images.
+        TrainingError: A folder cannot be used, see `find_categories`; a category has too few images; or there is no
+            category to leave out, or none left.
     """
+    names: set[str] = set()
     for folder in folders:
-        for category in [] if folder in generators else find_categories([folder]):
-            if len(category.files) < least:
+        if folder in generators:
+            names |= set(generated_categories())
+            continue
+        for category in find_categories([folder]):
+            names.add(category.name)
+            if len(category.files) < least and category.name not in leave_out:
                 raise TrainingError(
                     f"category {category.name!r}: expected at least {least} images, got {len(category.files)}. Add "
-                    "images, or leave the category out."
+                    f"images, or leave the category out (leave_out; command line: --leave-out {category.name})."
                 )
+    for name in leave_out:
+        if name not in names:
+            raise TrainingError(f"leave_out: {unknown(name, sorted(names), 'a category of the folders')}.")
+    if not names - set(leave_out):
+        raise TrainingError(f"expected a category to train on, got all of them in leave_out: {', '.join(leave_out)}.")
+
+
+def generated_categories(leave_out: Sequence[str] = ()) -> list[str]:
+    """The categories of the built-in generator of parts, without some."""
+    from fewshot_ad.training.parts import CATEGORIES
+
+    return [name for name in CATEGORIES if name not in leave_out]
 
 
 def _mvtec_good_folders(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from fewshot_ad.enrollment.defects import blot, displaced_patch, missing_piece, 
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.registration import ORDERS, Registration, pose_estimator
 from fewshot_ad.training.augmentation import PhotometricJitter
-from fewshot_ad.training.images import GENERATED, ImageStore, drop_unreadable, find_categories
+from fewshot_ad.training.images import GENERATED, ImageStore, drop_unreadable, find_categories, generated_categories
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import Workers
 
@@ -45,9 +45,11 @@ class Pairs:
             if folder == GENERATED:
                 self._products += _generated(recipe)
                 count = recipe.generated * recipe.generated_images
-                data.append({"name": "generated parts", "images": count * _categories(), "license": "Apache-2.0"})
+                count *= len(generated_categories(recipe.leave_out))
+                data.append({"name": "generated parts", "images": count, "license": "Apache-2.0"})
                 continue
-            categories, _ = drop_unreadable(find_categories([folder]), self._store)
+            found = [c for c in find_categories([folder]) if c.name not in recipe.leave_out]
+            categories, _ = drop_unreadable(found, self._store)
             for category in categories:
                 if len(category.files) < 2:
                     raise TrainingError(
@@ -147,18 +149,12 @@ def draw_defects(image: Uint8Array, rng: np.random.Generator) -> tuple[Uint8Arra
     return defective, mask
 
 
-def _categories() -> int:
-    from fewshot_ad.training.parts import CATEGORIES
-
-    return len(CATEGORIES)
-
-
 def _generated(recipe: TrainingRecipe) -> list[Sequence[Path | Uint8Array]]:
-    from fewshot_ad.training.parts import CATEGORIES, render
+    from fewshot_ad.training.parts import render
 
     return [
         [render(name, n, recipe.size, variant=recipe.seed * 1000 + variant) for n in range(recipe.generated_images)]
-        for name in CATEGORIES
+        for name in generated_categories(recipe.leave_out)
         for variant in range(recipe.generated)
     ]
 

@@ -21,6 +21,8 @@ class TrainingRecipe:
         init_license: License of the initial weights if they come from a file, for the card.
         folders: Folders of good images, see `find_categories`; `parts` stands for the built-in generator.
         licenses: License of each folder, for the card.
+        leave_out: Names of categories that are not trained on, to measure on them what an encoder does for products it
+            has never seen.
         registration: Mode of the spatial transformers, see `registration.PARTS`; None = no spatial transformers.
         embed: See `siamese.Architecture`.
         layers: See `siamese.Architecture`.
@@ -33,6 +35,9 @@ class TrainingRecipe:
         epochs: Number of epochs; an epoch has one pair per image.
         optimizer: `sgd` or `adamw`.
         learning_rate: Initial learning rate, which falls to 0 along half a cosine.
+        warmup: Number of steps over which the learning rate rises to that value first.
+        predictor_rate: Learning rate of the predictor P, constant over the run; None = that of all other weights. A
+            constant rate lets P follow representations that still change (Chen & He 2021, section 4.2).
         momentum: Momentum of SGD.
         weight_decay: Weight decay of the optimizer.
         simsiam: Weight of the SimSiam loss.
@@ -60,6 +65,7 @@ class TrainingRecipe:
     init_license: str = ""
     folders: tuple[str, ...] = (GENERATED,)
     licenses: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
     registration: Mode | None = "rotation+scale"
     embed: Embed = "last"
     layers: int = 3
@@ -72,6 +78,8 @@ class TrainingRecipe:
     epochs: int = 50
     optimizer: str = "sgd"
     learning_rate: float = 1e-4
+    warmup: int = 0
+    predictor_rate: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
     simsiam: float = 1.0
@@ -99,6 +107,11 @@ class TrainingRecipe:
             raise TrainingError(f"expected optimizer among ('sgd', 'adamw'), got {self.optimizer!r}.")
         if self.precision not in ("bf16", "f32"):
             raise TrainingError(f"expected precision among ('bf16', 'f32'), got {self.precision!r}.")
+        if self.warmup < 0 or self.learning_rate <= 0 or (self.predictor_rate is not None and self.predictor_rate <= 0):
+            raise TrainingError(
+                f"expected warmup of at least 0 steps and learning rates above 0, got warmup={self.warmup}, "
+                f"learning_rate={self.learning_rate}, predictor_rate={self.predictor_rate}."
+            )
         if self.licenses and len(self.licenses) != len(self.folders):
             raise TrainingError(
                 f"expected one license per folder, got {len(self.licenses)} for {len(self.folders)} folders."

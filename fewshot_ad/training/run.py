@@ -29,6 +29,8 @@ from fewshot_ad.storage import check_output, write_atomically, write_failure
 RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
 # Of a distillation.
 WEIGHTS = "backbone.safetensors"
+# Key of a parameter group whose learning rate stays as it is.
+CONSTANT = "constant"
 # Field names of recipes before version 0.2 -> their names today, so that runs of that time can be resumed.
 FORMER_FIELDS = {
     "licences": "licenses",
@@ -319,9 +321,10 @@ def one_cosine(step: int, steps: int, warmup: int = 0) -> float:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
+    """Set the learning rate of all parameter groups but those marked `CONSTANT`."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        if not group.get(CONSTANT):
+            group["lr"] = learning_rate
 
 
 class Clock:

@@ -35,6 +35,7 @@ from fewshot_ad.training.losses import Losses
 from fewshot_ad.training.pairs import Pairs
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import (
+    CONSTANT,
     Clock,
     RunFolder,
     Workers,
@@ -97,7 +98,7 @@ def train(
     # What can be wrong with the input is said before anything is fetched or loaded.
     flag(restart, "restart", TrainingError)
     flag(allow_download, "allow_download", TrainingError)
-    check_folders(recipe.folders, 2)
+    check_folders(recipe.folders, 2, leave_out=recipe.leave_out)
     if recipe.init == "timm" and not allow_download:
         raise TrainingError(
             f"expected leave to fetch the initial weights of {recipe.backbone}, for the recipe says init: timm, got "
@@ -130,10 +131,10 @@ def _fit(
     progress: Progress | None,
 ) -> None:
     encoder.pyramid.requires_grad_(not recipe.freeze)
-    parameters = [p for p in encoder.parameters() if p.requires_grad]
-    optimizer = _optimizer(recipe, parameters)
-    losses = Losses(recipe, encoder)
     encoder.to(memory_format=torch.channels_last)
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    optimizer = _optimizer(recipe, encoder, parameters)
+    losses = Losses(recipe, encoder)
     first, total = run.resume(encoder, optimizer), recipe.epochs * pairs.steps
     if first and workers.is_main:
         run.truncate_log(first)
@@ -144,9 +145,9 @@ def _fit(
     clock, epoch_start = Clock(first, total), time.monotonic()
     sums: dict[str, float] = {}
     for step, batch in prefetch(pairs.batch, first, total):
-        set_learning_rate(optimizer, recipe.learning_rate * one_cosine(step, total))
+        set_learning_rate(optimizer, recipe.learning_rate * one_cosine(step, total, recipe.warmup))
         optimizer.zero_grad(set_to_none=True)
-        for name, value in _backward(recipe, losses, [part.to(workers.device) for part in batch], step).items():
+        for name, value in _backward(recipe, losses, batch, step, workers.device).items():
             sums[name] = sums.get(name, 0.0) + value / pairs.steps
         workers.average_gradients(encoder)
         nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
@@ -169,17 +170,29 @@ def _fit(
             sums, epoch_start = {}, time.monotonic()
 
 
-def _optimizer(recipe: TrainingRecipe, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(
+    recipe: TrainingRecipe, encoder: SiameseEncoder, parameters: list[nn.Parameter]
+) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [{"params": parameters}]
+    if recipe.predictor_rate is not None:
+        predictor = set(encoder.P.parameters())
+        groups = [
+            {"params": [p for p in parameters if p not in predictor]},
+            {"params": list(encoder.P.parameters()), "lr": recipe.predictor_rate, CONSTANT: True},
+        ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
-            parameters, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+            groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
         )
-    return torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
 
-def _backward(recipe: TrainingRecipe, losses: Losses, batch: list[torch.Tensor], step: int) -> dict[str, float]:
+def _backward(
+    recipe: TrainingRecipe, losses: Losses, batch: tuple[torch.Tensor, ...], step: int, device: torch.device
+) -> dict[str, float]:
     """Accumulate the gradients of one batch; the mean losses and spread over its parts."""
-    autocast = torch.autocast(batch[0].device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+    batch = tuple(part.to(device) for part in batch)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     means: dict[str, float] = {}
     for n in range(recipe.accumulate):
         part = tuple(tensor.chunk(recipe.accumulate)[n] if len(tensor) else tensor for tensor in batch)

@@ -12,6 +12,7 @@ import numpy as np
 
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Fusion
+from fewshot_ad.encoder.dinov2 import DINOV2, dinov2_file
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.enrollment.presets import PresetName, SizesSpec, enrollment_settings
@@ -44,7 +45,8 @@ class FewshotAD:
     Attributes:
         seed: Seed of everything random.
         preset: See `Inspector.from_support`, as for the settings that follow.
-        encoder: A shipped encoder, or the card (`.json`) of one's own.
+        encoder: A shipped encoder, the card (`.json`) of one's own, `dinov2_small`, or a timm model with `weights`.
+        weights: File of weights of a timm model.
         views: Views of each image besides itself; None takes the preset's.
         image_size: Working scale in pixels, or several; None takes the preset's.
         budget: Bank vectors per layer; None takes the preset's.
@@ -76,6 +78,7 @@ class FewshotAD:
     seed: int = 0
     preset: PresetName = "balanced"
     encoder: str = DEFAULT_ENCODER
+    weights: str | None = None
     views: ViewsSpec | None = None
     image_size: SizesSpec | None = None
     budget: int | None = None
@@ -106,7 +109,10 @@ class FewshotAD:
             enrollment_settings(**self._settings())
         except SupportSetError as error:
             raise ZooError(f"fewshot_ad: {error}") from error
-        self._encoder_file = encoder_file(self.encoder)
+        if self.weights is not None:
+            self._encoder_file = Path(self.weights)
+        else:
+            self._encoder_file = dinov2_file() if self.encoder == DINOV2 else encoder_file(self.encoder)
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
@@ -118,6 +124,7 @@ class FewshotAD:
                 normal,
                 product="product",
                 encoder=self.encoder,
+                weights=self.weights,
                 **self._settings(),
                 keep_outliers=self.keep_outliers,
                 register=self.register,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import types
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -182,3 +184,32 @@ def test_openvino_does_not_claim_a_gpu() -> None:
         load_encoder(engine="openvino", device="cuda")
     with pytest.raises(WeightsError, match="expected device among"):
         load_encoder(device="tpu")  # type: ignore[arg-type]
+
+
+def test_onnx_runtime_takes_the_gpu_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a stand-in, which says it has a GPU and computes on the CPU."""
+    ort = pytest.importorskip("onnxruntime")
+    asked: list[Any] = []
+
+    class Session:
+        def __init__(self, path: str, options: Any, providers: list[Any]) -> None:
+            asked.append(providers)
+            self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._session, name)
+
+    stand_in = types.SimpleNamespace(
+        SessionOptions=ort.SessionOptions,
+        InferenceSession=Session,
+        get_available_providers=lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    )
+    monkeypatch.setattr("fewshot_ad.encoder.engine.import_onnxruntime", lambda: stand_in)
+    encoder = load_encoder(device="cuda")
+    assert (encoder.device, encoder.engine_name) == ("cuda", "onnxruntime")
+    assert asked == [[("CUDAExecutionProvider", {"use_tf32": 0}), "CPUExecutionProvider"]]
+    picture = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    np.testing.assert_allclose(encoder.encode(picture)[0], load_encoder().encode(picture)[0], atol=1e-3)

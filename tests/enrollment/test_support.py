@@ -44,7 +44,7 @@ def test_a_view_knows_where_each_of_its_pixels_comes_from(view: View) -> None:
 def test_mirrored_border_is_masked_out(degrees: float, shift: float) -> None:
     image = np.full((64, 64, 3), 9, np.uint8)
     full = np.full((64, 64), 255, np.uint8)
-    for view in (View("rotate", degrees), View("translate_x", shift)):
+    for view in (View("rotate", degrees), View("translate_x", shift), View("scale", 1 - shift)):
         _, mask, back = view.apply(image, full)
         y, x = np.nonzero(mask == 255)
         source = back @ np.stack([x, y, np.ones(len(x))])
@@ -64,6 +64,10 @@ def test_photometric_views_do_what_they_say() -> None:
     assert flatter.std() == pytest.approx(image.std() * 0.5, rel=0.05)
     gray = View("gray").apply(image, mask)[0]
     assert (np.ptp(gray, axis=2) == 0).all()
+    red = np.full((8, 8, 3), (200, 20, 20), np.uint8)
+    assert View("hue", 120).apply(red, mask)[0].reshape(-1, 3).argmax(axis=1).tolist() == [1] * 64
+    assert View("hue", -120).apply(red, mask)[0].reshape(-1, 3).argmax(axis=1).tolist() == [2] * 64
+    np.testing.assert_array_equal(View("hue", 40).apply(gray, mask)[0], gray)
 
 
 def test_support_set_reports_what_it_noticed(tmp_path: Path, parts: list[np.ndarray]) -> None:

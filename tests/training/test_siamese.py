@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from fewshot_ad import Inspector
 from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError, WeightsError
 from fewshot_ad.training import siamese
+from fewshot_ad.training.images import generated_categories
 from fewshot_ad.training.losses import equivariance_loss, margin_loss
-from fewshot_ad.training.pairs import draw_defects, in_pose_of
+from fewshot_ad.training.pairs import Pairs, draw_defects, in_pose_of
 from fewshot_ad.training.parts import render
 from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
-from fewshot_ad.training.run import LOG
+from fewshot_ad.training.run import LOG, Workers
 from fewshot_ad.training.siamese import train
 
 SMALL = {
@@ -115,6 +117,35 @@ def test_a_trained_encoder_ships_and_inspects(folders, tmp_path):
 
 class KilledError(Exception):
     pass
+
+
+def test_a_category_is_left_out(folders, tmp_path):
+    recipe = TrainingRecipe(**SMALL | {"epochs": 1, "generated": 1, "generated_images": 2}, folders=(*folders, "parts"))
+    with pytest.raises(TrainingError, match=r"leave_out: .*'gearr'.*gear"):
+        train(dataclasses.replace(recipe, leave_out=("gearr",)), tmp_path / "run")
+    with pytest.raises(TrainingError, match="all of them in leave_out"):
+        train(dataclasses.replace(recipe, folders=folders, leave_out=("gear", "washer")), tmp_path / "run")
+    # In the folders as well as among the generated ones.
+    pairs = Pairs(dataclasses.replace(recipe, leave_out=("gear",)), Workers(0, 1, torch.device("cpu")))
+    assert [(d["name"], d["images"]) for d in pairs.data] == [
+        ("washer", 6),
+        ("generated parts", 2 * (len(generated_categories()) - 1)),
+    ]
+
+
+def test_warmup_and_the_rate_of_the_predictor(folders, tmp_path):
+    recipe = TrainingRecipe(**SMALL | {"epochs": 3, "simsiam": 1.0, "freeze": True}, folders=folders)
+    rates, predictors = {}, {}
+    for name, changes in {"plain": {}, "constant P": {"predictor_rate": 0.5}, "warm-up": {"warmup": 9}}.items():
+        trained = train(dataclasses.replace(recipe, learning_rate=1e-3, **changes), tmp_path / name)
+        lines = [json.loads(line) for line in (tmp_path / name / LOG).read_text().splitlines()]
+        rates[name] = [line["learning_rate"] for line in lines]
+        predictors[name] = trained.encoder.P[0].weight
+    assert rates["plain"] == sorted(rates["plain"], reverse=True)
+    # Of all weights but P's, which stay at their own rate: the log has the former.
+    assert rates["constant P"] == rates["plain"]
+    assert rates["warm-up"] == sorted(rates["warm-up"])
+    assert not torch.allclose(predictors["plain"], predictors["constant P"], atol=1e-2)
 
 
 def test_a_killed_run_goes_on_to_the_same_result(folders, tmp_path):
