@@ -51,6 +51,20 @@ def test_say_what_to_know_before_comparing() -> None:
     assert "corrected" in corrected.note
 
 
+def test_the_method_this_package_is_after_is_there_with_what_is_odd_in_its_source() -> None:
+    own = [entry for entry in published() if entry.method.startswith("Ejaz 2024")]
+    assert {(entry.dataset, entry.shots) for entry in own} == {
+        *(("mvtec", shots) for shots in (2, 8)),
+        *(("mpdd", shots) for shots in (2, 8)),
+        *(("visa", shots) for shots in (2, 8)),
+    }
+    assert len([entry for entry in own if "views" in entry.method]) == 16
+    (resnet,) = published("mpdd", "Ejaz 2024 (ResNet18)")
+    assert resnet.figures["image_auroc"] == 0.743
+    assert "average 72.1" in resnet.note
+    assert all("82.4" in entry.note for entry in published("visa", "Ejaz 2024"))
+
+
 def test_the_setting_is_that_of_the_shots_unless_it_is_said() -> None:
     def setting(shots: str) -> str:
         return parse(ENTRY.replace("shots: 2", f"shots: {shots}"))[0].setting
