@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 
 import measurements
 import numpy as np
-from measured_tables import NONE, number, table
+from measured_tables import NONE, number, simsiam, table
 
 from fewshot_ad.benchmark import record, tables
 from fewshot_ad.benchmark.averages import Row, aggregate, figure
@@ -256,6 +257,34 @@ def views() -> str:
     return table(["views", *labels(ACCURACY), *(f"{product}, image AUROC" for product in PRODUCTS)], lines)
 
 
+def worst(name: str, figure_name: str, methods: Sequence[str]) -> dict[str, str]:
+    """By method, the product with the lowest mean of a figure, and that mean in percent."""
+    lowest: dict[str, tuple[float, str]] = {}
+    for row in rows(name, methods, by_category=True):
+        cell = row.cells.get(figure_name)
+        if cell is not None:
+            lowest[row.method] = min(lowest.get(row.method, (2.0, "")), (cell.mean, row.category))
+    return {method: f"{100 * mean:.1f} ({category})" for method, (mean, category) in lowest.items()}
+
+
+def objective() -> str:
+    """Each loss of Siamese training on and off."""
+    averages = rows("objective")
+    lowest = worst("objective", "image_auroc", [row.method for row in averages])
+    first = next(row for row in averages if row.method == "initialization")
+    ordered = [first, *(row for row in averages if row is not first)]
+    return table(
+        ["trained by", *labels((*ACCURACY, *RATES)), "worst product, image AUROC"],
+        ([row.method, *(text(row, name) for name in (*ACCURACY, *RATES)), lowest[row.method]] for row in ordered),
+    )
+
+
+def simsiam_rates() -> str:
+    """The rates at which SimSiam falls."""
+    lines = (measurements.RECORDS / "simsiam.jsonl").read_text().splitlines()
+    return simsiam([json.loads(line) for line in lines])
+
+
 def bank_contents() -> str:
     """E alone, the stages alone, and both."""
     suffix = f", {FLIPS}, 4,000 vectors"
@@ -346,6 +375,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "kept-initialization": kept_initialization,
     "published-recipe": published_recipe,
     "registration-board": registration_board,
+    "simsiam": simsiam_rates,
+    "objective": objective,
     "views": views,
     "bank-contents": bank_contents,
     "bank-sizes": bank_sizes,

@@ -130,6 +130,53 @@ def float16_bank(rows: Rows) -> str:
     )
 
 
+def energy(rows: Rows) -> str:
+    """What one inspection takes of the processor, and of energy where the machine counts it."""
+    reference = rows[0]["cpu_s"]
+    return table(
+        ["encoder", "CPU seconds per image", "times the first", "joules per image", "ms"],
+        (
+            [
+                f"`{row['encoder']}`",
+                number(row["cpu_s"], 4),
+                number(row["cpu_s"] / reference, 1),
+                number(row.get("joules")),
+                number(row["ms"], 1),
+            ]
+            for row in rows
+        ),
+    )
+
+
+def simsiam(rows: Rows) -> str:
+    """SimSiam's loss and collapse monitor, one line per backbone, rate and other setting."""
+    return table(
+        [
+            "backbone",
+            "learning rate",
+            "other settings",
+            "steps",
+            "loss, first epoch",
+            "loss, last epoch",
+            "spread",
+            "ended by",
+        ],
+        (
+            [
+                row["backbone"],
+                f"{row['rate']:g}",
+                row["change"] or "as published",
+                str(row["steps"]),
+                f"{row['loss'][0]:.3f}",
+                f"{row['loss'][-1]:.3f}",
+                f"{row['spread'][-1]:.2f}",
+                row["ended"] or "its end",
+            ]
+            for row in sorted(rows, key=lambda row: (row["backbone"], bool(row["change"]), row["rate"]))
+        ),
+    )
+
+
 def registration(rows: Rows) -> str:
     """How far spatial transformers follow a part that is turned, enlarged or moved."""
     names = ("rotation", "scale", "translation", "moved", "simsiam", "spread")
@@ -227,6 +274,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "registration": ("registration", registration),
     "registration-equivariant": ("registration_equivariant", registration),
     "pose": ("pose", pose),
+    "energy": ("energy", energy),
     "large-images": ("large_images", large_images),
     "halo": ("halo", halo),
     "robustness": ("robustness", robustness),

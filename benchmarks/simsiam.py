@@ -7,6 +7,7 @@ rates, the other settings are varied one at a time at the rate of the lowest los
 
     python benchmarks/simsiam.py             # resumable; hours on two cores
     python benchmarks/simsiam.py --report    # the table of the runs that are there
+    python benchmarks/simsiam.py --report --plot docs/results/plots
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measured_tables import table
+from measured_tables import simsiam
 
 from fewshot_ad.cli.terminal import progress_bar
 from fewshot_ad.encoder.weights import weights_folder
@@ -89,33 +90,22 @@ def run(backbone: str, rate: float, change: str, folder: Path) -> dict[str, Any]
     }
 
 
-def report(rows: list[dict[str, Any]]) -> str:
-    """One line per backbone and rate."""
-    return table(
-        [
-            "backbone",
-            "learning rate",
-            "other settings",
-            "steps",
-            "loss, first epoch",
-            "loss, last epoch",
-            "spread",
-            "ended by",
-        ],
-        (
-            [
-                row["backbone"],
-                f"{row['rate']:g}",
-                row["change"] or "as published",
-                str(row["steps"]),
-                f"{row['loss'][0]:.3f}",
-                f"{row['loss'][-1]:.3f}",
-                f"{row['spread'][-1]:.2f}",
-                row["ended"] or "its end",
-            ]
-            for row in sorted(rows, key=lambda row: (row["backbone"], bool(row["change"]), row["rate"]))
-        ),
-    )
+def plot(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Loss and collapse monitor over the steps, for the rates of each backbone."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    for column, backbone in enumerate(BACKBONES):
+        for line, (name, label) in enumerate({"loss": "SimSiam loss", "spread": "spread (0: collapsed)"}.items()):
+            axes = figure.add_subplot(2, len(BACKBONES), 1 + column + line * len(BACKBONES))
+            for row in sorted(rows, key=lambda row: row["rate"]):
+                if row["backbone"] == backbone and not row["change"]:
+                    steps = [(n + 1) * row["steps"] / len(row[name]) for n in range(len(row[name]))]
+                    axes.plot(steps, row[name], label=f"{row['rate']:g}")
+            axes.set(title=f"{backbone}, {label}", xlabel="steps", ylim=(-1.02, 0.1) if name == "loss" else (0, 1.02))
+            axes.grid(True, alpha=0.3)
+            axes.legend(title="learning rate", fontsize=7)
+    figure.savefig(folder / "simsiam.png", dpi=90)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -132,7 +122,7 @@ def record(out: Path, backbone: str, rate: float, change: str) -> None:
     with out.open("a") as file:
         file.write(json.dumps(row) + "\n")
     shutil.rmtree(folder)
-    print(report([row]), flush=True)
+    print(simsiam([row]), flush=True)
 
 
 def main() -> None:
@@ -143,6 +133,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=RATES)
     parser.add_argument("--changes", nargs="*", default=list(CHANGES), choices=list(CHANGES))
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--plot", type=Path, help="folder for a picture of the curves")
     parser.add_argument("--report", action="store_true", help="print the table of what is recorded, compute nothing")
     args = parser.parse_args()
     if args.threads is not None:
@@ -154,7 +145,9 @@ def main() -> None:
                 record(args.out, backbone, rate, "")
             for change in args.changes:
                 record(args.out, backbone, best_rate(read_rows(args.out), backbone), change)
-    print(report(read_rows(args.out)))
+    print(simsiam(read_rows(args.out)))
+    if args.plot:
+        plot(read_rows(args.out), args.plot)
 
 
 if __name__ == "__main__":
