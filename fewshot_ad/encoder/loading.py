@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from fewshot_ad import arguments
 from fewshot_ad.documents.naming import nearest
-from fewshot_ad.encoder.dinov2 import DINOV2
+from fewshot_ad.encoder.dinov2 import BLOCKS, DINOV2, MEAN, PATCH, STAGES, STD, WIDTH, dinov2_sha256, dinov2_tensors
 from fewshot_ad.encoder.encoder import FUSIONS, Encoder, EncoderSpec, Fusion
 from fewshot_ad.encoder.engine import (
     DEVICES,
@@ -31,6 +31,7 @@ from fewshot_ad.encoder.engine import (
     has_bf16,
     no_gpu,
 )
+from fewshot_ad.encoder.vit import ViTEngine
 from fewshot_ad.encoder.weights import (
     WeightsCard,
     check_weights_file,
@@ -97,7 +98,10 @@ def load_encoder(
     )
     card = exported_card(request.name)
     with native_work():
-        encoder = _load_timm(request) if card is None else _load_exported(request, card)
+        if request.name == DINOV2:
+            encoder = _load_dinov2(request)
+        else:
+            encoder = _load_timm(request) if card is None else _load_exported(request, card)
     encoder.source = request.source
     encoder.reload = request.call()
     return encoder
@@ -122,7 +126,8 @@ def load_encoders(
     if precision != "auto":
         return load(precision=precision), None
     on_openvino = options.get("device", "cpu") == "cpu" and options.get("engine") in (None, "openvino")
-    faster = load(precision="bf16") if on_openvino and is_exported(encoder) and has_bf16() else None
+    in_graph = is_exported(encoder) or encoder == DINOV2
+    faster = load(precision="bf16") if on_openvino and in_graph and has_bf16() else None
     return load(precision="f32"), faster
 
 
@@ -214,8 +219,7 @@ class _Request:
 
 def _load_timm(request: _Request) -> Encoder:
     """A timm model, on torch."""
-    if request.name != DINOV2:
-        _check_timm_name(request.name, request.allow_download)
+    _check_timm_name(request.name, request.allow_download)
     if request.engine not in (None, "torch"):
         raise WeightsError(
             f"{request.name} is not among the shipped encoders ({', '.join(shipped_encoders())}), and timm models run "
@@ -237,6 +241,34 @@ def _load_timm(request: _Request) -> Encoder:
     )
     engine = TorchEngine(pyramid, request.precision, request.threads, request.device)
     return Encoder(spec, engine, "torch", request.threads)
+
+
+def _load_dinov2(request: _Request) -> Encoder:
+    """DINOv2-S/14, on OpenVINO without torch, or on torch."""
+    stages = tuple(sorted({int(stage) for stage in request.stages})) if request.stages else STAGES
+    if stages[-1] >= BLOCKS:
+        raise WeightsError(f"{DINOV2}: expected stages among 0..{BLOCKS - 1}, got {stages}.")
+    if request.engine == "onnxruntime":
+        raise WeightsError(f"{DINOV2} runs on engine='openvino' or 'torch', got 'onnxruntime'.")
+    tensors = dinov2_tensors(request.weights)
+    spec = EncoderSpec(
+        name=DINOV2,
+        sha256=dinov2_sha256(tensors, stages[-1]),
+        stages=stages,
+        strides=(PATCH,) * len(stages),
+        channels=(WIDTH,) * len(stages),
+        fusion=request.fusion,
+        precision=request.precision,
+        norm_power=request.norm_power,
+    )
+    if request.engine == "torch" or request.device == "cuda":
+        pyramid = _load_pyramid(DINOV2, request.weights, stages, False)
+        return Encoder(
+            spec, TorchEngine(pyramid, request.precision, request.threads, request.device), "torch", request.threads
+        )
+    levels = Levels(request.norm_power, (True,) * len(stages), request.fusion == "concat", 0)
+    engine = ViTEngine(tensors, stages, MEAN, STD, request.precision, request.threads, levels)
+    return Encoder(spec, engine, "openvino", request.threads)
 
 
 def _check_timm_name(name: str, allow_download: bool) -> None:

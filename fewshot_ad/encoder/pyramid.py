@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from fewshot_ad.encoder.dinov2 import BACKBONE, DINOV2, STAGES, dinov2_file, dinov2_state_dict
-from fewshot_ad.encoder.weights import check_weights_file
+from fewshot_ad.encoder.dinov2 import BACKBONE, DINOV2, STAGES, dinov2_tensors
+from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.storage import write_atomically
 
@@ -42,10 +42,11 @@ def load_pyramid(
         WeightsError: There is no file and downloads are not allowed, the file does not fit, or the backbone does not
             take inputs of any size.
     """
-    state = read_state_dict(weights) if weights is not None else None
     if backbone == DINOV2:
         backbone, stages = BACKBONE, stages or STAGES
-        state = dinov2_state_dict(dinov2_file()) if state is None else state
+        state: dict[str, torch.Tensor] | None = {k: torch.from_numpy(v) for k, v in dinov2_tensors(weights).items()}
+    else:
+        state = read_state_dict(weights) if weights is not None else None
     if state is not None:
         _check_size(backbone, stages, allow_download, state)
     pyramid = Pyramid(backbone, stages, from_hub=allow_download)
@@ -277,34 +278,6 @@ def _check_any_size(pyramid: Pyramid) -> None:
             f"{pyramid.backbone_name}: expected feature maps of {expected} from {side} x {side + pyramid.multiple} "
             f"pixels, got {shapes}. This backbone does not keep a grid of patches; choose another."
         )
-
-
-def read_state_dict(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a `.safetensors` file or a `.pth` state dict; nothing in the file is executed.
-
-    Raises:
-        WeightsError: The file is missing, damaged, or holds anything but tensors.
-    """
-    path = Path(path)
-    check_weights_file(path)
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # Only the class: torch's own words advise to run what is in the file.
-        raise WeightsError(
-            f"{path}: expected a .safetensors file or a .pth state dict of plain tensors, got something else "
-            f"({type(error).__name__}). Save model.state_dict() as safetensors."
-        ) from None
-    for key in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WeightsError(f"{path}: expected a state dict of tensors, got {type(state).__name__}.")
-    return state
 
 
 def lite0_weights_file() -> Path:

@@ -17,8 +17,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, local_average, read_state_dict
+from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, local_average
 from fewshot_ad.encoder.registration import DEFAULT_MODE, Mode, SpatialTransformer, compose, invert, warp
+from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.encoder.weights import WeightsCard
 from fewshot_ad.errors import WeightsError
 

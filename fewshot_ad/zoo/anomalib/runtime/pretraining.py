@@ -11,7 +11,7 @@ from anomalib.models.image.dsr.torch_model import DiscreteLatentModel, VectorQua
 from torch import nn
 from torch.nn import functional
 
-from fewshot_ad.encoder.pyramid import read_state_dict
+from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.zoo.anomalib.textures import generated_pictures
 from fewshot_ad.zoo.components.pdn import BORDER, RATE, STAGES, WEIGHT_DECAY, load_teacher, targets
