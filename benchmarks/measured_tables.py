@@ -159,6 +159,7 @@ def simsiam(rows: Rows) -> str:
             "loss, first epoch",
             "loss, last epoch",
             "spread",
+            "content",
             "ended by",
         ],
         (
@@ -170,6 +171,7 @@ def simsiam(rows: Rows) -> str:
                 f"{row['loss'][0]:.3f}",
                 f"{row['loss'][-1]:.3f}",
                 f"{row['spread'][-1]:.2f}",
+                f"{row['content'][-1]:.2f}",
                 row["ended"] or "its end",
             ]
             for row in sorted(rows, key=lambda row: (row["backbone"], bool(row["change"]), row["rate"]))

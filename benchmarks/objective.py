@@ -94,7 +94,10 @@ def trained(name: str, folder: Path) -> Path | None:
         replace=True,
     )
     last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    print(name, {key: last[key] for key in ("simsiam", "margin", "anchor", "equivariance", "spread") if key in last})
+    print(
+        name,
+        {key: last[key] for key in ("simsiam", "margin", "anchor", "equivariance", "spread", "content") if key in last},
+    )
     return card
 
 

@@ -2,7 +2,8 @@
 
 Each starts from the weights that ship, with a new E of three layers and a predictor, as published: momentum SGD, one
 cosine, pairs of generated parts, one of the two augmented. `loss` is the SimSiam loss (-1 is perfect agreement, 0 none)
-over the first and the last epoch, `spread` the collapse monitor of the last (1: spread evenly, 0: collapsed). After the
+over the first and the last epoch, `spread` the collapse monitor of the last (1: spread evenly, 0: collapsed), `content`
+the share of the embedding's variance that tells images apart at one place (0: it tells the place alone). After the
 rates, the other settings are varied one at a time at the rate of the lowest loss among runs that did not collapse.
 
     python benchmarks/simsiam.py             # resumable; hours on two cores
@@ -86,6 +87,7 @@ def run(backbone: str, rate: float, change: str, folder: Path) -> dict[str, Any]
         "steps": lines[-1]["step"],
         "loss": [line["simsiam"] for line in lines],
         "spread": [line["spread"] for line in lines],
+        "content": [line["content"] for line in lines],
         "ended": reason,
     }
 
@@ -94,10 +96,11 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> None:
     """Loss and collapse monitor over the steps, for the rates of each backbone."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    curves = {"loss": "SimSiam loss", "spread": "spread (0: collapsed)", "content": "content (0: the place alone)"}
+    figure = Figure(figsize=(9, 8), layout="constrained")
     for column, backbone in enumerate(BACKBONES):
-        for line, (name, label) in enumerate({"loss": "SimSiam loss", "spread": "spread (0: collapsed)"}.items()):
-            axes = figure.add_subplot(2, len(BACKBONES), 1 + column + line * len(BACKBONES))
+        for line, (name, label) in enumerate(curves.items()):
+            axes = figure.add_subplot(len(curves), len(BACKBONES), 1 + column + line * len(BACKBONES))
             for row in sorted(rows, key=lambda row: row["rate"]):
                 if row["backbone"] == backbone and not row["change"]:
                     steps = [(n + 1) * row["steps"] / len(row[name]) for n in range(len(row[name]))]

@@ -93,6 +93,10 @@ def encoders(as_json: JsonOption = False) -> None:
         listing.add_row(*cells, escape(name), escape(str(row["license"])))
     Console().print(listing)
     say("AUROC (image) and AU-PRO: mean of the six products of the shared board, K = 4, 256 px; ms: encoder alone.")
+    say(
+        "By name beside these: dinov2_small (Apache-2.0, extra 'dinov2'), for --image-size 448; and timm models (extra "
+        "'torch')."
+    )
 
 
 def _encoder_row(card: WeightsCard) -> dict[str, Any]:

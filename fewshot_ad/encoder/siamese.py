@@ -335,3 +335,22 @@ def spread(embedding: torch.Tensor) -> float:
     """
     z = F.normalize(embedding.detach().float(), dim=1).permute(1, 0, 2, 3).flatten(1)
     return float(z.std(1).mean() * z.shape[0] ** 0.5)
+
+
+def content(embedding: torch.Tensor) -> float:
+    """Share of an embedding's variance that tells images apart at one and the same place.
+
+    SimSiam at every location can be met by an embedding that tells the place alone, which a network learns from its
+    padded borders: all pairs agree, nothing has collapsed by `spread`, and yet nothing of the image is left.
+
+    Args:
+        embedding: (N, d, h, w) of N different images.
+
+    Returns:
+        About 1 if the place says nothing, 0 if it says all; 1 for a single image.
+    """
+    z = F.normalize(embedding.detach().float(), dim=1)
+    if len(z) < 2:
+        return 1.0
+    total = z.var(dim=(0, 2, 3)).sum()
+    return float((z.var(dim=0).mean(dim=(1, 2)).sum() / total.clamp_min(1e-12)).cpu())

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.encoder.registration import compose, invert, warp
-from fewshot_ad.encoder.siamese import SiameseEncoder, spread
+from fewshot_ad.encoder.siamese import SiameseEncoder, content, spread
 from fewshot_ad.training.recipe import TrainingRecipe
 
 # A patch counts as defective if at least this share of it is covered by a drawn defect, as good if nothing is; patches
@@ -44,7 +44,7 @@ class Losses(nn.Module):
     def forward(
         self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], seed: int
     ) -> dict[str, torch.Tensor]:
-        """The losses by name, not yet weighted, and the `spread` of the embedding.
+        """The losses by name, not yet weighted, and `spread` and `content` of the embedding.
 
         Args:
             batch: First images, second images, second images with defects, and masks of the defects; see
@@ -80,6 +80,7 @@ class Losses(nn.Module):
         if recipe.equivariance > 0:
             losses["equivariance"] = equivariance_loss(encoder, first, transforms[-1][:count], seed)
         losses["spread"] = torch.tensor(spread(z[:count]))
+        losses["content"] = torch.tensor(content(z[:count]))
         return losses
 
     def _drift(

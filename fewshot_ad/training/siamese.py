@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 
 # Limits of the embedding's spread (see `encoder.siamese.spread`) below which training warns, and below which it stops.
 COLLAPSE_WARNING, COLLAPSED = 0.3, 0.1
+# What `Losses` returns besides losses.
+MONITORS = ("spread", "content")
 MAX_GRADIENT_NORM = 5.0
 
 
@@ -198,7 +200,7 @@ def _backward(
         part = tuple(tensor.chunk(recipe.accumulate)[n] if len(tensor) else tensor for tensor in batch)
         with autocast:
             values = losses(part, recipe.seed * 7919 + step)
-        terms = [getattr(recipe, name) * value for name, value in values.items() if name != "spread"]
+        terms = [getattr(recipe, name) * value for name, value in values.items() if name not in MONITORS]
         (torch.stack(terms).sum() / recipe.accumulate).backward()
         for name, value in values.items():
             means[name] = means.get(name, 0.0) + float(value.detach()) / recipe.accumulate
@@ -206,7 +208,11 @@ def _backward(
 
 
 def _check_epoch(means: dict[str, float], epoch: int) -> None:
-    """Raise TrainingError if the losses are not finite or the embedding has collapsed; warn if it may collapse."""
+    """Warn if the embedding may collapse, or if it tells places instead of contents.
+
+    Raises:
+        TrainingError: The losses are not finite, or the embedding has collapsed.
+    """
     if not all(np.isfinite(value) for value in means.values()):
         raise TrainingError(
             f"the loss is no longer a number in epoch {epoch}. Lower learning_rate and start anew (--restart)."
@@ -222,4 +228,11 @@ def _check_epoch(means: dict[str, float], epoch: int) -> None:
             "epoch %d: the embeddings are close to each other (spread %.3f, evenly spread: 1): a collapse may come.",
             epoch,
             means["spread"],
+        )
+    if means["content"] < COLLAPSE_WARNING:
+        log.warning(
+            "epoch %d: the embeddings tell where a patch lies rather than what it shows (content %.3f; where the place "
+            "says nothing: 1). Give `margin` or `anchor` a weight, or lower learning_rate.",
+            epoch,
+            means["content"],
         )

@@ -11,6 +11,7 @@ import timm
 import torch
 
 from fewshot_ad import Inspector
+from fewshot_ad.encoder import siamese as siamese_encoder
 from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError, WeightsError
 from fewshot_ad.training import siamese
@@ -185,6 +186,18 @@ def test_a_coming_collapse_is_announced(folders, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(siamese, "COLLAPSE_WARNING", 5.0)
     train(TrainingRecipe(**{**SMALL, "epochs": 1}, folders=folders), tmp_path / "run")
     assert "a collapse may come" in caplog.text
+
+
+def test_embeddings_that_tell_the_place_alone_are_announced(folders, tmp_path, monkeypatch, caplog):
+    images = torch.randn(8, 16, 5, 5)
+    place = torch.randn(1, 16, 5, 5).expand(8, -1, -1, -1)
+    assert siamese_encoder.content(images) == pytest.approx(1, abs=0.1)
+    assert siamese_encoder.content(place) == pytest.approx(0, abs=1e-3)
+    assert 0.2 < siamese_encoder.content(images + place) < 0.8
+    assert siamese_encoder.content(torch.ones(4, 8, 2, 2)) == 0
+    monkeypatch.setattr("fewshot_ad.training.losses.content", lambda z: 0.1)
+    train(TrainingRecipe(**SMALL | {"epochs": 1}, folders=folders), tmp_path / "run")
+    assert "where a patch lies rather than what it shows" in caplog.text
 
 
 def test_an_export_whose_scores_are_no_numbers_is_refused_in_words(folders, tmp_path, monkeypatch):
