@@ -171,7 +171,7 @@ def simsiam(rows: Rows) -> str:
                 f"{row['loss'][0]:.3f}",
                 f"{row['loss'][-1]:.3f}",
                 f"{row['spread'][-1]:.2f}",
-                f"{row['content'][-1]:.2f}",
+                number(row["content"][-1] if "content" in row else None),
                 row["ended"] or "its end",
             ]
             for row in sorted(rows, key=lambda row: (row["backbone"], bool(row["change"]), row["rate"]))

@@ -102,7 +102,7 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> None:
         for line, (name, label) in enumerate(curves.items()):
             axes = figure.add_subplot(len(curves), len(BACKBONES), 1 + column + line * len(BACKBONES))
             for row in sorted(rows, key=lambda row: row["rate"]):
-                if row["backbone"] == backbone and not row["change"]:
+                if row["backbone"] == backbone and not row["change"] and name in row:
                     steps = [(n + 1) * row["steps"] / len(row[name]) for n in range(len(row[name]))]
                     axes.plot(steps, row[name], label=f"{row['rate']:g}")
             axes.set(title=f"{backbone}, {label}", xlabel="steps", ylim=(-1.02, 0.1) if name == "loss" else (0, 1.02))

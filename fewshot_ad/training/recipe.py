@@ -28,6 +28,8 @@ class TrainingRecipe:
         layers: See `siamese.Architecture`.
         residual: See `siamese.Architecture`.
         freeze: Whether the backbone keeps its weights.
+        freeze_statistics: Whether the backbone's batch norms keep their statistics while its weights are trained. Small
+            batches of generated images have others than what is inspected.
         size: Side of the training images in pixels, a multiple of 16.
         batch: Number of pairs per step, over all processes.
         group: Number of consecutive pairs of one category in a batch; the margin loss compares within a group.
@@ -36,6 +38,7 @@ class TrainingRecipe:
         optimizer: `sgd` or `adamw`.
         learning_rate: Initial learning rate, which falls to 0 along half a cosine.
         warmup: Number of steps over which the learning rate rises to that value first.
+        backbone_rate: Initial learning rate of the backbone; None = that of all other weights.
         predictor_rate: Learning rate of the predictor P, constant over the run; None = that of all other weights. A
             constant rate lets P follow representations that still change (Chen & He 2021, section 4.2).
         momentum: Momentum of SGD.
@@ -71,6 +74,7 @@ class TrainingRecipe:
     layers: int = 3
     residual: bool = False
     freeze: bool = False
+    freeze_statistics: bool = False
     size: int = 224
     batch: int = 32
     group: int = 1
@@ -79,6 +83,7 @@ class TrainingRecipe:
     optimizer: str = "sgd"
     learning_rate: float = 1e-4
     warmup: int = 0
+    backbone_rate: float | None = None
     predictor_rate: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -107,10 +112,11 @@ class TrainingRecipe:
             raise TrainingError(f"expected optimizer among ('sgd', 'adamw'), got {self.optimizer!r}.")
         if self.precision not in ("bf16", "f32"):
             raise TrainingError(f"expected precision among ('bf16', 'f32'), got {self.precision!r}.")
-        if self.warmup < 0 or self.learning_rate <= 0 or (self.predictor_rate is not None and self.predictor_rate <= 0):
+        rates = (self.learning_rate, self.backbone_rate, self.predictor_rate)
+        if self.warmup < 0 or any(rate is not None and rate <= 0 for rate in rates):
             raise TrainingError(
                 f"expected warmup of at least 0 steps and learning rates above 0, got warmup={self.warmup}, "
-                f"learning_rate={self.learning_rate}, predictor_rate={self.predictor_rate}."
+                f"learning_rate={rates[0]}, backbone_rate={rates[1]}, predictor_rate={rates[2]}."
             )
         if self.licenses and len(self.licenses) != len(self.folders):
             raise TrainingError(

@@ -31,6 +31,8 @@ RECIPE, LOG, CHECKPOINT = "recipe.yaml", "log.jsonl", "checkpoint.safetensors"
 WEIGHTS = "backbone.safetensors"
 # Key of a parameter group whose learning rate stays as it is.
 CONSTANT = "constant"
+# Key of the factor by which the learning rate of a parameter group differs from that of the others.
+FACTOR = "factor"
 # Field names of recipes before version 0.2 -> their names today, so that runs of that time can be resumed.
 FORMER_FIELDS = {
     "licences": "licenses",
@@ -324,7 +326,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Set the learning rate of all parameter groups but those marked `CONSTANT`."""
     for group in optimizer.param_groups:
         if not group.get(CONSTANT):
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get(FACTOR, 1.0)
 
 
 class Clock:

@@ -36,6 +36,7 @@ from fewshot_ad.training.pairs import Pairs
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import (
     CONSTANT,
+    FACTOR,
     Clock,
     RunFolder,
     Workers,
@@ -141,9 +142,7 @@ def _fit(
     if first and workers.is_main:
         run.truncate_log(first)
         log.info("resuming at step %d of %d", first, total)
-    encoder.train()
-    if recipe.freeze:
-        encoder.pyramid.eval()  # batch norm keeps its statistics too
+    _set_modes(recipe, encoder)
     clock, epoch_start = Clock(first, total), time.monotonic()
     sums: dict[str, float] = {}
     for step, batch in prefetch(pairs.batch, first, total):
@@ -172,16 +171,28 @@ def _fit(
             sums, epoch_start = {}, time.monotonic()
 
 
+def _set_modes(recipe: TrainingRecipe, encoder: SiameseEncoder) -> None:
+    """Training mode, but for what keeps its statistics."""
+    encoder.train()
+    if recipe.freeze:
+        encoder.pyramid.eval()
+    elif recipe.freeze_statistics:
+        for module in encoder.pyramid.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
 def _optimizer(
     recipe: TrainingRecipe, encoder: SiameseEncoder, parameters: list[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [{"params": parameters}]
+    own: list[dict[str, Any]] = []
     if recipe.predictor_rate is not None:
-        predictor = set(encoder.P.parameters())
-        groups = [
-            {"params": [p for p in parameters if p not in predictor]},
-            {"params": list(encoder.P.parameters()), "lr": recipe.predictor_rate, CONSTANT: True},
-        ]
+        own.append({"params": list(encoder.P.parameters()), "lr": recipe.predictor_rate, CONSTANT: True})
+    if recipe.backbone_rate is not None and not recipe.freeze:
+        factor = recipe.backbone_rate / recipe.learning_rate
+        own.append({"params": list(encoder.pyramid.parameters()), FACTOR: factor})
+    elsewhere = {parameter for group in own for parameter in group["params"]}
+    groups = [{"params": [p for p in parameters if p not in elsewhere]}, *own]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             groups, lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
