@@ -257,20 +257,38 @@ def views() -> str:
     return table(["views", *labels(ACCURACY), *(f"{product}, image AUROC" for product in PRODUCTS)], lines)
 
 
-def worst(name: str, figure_name: str, methods: Sequence[str]) -> dict[str, str]:
+def worst(name: str, figure_name: str, methods: Sequence[str], shots: Shots) -> dict[str, str]:
     """By method, the product with the lowest mean of a figure, and that mean in percent."""
     lowest: dict[str, tuple[float, str]] = {}
     for row in rows(name, methods, by_category=True):
+        if row.shots != shots:
+            continue
         cell = row.cells.get(figure_name)
         if cell is not None:
             lowest[row.method] = min(lowest.get(row.method, (2.0, "")), (cell.mean, row.category))
     return {method: f"{100 * mean:.1f} ({category})" for method, (mean, category) in lowest.items()}
 
 
+def of_today(name: str) -> Callable[[], str]:
+    """A board with what decides and what is worst, by number of images and method."""
+
+    def print_it() -> str:
+        averages = sorted(rows(name, dataset="board"), key=lambda row: row.shots)
+        lines = []
+        for row in averages:
+            lowest = worst(name, "image_auroc", [row.method], row.shots)[row.method]
+            lines.append(
+                [str(row.shots), row.method, *(text(row, figure_name) for figure_name in (*ACCURACY, *RATES)), lowest]
+            )
+        return table(["K", "method", *labels((*ACCURACY, *RATES)), "worst product, image AUROC"], lines)
+
+    return print_it
+
+
 def objective() -> str:
     """Each loss of Siamese training on and off."""
     averages = rows("objective")
-    lowest = worst("objective", "image_auroc", [row.method for row in averages])
+    lowest = worst("objective", "image_auroc", [row.method for row in averages], 4)
     first = next(row for row in averages if row.method == "initialization")
     ordered = [first, *(row for row in averages if row is not first)]
     return table(
@@ -377,6 +395,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "registration-board": registration_board,
     "simsiam": simsiam_rates,
     "objective": objective,
+    "siamese": of_today("siamese_board"),
+    "dinov2": of_today("dinov2_board"),
     "views": views,
     "bank-contents": bank_contents,
     "bank-sizes": bank_sizes,

@@ -1,8 +1,9 @@
 """What each loss of Siamese training brings: SimSiam, margin and anchor, each on and off, on the shared board.
 
 A ResNet18 whose backbone is trained along, from the weights that ship (their backbone; E starts anew), on pairs of
-generated parts. Every run has the same steps, rate and data; only the losses, E or the transformers change. None of
-the products of the board was trained on. Each encoder is then a method of the board with views and scale held fixed.
+generated parts, by the recipe `siamese`, cut short. Every run has the same steps, rate and data; only the losses, E,
+what is trained or the transformers change. None of the products of the board was trained on. Each encoder is then a
+method of the board with views and scale held fixed.
 
     python benchmarks/objective.py             # resumable; about an hour on two cores
     python benchmarks/objective.py --report    # the table of what is recorded
@@ -27,43 +28,38 @@ from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
+from fewshot_ad.training.run import read_recipe
 from fewshot_ad.training.siamese import train
 
 HERE = Path(__file__).parent
-RECIPE = TrainingRecipe(
-    backbone="resnet18",
+SHIPPED = HERE.parent / "fewshot_ad" / "training" / "recipes" / "siamese.yaml"
+# A third of the steps, smaller images, and no transformers unless a run asks for them.
+RECIPE = dataclasses.replace(
+    read_recipe(SHIPPED, TrainingRecipe),
     init=str(weights_folder() / "resnet18_parts.safetensors"),
     registration=None,
-    embed="fused",
-    layers=1,
-    residual=True,
-    size=96,
-    batch=16,
-    group=4,
-    epochs=15,
-    # The rate at which SimSiam falls without a collapse, see simsiam.py.
-    learning_rate=0.01,
-    generated=2,
-    generated_images=8,
+    equivariance=0.0,
+    size=128,
+    epochs=3,
+    generated=4,
 )
-PUBLISHED_E: dict[str, Any] = {"layers": 3, "residual": False, "embed": "last"}
+PUBLISHED_E: dict[str, Any] = {"layers": 3, "residual": False, "embed": "last", "keep": 0.0}
+ALL: dict[str, Any] = {"simsiam": 1.0, "margin": 1.0, "anchor": 0.05}
 RUNS: dict[str, dict[str, Any]] = {
     "SimSiam": {"simsiam": 1.0},
     "margin": {"margin": 1.0},
     "SimSiam and margin": {"simsiam": 1.0, "margin": 1.0},
-    "SimSiam and anchor": {"simsiam": 1.0, "anchor": 1.0},
-    "margin and anchor": {"margin": 1.0, "anchor": 1.0},
-    "all three": {"simsiam": 1.0, "margin": 1.0, "anchor": 1.0},
-    "all three, E of three layers on the last stage": {"simsiam": 1.0, "margin": 1.0, "anchor": 1.0, **PUBLISHED_E},
-    "all three, pairs in one pose": {"simsiam": 1.0, "margin": 1.0, "anchor": 1.0, "register": True},
-    "all three, transformers by known warps": {
-        "simsiam": 1.0,
-        "margin": 1.0,
-        "anchor": 1.0,
-        "registration": "rotation+scale",
-        "equivariance": 1.0,
-    },
+    "SimSiam and anchor": {"simsiam": 1.0, "anchor": 0.05},
+    "margin and anchor": {"margin": 1.0, "anchor": 0.05},
+    "all three": ALL,
+    "all three, backbone frozen": ALL | {"freeze": True, "freeze_statistics": False, "backbone_rate": None},
+    "all three, statistics not kept": ALL | {"freeze_statistics": False},
+    "all three, E of three layers on the last stage": ALL | PUBLISHED_E,
+    "all three, pairs in one pose": ALL | {"register": True},
+    "all three, transformers by known warps": ALL | {"registration": "rotation+scale", "equivariance": 1.0},
 }
+# What else than E a bank can store: the stages of strides 8 and 16, which are number 2 and 3, and E, which is 4.
+BANKS = {"the bank stores the stages": [2, 3], "the bank stores the stages and E": [2, 3, 4]}
 BOARD = {"image_size": 256, "views": "hflip,vflip,rotate=180", "budget": 2000}
 
 
@@ -73,7 +69,7 @@ def trained(name: str, folder: Path) -> Path | None:
     card = folder / "encoder.json"
     if card.exists():
         return card
-    recipe = dataclasses.replace(RECIPE, **{"simsiam": 0.0, **RUNS[name]})
+    recipe = dataclasses.replace(RECIPE, **{"simsiam": 0.0, "margin": 0.0, "anchor": 0.0, **RUNS[name]})
     try:
         with progress_bar(False) as progress:
             result = train(recipe, folder, device="cpu", progress=progress)
@@ -110,7 +106,11 @@ def plan(cards: dict[str, Path]) -> Plan:
         }
     }
     for name, card in cards.items():
-        methods[name] = {"baseline": "fewshot_ad", "options": {"encoder": str(card.resolve()), **BOARD}}
+        options = {"encoder": str(card.resolve()), **BOARD}
+        methods[name] = {"baseline": "fewshot_ad", "options": options}
+        if name == "all three":
+            for what, stages in BANKS.items():
+                methods[f"{name}, {what}"] = {"baseline": "fewshot_ad", "options": {**options, "stages": stages}}
     board = yaml.safe_load((HERE / "encoder_board.yaml").read_text())
     return parse_plan(board | {"name": "Losses of Siamese training", "shots": [4], "methods": methods}, HERE)
 

@@ -107,7 +107,8 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> None:
                     axes.plot(steps, row[name], label=f"{row['rate']:g}")
             axes.set(title=f"{backbone}, {label}", xlabel="steps", ylim=(-1.02, 0.1) if name == "loss" else (0, 1.02))
             axes.grid(True, alpha=0.3)
-            axes.legend(title="learning rate", fontsize=7)
+            if axes.lines:
+                axes.legend(title="learning rate", fontsize=7)
     figure.savefig(folder / "simsiam.png", dpi=90)
 
 

@@ -12,7 +12,7 @@ from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.registration import DEFAULT_MODE, Mode
 from fewshot_ad.encoder.siamese import Architecture, SiameseEncoder, load_siamese, three_stages
-from fewshot_ad.encoder.weights import WeightsCard, verified_tensors
+from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_tensors
 from fewshot_ad.enrollment.support import View
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.gaussians import Gaussians
@@ -29,6 +29,8 @@ SUPPORT_VIEWS: tuple[Chain, ...] = (
     (View("gray"),),
     *((View("rotate", degrees),) for degrees in (90.0, 180.0, 270.0)),
 )
+# The encoders that ship with trained transformers, by their backbone.
+TRAINED = {"resnet18": "resnet18_siamese", "convnext_atto": "convnext_siamese"}
 # The statistics take about 120 MB per image at 224 pixels; the paper goes up to 8.
 MAX_SHOTS = 16
 
@@ -42,9 +44,9 @@ MAX_SHOTS = 16
         family="registration",
         needs_internet=True,
         trains=False,
-        weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, instead of ImageNet's ResNet18 "
-        "trained further by registering images of other products. No trained transformers ship, because they "
-        "lost against none: as it comes, each is the identity, which leaves Gaussians on the published views. "
+        weights="resnet18_siamese or convnext_siamese of this package, with their transformers: ResNet18 or "
+        "ConvNeXt-Atto distilled from EfficientNet-Lite and trained further by SimSiam, known warps and a margin on "
+        "generated parts, instead of ImageNet's ResNet18 trained further by registering images of other products. "
         "weights=CARD.json loads an encoder of one's own (`fewshot-ad train`) with its transformers. Patches that a "
         "view mirrors in from outside the image are left out.",
     )
@@ -55,10 +57,13 @@ class RegAD:
 
     Attributes:
         seed: Seed of weights that are random; those of untrained transformers change nothing.
-        backbone: See `tensors.Backbone`; its stages at strides 4, 8 and 16 are used.
+        backbone: `resnet18` or `convnext_atto` for the encoders that ship, or see `tensors.Backbone`; the stages at
+            strides 4, 8 and 16 are used.
         weights: The card (`.json`) of a trained encoder, beside its tensors: `backbone` and `registration` are then its
             own. Otherwise see `tensors.Backbone`.
-        registration: Transformations that the transformers may do, see `encoder.registration.PARTS`.
+        registration: None takes the trained transformers of the encoder that ships. A mode, see
+            `encoder.registration.PARTS`, puts untrained ones on the backbone, each of which is the identity, as it is
+            for backbones of which none ship trained.
         image_size: Both sides of the input, in pixels; a multiple of 16, at least 32.
         regularization: Added to the diagonal of the covariances, above 0.
         sigma: Standard deviation of the map's smoothing, in pixels of the input.
@@ -74,7 +79,7 @@ class RegAD:
     seed: int = 0
     backbone: str = "resnet18"
     weights: str | None = None
-    registration: Mode = DEFAULT_MODE
+    registration: Mode | None = None
     image_size: int = 224
     regularization: float = 0.01
     sigma: float = 4.0
@@ -125,15 +130,18 @@ class RegAD:
             return joined(self._encoder.upright(batch)[0])
 
 
-def _load(backbone: str, weights: str | None, registration: Mode) -> SiameseEncoder:
+def _load(backbone: str, weights: str | None, registration: Mode | None) -> SiameseEncoder:
+    card, folder = None, None
     if weights is not None and weights.endswith(".json"):
-        card = WeightsCard.read(Path(weights))
-        tensors = verified_tensors(card, Path(weights).parent)
-        encoder: SiameseEncoder = load_siamese(card, tensors, card.stages[-1:]).encoder
+        card, folder = WeightsCard.read(Path(weights)), Path(weights).parent
+    elif weights is None and registration is None and backbone in TRAINED:
+        card = shipped_encoders()[TRAINED[backbone]]
+    if card is not None:
+        encoder: SiameseEncoder = load_siamese(card, verified_tensors(card, folder), card.stages[-1:]).encoder
     else:
         name = "tf_efficientnet_lite0" if backbone == "lite0" else backbone
         stages = three_stages(name)
         pyramid = Pyramid(name, stages)
         pyramid.load_weights(Backbone(backbone, stages, weights).network.state_dict())
-        encoder = SiameseEncoder(Architecture(name, registration), pyramid)
+        encoder = SiameseEncoder(Architecture(name, registration or DEFAULT_MODE), pyramid)
     return encoder.requires_grad_(False).eval()

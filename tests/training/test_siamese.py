@@ -10,7 +10,7 @@ import safetensors.torch
 import timm
 import torch
 
-from fewshot_ad import Inspector
+from fewshot_ad import Inspector, load_encoder
 from fewshot_ad.encoder import siamese as siamese_encoder
 from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError, WeightsError
@@ -114,6 +114,45 @@ def test_a_trained_encoder_ships_and_inspects(folders, tmp_path):
     loaded = Inspector.load(tmp_path / "gear.fsad", encoder=name)
     assert loaded.inspect(images[5]).score == pytest.approx(scores[0], rel=1e-3)
     assert card.data == trained.data
+
+
+def test_an_encoder_in_half_precision_takes_half_the_size_and_is_the_same_on_all_engines(folders, tmp_path):
+    recipe = TrainingRecipe(**SMALL | {"epochs": 1}, folders=folders)
+    trained = train(recipe, tmp_path / "run")
+    about = {"recipe": recipe, "data": trained.data, "initialization": "", "license": "Apache-2.0", "source": "a test"}
+    publish(trained.encoder, tmp_path / "single", "own", **about)
+    publish(trained.encoder.half(), tmp_path / "half", "own", **about)
+    single, half = (tmp_path / folder / "own.safetensors" for folder in ("single", "half"))
+    assert half.stat().st_size < 0.55 * single.stat().st_size
+    image = render("gear", 0, 64)
+    name = str(tmp_path / "half" / "own.json")
+    first, *others = (load_encoder(name, engine=e).encode(image)[0] for e in ("openvino", "onnxruntime", "torch"))
+    for other in others:
+        np.testing.assert_allclose(other, first, atol=1e-4 * np.abs(first).max())
+    rounded = np.abs(first - load_encoder(str(tmp_path / "single" / "own.json")).encode(image)[0]).max()
+    assert 0 < rounded < 0.02 * np.abs(first).max()
+    # Such a file starts a training, too.
+    init = {"init": str(half), "epochs": 1}
+    assert train(TrainingRecipe(**SMALL | init, folders=folders), tmp_path / "again") is not None
+
+
+def test_the_backbone_has_a_rate_and_statistics_of_its_own(folders, tmp_path):
+    file = str(weights_folder() / "resnet18_parts.safetensors")
+    settings = SMALL | {"backbone": "resnet18", "init": file, "epochs": 1, "learning_rate": 1e-3}
+    before = safetensors.torch.load_file(file)
+
+    def moved(name, **changes):
+        trained = train(TrainingRecipe(**settings | changes, folders=folders), tmp_path / name)
+        after = trained.encoder.pyramid.backbone.state_dict()
+        pairs = {k: (after[k].float(), before[f"pyramid.backbone.{k}"].float()) for k in after}
+        return {
+            "weights": max(float((a - b).abs().max()) for k, (a, b) in pairs.items() if k.endswith("conv1.weight")),
+            "statistics": max(float((a - b).abs().max()) for k, (a, b) in pairs.items() if "running_mean" in k),
+        }
+
+    plain, kept = moved("plain"), moved("kept", freeze_statistics=True, backbone_rate=1e-6)
+    assert plain["statistics"] > 0 == kept["statistics"]
+    assert 0 < kept["weights"] < 0.1 * plain["weights"]
 
 
 class KilledError(Exception):

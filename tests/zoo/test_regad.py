@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fewshot_ad.encoder import load_encoder
 from fewshot_ad.encoder.siamese import Architecture, SiameseEncoder
 from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders
 from fewshot_ad.errors import WeightsError, ZooError
@@ -51,8 +52,24 @@ def test_untrained_transformers_change_nothing(good: list[np.ndarray]) -> None:
     ((views, _),) = shots(good[:1], SIDE, ())
     with torch.no_grad():
         expected = joined(Backbone("resnet18")(views))
-        features = create("regad", image_size=SIDE)._embed(views)  # type: ignore[attr-defined]
+        method = create("regad", image_size=SIDE, registration="rotation+scale")
+        features = method._embed(views)  # type: ignore[attr-defined]
     np.testing.assert_allclose(features.numpy(), expected.numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "name"), [("resnet18", "resnet18_siamese"), ("convnext_atto", "convnext_siamese")]
+)
+def test_as_it_comes_its_transformers_are_those_that_ship(good: list[np.ndarray], backbone: str, name: str) -> None:
+    ((views, _),) = shots(good[:1], SIDE, ())
+    features = create("regad", image_size=SIDE, backbone=backbone)._embed(views)  # type: ignore[attr-defined]
+    stages = load_encoder(name, engine="torch", stages=(0, 1, 2) if backbone == "convnext_atto" else (1, 2, 3))
+    card = shipped_encoders()[name]
+    assert card.architecture is not None
+    assert card.architecture["registration"] == "rotation+scale"
+    assert features.shape[1] == sum(stages.spec.channels)
+    untrained = create("regad", image_size=SIDE, backbone=backbone, registration="rotation+scale")._embed(views)  # type: ignore[attr-defined]
+    assert not np.allclose(features.numpy(), untrained.numpy(), atol=1e-2)
 
 
 def test_a_trained_encoder_is_loaded_by_its_card(good: list[np.ndarray], tmp_path: Path) -> None:
