@@ -24,7 +24,6 @@ from fewshot_ad.benchmark.plan import Plan
 from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import processes, run_plan
 from fewshot_ad.cli.terminal import progress_bar
-from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
@@ -36,7 +35,6 @@ SHIPPED = HERE.parent / "fewshot_ad" / "training" / "recipes" / "siamese.yaml"
 # A third of the steps, smaller images, and no transformers unless a run asks for them.
 RECIPE = dataclasses.replace(
     read_recipe(SHIPPED, TrainingRecipe),
-    init=str(weights_folder() / "resnet18_parts.safetensors"),
     registration=None,
     equivariance=0.0,
     size=128,

@@ -50,8 +50,9 @@ RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away the r
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="A YAML file with fields of the recipe, or the name of a shipped one: parts, published. Default: "
-        "published, whose initial weights timm fetches (--allow-download); offline: --recipe parts, or --set init=FILE."
+        help="A YAML file with fields of the recipe, or the name of a shipped one: parts, siamese, published. "
+        "Default: published, whose initial weights timm fetches (--allow-download); offline: --recipe parts, --recipe "
+        "siamese, or --set init=FILE."
     ),
 ]
 OwnRecipeOption = Annotated[

@@ -233,6 +233,19 @@ def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:
     return path
 
 
+def initial_weights(name: str) -> Path:
+    """The file that a training starts from.
+
+    Args:
+        name: A file of weights, or the name of a shipped encoder that has tensors of its own.
+
+    Raises:
+        WeightsError: A shipped file is missing or altered. Whether any other file is there is not looked at.
+    """
+    card = None if os.path.isfile(name) else shipped_encoders().get(name)
+    return Path(name) if card is None else verified_tensors(card)
+
+
 def verified_content(name: str, path: Path, sha256: str) -> bytes:
     """The content of a file of weights, after checking its hash.
 

@@ -29,6 +29,7 @@ from fewshot_ad.encoder.dinov2 import DINOV2, STAGES
 from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.encoder.state_dict import read_state_dict
+from fewshot_ad.encoder.weights import initial_weights
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
 from fewshot_ad.training.images import (
@@ -71,7 +72,7 @@ class DistillationRecipe:
         teachers: timm models, or `dinov2_small`, all of which the student learns to predict.
         teacher_weights: A file of weights for each teacher, or `bundled` for the weights that come with a package
             (`tf_efficientnet_lite0`, `dinov2_small`).
-        student_weights: A file of initial weights; None = random weights.
+        student_weights: A file of initial weights, or the name of a shipped encoder; None = random weights.
         teacher_stages: timm's stage indices of the teachers; None = the stages at strides 4, 8 and 16, of a ViT the
             last block of each third, of `dinov2_small` its own.
         size: Side of the crops in pixels, a multiple of 16.
@@ -175,7 +176,7 @@ def distill(
         ]
         student = Pyramid(recipe.student, three_stages(recipe.student))
         if recipe.student_weights is not None:
-            student.load_weights(read_state_dict(recipe.student_weights))
+            student.load_weights(read_state_dict(initial_weights(recipe.student_weights)))
         model = Distiller(student, teachers).to(workers.device)
         for teacher in teachers:
             teacher.to(workers.device, memory_format=torch.channels_last)

@@ -16,8 +16,9 @@ class TrainingRecipe:
 
     Attributes:
         backbone: timm model.
-        init: Initial weights: `bundled` for those that come with the package (`tf_efficientnet_lite0`), `timm` to
-            download them, or a file, of `fewshot-ad distill` for example.
+        init: Initial weights: `bundled` for those that come with the package of `tf_efficientnet_lite0`, the name of a
+            shipped encoder of the backbone (`resnet18_parts`), `timm` to download them, or a file, of `fewshot-ad
+            distill` for example.
         init_license: License of the initial weights if they come from a file, for the card.
         folders: Folders of good images, see `find_categories`; `parts` stands for the built-in generator.
         licenses: License of each folder, for the card.

@@ -29,6 +29,7 @@ from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder.pyramid import load_pyramid
 from fewshot_ad.encoder.siamese import SiameseEncoder, three_stages
+from fewshot_ad.encoder.weights import initial_weights
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.images import check_folders
 from fewshot_ad.training.losses import Losses
@@ -111,7 +112,7 @@ def train(
         torch.manual_seed(recipe.seed)
         if workers.is_main:
             check_run_folder(output, type(recipe), [recipe.init])
-        source = None if recipe.init in ("bundled", "timm") else recipe.init
+        source = None if recipe.init in ("bundled", "timm") else initial_weights(recipe.init)
         stages = three_stages(recipe.backbone)
         advice = "init=FILE (command line: --set init=FILE)"
         pyramid = load_pyramid(recipe.backbone, source, stages, recipe.init == "timm", advice)

@@ -86,7 +86,10 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     # Before anything is fetched: the recipe is the published one.
     ("train nowhere -o OUT --allow-download", ("expected a folder of good images", "nowhere")),
     ("train DATASET -o OUT", ("--allow-download", "init: timm")),
-    ("train DATASET -o OUT --recipe part", ("expected a recipe file, or a recipe among parts, published", "'part'")),
+    (
+        "train DATASET -o OUT --recipe part",
+        ("expected a recipe file, or a recipe among parts, published, siamese", "'part'"),
+    ),
     ("train DATASET -o OUT --recipe PICTURE", ("expected a recipe in YAML", "no UTF-8")),
     ("train DATASET -o OUT --recipe PLAN", ("methods: expected a name among", "line")),
     ("train DATASET -o OUT --set epochs", ("--set: expected name=value", "got 'epochs'")),

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ from fewshot_ad.training.pairs import Pairs, draw_defects, in_pose_of
 from fewshot_ad.training.parts import render
 from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
-from fewshot_ad.training.run import LOG, Workers
+from fewshot_ad.training.run import LOG, Workers, read_recipe
 from fewshot_ad.training.siamese import train
 
 SMALL = {
@@ -63,6 +64,21 @@ def test_a_shipped_encoder_is_where_training_starts(name, backbone, folders, tmp
     for key, tensor in trained.encoder.pyramid.backbone.state_dict().items():
         if tensor.is_floating_point() and "running" not in key:
             torch.testing.assert_close(tensor, shipped[f"pyramid.backbone.{key}"], atol=1e-4, rtol=1e-3)
+
+
+def test_a_shipped_encoder_is_named_as_the_start(folders, tmp_path):
+    rates = {"epochs": 1, "learning_rate": 1e-9, "freeze": True, "anchor": 0.0}
+    recipes = [
+        TrainingRecipe(**SMALL | rates | {"backbone": "resnet18", "init": init}, folders=folders)
+        for init in ("resnet18_parts", str(weights_folder() / "resnet18_parts.safetensors"))
+    ]
+    by_name, by_file = (train(recipe, tmp_path / str(n)).encoder.pyramid for n, recipe in enumerate(recipes))
+    assert by_name.sha256() == by_file.sha256()
+    with pytest.raises(WeightsError, match=r"resnet81_parts does not exist"):
+        train(dataclasses.replace(recipes[0], init="resnet81_parts"), tmp_path / "none")
+    # As it ships, the recipe starts without a network.
+    shipped = read_recipe(Path(siamese.__file__).parent / "recipes" / "siamese.yaml", TrainingRecipe)
+    assert shipped.init == "resnet18_parts"
 
 
 def test_a_download_that_fails_names_the_option_that_train_has(folders, tmp_path, monkeypatch):
