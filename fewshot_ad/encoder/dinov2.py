@@ -31,6 +31,19 @@ SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 BLOCKS, WIDTH, GRID, PATCH = 12, 384, 37, 14
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _STEM = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
+_BLOCK_SHAPES: dict[str, tuple[int, ...]] = {
+    **{f"{norm}.{part}": (WIDTH,) for norm in ("norm1", "norm2") for part in ("weight", "bias")},
+    "attn.qkv.weight": (3 * WIDTH, WIDTH),
+    "attn.qkv.bias": (3 * WIDTH,),
+    "attn.proj.weight": (WIDTH, WIDTH),
+    "attn.proj.bias": (WIDTH,),
+    "mlp.fc1.weight": (4 * WIDTH, WIDTH),
+    "mlp.fc1.bias": (4 * WIDTH,),
+    "mlp.fc2.weight": (WIDTH, 4 * WIDTH),
+    "mlp.fc2.bias": (WIDTH,),
+    "ls1.gamma": (WIDTH,),
+    "ls2.gamma": (WIDTH,),
+}
 _BEFORE = "backbone.encoder.layer."
 # What a tensor of the file is called there, and in timm; of each block.
 _NAMES = {
@@ -117,10 +130,13 @@ def _from_file(path: Path) -> dict[str, Float32Array]:
 
 
 def _checked(tensors: Mapping[str, Float32Array], path: Path) -> dict[str, Float32Array]:
-    expected = {"cls_token": (1, 1, WIDTH), "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH)}
+    expected: dict[str, tuple[int, ...]] = {
+        "cls_token": (1, 1, WIDTH),
+        "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
+        "patch_embed.proj.bias": (WIDTH,),
+    }
     for block in range(BLOCKS):
-        expected[f"blocks.{block}.attn.qkv.weight"] = (3 * WIDTH, WIDTH)
-        expected[f"blocks.{block}.ls2.gamma"] = (WIDTH,)
+        expected |= {f"blocks.{block}.{name}": shape for name, shape in _BLOCK_SHAPES.items()}
     for name, shape in expected.items():
         got = np.shape(tensors[name]) if name in tensors else "none"
         if got != shape:
@@ -153,7 +169,7 @@ def _from_package(path: Path) -> dict[str, Float32Array]:
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     state = _renamed(values, _matrices(graph, values))
     # Copied: arrays of the file cannot be written to, which torch minds.
-    return {name: np.array(value, np.float32) for name, value in state.items()}
+    return {name: np.array(value, np.float32, order="C") for name, value in state.items()}
 
 
 def _matrices(graph: Any, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
