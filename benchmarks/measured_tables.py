@@ -148,6 +148,17 @@ def energy(rows: Rows) -> str:
     )
 
 
+def train_step(rows: Rows) -> str:
+    """How long a step of the recipe `siamese` takes."""
+    return table(
+        ["backbone", "million parameters", "seconds per step", "minutes for all 272 steps"],
+        (
+            [row["backbone"], number(row["parameters"], 1), number(row["step_s"], 1), number(row["minutes"], 0)]
+            for row in rows
+        ),
+    )
+
+
 def simsiam(rows: Rows) -> str:
     """SimSiam's loss and collapse monitor, one line per backbone, rate and other setting."""
     return table(
@@ -277,6 +288,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "registration-equivariant": ("registration_equivariant", registration),
     "pose": ("pose", pose),
     "energy": ("energy", energy),
+    "train-step": ("train_step", train_step),
     "large-images": ("large_images", large_images),
     "halo": ("halo", halo),
     "robustness": ("robustness", robustness),

@@ -34,14 +34,9 @@ def test_the_package_holds_all_of_the_shipped_and_nothing_restricted() -> None:
     text = (root / "pyproject.toml").read_text()
     packed = set(re.findall(r'^"weights/([^"]+)" =', text, re.MULTILINE))
     files = (path.relative_to(root / "weights") for path in (root / "weights").rglob("*") if path.is_file())
-    assert packed == {path.as_posix() for path in files if path.parts[0] != "research"}
+    assert packed == {path.as_posix() for path in files}
     assert {card.license for card in shipped_encoders().values()} == {"Apache-2.0"}
     assert sum(p.stat().st_size for p in (root / "weights").rglob("*") if p.is_file()) < 80e6
-    for path in (root / "weights" / "research").glob("*.json"):
-        card = WeightsCard.read(path)
-        assert card.license == "LicenseRef-research-only"
-        assert all(entry["license"] for entry in card.data)
-        assert verified_file(card, path.parent).stat().st_size < 25e6
 
 
 def test_altered_or_missing_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,12 +128,16 @@ def missing_tensors(network: nn.Module, state: Mapping[str, torch.Tensor]) -> li
     return [key for key, v in network.state_dict().items() if key not in state or state[key].shape != v.shape]
 
 
+# Backbones that come distilled, and the shipped encoder whose tensors hold them.
+DISTILLED = {"resnet18": "resnet18_parts", "convnext_atto": "convnext_atto_parts"}
+
+
 class Backbone(nn.Module):
     """A frozen network whose output is the feature maps of some stages.
 
     Args:
-        name: `resnet18`, distilled, or `lite0`, EfficientNet-Lite0 with ImageNet's weights: both ship with the package
-            or its requirements. Any other timm model needs `weights`.
+        name: `resnet18` or `convnext_atto`, distilled, or `lite0`, EfficientNet-Lite0 with ImageNet's weights: these
+            ship with the package or its requirements. Any other timm model needs `weights`.
         stages: Indices into timm's `feature_info`; of a ResNet, 1, 2 and 3 are layer1 to layer3 at strides 4, 8, 16.
         weights: File of the weights of another timm model (safetensors, or a state dict), or `random`.
 
@@ -167,8 +171,8 @@ class Backbone(nn.Module):
     def _load(self, name: str, model: str, weights: str | None) -> None:
         if weights is not None:
             state = read_state_dict(Path(weights))
-        elif name == "resnet18":
-            tensors = read_state_dict(verified_tensors(shipped_encoders()["resnet18_parts"]))
+        elif name in DISTILLED:
+            tensors = read_state_dict(verified_tensors(shipped_encoders()[DISTILLED[name]]))
             state = {k.removeprefix("pyramid.backbone."): v for k, v in tensors.items()}
         elif name == "lite0":
             classifier = timm.create_model(model, pretrained=False).state_dict()
@@ -176,7 +180,7 @@ class Backbone(nn.Module):
         else:
             raise WeightsError(
                 f"{name}: no weights are at hand. Give weights=FILE (safetensors, or a .pth state dict of this timm "
-                "model), or take resnet18 or lite0, which come with theirs."
+                "model), or take resnet18, convnext_atto or lite0, which come with theirs."
             )
         missing = missing_tensors(self.network, state)
         if missing:
