@@ -31,17 +31,32 @@ POWERCAP = Path("/sys/class/powercap")
 IMAGES, WARM_UP = 150, 10
 
 
+def joules_of(folder: Path) -> Callable[[], float]:
+    """A counter that goes on where the processor's own begins anew."""
+    wrap = int((folder / "max_energy_range_uj").read_text())
+    last, total = int((folder / "energy_uj").read_text()), 0
+
+    def read() -> float:
+        nonlocal last, total
+        now = int((folder / "energy_uj").read_text())
+        total += (now - last) % wrap
+        last = now
+        return total / 1e6
+
+    return read
+
+
 def counters() -> dict[str, Callable[[], float]]:
     """Joules since some time in the past, by counter; those that can be read."""
     readable: dict[str, Callable[[], float]] = {}
     # A package of cores; its parts (intel-rapl:0:0) are counted in it.
     for folder in sorted(POWERCAP.glob("*-rapl:[0-9]")):
-        file = folder / "energy_uj"
         try:
-            file.read_text()
+            # `psys` contains the packages.
+            if (folder / "name").read_text().startswith("package"):
+                readable[folder.name] = joules_of(folder)
         except OSError:
             continue
-        readable[folder.name] = lambda file=file: int(file.read_text()) / 1e6
     try:
         import pynvml
 
@@ -60,8 +75,8 @@ def encoders(folder: Path) -> dict[str, dict[str, object]]:
     save_file(tiny.state_dict(), folder / "tiny.safetensors")
     return {
         "lite0_parts": {"encoder": "lite0_parts"},
-        "resnet18_parts": {"encoder": "resnet18_parts"},
-        "convnext_atto_parts": {"encoder": "convnext_atto_parts"},
+        "resnet18_siamese": {"encoder": "resnet18_siamese"},
+        "convnext_siamese": {"encoder": "convnext_siamese"},
         "convnext_tiny, torch": {"encoder": "convnext_tiny", "weights": folder / "tiny.safetensors"},
     }
 

@@ -27,6 +27,7 @@ from fewshot_ad.benchmark.plan import Plan
 from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import processes, run_plan
 from fewshot_ad.cli.terminal import progress_bar
+from fewshot_ad.datasets import open_dataset
 from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import read_recipe
@@ -39,16 +40,18 @@ CATEGORIES = ("bottle", "magnetic_tile", "cookie", "elpv_mono", "alien_toy", "ca
 BOARD = {"image_size": 256, "views": "hflip,vflip,rotate=180", "budget": 2000}
 
 
-def trained(category: str, data: Path, folder: Path, epochs: int) -> Path:
+def trained(category: str, data: Path, folder: Path, epochs: int | None) -> Path:
     """The card of the encoder that has not seen a category."""
+    shipped = read_recipe(ROOT / "fewshot_ad" / "training" / "recipes" / "parts.yaml", TrainingRecipe)
+    folder = folder / f"{data.name}_{epochs or shipped.epochs}_epochs"
     card = folder / category / "encoder.json"
     if card.exists():
         return card
     recipe = dataclasses.replace(
-        read_recipe(ROOT / "fewshot_ad" / "training" / "recipes" / "parts.yaml", TrainingRecipe),
+        shipped,
         folders=(str(data), "parts"),
         leave_out=(category,),
-        epochs=epochs,
+        epochs=epochs or shipped.epochs,
     )
     with progress_bar(False) as progress:
         result = train(recipe, folder / category, device="cpu", progress=progress)
@@ -80,7 +83,7 @@ def plan(category: str, data: Path, card: Path, shots: list[int]) -> Plan:
     }
     board = yaml.safe_load((HERE / "encoder_board.yaml").read_text())
     dataset = {**board["datasets"]["board"], "root": str(data), "categories": [category]}
-    if data != DATA:
+    if data != DATA.resolve():
         dataset.pop("support")
     changes = {"name": "Transfer", "shots": shots, "methods": methods, "datasets": {"board": dataset}}
     return parse_plan(board | changes, HERE)
@@ -90,14 +93,15 @@ def main() -> None:
     """Train, inspect, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder in the layout of MVTec AD")
-    parser.add_argument("--categories", nargs="+", default=list(CATEGORIES))
+    parser.add_argument("--categories", nargs="+", help="by default those of the board, or all of another folder")
     parser.add_argument("--shots", nargs="+", type=int, default=[2, 4, 8])
-    parser.add_argument("--epochs", type=int, default=1)
+    parser.add_argument("--epochs", type=int, help="fewer or more than the recipe has")
     parser.add_argument("--out", type=Path, default=HERE / "out" / "leave_out.jsonl", help="record file, added to")
     parser.add_argument("--report", action="store_true", help="print the table of what is recorded, compute nothing")
     args = parser.parse_args()
     data = args.data.resolve()
-    for category in () if args.report else args.categories:
+    categories = args.categories or (CATEGORIES if data == DATA.resolve() else open_dataset("mvtec", data).categories)
+    for category in () if args.report else categories:
         card = trained(category, data, args.out.parent / "leave_out", args.epochs)
         for state in run_plan(plan(category, data, card, args.shots), args.out, processes(1)):
             print(f"{category}: {state.jobs}/{state.total} jobs, {state.failures} failed: {state.last or 'start'}")

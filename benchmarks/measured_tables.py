@@ -105,7 +105,7 @@ def levers_left_out(rows: Rows) -> str:
 
 
 def encoder_ms(rows: Rows) -> str:
-    """Each shipped encoder alone."""
+    """Each encoder alone."""
     return table(
         ["encoder", "median, ms", "p95, ms"],
         ([f"`{row['encoder']}`", number(row["p50"], 1), number(row.get("p95"), 1)] for row in rows),

@@ -8,7 +8,7 @@ rates, the other settings are varied one at a time at the rate of the lowest los
 
     python benchmarks/simsiam.py             # resumable; hours on two cores
     python benchmarks/simsiam.py --report    # the table of the runs that are there
-    python benchmarks/simsiam.py --report --plot docs/results/plots
+    python benchmarks/simsiam.py --report --out benchmarks/records/simsiam.jsonl --plot docs/results/plots
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def plot(rows: list[dict[str, Any]], folder: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = {"loss": "SimSiam loss", "spread": "spread (0: collapsed)", "content": "content (0: the place alone)"}
-    figure = Figure(figsize=(9, 8), layout="constrained")
+    curves = {name: label for name, label in curves.items() if any(name in row for row in rows)}
+    figure = Figure(figsize=(9, 2.7 * len(curves)), layout="constrained")
     for column, backbone in enumerate(BACKBONES):
         for line, (name, label) in enumerate(curves.items()):
             axes = figure.add_subplot(len(curves), len(BACKBONES), 1 + column + line * len(BACKBONES))

@@ -96,8 +96,8 @@ class Inspector:
             product: Name of the product. By default the name of the folder that the images have in common; folders
                 named `good`, `train` and `ok` are skipped, so `bottle/train/good/` gives `bottle`. `product` for images
                 from memory.
-            encoder: A shipped encoder, a timm model name (extra `torch`), or an `Encoder` already loaded, in which
-                case the arguments from `engine` to `device` are ignored.
+            encoder: A shipped encoder, `dinov2_small` (extra `dinov2`), the name of a timm model (extra `torch`), or an
+                `Encoder` already loaded, in which case the arguments from `engine` to `device` are ignored.
             preset: `fast`, `balanced` or `accurate`: what views, image_size, budget and precision are unless given,
                 see `presets.PRESETS`.
             views: `"auto"` chooses from the support set alone; `"none"`; or a choice as in `support.parse_views`.

@@ -7,7 +7,7 @@ from typing import Any
 
 from fewshot_ad.artifact.schema import shown
 from fewshot_ad.encoder import Encoder, EncoderSpec, exported_card, load_encoder
-from fewshot_ad.encoder.dinov2 import DINOV2
+from fewshot_ad.encoder.dinov2 import BLOCKS, DINOV2
 from fewshot_ad.encoder.loading import is_timm_name
 from fewshot_ad.encoder.weights import shipped_encoders
 from fewshot_ad.errors import ArtifactError
@@ -28,7 +28,7 @@ def load_allowed(
     Args:
         spec: The encoder that the product was enrolled with.
         encoder: What the caller passes: an encoder already loaded, or its name as `load_encoder` takes it; None takes
-            the shipped encoder of the same hash.
+            the shipped encoder of the same hash, or `dinov2_small` from its package if the product names it.
         path: Of the product's file, for messages.
         weights: Local weights of a timm model, from the caller.
         options: Further arguments of `load_encoder`.
@@ -64,8 +64,8 @@ def load_allowed(
 
 
 def _name_of_same_hash(spec: EncoderSpec, path: str | os.PathLike[str], weights: str | os.PathLike[str] | None) -> str:
-    if spec.name == DINOV2:
-        # A fixed package, whose weights must have the hash of the product's all the same.
+    if spec.name == DINOV2 and all(stage < BLOCKS for stage in spec.stages):
+        # It is had from one fixed package, and must have the hash of the product's all the same.
         return DINOV2
     shipped = shipped_encoders()
     for name, card in shipped.items():

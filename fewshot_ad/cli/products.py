@@ -57,7 +57,10 @@ def enroll(
         str | None, typer.Option("--product", help="Name of the product. Default: the output's name.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="A shipped encoder, or a timm model such as resnet18 (extra 'torch').")
+        str,
+        typer.Option(
+            help="A shipped encoder, dinov2_small (extra 'dinov2'), or a timm model such as resnet18 (extra 'torch')."
+        ),
     ] = "lite0_parts",
     preset: Annotated[
         PresetName,

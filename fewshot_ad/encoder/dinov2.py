@@ -72,11 +72,13 @@ def dinov2_file() -> Path:
             f"{DINOV2} needs the package {PACKAGE} {VERSION}, which holds its weights: {advice}"
         ) from None
     path = Path(str(distribution.locate_file(FILE)))
-    if distribution.version != VERSION or not path.is_file():
+    if distribution.version != VERSION:
         raise WeightsError(
-            f"{DINOV2}: expected {PACKAGE} {VERSION} with {FILE}, got version {distribution.version}. Install the "
-            f"right one: {advice}"
+            f"{DINOV2}: expected {PACKAGE} {VERSION}, got version {distribution.version}. Install the right one: "
+            f"{advice}"
         )
+    if not path.is_file():
+        raise WeightsError(f"{DINOV2}: expected {path}, found nothing. Install {PACKAGE} {VERSION} again: {advice}")
     return path
 
 
@@ -84,7 +86,8 @@ def dinov2_tensors(weights: str | os.PathLike[str] | None = None) -> dict[str, F
     """The network's tensors under timm's names for `vit_small_patch14_dinov2`.
 
     Args:
-        weights: A file of them: `.safetensors`, or a `.pth` state dict, which needs torch; None takes the package's.
+        weights: A file of them: `.safetensors`; or a `.pth` state dict or bfloat16, which need torch; None takes the
+            package's.
 
     Returns:
         float32 arrays by name: positions for a square grid of patches, 12 blocks.
@@ -115,6 +118,8 @@ def _from_file(path: Path) -> dict[str, Float32Array]:
 
         try:
             return dict(load_file(path))
+        except TypeError:
+            pass  # numpy has no bfloat16; torch has
         except Exception as error:
             raise WeightsError(
                 f"{path}: expected a .safetensors file, got something else ({type(error).__name__}). Copy it again."
@@ -123,8 +128,8 @@ def _from_file(path: Path) -> dict[str, Float32Array]:
         from fewshot_ad.encoder.state_dict import read_state_dict
     except ImportError as error:
         raise WeightsError(
-            f"{path}: a .pth state dict is read with torch (no module {error.name}): pip install 'fewshot-ad[torch]', "
-            "or convert the file to .safetensors elsewhere."
+            f"{path}: a .pth state dict, or one in bfloat16, is read with torch (no module {error.name}): pip install "
+            "'fewshot-ad[torch]', or convert the file to .safetensors in float32 elsewhere."
         ) from error
     return {name: tensor.float().numpy() for name, tensor in read_state_dict(path).items()}
 
@@ -132,6 +137,7 @@ def _from_file(path: Path) -> dict[str, Float32Array]:
 def _checked(tensors: Mapping[str, Float32Array], path: Path) -> dict[str, Float32Array]:
     expected: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, WIDTH),
+        "pos_embed": (1, 1 + GRID * GRID, WIDTH),
         "patch_embed.proj.weight": (WIDTH, 3, PATCH, PATCH),
         "patch_embed.proj.bias": (WIDTH,),
     }
@@ -144,9 +150,12 @@ def _checked(tensors: Mapping[str, Float32Array], path: Path) -> dict[str, Float
                 f"{path}: expected DINOv2-S/14 with a tensor {name} of {shape}, got {got}. Give the weights of "
                 f"{BACKBONE} under timm's or the authors' names; other models go by their own timm name with weights=."
             )
-    positions = np.shape(tensors.get("pos_embed", ()))
-    if len(positions) != 3 or round((positions[1] - 1) ** 0.5) ** 2 != positions[1] - 1:
-        raise WeightsError(f"{path}: expected pos_embed of a class token and a square grid, got {positions}.")
+    registers = next((name for name in ("register_tokens", "reg_token") if name in tensors), None)
+    if registers is not None:
+        raise WeightsError(
+            f"{path}: expected DINOv2-S/14 without registers, got a tensor {registers}. Its timm name is "
+            f"vit_small_patch14_reg4_dinov2.lvd142m, which runs on torch with weights=."
+        )
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 

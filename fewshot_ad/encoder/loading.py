@@ -77,8 +77,8 @@ def load_encoder(
         weights: Local weights of a timm model: `.safetensors`, or a `.pth` state dict.
         allow_download: Let timm fetch the weights from the internet if no file is given.
         threads: Number of CPU threads; None leaves it to the engine.
-        device: `cpu`, or `cuda` for an NVIDIA GPU: on ONNX Runtime unless the engine is torch. Where there is no GPU
-            a warning is logged and the CPU does it.
+        device: `cpu`, or `cuda` for an NVIDIA GPU: on ONNX Runtime unless the engine is torch; timm models and
+            `dinov2_small` on torch. Where there is no GPU a warning is logged and the CPU does it.
 
     Raises:
         WeightsError: The name, engine, precision or weights cannot be had; the message names the way out.
@@ -251,6 +251,7 @@ def _load_dinov2(request: _Request) -> Encoder:
     if request.engine == "onnxruntime":
         raise WeightsError(f"{DINOV2} runs on engine='openvino' or 'torch', got 'onnxruntime'.")
     tensors = dinov2_tensors(request.weights)
+    on_torch = request.engine == "torch" or (request.device == "cuda" and _torch_sees_gpu())
     spec = EncoderSpec(
         name=DINOV2,
         sha256=dinov2_sha256(tensors, stages[-1]),
@@ -261,14 +262,23 @@ def _load_dinov2(request: _Request) -> Encoder:
         precision=request.precision,
         norm_power=request.norm_power,
     )
-    if request.engine == "torch" or request.device == "cuda":
+    if on_torch:
         pyramid = _load_pyramid(DINOV2, request.weights, stages, False)
-        return Encoder(
-            spec, TorchEngine(pyramid, request.precision, request.threads, request.device), "torch", request.threads
-        )
+        torch_engine = TorchEngine(pyramid, request.precision, request.threads, request.device)
+        return Encoder(spec, torch_engine, "torch", request.threads)
+    if request.device == "cuda":
+        no_gpu(f"{DINOV2} runs on a GPU by torch, which sees none or is not installed")
     levels = Levels(request.norm_power, (True,) * len(stages), request.fusion == "concat", 0)
     engine = ViTEngine(tensors, stages, MEAN, STD, request.precision, request.threads, levels)
     return Encoder(spec, engine, "openvino", request.threads)
+
+
+def _torch_sees_gpu() -> bool:
+    try:
+        import torch
+    except ImportError:
+        return False
+    return bool(torch.cuda.is_available())
 
 
 def _check_timm_name(name: str, allow_download: bool) -> None:
@@ -279,7 +289,7 @@ def _check_timm_name(name: str, allow_download: bool) -> None:
     """
     if name.startswith(("hf-hub:", "hf_hub:")) and allow_download:
         return
-    shipped = shipped_encoders()
+    shipped = [*shipped_encoders(), DINOV2]
     if not is_timm_name(name):
         raise WeightsError(
             f"expected a shipped encoder ({', '.join(shipped)}), a card (.json) or the name of a timm model, got "
@@ -293,7 +303,7 @@ def _check_timm_name(name: str, allow_download: bool) -> None:
     if not timm.is_model(name):
         raise WeightsError(
             f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {name!r}."
-            f'{_guess(name, [*shipped, *timm.list_models()])} `python -c "import timm; '
+            f'{_guess(name, shipped) or _guess(name, timm.list_models())} `python -c "import timm; '
             "print(timm.list_models('*resnet*'))\"` lists names."
         )
 

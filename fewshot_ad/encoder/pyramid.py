@@ -119,11 +119,15 @@ class Pyramid(nn.Module):
         _prune(self.backbone, max(self.stages))
         # Swin and similar backbones return (N, H, W, C).
         self.channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
+        self.set_colors()
+        self.eval()
+
+    def set_colors(self) -> None:
+        """Set the color scaling, which is not among the stored tensors, to its exact values."""
         mean = torch.tensor(self.mean).view(1, 3, 1, 1)
         std = torch.tensor(self.std).view(1, 3, 1, 1)
         self.register_buffer("scale", 1 / (255 * std), persistent=False)
         self.register_buffer("shift", -mean / std, persistent=False)
-        self.eval()
 
     @property
     def multiple(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from fewshot_ad.documents.naming import nearest
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.storage import write_atomically
 
@@ -240,10 +241,19 @@ def initial_weights(name: str) -> Path:
         name: A file of weights, or the name of a shipped encoder that has tensors of its own.
 
     Raises:
-        WeightsError: A shipped file is missing or altered. Whether any other file is there is not looked at.
+        WeightsError: There is no such file and no such encoder, or a shipped file is missing or altered.
     """
-    card = None if os.path.isfile(name) else shipped_encoders().get(name)
-    return Path(name) if card is None else verified_tensors(card)
+    if os.path.exists(name):
+        return Path(name)
+    shipped = {shipped: card for shipped, card in shipped_encoders().items() if card.tensors is not None}
+    if name not in shipped:
+        likely = nearest(name, shipped)
+        hint = f" Did you mean {likely!r}?" if likely else ""
+        raise WeightsError(
+            f"expected a file of weights or a shipped encoder ({', '.join(shipped)}), but {name} does not exist.{hint} "
+            "Check the path."
+        )
+    return verified_tensors(shipped[name])
 
 
 def verified_content(name: str, path: Path, sha256: str) -> bytes:

@@ -23,6 +23,7 @@ from fewshot_ad.encoder.engine import OnnxRuntimeEngine, OpenVINOEngine, TorchEn
 from fewshot_ad.encoder.export import export_onnx
 from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.siamese import Outputs, SiameseEncoder
+from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.encoder.weights import WeightsCard
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.images import read_image
@@ -164,6 +165,8 @@ def _write_encoder(
     network = copy.deepcopy(network).cpu().eval()
     tensors = {k: v.clone().contiguous() for k, v in network.state_dict().items() if not k.startswith("P.")}
     network.float()
+    # Half precision has rounded the color scaling, too, which is not stored: whoever loads the tensors has it exactly.
+    (network if isinstance(network, Pyramid) else network.pyramid).set_colors()
     pyramid = network if isinstance(network, Pyramid) else network.pyramid
     stages, strides, channels = pyramid.stages, pyramid.strides, pyramid.channels
     embedding, default = None, tuple(s for s, stride in zip(stages, strides, strict=True) if stride in (8, 16))
@@ -182,8 +185,9 @@ def _write_encoder(
     weights = folder / f"{name}.safetensors"
     save_file(tensors, weights)
     onnx = folder / f"{name}.onnx"
-    module = network if isinstance(network, Pyramid) else Outputs(network, stages)
-    export_onnx(copy.deepcopy(module), onnx)
+    export_onnx(copy.deepcopy(network if isinstance(network, Pyramid) else Outputs(network, stages)), onnx)
+    # What the parity is of: the network as anyone will load it from the file.
+    reloaded = _reloaded(network, weights, stages)
 
     sha256 = hashlib.sha256(onnx.read_bytes()).hexdigest()
     deepest_stride = max(strides) if embedding is not None else 1
@@ -194,7 +198,7 @@ def _write_encoder(
     outputs = [f"stage{s}" for s in stages]
     report = check_encoder_parity(
         spec,
-        TorchEngine(module, "f32", None),  # type: ignore[arg-type]
+        TorchEngine(reloaded, "f32", None),  # type: ignore[arg-type]
         {
             "openvino": lambda: OpenVINOEngine(onnx, outputs, "f32", None),
             "onnxruntime": lambda: OnnxRuntimeEngine(onnx, outputs, "f32", None),
@@ -231,6 +235,17 @@ def _write_encoder(
     )
     card.write(folder / f"{name}.json")
     return card
+
+
+def _reloaded(network: SiameseEncoder | Pyramid, weights: Path, stages: Sequence[int]) -> Pyramid | Outputs:
+    state = read_state_dict(weights)
+    if isinstance(network, Pyramid):
+        pyramid = Pyramid(network.backbone_name, network.stages)
+        pyramid.load_weights(state)
+        return pyramid
+    encoder = SiameseEncoder(network.architecture)
+    encoder.load_state_dict(state, strict=False)  # the predictor is not in the file
+    return Outputs(encoder, stages)
 
 
 def _without_folders(fields: dict[str, Any]) -> dict[str, Any]:

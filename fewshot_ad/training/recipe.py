@@ -114,10 +114,20 @@ class TrainingRecipe:
         if self.precision not in ("bf16", "f32"):
             raise TrainingError(f"expected precision among ('bf16', 'f32'), got {self.precision!r}.")
         rates = (self.learning_rate, self.backbone_rate, self.predictor_rate)
-        if self.warmup < 0 or any(rate is not None and rate <= 0 for rate in rates):
+        if self.warmup < 0 or any(rate is not None and not rate > 0 for rate in rates):
             raise TrainingError(
                 f"expected warmup of at least 0 steps and learning rates above 0, got warmup={self.warmup}, "
                 f"learning_rate={rates[0]}, backbone_rate={rates[1]}, predictor_rate={rates[2]}."
+            )
+        if self.freeze and (self.freeze_statistics or self.backbone_rate is not None):
+            raise TrainingError(
+                "expected no freeze_statistics and no backbone_rate with freeze=true, which leaves the whole backbone "
+                "as it is. Drop one of the two."
+            )
+        if self.predictor_rate is not None and not self.simsiam > 0:
+            raise TrainingError(
+                f"expected simsiam above 0 with a predictor_rate, since no other loss has a predictor, got "
+                f"simsiam={self.simsiam}."
             )
         if self.licenses and len(self.licenses) != len(self.folders):
             raise TrainingError(

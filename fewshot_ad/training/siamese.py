@@ -106,7 +106,8 @@ def train(
     if recipe.init == "timm" and not allow_download:
         raise TrainingError(
             f"expected leave to fetch the initial weights of {recipe.backbone}, for the recipe says init: timm, got "
-            "none. Give allow_download=True (--allow-download), or train offline: the recipe `parts`, or init=FILE."
+            "none. Give allow_download=True (--allow-download), or train offline: the recipe `parts` or `siamese`, or "
+            "init=FILE."
         )
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
@@ -140,6 +141,11 @@ def _fit(
     optimizer = _optimizer(recipe, encoder, parameters)
     losses = Losses(recipe, encoder)
     first, total = run.resume(encoder, optimizer), recipe.epochs * pairs.steps
+    if recipe.warmup >= total:
+        raise TrainingError(
+            f"expected warmup of fewer steps than the run has ({total}), got {recipe.warmup}: the learning rate would "
+            "never reach its value. Lower warmup, or raise epochs."
+        )
     if first and workers.is_main:
         run.truncate_log(first)
         log.info("resuming at step %d of %d", first, total)
@@ -220,7 +226,7 @@ def _backward(
 
 
 def _check_epoch(means: dict[str, float], epoch: int) -> None:
-    """Warn if the embedding may collapse, or if it tells places instead of contents.
+    """Warn if the embedding may collapse.
 
     Raises:
         TrainingError: The losses are not finite, or the embedding has collapsed.
@@ -240,11 +246,4 @@ def _check_epoch(means: dict[str, float], epoch: int) -> None:
             "epoch %d: the embeddings are close to each other (spread %.3f, evenly spread: 1): a collapse may come.",
             epoch,
             means["spread"],
-        )
-    if means["content"] < COLLAPSE_WARNING:
-        log.warning(
-            "epoch %d: the embeddings tell where a patch lies rather than what it shows (content %.3f; where the place "
-            "says nothing: 1). Give `margin` or `anchor` a weight, or lower learning_rate.",
-            epoch,
-            means["content"],
         )

@@ -112,19 +112,41 @@ def test_a_product_on_other_weights_is_refused(parts: list[np.ndarray], own_weig
     [
         ({"cls_token": None}, "tensor cls_token of .*got none"),
         ({"blocks.11.ls2.gamma": (7,)}, r"blocks\.11\.ls2\.gamma of \(384,\), got \(7,\)"),
-        ({"pos_embed": (1, 12, 384)}, "a square grid"),
+        ({"pos_embed": (1, 12, 384)}, r"pos_embed of \(1, 1370, 384\), got \(1, 12, 384\)"),
+        ({"blocks.3.mlp.fc1.bias": None}, r"blocks\.3\.mlp\.fc1\.bias of \(1536,\), got none"),
+        ({"register_tokens": (1, 4, 384)}, "without registers, got a tensor register_tokens"),
     ],
     ids=str,
 )
 def test_other_weights_that_do_not_fit_are_named(change: dict[str, Any], says: str, tmp_path: Path) -> None:
     tensors = dinov2_tensors()
     for name, shape in change.items():
-        tensors.pop(name)
+        tensors.pop(name, None)
         if shape is not None:
             tensors[name] = np.zeros(shape, np.float32)
     safetensors.numpy.save_file(tensors, tmp_path / "own.safetensors")
     with pytest.raises(WeightsError, match=says):
         load_encoder(DINOV2, weights=tmp_path / "own.safetensors")
+
+
+@needs_package
+def test_without_a_gpu_openvino_stands_in(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    encoder = load_encoder(DINOV2, device="cuda")
+    assert (encoder.engine_name, encoder.device) == ("openvino", "cpu")
+    assert "Going on with the CPU" in caplog.text
+
+
+@needs_package
+def test_tensors_in_bfloat16_are_read(tmp_path: Path) -> None:
+    state = {name: torch.from_numpy(tensor).bfloat16() for name, tensor in dinov2_tensors().items()}
+    safetensors.torch.save_file(state, tmp_path / "own.safetensors")
+    assert load_encoder(DINOV2, weights=tmp_path / "own.safetensors").engine_name == "openvino"
+
+
+def test_a_slip_in_its_name_is_noticed() -> None:
+    with pytest.raises(WeightsError, match="Did you mean 'dinov2_small'"):
+        load_encoder("dinov2_smal")
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_a_shipped_encoder_is_named_as_the_start(folders, tmp_path):
     ]
     by_name, by_file = (train(recipe, tmp_path / str(n)).encoder.pyramid for n, recipe in enumerate(recipes))
     assert by_name.sha256() == by_file.sha256()
-    with pytest.raises(WeightsError, match=r"resnet81_parts does not exist"):
+    with pytest.raises(WeightsError, match=r"resnet81_parts does not exist\. Did you mean 'resnet18_parts'"):
         train(dataclasses.replace(recipes[0], init="resnet81_parts"), tmp_path / "none")
     # As it ships, the recipe starts without a network.
     shipped = read_recipe(Path(siamese.__file__).parent / "recipes" / "siamese.yaml", TrainingRecipe)
@@ -149,6 +149,8 @@ def test_an_encoder_in_half_precision_takes_half_the_size_and_is_the_same_on_all
     assert 0 < rounded < 0.02 * np.abs(first).max()
     # Such a file starts a training, too.
     init = {"init": str(half), "epochs": 1}
+    report = json.loads(half.with_suffix(".parity").read_text())
+    assert max(report["feature_difference"].values()) < 5e-5
     assert train(TrainingRecipe(**SMALL | init, folders=folders), tmp_path / "again") is not None
 
 
@@ -192,7 +194,7 @@ def test_a_category_is_left_out(folders, tmp_path):
 def test_warmup_and_the_rate_of_the_predictor(folders, tmp_path):
     recipe = TrainingRecipe(**SMALL | {"epochs": 3, "simsiam": 1.0, "freeze": True}, folders=folders)
     rates, predictors = {}, {}
-    for name, changes in {"plain": {}, "constant P": {"predictor_rate": 0.5}, "warm-up": {"warmup": 9}}.items():
+    for name, changes in {"plain": {}, "constant P": {"predictor_rate": 0.5}, "warm-up": {"warmup": 8}}.items():
         trained = train(dataclasses.replace(recipe, learning_rate=1e-3, **changes), tmp_path / name)
         lines = [json.loads(line) for line in (tmp_path / name / LOG).read_text().splitlines()]
         rates[name] = [line["learning_rate"] for line in lines]
@@ -200,7 +202,7 @@ def test_warmup_and_the_rate_of_the_predictor(folders, tmp_path):
     assert rates["plain"] == sorted(rates["plain"], reverse=True)
     # Of all weights but P's, which stay at their own rate: the log has the former.
     assert rates["constant P"] == rates["plain"]
-    assert rates["warm-up"] == sorted(rates["warm-up"])
+    assert rates["warm-up"][:2] == sorted(rates["warm-up"][:2])
     assert not torch.allclose(predictors["plain"], predictors["constant P"], atol=1e-2)
 
 
@@ -243,16 +245,35 @@ def test_a_coming_collapse_is_announced(folders, tmp_path, monkeypatch, caplog):
     assert "a collapse may come" in caplog.text
 
 
-def test_embeddings_that_tell_the_place_alone_are_announced(folders, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"freeze": True, "backbone_rate": 1e-4}, "with freeze=true"),
+        ({"freeze": True, "freeze_statistics": True}, "with freeze=true"),
+        ({"simsiam": 0.0, "predictor_rate": 1e-2}, "simsiam above 0 with a predictor_rate"),
+        ({"learning_rate": float("nan")}, "learning rates above 0"),
+        ({"warmup": -1}, "warmup of at least 0"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(changes, says):
+    with pytest.raises(TrainingError, match=says):
+        TrainingRecipe(**SMALL | changes)
+
+
+def test_a_warmup_that_never_ends_is_refused(folders, tmp_path):
+    recipe = TrainingRecipe(**SMALL | {"epochs": 1, "warmup": 3, "freeze": True}, folders=folders)
+    with pytest.raises(TrainingError, match=r"fewer steps than the run has \(3\), got 3"):
+        train(recipe, tmp_path / "run")
+
+
+def test_content_is_what_an_embedding_tells_besides_the_place():
+    torch.manual_seed(0)
     images = torch.randn(8, 16, 5, 5)
     place = torch.randn(1, 16, 5, 5).expand(8, -1, -1, -1)
     assert siamese_encoder.content(images) == pytest.approx(1, abs=0.1)
     assert siamese_encoder.content(place) == pytest.approx(0, abs=1e-3)
     assert 0.2 < siamese_encoder.content(images + place) < 0.8
     assert siamese_encoder.content(torch.ones(4, 8, 2, 2)) == 0
-    monkeypatch.setattr("fewshot_ad.training.losses.content", lambda z: 0.1)
-    train(TrainingRecipe(**SMALL | {"epochs": 1}, folders=folders), tmp_path / "run")
-    assert "where a patch lies rather than what it shows" in caplog.text
 
 
 def test_an_export_whose_scores_are_no_numbers_is_refused_in_words(folders, tmp_path, monkeypatch):
