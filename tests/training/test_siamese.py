@@ -384,7 +384,8 @@ def test_two_processes_train_one_encoder(folders, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert sorted(done.stdout.split()) == ["HELPS", "PUBLISHES"]
+    # Both write to one pipe, and may do so at once.
+    assert [done.stdout.count(word) for word in ("HELPS", "PUBLISHES")] == [1, 1]
     assert len((tmp_path / "run" / LOG).read_text().splitlines()) == 1
 
 
