@@ -201,7 +201,10 @@ def encoder_file(name: str) -> Path:
         return verified_file(WeightsCard.read(Path(name)), Path(name).parent)
     card = shipped_encoders().get(name)
     if card is None:
-        raise WeightsError(f"{name} is a timm model and has no ONNX file. Enroll with a shipped or trained encoder.")
+        raise WeightsError(
+            f"expected a shipped encoder ({', '.join(shipped_encoders())}) or the card of a trained one, which have an "
+            f"ONNX file, got {name}, which has none. Enroll with one of those."
+        )
     return verified_file(card)
 
 
@@ -234,26 +237,38 @@ def verified_tensors(card: WeightsCard, folder: Path | None = None) -> Path:
     return path
 
 
-def initial_weights(name: str) -> Path:
+def initial_weights(name: str, backbone: str) -> Path:
     """The file that a training starts from.
 
     Args:
         name: A file of weights, or the name of a shipped encoder that has tensors of its own.
+        backbone: timm model that it is for.
 
     Raises:
-        WeightsError: There is no such file and no such encoder, or a shipped file is missing or altered.
+        WeightsError: There is no such file and no such encoder, it has another backbone, or a shipped file is missing
+            or altered.
     """
     if os.path.exists(name):
         return Path(name)
-    shipped = {shipped: card for shipped, card in shipped_encoders().items() if card.tensors is not None}
-    if name not in shipped:
+    shipped = shipped_encoders()
+    card = shipped.get(name)
+    if card is None:
         likely = nearest(name, shipped)
         hint = f" Did you mean {likely!r}?" if likely else ""
         raise WeightsError(
             f"expected a file of weights or a shipped encoder ({', '.join(shipped)}), but {name} does not exist.{hint} "
             "Check the path."
         )
-    return verified_tensors(shipped[name])
+    if card.backbone != backbone:
+        raise WeightsError(
+            f"expected initial weights of {backbone}, got {name}, which is a {card.backbone}. Take that backbone "
+            f"(command line: --set backbone={card.backbone}), or other weights."
+        )
+    if card.tensors is None:
+        raise WeightsError(
+            f"{name} has no tensors of its own. Its weights are had as init=bundled (--set init=bundled)."
+        )
+    return verified_tensors(card)
 
 
 def verified_content(name: str, path: Path, sha256: str) -> bytes:

@@ -118,6 +118,8 @@ class DistillationRecipe:
     def __post_init__(self) -> None:
         if self.size < 32 or self.size % 16:
             raise TrainingError(f"expected size to be a multiple of 16, at least 32, got {self.size}.")
+        if self.seed < 0:
+            raise TrainingError(f"expected seed of at least 0, got {self.seed}.")
         counts = (self.batch, self.steps, self.accumulate, self.checkpoint_every, self.generated)
         if min(counts) < 1 or self.batch % self.accumulate:
             raise TrainingError(
@@ -176,7 +178,7 @@ def distill(
         ]
         student = Pyramid(recipe.student, three_stages(recipe.student))
         if recipe.student_weights is not None:
-            student.load_weights(read_state_dict(initial_weights(recipe.student_weights)))
+            student.load_weights(read_state_dict(initial_weights(recipe.student_weights, recipe.student)))
         model = Distiller(student, teachers).to(workers.device)
         for teacher in teachers:
             teacher.to(workers.device, memory_format=torch.channels_last)

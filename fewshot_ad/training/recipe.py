@@ -104,25 +104,20 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         if self.size < 64 or self.size % 16:
             raise TrainingError(f"expected size to be a multiple of 16, at least 64, got {self.size}.")
-        if min(self.batch, self.group, self.accumulate, self.epochs) < 1 or self.batch % (self.group * self.accumulate):
+        self._check_ranges()
+        if self.batch % (self.group * self.accumulate):
             raise TrainingError(
-                f"expected a batch that is a multiple of group times accumulate and at least one epoch, got "
-                f"batch={self.batch}, group={self.group}, accumulate={self.accumulate}, epochs={self.epochs}."
+                f"expected a batch that is a multiple of group times accumulate, got batch={self.batch}, "
+                f"group={self.group}, accumulate={self.accumulate}."
             )
         if self.optimizer not in ("sgd", "adamw"):
             raise TrainingError(f"expected optimizer among ('sgd', 'adamw'), got {self.optimizer!r}.")
         if self.precision not in ("bf16", "f32"):
             raise TrainingError(f"expected precision among ('bf16', 'f32'), got {self.precision!r}.")
-        rates = (self.learning_rate, self.backbone_rate, self.predictor_rate)
-        if self.warmup < 0 or any(rate is not None and not rate > 0 for rate in rates):
-            raise TrainingError(
-                f"expected warmup of at least 0 steps and learning rates above 0, got warmup={self.warmup}, "
-                f"learning_rate={rates[0]}, backbone_rate={rates[1]}, predictor_rate={rates[2]}."
-            )
         if self.freeze and (self.freeze_statistics or self.backbone_rate is not None):
             raise TrainingError(
                 "expected no freeze_statistics and no backbone_rate with freeze=true, which leaves the whole backbone "
-                "as it is. Drop one of the two."
+                "as it is. Drop freeze, or set freeze_statistics=false and backbone_rate=null."
             )
         if self.predictor_rate is not None and not self.simsiam > 0:
             raise TrainingError(
@@ -136,6 +131,24 @@ class TrainingRecipe:
         if not self.folders:
             raise TrainingError("expected at least one folder of images, or 'parts' for generated ones.")
         self._check_losses()
+
+    def _check_ranges(self) -> None:
+        """Raise TrainingError for a number out of its range, by name."""
+        least = {"batch": 1, "group": 1, "accumulate": 1, "epochs": 1, "generated": 1, "generated_images": 2, "seed": 0}
+        least |= dict.fromkeys(
+            ("warmup", "weight_decay", "photometric", "simsiam", "margin", "anchor", "equivariance"), 0
+        )
+        for name, value in least.items():
+            # Written so that NaN is out of range, too.
+            if not getattr(self, name) >= value:
+                raise TrainingError(f"expected {name} of at least {value}, got {getattr(self, name)}.")
+        for name in ("learning_rate", "backbone_rate", "predictor_rate"):
+            rate = getattr(self, name)
+            if rate is not None and not rate > 0:
+                raise TrainingError(f"expected {name} above 0, got {rate}.")
+        for name, most in (("rotation", 180), ("momentum", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise TrainingError(f"expected {name} in 0..{most}, got {getattr(self, name)}.")
 
     def _check_losses(self) -> None:
         if self.anchor > 0 and self.freeze and not self.residual:

@@ -113,7 +113,7 @@ def train(
         torch.manual_seed(recipe.seed)
         if workers.is_main:
             check_run_folder(output, type(recipe), [recipe.init])
-        source = None if recipe.init in ("bundled", "timm") else initial_weights(recipe.init)
+        source = None if recipe.init in ("bundled", "timm") else initial_weights(recipe.init, recipe.backbone)
         stages = three_stages(recipe.backbone)
         advice = "init=FILE (command line: --set init=FILE)"
         pyramid = load_pyramid(recipe.backbone, source, stages, recipe.init == "timm", advice)

@@ -96,7 +96,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("train DATASET -o OUT --set epoch=3", ("--set epoch=3: expected a field of the recipe", "did you mean 'epochs'?")),
     ("train DATASET -o OUT --set epochs=abc", ("epochs: expected a whole number, got 'abc'",)),
     ("train DATASET -o OUT --set epochs=[", ("--set epochs=[, line", "expected YAML")),
-    ("train DATASET -o OUT --set epochs=0", ("at least one epoch", "epochs=0")),
+    ("train DATASET -o OUT --set epochs=0", ("expected epochs of at least 1", "got 0")),
     ("train DATASET -o OUT --set learning_rate=.nan", ("not finite",)),
     ("train DATASET -o OUT --set registration=spin", ("registration: expected one of rotation", "got 'spin'")),
     ("train DATASET -o OUT --device tpu", ("--device", "'tpu'")),

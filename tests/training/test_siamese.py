@@ -76,6 +76,8 @@ def test_a_shipped_encoder_is_named_as_the_start(folders, tmp_path):
     assert by_name.sha256() == by_file.sha256()
     with pytest.raises(WeightsError, match=r"resnet81_parts does not exist\. Did you mean 'resnet18_parts'"):
         train(dataclasses.replace(recipes[0], init="resnet81_parts"), tmp_path / "none")
+    with pytest.raises(WeightsError, match=r"weights of resnet18, got lite0_parts, which is a tf_efficientnet_lite0"):
+        train(dataclasses.replace(recipes[0], init="lite0_parts"), tmp_path / "none")
     # As it ships, the recipe starts without a network.
     shipped = read_recipe(Path(siamese.__file__).parent / "recipes" / "siamese.yaml", TrainingRecipe)
     assert shipped.init == "resnet18_parts"
@@ -251,11 +253,17 @@ def test_a_coming_collapse_is_announced(folders, tmp_path, monkeypatch, caplog):
         ({"freeze": True, "backbone_rate": 1e-4}, "with freeze=true"),
         ({"freeze": True, "freeze_statistics": True}, "with freeze=true"),
         ({"simsiam": 0.0, "predictor_rate": 1e-2}, "simsiam above 0 with a predictor_rate"),
-        ({"learning_rate": float("nan")}, "learning rates above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate above 0, got nan"),
         ({"warmup": -1}, "warmup of at least 0"),
+        ({"generated": 0}, "generated of at least 1, got 0"),
+        ({"generated_images": 1}, "generated_images of at least 2, got 1"),
+        ({"seed": -1}, "seed of at least 0, got -1"),
+        ({"photometric": -1.0}, "photometric of at least 0"),
+        ({"rotation": 9999.0}, r"rotation in 0\.\.180"),
+        ({"momentum": 5.0}, r"momentum in 0\.\.1"),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(changes, says):
+def test_settings_out_of_range_or_without_effect_are_refused(changes, says):
     with pytest.raises(TrainingError, match=says):
         TrainingRecipe(**SMALL | changes)
 
