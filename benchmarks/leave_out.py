@@ -21,17 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from own_encoder import own_encoder
 
 from fewshot_ad.benchmark import record, tables
 from fewshot_ad.benchmark.plan import Plan
 from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import processes, run_plan
-from fewshot_ad.cli.terminal import progress_bar
 from fewshot_ad.datasets import open_dataset
-from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import read_recipe
-from fewshot_ad.training.siamese import train
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -43,32 +41,10 @@ BOARD = {"image_size": 256, "views": "hflip,vflip,rotate=180", "budget": 2000}
 def trained(category: str, data: Path, folder: Path, epochs: int | None) -> Path:
     """The card of the encoder that has not seen a category."""
     shipped = read_recipe(ROOT / "fewshot_ad" / "training" / "recipes" / "parts.yaml", TrainingRecipe)
-    folder = folder / f"{data.name}_{epochs or shipped.epochs}_epochs"
-    card = folder / category / "encoder.json"
-    if card.exists():
-        return card
-    recipe = dataclasses.replace(
-        shipped,
-        folders=(str(data), "parts"),
-        leave_out=(category,),
-        epochs=epochs or shipped.epochs,
-    )
-    with progress_bar(False) as progress:
-        result = train(recipe, folder / category, device="cpu", progress=progress)
-    if result is None:
-        raise SystemExit("expected one process, got several of torchrun")
-    publish(
-        result.encoder,
-        folder / category,
-        "encoder",
-        recipe=recipe,
-        data=result.data,
-        initialization="EfficientNet-Lite0 (Apache-2.0)",
-        license="research-only",
-        source="benchmarks/leave_out.py",
-        replace=True,
-    )
-    return card
+    epochs = epochs or shipped.epochs
+    recipe = dataclasses.replace(shipped, folders=(str(data), "parts"), leave_out=(category,), epochs=epochs)
+    run = folder / f"{data.name}_{epochs}_epochs" / category
+    return own_encoder(recipe, run, "EfficientNet-Lite0 (Apache-2.0)", "research-only")
 
 
 def plan(category: str, data: Path, card: Path, shots: list[int]) -> Plan:

@@ -13,22 +13,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
+from own_encoder import own_encoder
 
 from fewshot_ad.benchmark import record, tables
 from fewshot_ad.benchmark.plan import Plan
 from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import processes, run_plan
-from fewshot_ad.cli.terminal import progress_bar
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.publish import publish
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import read_recipe
-from fewshot_ad.training.siamese import train
 
 HERE = Path(__file__).parent
 SHIPPED = HERE.parent / "fewshot_ad" / "training" / "recipes" / "siamese.yaml"
@@ -63,36 +60,13 @@ BOARD = {"image_size": 256, "views": "hflip,vflip,rotate=180", "budget": 2000}
 
 def trained(name: str, folder: Path) -> Path | None:
     """The card of an encoder that was trained with some losses; None if training stopped."""
-    folder = folder / name.replace(" ", "_").replace(",", "")
-    card = folder / "encoder.json"
-    if card.exists():
-        return card
     recipe = dataclasses.replace(RECIPE, **{"simsiam": 0.0, "margin": 0.0, "anchor": 0.0, **RUNS[name]})
+    run = folder / name.replace(" ", "_").replace(",", "")
     try:
-        with progress_bar(False) as progress:
-            result = train(recipe, folder, device="cpu", progress=progress)
+        return own_encoder(recipe, run, "resnet18_parts (Apache-2.0)", "Apache-2.0")
     except TrainingError as error:
         print(f"{name}: {error}", flush=True)
         return None
-    if result is None:
-        return None  # another process of torchrun
-    publish(
-        result.encoder,
-        folder,
-        "encoder",
-        recipe=recipe,
-        data=result.data,
-        initialization="resnet18_parts (Apache-2.0)",
-        license="Apache-2.0",
-        source="benchmarks/objective.py",
-        replace=True,
-    )
-    last = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
-    print(
-        name,
-        {key: last[key] for key in ("simsiam", "margin", "anchor", "equivariance", "spread", "content") if key in last},
-    )
-    return card
 
 
 def plan(cards: dict[str, Path]) -> Plan:

@@ -8,7 +8,7 @@ from typing import Any
 from fewshot_ad.artifact.schema import shown
 from fewshot_ad.encoder import Encoder, EncoderSpec, exported_card, load_encoder
 from fewshot_ad.encoder.dinov2 import BLOCKS, DINOV2
-from fewshot_ad.encoder.loading import is_timm_name
+from fewshot_ad.encoder.timm_names import is_timm_name
 from fewshot_ad.encoder.weights import shipped_encoders
 from fewshot_ad.errors import ArtifactError
 

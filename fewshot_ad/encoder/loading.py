@@ -6,14 +6,13 @@ import dataclasses
 import functools
 import importlib.util
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fewshot_ad import arguments
-from fewshot_ad.documents.naming import nearest
+from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder.dinov2 import BLOCKS, DINOV2, MEAN, PATCH, STAGES, STD, WIDTH, dinov2_sha256, dinov2_tensors
 from fewshot_ad.encoder.encoder import FUSIONS, Encoder, EncoderSpec, Fusion
 from fewshot_ad.encoder.engine import (
@@ -31,8 +30,10 @@ from fewshot_ad.encoder.engine import (
     has_bf16,
     no_gpu,
 )
+from fewshot_ad.encoder.timm_names import check_timm_name
 from fewshot_ad.encoder.vit import ViTEngine
 from fewshot_ad.encoder.weights import (
+    DEFAULT_ENCODER,
     WeightsCard,
     check_weights_file,
     shipped_encoders,
@@ -42,7 +43,6 @@ from fewshot_ad.encoder.weights import (
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.lifetime import native_work
 
-DEFAULT_ENCODER = "lite0_parts"
 DEFAULT_NORM_POWER = 0.75
 # Far more than a machine has; OpenVINO tries to start as many as it is told.
 MAX_THREADS = 1024
@@ -146,11 +146,6 @@ def exported_card(name: str | os.PathLike[str]) -> WeightsCard | None:
     return WeightsCard.read(Path(name)) if name.endswith(".json") else shipped_encoders().get(name)
 
 
-def is_timm_name(name: str) -> bool:
-    """Whether a name has the form of a model in timm itself, and not of a path, an address or a repository."""
-    return re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_-]+)?", name) is not None
-
-
 def _text(name: object) -> str:
     if not isinstance(name, (str, os.PathLike)) or not os.fspath(name):
         raise WeightsError(
@@ -219,7 +214,7 @@ class _Request:
 
 def _load_timm(request: _Request) -> Encoder:
     """A timm model, on torch."""
-    _check_timm_name(request.name, request.allow_download)
+    check_timm_name(request.name, request.allow_download)
     if request.engine not in (None, "torch"):
         raise WeightsError(
             f"{request.name} is not among the shipped encoders ({', '.join(shipped_encoders())}), and timm models run "
@@ -263,7 +258,7 @@ def _load_dinov2(request: _Request) -> Encoder:
         norm_power=request.norm_power,
     )
     if on_torch:
-        pyramid = _load_pyramid(DINOV2, request.weights, stages, False)
+        pyramid = _dinov2_on_torch(tensors, stages)
         torch_engine = TorchEngine(pyramid, request.precision, request.threads, request.device)
         return Encoder(spec, torch_engine, "torch", request.threads)
     if request.device == "cuda":
@@ -273,55 +268,23 @@ def _load_dinov2(request: _Request) -> Encoder:
     return Encoder(spec, engine, "openvino", request.threads)
 
 
+def _dinov2_on_torch(tensors: Mapping[str, Float32Array], stages: Sequence[int]) -> Any:
+    try:
+        from fewshot_ad.encoder.pyramid import dinov2_pyramid
+    except ImportError as error:
+        raise WeightsError(
+            f"{DINOV2} on torch needs the extra 'torch' (no module {error.name}): pip install 'fewshot-ad[torch]'. "
+            "engine='openvino', the default, does without."
+        ) from error
+    return dinov2_pyramid(tensors, stages)
+
+
 def _torch_sees_gpu() -> bool:
     try:
         import torch
     except ImportError:
         return False
     return bool(torch.cuda.is_available())
-
-
-def _check_timm_name(name: str, allow_download: bool) -> None:
-    """Refuse what cannot be a timm model, before timm hears of it: it looks for some names on the hub or on the disk.
-
-    Raises:
-        WeightsError: The message names the encoder that was probably meant.
-    """
-    if name.startswith(("hf-hub:", "hf_hub:")) and allow_download:
-        return
-    shipped = [*shipped_encoders(), DINOV2]
-    if not is_timm_name(name):
-        raise WeightsError(
-            f"expected a shipped encoder ({', '.join(shipped)}), a card (.json) or the name of a timm model, got "
-            f"{name!r}.{_guess(name, shipped)} A model of the hub (hf-hub:...) needs allow_download=True "
-            "(--allow-download); local weights go with the name of their timm model: weights=FILE (--weights FILE)."
-        )
-    try:
-        import timm
-    except ImportError:
-        raise _no_timm(name, shipped) from None
-    if not timm.is_model(name):
-        raise WeightsError(
-            f"expected an encoder that ships with fewshot_ad or a timm model with features_only, got {name!r}."
-            f'{_guess(name, shipped) or _guess(name, timm.list_models())} `python -c "import timm; '
-            "print(timm.list_models('*resnet*'))\"` lists names."
-        )
-
-
-def _no_timm(name: str, shipped: Iterable[str]) -> WeightsError:
-    guess = _guess(name, shipped)
-    # The shipped encoders are named after timm's models: a beginning of such a name is one of those, not a slip.
-    if guess and not any(other.startswith(name) for other in shipped):
-        return WeightsError(f"expected a shipped encoder ({', '.join(shipped)}), got {name!r}.{guess}")
-    return WeightsError(
-        f"{name!r} is not among the shipped encoders ({', '.join(shipped)}).{guess} If it is a timm model, it needs "
-        f"the extra 'torch': pip install 'fewshot-ad[torch]'. Without torch, use encoder={DEFAULT_ENCODER!r}."
-    )
-
-
-def _guess(name: str, names: Iterable[str]) -> str:
-    likely = nearest(name, names)
-    return f" Did you mean {likely!r}?" if likely else ""
 
 
 def _load_exported(request: _Request, card: WeightsCard) -> Encoder:

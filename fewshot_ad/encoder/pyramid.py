@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder.dinov2 import BACKBONE, DINOV2, STAGES, dinov2_tensors
 from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.errors import WeightsError
@@ -43,10 +44,8 @@ def load_pyramid(
             take inputs of any size.
     """
     if backbone == DINOV2:
-        backbone, stages = BACKBONE, stages or STAGES
-        state: dict[str, torch.Tensor] | None = {k: torch.from_numpy(v) for k, v in dinov2_tensors(weights).items()}
-    else:
-        state = read_state_dict(weights) if weights is not None else None
+        return dinov2_pyramid(dinov2_tensors(weights), stages or STAGES)
+    state = read_state_dict(weights) if weights is not None else None
     if state is not None:
         _check_size(backbone, stages, allow_download, state)
     pyramid = Pyramid(backbone, stages, from_hub=allow_download)
@@ -68,6 +67,13 @@ def load_pyramid(
             "or let timm fetch them with allow_download=True (--allow-download)."
         )
     _check_any_size(pyramid)
+    return pyramid
+
+
+def dinov2_pyramid(tensors: Mapping[str, Float32Array], stages: Sequence[int]) -> Pyramid:
+    """DINOv2-S/14 with tensors of `dinov2_tensors`."""
+    pyramid = Pyramid(BACKBONE, stages)
+    pyramid.load_weights({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
     return pyramid
 
 

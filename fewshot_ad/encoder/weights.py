@@ -27,6 +27,7 @@ FORMER_RECIPE = {
     "init_licence:": "init_license:",
     "generated_photographs:": "generated_images:",
 }
+DEFAULT_ENCODER = "lite0_parts"
 MAX_CARD_BYTES = 200_000
 # The first field of an entry of ONNX's `external_data`, as it stands in the file.
 _EXTERNAL_DATA = b"\x0a\x08location"
@@ -271,24 +272,26 @@ def initial_weights(name: str, backbone: str) -> Path:
     return verified_tensors(card)
 
 
-def verified_content(name: str, path: Path, sha256: str) -> bytes:
+def verified_content(name: str, path: Path, sha256: str, advice: str | None = None) -> bytes:
     """The content of a file of weights, after checking its hash.
 
     Args:
         name: Of the network, for messages.
         path: The file.
         sha256: The hash that its card states.
+        advice: How to get the right file; None for that of the shipped encoders and of one's own.
 
     Raises:
         WeightsError: The file is missing or altered.
     """
+    advice = advice or _advice(path.parent)
     if not path.is_file():
-        raise WeightsError(f"expected the weights of {name} at {path}, found nothing. {_advice(path.parent)}")
+        raise WeightsError(f"expected the weights of {name} at {path}, found nothing. {advice}")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != sha256:
         raise WeightsError(
             f"{path}: expected sha256 {sha256[:12]}..., got {digest[:12]}...: the file is damaged or was altered. "
-            f"{_advice(path.parent)}"
+            f"{advice}"
         )
     return content

