@@ -22,7 +22,8 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import FALSE_REJECTS, PresetName, SizesSpec, defect_share, enrollment_settings
 from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
-from fewshot_ad.enrollment.support import ViewsSpec, read_support
+from fewshot_ad.enrollment.support import read_support
+from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection.result import Inspection

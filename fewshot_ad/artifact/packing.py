@@ -15,7 +15,7 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.sensitivity import sensitivity
-from fewshot_ad.enrollment.support import View
+from fewshot_ad.enrollment.views import View
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.inspection.inspectability import Expectations

@@ -28,7 +28,7 @@ from fewshot_ad.enrollment.presets import (
     Choosable,
 )
 from fewshot_ad.enrollment.probes import DefectKind
-from fewshot_ad.enrollment.support import MAX_VIEWS, VIEW_KINDS
+from fewshot_ad.enrollment.views import MAX_VIEWS, VIEW_KINDS
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE
 from fewshot_ad.product import MAX_NAME

@@ -122,7 +122,11 @@ def enroll(
     ] = None,
     stages: Annotated[
         str | None,
-        typer.Option(help="Stages of the backbone to use, for example 2,3. Default: the encoder's own."),
+        typer.Option(
+            help="Which feature maps of the encoder to use, for example 2,3. ResNet and EfficientNet: 1, 2, 3 have one "
+            "vector per 4, 8, 16 pixels (ConvNeXt: 0, 1, 2; DINOv2: blocks, 14 pixels); the last number of a trained "
+            "encoder is its embedding. Default: the encoder's own choice."
+        ),
     ] = None,
     fusion: Annotated[Fusion, typer.Option(help="Join the stages, or search each on its own.")] = "concat",
     engine: EngineOption = None,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import logging
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from fewshot_ad.inspection.result import Inspection
 
 EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
+LINE_INTERVAL_S = 20.0  # between two lines of progress where standard error is no terminal
 
 _bar_console: Any = None
 
@@ -100,17 +103,20 @@ def say_note(text: str) -> None:
 
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Progress | None]:
-    """Show a progress bar on stderr, on a terminal only, and erase it at the end.
+    """Show on stderr how far long work is: a bar on a terminal, erased at the end; elsewhere a line now and then.
 
     Args:
-        quiet: Show none.
+        quiet: Show nothing.
 
     Yields:
-        The callback that moves the bar; None where none is shown.
+        The callback that moves the bar, or prints the lines; None where nothing is shown.
     """
     global _bar_console
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
+    if quiet or sys.stderr is None:
         yield None
+        return
+    if not sys.stderr.isatty():
+        yield _progress_lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -133,6 +139,27 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
             yield update
         finally:
             _bar_console = None
+
+
+def _progress_lines() -> Progress:
+    """Lines on stderr, `LINE_INTERVAL_S` apart: a log file shows that long work goes on; short work is silent."""
+    clock = time.monotonic
+    last, begun = clock(), {}
+
+    def update(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        start, first = begun.setdefault(stage, (clock(), done))
+        if clock() - last < LINE_INTERVAL_S:
+            return
+        last = clock()
+        line = f"{printable(stage)}: {done} of {total}"
+        if done > first:
+            remaining = int((last - start) * (total - done) / (done - first))
+            line += f", about {datetime.timedelta(seconds=remaining)} left"
+        with contextlib.suppress(OSError):
+            print(line, file=sys.stderr, flush=True)
+
+    return update
 
 
 def verdict_line(path: Path, result: Inspection) -> str:

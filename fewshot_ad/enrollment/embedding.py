@@ -13,7 +13,8 @@ import numpy as np
 from fewshot_ad.arrays import BoolArray, Float32Array, Float64Array, IndexArray, Int32Array, Progress, Uint8Array
 from fewshot_ad.encoder import Encoder, EncoderSpec
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.support import IDENTITY, SupportImage, View
+from fewshot_ad.enrollment.support import SupportImage
+from fewshot_ad.enrollment.views import IDENTITY, View
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Geometry, inside_patches
 from fewshot_ad.inspection.inspectability import Appearance

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from fewshot_ad.arguments import choice, number, whole_number
 from fewshot_ad.encoder.engine import PRECISIONS, Precision
-from fewshot_ad.enrollment.support import View, ViewsSpec, parse_views
+from fewshot_ad.enrollment.views import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.registration import Registration
 from fewshot_ad.scoring import ScoringConfig

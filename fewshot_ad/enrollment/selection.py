@@ -16,7 +16,8 @@ from fewshot_ad.enrollment.pose import TURNED, turned_parts
 from fewshot_ad.enrollment.precision import encode_ms
 from fewshot_ad.enrollment.presets import BASE_SIZES, BASE_VIEWS, MAX_IMAGE_SIZE, EnrollmentSettings
 from fewshot_ad.enrollment.probes import DrawnDefect, Probes, shrunk
-from fewshot_ad.enrollment.support import SupportImage, View, parse_views
+from fewshot_ad.enrollment.support import SupportImage
+from fewshot_ad.enrollment.views import View, parse_views
 from fewshot_ad.errors import SupportSetError
 
 ROTATIONS = parse_views("rotate=45/90/135/225/270/315")

@@ -11,7 +11,7 @@ import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.enrollment.defects import random_defect
-from fewshot_ad.enrollment.support import View
+from fewshot_ad.enrollment.views import View
 from fewshot_ad.errors import ExportError
 from fewshot_ad.metrics.agreement import decision_flips, relative_difference
 

@@ -19,7 +19,8 @@ from fewshot_ad.enrollment.hygiene import check_support, expectations_of
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images
 from fewshot_ad.enrollment.selection import candidate_sizes, choose_scales, choose_views
-from fewshot_ad.enrollment.support import SupportImage, SupportSet, View
+from fewshot_ad.enrollment.support import SupportImage, SupportSet
+from fewshot_ad.enrollment.views import View
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.printable import printable
 from fewshot_ad.product.product import Enrollment, Product, now

@@ -16,7 +16,7 @@ from fewshot_ad.encoder.dinov2 import DINOV2, dinov2_file
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.enrollment.presets import PresetName, SizesSpec, enrollment_settings
-from fewshot_ad.enrollment.support import ViewsSpec
+from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.scoring import ImageScore, ScoringConfig

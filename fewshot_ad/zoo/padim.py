@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from fewshot_ad.arrays import Progress, Uint8Array
-from fewshot_ad.enrollment.support import ViewsSpec
+from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.gaussians import Gaussians
 from fewshot_ad.zoo.components.shots import Chain, embed_shots, joined, read_views

@@ -10,7 +10,7 @@ import torch
 
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import local_average
-from fewshot_ad.enrollment.support import ViewsSpec
+from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ZooError
 from fewshot_ad.scoring import reweighted
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset

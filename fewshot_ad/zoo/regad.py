@@ -13,7 +13,7 @@ from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.registration import DEFAULT_MODE, Mode
 from fewshot_ad.encoder.siamese import Architecture, SiameseEncoder, load_siamese, three_stages
 from fewshot_ad.encoder.weights import WeightsCard, shipped_encoders, verified_tensors
-from fewshot_ad.enrollment.support import View
+from fewshot_ad.enrollment.views import View
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.gaussians import Gaussians
 from fewshot_ad.zoo.components.shots import Chain, embed_shots, joined

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
-from fewshot_ad.enrollment.support import ViewsSpec
+from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ZooError
 from fewshot_ad.search.nearest import NearestSearch
 from fewshot_ad.zoo.components.shots import Chain, joined, read_views, shots, shown_patches, smoothed

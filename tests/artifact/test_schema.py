@@ -14,7 +14,7 @@ from fewshot_ad.artifact import read_artifact, schema
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.support import View
+from fewshot_ad.enrollment.views import View
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.inspection.regions import MapScale
 from fewshot_ad.product import Enrollment

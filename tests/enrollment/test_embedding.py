@@ -6,7 +6,8 @@ import pytest
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.embedding import POOL_LIMIT, Embedded, Pool, embed_image, embed_support, scale_image
 from fewshot_ad.enrollment.presets import enrollment_settings
-from fewshot_ad.enrollment.support import View, read_support
+from fewshot_ad.enrollment.support import read_support
+from fewshot_ad.enrollment.views import View
 from fewshot_ad.images import Geometry
 
 

@@ -81,5 +81,5 @@ def test_wrong_views_are_refused(parts: list[np.ndarray]) -> None:
 
 
 def test_an_encoder_that_does_not_ship_is_refused() -> None:
-    with pytest.raises(WeightsError, match="expected a shipped encoder .* got resnet50"):
+    with pytest.raises(WeightsError, match=r"expected a shipped encoder .* got resnet50"):
         create("fewshot_ad", encoder="resnet50")

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
-from fewshot_ad.enrollment.support import View, ViewsSpec, parse_views
+from fewshot_ad.enrollment.views import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.images import inside_patches
 from fewshot_ad.zoo.components.tensors import require_images, resized, unit_tensor
