@@ -144,7 +144,8 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
 def _progress_lines() -> Progress:
     """Lines on stderr, `LINE_INTERVAL_S` apart: a log file shows that long work goes on; short work is silent."""
     clock = time.monotonic
-    last, begun = clock(), {}
+    last = clock()
+    begun: dict[str, tuple[float, int]] = {}
 
     def update(stage: str, done: int, total: int) -> None:
         nonlocal last
