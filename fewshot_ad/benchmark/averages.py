@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal, TypeAlias
 
+from fewshot_ad.benchmark.departures import departures
 from fewshot_ad.benchmark.plan import SETTINGS
 from fewshot_ad.benchmark.record import Record, Shots
 
@@ -123,6 +124,8 @@ class Row:
         done: (category, draw) pairs the method finished.
         of: Pairs that any method of the same setting, shots and dataset was asked for.
         other_test: Whether it was tested on another number of images than most methods.
+        departed: In what it departs from the published method; empty where it ran as published, None where that is
+            not known.
     """
 
     setting: str
@@ -134,6 +137,7 @@ class Row:
     done: int = 0
     of: int = 0
     other_test: bool = False
+    departed: tuple[str, ...] | None = None
 
     def marks(self, name: str) -> str:
         """The signs of `NOTES` that the cell of a figure carries."""
@@ -266,7 +270,7 @@ def _rows(key: tuple[str, Shots, str, str], group: list[Record]) -> list[Row]:
             for r in own
             if (size := _test_size(r)) is not None
         )
-        rows.append(Row(*key, method, cells, len(own) - len(failed), len(all_pairs), other))
+        rows.append(Row(*key, method, cells, len(own) - len(failed), len(all_pairs), other, departures(own[0])))
     return rows
 
 

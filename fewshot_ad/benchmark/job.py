@@ -23,7 +23,7 @@ from fewshot_ad.errors import BenchmarkError, ImageError
 from fewshot_ad.images import read_image
 from fewshot_ad.metrics import PixelMetrics, SaturatedRegion
 from fewshot_ad.printable import printable
-from fewshot_ad.zoo import Labeled, Method, create, options
+from fewshot_ad.zoo import Labeled, Method, create, differences, options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,8 @@ def create_method(job: Job) -> Method:
     settings = dict(job.method.options)
     if len(job.categories) == 1 and "class_name" in options(job.method.baseline):
         settings.setdefault("class_name", job.categories[0].replace("_", " "))
-    return create(job.method.baseline, seed=job.seed, **settings)
+    # Whether anything may be fetched was asked before the run, see `run_plan`.
+    return create(job.method.baseline, seed=job.seed, allow_download=True, **settings)
 
 
 def fit_method(method: Method, support: Sequence[Sample], labeled: Sequence[Sample] = ()) -> None:
@@ -304,4 +305,5 @@ def _identity(job: Job, category: str) -> dict[str, Any]:
         "draw": job.draw,
         "seed": job.seed,
         "protocol": job.protocol.identity(),
+        "differs": differences(job.method.baseline, job.method.options),
     }

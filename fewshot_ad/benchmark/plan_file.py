@@ -16,7 +16,7 @@ from fewshot_ad.documents.fields import Problem, check, raise_problems, words
 from fewshot_ad.documents.naming import shown, unknown
 from fewshot_ad.documents.reading import Document
 from fewshot_ad.documents.yaml_text import read_yaml
-from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.errors import BenchmarkError, WeightsError
 
 # Options of baselines before version 0.2 -> their names today.
 FORMER_OPTIONS = {
@@ -67,7 +67,7 @@ def _plan(document: Document, folder: Path) -> Plan:
     datasets = {name: _dataset(name, dataset, folder) for name, dataset in entry.datasets.items()}
     return Plan(
         entry.name,
-        tuple(MethodPlan(name, method.baseline or name, method.options) for name, method in methods.items()),
+        tuple(_method(name, method) for name, method in methods.items()),
         tuple(datasets.values()),
         tuple(entry.shots),
         entry.draws,
@@ -78,7 +78,7 @@ def _plan(document: Document, folder: Path) -> Plan:
 
 
 def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
-    from fewshot_ad.zoo import cards, option_types, options
+    from fewshot_ad.zoo import cards, check_published_weights, option_types, options
 
     place = ("methods", name)
     baseline = method.baseline or name
@@ -92,6 +92,20 @@ def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
             yield Problem(where, unknown(option, known, "an option", FORMER_OPTIONS))
         elif not _fits(value, kinds[option]):
             yield Problem(where, f"expected {words(kinds[option])}, got {shown(value)}")
+
+    if method.configuration == "published":
+        try:
+            check_published_weights(baseline, method.options)
+        except WeightsError as error:
+            yield Problem((*place, "options"), str(error).rstrip("."))
+
+
+def _method(name: str, entry: MethodEntry) -> MethodPlan:
+    from fewshot_ad.zoo import cards
+
+    baseline = entry.baseline or name
+    published = cards()[baseline].original.options if entry.configuration == "published" else {}
+    return MethodPlan(name, baseline, _plain({**published, **entry.options}))
 
 
 def _unknown_name(place: tuple[str, str], field: str, written: str | None, name: str, known: Iterable[str]) -> Problem:

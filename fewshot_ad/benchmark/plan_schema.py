@@ -42,8 +42,13 @@ class MethodEntry(Entry):
     """One method: a baseline of the zoo with some of its hyper-parameters set."""
 
     baseline: Name | None = Field(None, description="Name in the zoo. Default: the method's own name.")
+    configuration: Literal["package", "published"] = Field(
+        "package",
+        description="Where hyper-parameters come from that `options` leaves out: this package's defaults, or the "
+        "paper; its backbone needs `weights` among the options (a file, or timm, which fetches them).",
+    )
     options: Annotated[dict[str, Any], BeforeValidator(_empty_if_none)] = Field(
-        default_factory=dict, description="Hyper-parameters other than the published ones, see `fewshot-ad zoo NAME`."
+        default_factory=dict, description="Hyper-parameters other than those, see `fewshot-ad zoo NAME`."
     )
 
 

@@ -70,6 +70,8 @@ class Record:
         versions: Versions of the libraries that took part.
         machine: Processor, cores and system.
         date: ISO time the job ended at; empty where that was not written down.
+        differs: In what the run departs from the published method, see `zoo.differences`; None where the record is from
+            before that was written down.
         note: What to know of this record that no other field says, as where it was converted from; mostly empty.
         schema: Of this record.
     """
@@ -102,6 +104,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
     date: str = ""
+    differs: tuple[str, ...] | None = None
     note: str = ""
     schema: int = RECORD_SCHEMA
 

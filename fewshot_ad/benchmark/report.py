@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from fewshot_ad.benchmark import averages
 from fewshot_ad.benchmark.averages import Row, figure
+from fewshot_ad.benchmark.departures import departures, in_short
 from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
@@ -169,6 +170,7 @@ def _rows(records: Sequence[Record]) -> list[Json]:
                     "category": row.category or None,
                     "done": row.done,
                     "of": row.of,
+                    "asPublished": in_short(row.departed),
                     "cells": {name: _cell(row, name, row.method in top[name]) for name in row.cells},
                 }
             )
@@ -198,6 +200,10 @@ def _published(published: Sequence[Published], records: Sequence[Record]) -> lis
             "shots": str(entry.shots),
             "setting": entry.setting,
             "figures": {name: [value, figure(name).text(value)] for name, value in entry.figures.items()},
+            "categories": {
+                category: {name: [value, figure(name).text(value)] for name, value in figures.items()}
+                for category, figures in entry.categories.items()
+            },
             "labels": {name: figure(name).label for name in entry.figures},
             "source": entry.said_by,
             "note": entry.note,
@@ -302,5 +308,10 @@ def _runs(records: Sequence[Record]) -> list[list[str]]:
 
 
 def _methods(records: Sequence[Record]) -> list[list[str]]:
-    methods = {(r.method, r.baseline, json.dumps(r.options, sort_keys=True)) for r in records}
-    return [[method, baseline, "" if options == "{}" else options] for method, baseline, options in sorted(methods)]
+    methods = {
+        (r.method, r.baseline, json.dumps(r.options, sort_keys=True), "; ".join(departures(r) or ())) for r in records
+    }
+    return [
+        [method, baseline, "" if options == "{}" else options, differs]
+        for method, baseline, options, differs in sorted(methods)
+    ]

@@ -262,7 +262,7 @@ function drawPictures() {
 function drawOnce() {
   $("tiles").append(...data.summary.map(([term, text]) => el("div", {}, el("dt", {}, term), el("dd", {}, text))));
   list("runs", ["What", "Value", "Records"], data.runs);
-  list("methods", ["Method", "Baseline", "Other than published"], data.methods);
+  list("methods", ["Method", "Baseline", "Options", "Differs from the published method in"], data.methods);
   list("failed", ["Job", "Reason"], data.failed);
   list("published", ["Method", "Dataset", "Setting", "Support", "Figures", "Source", "Note"], data.published.map((p) =>
     [p.method, p.dataset, p.setting, p.shots,

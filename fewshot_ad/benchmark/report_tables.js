@@ -58,6 +58,7 @@ function tableModel() {
   for (const row of averages.filter((r) => byDataset() || r.dataset === state.dataset)) {
     const one = entry(row.method), column = byDataset() ? row.dataset : "";
     one.cells[column] = row.cells[shown.name];
+    one.asPublished = row.asPublished;
     one.done += row.done;
     one.of += row.of;
     if (row.dataset === state.dataset) one.ms = row.cells.ms;
@@ -72,7 +73,11 @@ function tableModel() {
     const column = byDataset() ? p.dataset : p.dataset === state.dataset ? "" : null;
     if (!columns.includes(column) || !(shown.name in p.figures)) continue;
     const [mean, text] = p.figures[shown.name];
-    lines.push({ method: p.method, published: p, cells: { [column]: [mean, text, ""] } });
+    const cells = { [column]: [mean, text, ""] };
+    for (const [category, figures] of byDataset() ? [] : Object.entries(p.categories)) {
+      if (shown.name in figures) cells[category] = [...figures[shown.name], ""];
+    }
+    lines.push({ method: p.method, published: p, cells });
   }
   return { lines, columns, shown };
 }
@@ -98,7 +103,7 @@ function drawTable() {
     .filter((line) => matches(line.method, state.search));
   const body = visible.map((line) => {
     const row = [el("th", { scope: "row" }, line.method,
-      line.published ? el("small", {}, `published: ${line.published.source}`) : null)];
+      el("small", {}, line.published ? `published: ${line.published.source}` : `as published: ${line.asPublished}`))];
     for (const column of columns) row.push(cellNode(line.cells[column], line.published ? null : shown));
     const short = line.done < line.of;
     row.push(el("td", {}, line.published ? NONE : `${line.done}/${line.of}`,

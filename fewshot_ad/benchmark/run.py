@@ -28,6 +28,7 @@ from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.storage import check_output, write_atomically, write_failure
+from fewshot_ad.zoo.method import FROM_TIMM
 
 logger = logging.getLogger(__name__)
 Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, list[Outcome]]]]
@@ -53,7 +54,12 @@ class RunState:
 
 
 def run_plan(
-    plan: Plan, out: Path, runner: Runner, retry_failed: bool = False, note: Callable[[str], None] = logger.warning
+    plan: Plan,
+    out: Path,
+    runner: Runner,
+    retry_failed: bool = False,
+    note: Callable[[str], None] = logger.warning,
+    allow_download: bool = False,
 ) -> Iterator[RunState]:
     """Do what a plan asks for and what is not on record yet.
 
@@ -65,14 +71,22 @@ def run_plan(
         runner: Where jobs run: `in_process`, `processes` or `ray_runner.on_ray`.
         retry_failed: Whether jobs on record as failed are tried again.
         note: Called with what is to be known of the record file, see `record.read`.
+        allow_download: Whether timm may fetch weights from the internet, as the option `weights: timm` asks for.
 
     Yields:
         The state at the start and after each job.
 
     Raises:
-        BenchmarkError: The plan makes no job, or the record file cannot be read or written.
+        BenchmarkError: The plan makes no job, asks for weights that may not be fetched, or the record file cannot be
+            read or written.
     """
     flag(retry_failed, "retry_failed", BenchmarkError)
+    fetching = [method.name for method in plan.methods if method.options.get("weights") == FROM_TIMM]
+    if fetching and not allow_download:
+        raise BenchmarkError(
+            f"{', '.join(fetching)}: expected permission to fetch weights from the internet, which `weights: "
+            f"{FROM_TIMM}` asks for, got none. Give allow_download=True (--allow-download), or files of weights."
+        )
     # Before there is a record file: a plan whose datasets cannot be read leaves none.
     jobs = _jobs(plan)
     with ledger.alone(out):

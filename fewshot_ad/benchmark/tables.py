@@ -22,6 +22,7 @@ from fewshot_ad.benchmark.averages import (
     figure,
     present,
 )
+from fewshot_ad.benchmark.departures import in_short
 from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import Record, Shots
 from fewshot_ad.errors import BenchmarkError
@@ -30,13 +31,14 @@ from fewshot_ad.printable import no_formula, printable
 MAIN = ("image_auroc", "image_f1_max", "pixel_auroc", "au_pro", "fit_s", "ms", "model_mb")
 CSV_COLUMNS = (
     *("setting", "shots", "dataset", "category", "method", "figure", "mean", "sd", "low", "high", "draws"),
-    *("jobs", "jobs_of", "method_jobs_done", "method_jobs", "other_test"),
+    *("jobs", "jobs_of", "method_jobs_done", "method_jobs", "other_test", "differs_from_published"),
 )
 # How the tables below begin, as regular expressions.
 CSV_START = ",".join(CSV_COLUMNS[:3])
 MARKDOWN_START = r"### .*\n\n\| (Method \| Jobs|Job \| Reason) \|"
 LATEX_START = r"% Needs \\usepackage\{booktabs\}"
 NONE = "\N{EN DASH}"
+AS_PUBLISHED = "As published"
 
 
 def csv(records: Sequence[Record], by_category: bool = False) -> str:
@@ -55,7 +57,8 @@ def csv(records: Sequence[Record], by_category: bool = False) -> str:
     for row in [*_required(records), *(aggregate(records, by_category=True) if by_category else [])]:
         names = (row.setting, row.shots, row.dataset, row.category, row.method)
         head = [no_formula(printable(str(name))) for name in names]
-        tail = (row.done, row.of, int(row.other_test))
+        differs = "unknown" if row.departed is None else no_formula(printable("; ".join(row.departed)))
+        tail = (row.done, row.of, int(row.other_test), differs)
         if not row.cells:
             writer.writerow((*head, *[""] * 8, *tail))
         for name in (f.name for f in present([row])):
@@ -77,21 +80,27 @@ def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN, published
     known = beside(published, records)
     blocks, decided = [], False
     for title, rows, columns in _tables(records, figures):
-        lines = [f"### {_md(title)}", "", _md_line(["Method", "Jobs", *(f"{c.label} ({c.unit})" for c in columns)])]
-        lines.append("|---|" + "---:|" * (len(columns) + 1))
+        head = ["Method", "Jobs", *(f"{c.label} ({c.unit})" for c in columns), AS_PUBLISHED]
+        lines = [f"### {_md(title)}", "", _md_line(head)]
+        lines.append("|---|" + "---:|" * (len(columns) + 1) + "---|")
         top = {c.name: best(rows, c) for c in columns}
         for row in rows:
             cells = [f"**{t}**" if row.method in top[c.name] else t for c, t in _texts(row, columns)]
-            lines.append(_md_line([_md(row.method), f"{row.done}/{row.of}", *cells]))
+            lines.append(_md_line([_md(row.method), f"{row.done}/{row.of}", *cells, _md(in_short(row.departed))]))
         place = (rows[0].dataset, rows[0].setting, rows[0].shots)
         for entry in (entry for name, entry in known if (name, entry.setting, entry.shots) == place):
             texts = [c.text(entry.figures[c.name]) if c.name in entry.figures else NONE for c in columns]
             if set(texts) - {NONE}:
                 method = f"{_md(entry.method)} (published: {_md(entry.said_by)})"
-                lines.append(_md_line([method, NONE, *texts]))
+                lines.append(_md_line([method, NONE, *texts, "published figures"]))
         blocks.append("\n".join([*lines, *(f"\n{sign} {note}" for sign, note in _notes(rows, columns))]))
         decided = decided or any(c.name in DECISIONS for c in columns)
     blocks.append(f"{HOW} {HOW_DECISIONS}" if decided else HOW)
+    # One method may have run in several ways, at other shots for example.
+    departed = dict.fromkeys((row.method, row.departed) for row in aggregate(records) if row.departed)
+    if departed:
+        lines = ["### What differs from the published methods", "", "| Method | Differs in |", "|---|---|"]
+        blocks.append("\n".join([*lines, *(_md_line([_md(m), _md("; ".join(d))]) for m, d in sorted(departed))]))
     missing = failures(records)
     if missing:
         lines = [f"### Failed jobs ({len(missing)})", "", "| Job | Reason |", "|---|---|"]
@@ -110,12 +119,12 @@ def latex(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
     blocks = ["% Needs \\usepackage{booktabs}.\n% " + HOW]
     for title, rows, columns in _tables(records, figures):
         notes = " ".join(f"{sign}: {note}" for sign, note in _notes(rows, columns))
-        head = ["Method", "Jobs", *(f"{c.label} ({c.unit})" for c in columns)]
+        head = ["Method", "Jobs", *(f"{c.label} ({c.unit})" for c in columns), AS_PUBLISHED]
         lines = [
             r"\begin{table}",
             r"  \centering",
             f"  \\caption{{{_tex(f'{title}. {notes}'.strip())}}}",
-            f"  \\begin{{tabular}}{{l{'r' * (len(columns) + 1)}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(columns) + 1)}l}}",
             r"    \toprule",
             "    " + " & ".join(_tex(name) for name in head) + r" \\",
             r"    \midrule",
@@ -125,7 +134,8 @@ def latex(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
             cells = [
                 f"\\textbf{{{_tex(t)}}}" if row.method in top[c.name] else _tex(t) for c, t in _texts(row, columns)
             ]
-            lines.append("    " + " & ".join([_tex(row.method), f"{row.done}/{row.of}", *cells]) + r" \\")
+            cells = [_tex(row.method), f"{row.done}/{row.of}", *cells, _tex(in_short(row.departed))]
+            lines.append("    " + " & ".join(cells) + r" \\")
         blocks.append("\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]))
     comments = [f"% failed: {printable(' '.join(f'{job_name(r)}: {r.reason}'.split()))}" for r in failures(records)]
     return "\n\n".join([*blocks, *(["\n".join(comments)] if comments else [])]) + "\n"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from fewshot_ad.cli.options import ForceOption, JsonOption
+from fewshot_ad.cli.options import DownloadOption, ForceOption, JsonOption
 from fewshot_ad.cli.outputs import check_text
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say, say_note
 from fewshot_ad.errors import BenchmarkError
@@ -40,6 +40,7 @@ A plan in YAML says which methods, datasets, shots, draws and settings:
   methods:
     ours: {baseline: fewshot_ad}
     patchcore: {options: {image_size: 256}}
+    as published: {baseline: anomalib_patchcore, configuration: published, options: {weights: wrn50.safetensors}}
   datasets:
     mvtec: {root: /data/mvtec, categories: \[bottle, cable]}
   shots: [1, 2, 4, 8, full]
@@ -72,6 +73,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what is on record as failed.")
     ] = False,
+    allow_download: DownloadOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs that are left, and do none.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -89,7 +91,8 @@ def run(
                 print_json("benchmark-job", {"job": str(job)}) if as_json else say(str(job))
             return
         ray_options = {"address": ray_address, "cpus": cpus, "memory_mb": memory, "gpus": gpus, "retries": retries}
-        states = run_plan(benchmark_plan, out, _runner(runner, workers, limit, ray_options), retry_failed, say_note)
+        used = _runner(runner, workers, limit, ray_options)
+        states = run_plan(benchmark_plan, out, used, retry_failed, say_note, allow_download)
         failures = _follow(states, as_json)
     raise typer.Exit(EXIT_ERROR if failures else EXIT_GOOD)
 

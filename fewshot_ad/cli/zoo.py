@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-HEADINGS = ("name", "title", "year", "family", "learns from", "task", "source", "license", "masks", "internet")
+HEADINGS = (
+    "name",
+    "title",
+    "year",
+    "family",
+    "learns from",
+    "task",
+    "source",
+    "license",
+    "masks",
+    "internet",
+    "as published",
+)
 REQUIRED = "(required)"
 
 
@@ -37,6 +49,9 @@ def zoo(
 
 
 def _print_cards(cards: list[Card], as_json: bool) -> None:
+    from fewshot_ad.benchmark.departures import in_short
+    from fewshot_ad.zoo import differences
+
     if as_json:
         for card in cards:
             print_json("zoo", _as_dict(card))
@@ -44,20 +59,23 @@ def _print_cards(cards: list[Card], as_json: bool) -> None:
     rows: list[tuple[str, ...]] = [HEADINGS]
     for card in cards:
         texts = (card.name, card.title, str(card.year), card.family, card.supervision, card.task, card.source)
-        rows.append(
-            (*texts, card.license, *("yes" if needed else "" for needed in (card.needs_masks, card.needs_internet)))
-        )
-    # Ten columns are more than a narrow terminal holds: it wraps the lines, where a table of rich would drop text.
+        needs = ("yes" if needed else "" for needed in (card.needs_masks, card.needs_internet))
+        rows.append((*texts, card.license, *needs, in_short(differences(card.name, {}))))
+    # Eleven columns are more than a narrow terminal holds: it wraps the lines, where a table of rich would drop text.
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
     for row in rows:
         say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
     say("task: classification gives a score, localization a map as well, detection boxes; masks: needs masks to fit;")
-    say("internet: its published form needs weights that must be downloaded. A baseline's paper and")
-    say("hyper-parameters: fewshot-ad zoo NAME")
+    say("internet: its published form needs weights that must be downloaded; as published: what its default settings")
+    say("change of the published method. A baseline's paper and hyper-parameters: fewshot-ad zoo NAME")
 
 
 def _as_dict(card: Card) -> dict[str, Any]:
-    return {**dataclasses.asdict(card), "task": card.task}
+    from fewshot_ad.zoo import differences
+
+    fields = dataclasses.asdict(card)
+    fields.pop("original")
+    return {**fields, "task": card.task, "differs": list(differences(card.name, {}))}
 
 
 def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
@@ -66,7 +84,10 @@ def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
         print_json("zoo", {**_as_dict(card), "options": options})
         return
     for name, value in _as_dict(card).items():
-        text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
+        if isinstance(value, list):
+            text = "; ".join(value) or "in nothing: the defaults are as published"
+        else:
+            text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
         heading = f"{name.replace('_', ' '):<16}"
         for line in textwrap.wrap(text, 110, initial_indent=heading, subsequent_indent=" " * len(heading)):
             say(line)

@@ -4,7 +4,20 @@ import importlib
 import pkgutil
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.method import Card, Labeled, Method, Predictions, baseline, cards, create, option_types, options
+from fewshot_ad.zoo.configuration import differences, published_options
+from fewshot_ad.zoo.method import (
+    Card,
+    Labeled,
+    Method,
+    Original,
+    Predictions,
+    baseline,
+    cards,
+    check_published_weights,
+    create,
+    option_types,
+    options,
+)
 
 # Every file of this folder that registers a baseline does so when it is imported.
 try:
@@ -15,4 +28,18 @@ except ModuleNotFoundError as _error:
         f"the baselines need the extra 'zoo' (no module {_error.name}): pip install 'fewshot-ad[zoo]'."
     ) from _error
 
-__all__ = ["Card", "Labeled", "Method", "Predictions", "baseline", "cards", "create", "option_types", "options"]
+__all__ = [
+    "Card",
+    "Labeled",
+    "Method",
+    "Original",
+    "Predictions",
+    "baseline",
+    "cards",
+    "check_published_weights",
+    "create",
+    "differences",
+    "option_types",
+    "options",
+    "published_options",
+]

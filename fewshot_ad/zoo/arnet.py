@@ -23,7 +23,7 @@ from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.components.training import train_epochs
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 # The learning rate is halved after each tenth of the epochs.
 RATE, HALVINGS = 0.1, 10
@@ -42,6 +42,7 @@ BATCH = 32
         trains=True,
         weights="None: trained from scratch, as in the paper. The paper has no maps of single pixels; here the error "
         "at each pixel is smoothed.",
+        original=Original(departs=("maps of single pixels, which the paper does not have",)),
     )
 )
 @dataclass(kw_only=True, eq=False)

@@ -23,7 +23,7 @@ from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.components.training import train_epochs
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 SCALES = 3
 CLAMP = 3.0
@@ -49,6 +49,7 @@ SIGMA = 3.0
         trains=True,
         weights="layer3 of resnet18 (distilled by this package), 256 channels as the last stage of AlexNet, which the "
         "paper uses with ImageNet's weights.",
+        original=Original(pretrained="ImageNet", departs=("layer3 of a ResNet18, not AlexNet",)),
     )
 )
 @dataclass(kw_only=True, eq=False)

@@ -22,7 +22,7 @@ from fewshot_ad.zoo.components.diffusion_anomalies import synthetic_anomaly
 from fewshot_ad.zoo.components.diffusion_unet import HEADS, NoiseUNet, SegmentationUNet
 from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch, unit_tensor
 from fewshot_ad.zoo.components.training import train_steps
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 TIMES = 1000
 BETAS = (1e-4, 0.02)
@@ -46,6 +46,12 @@ SIDE_STEP = 32
         trains=True,
         weights="None: trained from scratch, as published. The textures of synthetic anomalies are generated collages "
         "instead of the DTD images, and anomalies may lie anywhere, as no foreground is segmented.",
+        original=Original(
+            departs=(
+                "textures of generated collages, not the Describable Textures Dataset",
+                "anomalies anywhere, no foreground is segmented",
+            )
+        ),
     )
 )
 @dataclass(kw_only=True, eq=False)

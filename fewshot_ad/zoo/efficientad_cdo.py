@@ -46,7 +46,7 @@ from fewshot_ad.zoo.components.tensors import (
     unit_tensor,
 )
 from fewshot_ad.zoo.components.training import train_steps
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 DECAY_AT, DECAY = 0.95, 0.1
 PENALTY_GRAY_SHARE = 0.3
@@ -67,6 +67,11 @@ LIGHT = (0.8, 1.2)
         weights="PDN distilled by this package from resnet18 (itself distilled) on generated pictures; the paper "
         "distills from WideResNet-101 on ImageNet and takes its penalty pictures from there. The published step counts "
         "are for a GPU.",
+        original=Original(
+            pretrained="distilled from WideResNet-101, ImageNet",
+            at_hand="distilled by this package from resnet18, generated images",
+            departs=("generated images in place of ImageNet",),
+        ),
     )
 )
 @dataclass(kw_only=True, eq=False)

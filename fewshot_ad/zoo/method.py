@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.documents.naming import unknown
-from fewshot_ad.errors import ZooError
+from fewshot_ad.errors import WeightsError, ZooError
 
 Family: TypeAlias = Literal[
     "memory bank",
@@ -29,6 +29,12 @@ Family: TypeAlias = Literal[
 Supervision: TypeAlias = Literal["good images", "none", "labeled defects"]
 Source: TypeAlias = Literal["fewshot_ad", "anomalib", "ultralytics"]
 Task: TypeAlias = Literal["classification", "localization", "detection"]
+
+
+# Options that name pretrained weights; a card's `Original.pretrained` is about the first one that the method has.
+WEIGHTS = ("weights", "teacher_weights", "latent_weights")
+# In place of a file of weights: those that timm fetches from the internet.
+FROM_TIMM = "timm"
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,6 +119,23 @@ def require_fitted(state: State | None, name: str) -> State:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Original:
+    """How a method was published, as far as what runs here by default differs; see `configuration.differences`.
+
+    Attributes:
+        options: Hyper-parameters whose published value is not the default here.
+        pretrained: Weights that the published method starts from; empty where it starts from random ones.
+        at_hand: Weights that run here in their place when no file is given.
+        departs: What differs whatever the hyper-parameters.
+    """
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    pretrained: str = ""
+    at_hand: str = "distilled by this package"
+    departs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     """The facts about a baseline that a user needs before running it.
 
@@ -130,6 +153,7 @@ class Card:
         needs_internet: Whether its published form loads weights that are not available offline.
         trains: Whether `fit` takes gradient steps.
         weights: Weights that it runs on here, and how they differ from the paper's.
+        original: How it was published, where that differs.
     """
 
     name: str
@@ -145,6 +169,7 @@ class Card:
     needs_internet: bool
     trains: bool
     weights: str
+    original: Original = field(default_factory=Original)
 
     @property
     def task(self) -> Task:
@@ -204,24 +229,54 @@ def option_types(name: str) -> dict[str, Any]:
     return {key: hints.get(key, Any) for key in options(name)}
 
 
-def create(name: str, *, seed: int = 0, **settings: Any) -> Method:
+def create(
+    name: str, *, seed: int = 0, published: bool = False, allow_download: bool = False, **settings: Any
+) -> Method:
     """A baseline, ready to `fit`.
 
     Args:
         name: A name in `cards()`.
         seed: Seed of everything random.
-        settings: Hyper-parameters that differ from the published ones, see `options`.
+        published: Take the published value of each hyper-parameter that `settings` leaves out, instead of this
+            package's default: the paper's backbone, whose weights must then be given.
+        allow_download: Whether timm may fetch weights from the internet, as `weights="timm"` asks for.
+        settings: Hyper-parameters that differ from the defaults, see `options`.
 
     Raises:
         ZooError: No baseline has that name, it has no such hyper-parameter, or a library or file it needs is missing.
+        WeightsError: Its weights are not at hand, or asked to be fetched without permission.
     """
     factory = _factory(name)
     known = options(name)
+    if published:
+        check_published_weights(name, settings)
+        settings = {**cards()[name].original.options, **settings}
+    if settings.get("weights") == FROM_TIMM and not allow_download:
+        raise WeightsError(
+            f"{name}: expected permission to fetch weights from the internet, which weights='{FROM_TIMM}' asks for, "
+            "got none. Give allow_download=True (--allow-download), or weights=FILE."
+        )
     for setting in settings:
         if setting not in known:
             what = unknown(setting, known, "a hyper-parameter")
             raise ZooError(f"{name}: {what}. `fewshot-ad zoo {name}` lists them.")
     return factory(seed=seed, **settings)
+
+
+def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:
+    """Make sure that a baseline that is to run as published is given the weights that it starts from.
+
+    Raises:
+        WeightsError: It is not.
+    """
+    pretrained = cards()[name].original.pretrained
+    option = next((option for option in WEIGHTS if option in options(name)), None)
+    if pretrained and option is not None and settings.get(option) is None:
+        fetched = f", or {option}='{FROM_TIMM}' to let timm fetch them" if option == "weights" else ""
+        raise WeightsError(
+            f"{name}: expected the published weights ({pretrained}), which do not ship, got none. Give "
+            f"{option}=FILE{fetched}."
+        )
 
 
 def _factory(name: str) -> Factory:

@@ -16,7 +16,7 @@ from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, standardize, tensor_bytes, to_batch
 from fewshot_ad.zoo.components.training import shuffled_batches, train_steps
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 
 @baseline(
@@ -32,6 +32,14 @@ from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_
         weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, as the source network instead of "
         "ImageNet's VGG16; the cloner is a plain network of the same strides; a number of steps that suits a few "
         "images on a CPU instead of epochs, in batches of 16.",
+        original=Original(
+            pretrained="ImageNet",
+            departs=(
+                "a ResNet18 as the source, not VGG16",
+                "a number of steps, not epochs",
+                "a plain cloner of the same strides",
+            ),
+        ),
     )
 )
 @dataclass(kw_only=True, eq=False)

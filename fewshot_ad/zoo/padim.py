@@ -13,7 +13,7 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.gaussians import Gaussians
 from fewshot_ad.zoo.components.shots import Chain, embed_shots, joined, read_views
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 # Published numbers of dimensions: of a WideResNet50, and of any other backbone.
 WIDE_DIMS, DIMS = 550, 100
@@ -31,6 +31,9 @@ WIDE_DIMS, DIMS = 550, 100
         trains=False,
         weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, instead of ImageNet's ResNet18 and "
         "WideResNet50; 256 pixels without the crop to 224; stages joined bilinearly; views='none' as published.",
+        original=Original(
+            pretrained="ImageNet", departs=("the whole image, no center crop", "stages joined bilinearly")
+        ),
     )
 )
 @dataclass(kw_only=True, eq=False)

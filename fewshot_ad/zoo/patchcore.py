@@ -16,7 +16,7 @@ from fewshot_ad.scoring import reweighted
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset
 from fewshot_ad.zoo.components.shots import Chain, joined, read_views, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 
 @baseline(
@@ -32,6 +32,11 @@ from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_
         weights="ResNet18 distilled from EfficientNet-Lite, or EfficientNet-Lite0, instead of ImageNet's WideResNet50; "
         "256 pixels without the crop to 224; stages side by side without the pooling to 1024 dimensions; each "
         "image is entered with views, which views='none' leaves out as published.",
+        original=Original(
+            options={"backbone": "wide_resnet50_2", "views": "none"},
+            pretrained="ImageNet",
+            departs=("the whole image, no center crop", "stages side by side, not pooled to 1,024 dimensions"),
+        ),
     )
 )
 @dataclass(kw_only=True, eq=False)

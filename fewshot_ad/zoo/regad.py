@@ -18,7 +18,7 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.gaussians import Gaussians
 from fewshot_ad.zoo.components.shots import Chain, embed_shots, joined
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 _SHIFTS = [(side * x, side * y) for side in (0.1, 0.2) for x, y in ((1, 1), (-1, 1), (-1, -1), (1, -1))]
 # 21 views of each image besides itself: the published support augmentation.
@@ -49,6 +49,11 @@ MAX_SHOTS = 16
         "generated parts, instead of ImageNet's ResNet18 trained further by registering images of other products. "
         "weights=CARD.json loads an encoder of one's own (`fewshot-ad train`) with its transformers. Patches that a "
         "view mirrors in from outside the image are left out.",
+        original=Original(
+            pretrained="ImageNet, then registration of other products",
+            at_hand="trained by this package on generated parts",
+            departs=("views of patches from outside the image are left out",),
+        ),
     )
 )
 @dataclass(kw_only=True, eq=False)

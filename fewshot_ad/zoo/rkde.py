@@ -16,7 +16,7 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.proposals import ProposalNet, edge_proposals
 from fewshot_ad.zoo.components.shots import joined, shots
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 Proposals: TypeAlias = Literal["edges", "rpn"]
 # Side of the grid of samples in a region; their average is its feature.
@@ -38,6 +38,11 @@ PAIRS = 4_000_000
         weights="The paper's Faster R-CNN, trained on Visual Genome, is not at hand. Regions are windows that frame "
         "edges (after Edge Boxes), or with proposals='rpn' those of torchvision's proposal network with random "
         "weights; features are ResNet18's, distilled from EfficientNet-Lite, averaged in each region.",
+        original=Original(
+            options={"proposals": "rpn"},
+            pretrained="Faster R-CNN on Visual Genome",
+            departs=("regions by edges or an untrained proposal network",),
+        ),
     )
 )
 @dataclass(kw_only=True, eq=False)

@@ -15,7 +15,7 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.search.nearest import NearestSearch
 from fewshot_ad.zoo.components.shots import Chain, joined, read_views, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 
 @baseline(
@@ -31,6 +31,11 @@ from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_
         "its third stage is pooled for the whole image instead of the fourth, which the distilled network lacks; "
         "256 pixels without the crop to 224; with fewer images than K all of them are compared; views='none' as "
         "published.",
+        original=Original(
+            options={"backbone": "wide_resnet50_2"},
+            pretrained="ImageNet",
+            departs=("the third stage pooled for the whole image, not the fourth", "the whole image, no center crop"),
+        ),
     )
 )
 @dataclass(kw_only=True, eq=False)

@@ -25,7 +25,7 @@ from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.components.tensors import resized, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.components.training import shuffled_batches, train_steps
-from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
+from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
 WARMUP_STEPS = 100
 LOWEST_RATE = 0.01  # As a share of the highest learning rate.
@@ -184,6 +184,11 @@ def _card(name: str, paper: str, year: int) -> Card:
         trains=True,
         weights="Random weights; weights=FILE takes a state dict trained on COCO. The network and the loss are "
         "ultralytics', the training loop is this package's: AdamW, mirrored copies, no mosaic.",
+        original=Original(
+            pretrained="COCO",
+            at_hand="random",
+            departs=("a training loop of this package: AdamW, mirrored copies, no mosaic",),
+        ),
     )
 
 

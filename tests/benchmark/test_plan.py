@@ -228,3 +228,33 @@ def test_a_plan_without_jobs_is_refused(dataset: Path, mean_baseline: str, tmp_p
         list(run_plan(plan, tmp_path / "records.jsonl", in_process))
     with pytest.raises(BenchmarkError, match="at least one job"):
         pending(plan, tmp_path / "records.jsonl")
+
+
+def test_a_plan_may_ask_for_the_published_configuration(dataset: Path, mean_baseline: str) -> None:
+    def methods(**entry: Any) -> Any:
+        asked = {"baseline": "patchcore", "configuration": "published", **entry}
+        return parse_plan(content(dataset, methods={"paper": asked}), Path()).methods[0]
+
+    method = methods(options={"weights": "wrn50.safetensors"})
+    assert dict(method.options) == {"backbone": "wide_resnet50_2", "views": "none", "weights": "wrn50.safetensors"}
+    # What the plan says itself comes before it.
+    assert methods(options={"weights": "random", "views": "hflip"}).options["views"] == "hflip"
+    with pytest.raises(BenchmarkError, match=r"methods\.paper\.options: .*published weights \(ImageNet\)"):
+        methods()
+    # A method that starts from nothing needs none.
+    assert methods(baseline="tdg").options == {}
+
+
+def test_weights_are_fetched_with_permission_only(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    plan = parse_plan(content(dataset, methods={"far": {"baseline": "padim", "options": {"weights": "timm"}}}), Path())
+    with pytest.raises(BenchmarkError, match=r"far: .*--allow-download"):
+        next(run_plan(plan, tmp_path / "record.jsonl", in_process))
+    assert not (tmp_path / "record.jsonl").exists()
+
+
+def test_a_record_says_in_what_it_departs_from_the_paper(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    methods = {"small": {"baseline": "mean", "options": {"side": 8}}, "mean": {}}
+    plan = parse_plan(content(dataset, methods=methods, shots=[2], draws=1), Path())
+    records = [record for state in run_plan(plan, tmp_path / "record.jsonl", in_process) for record in state.records]
+    departed = {record.method: record.differs for record in records}
+    assert departed == {"small": ("side 8 (published: 16)",), "mean": ()}

@@ -171,11 +171,13 @@ def test_the_page_works_in_a_browser(page_path: Path) -> None:
         assert browser.texts("#table [aria-sort=ascending]") == ["Latency (ms)"]
         browser.run("document.activeElement.click()")
         assert browser.texts("#table [aria-sort=descending]") == ["Latency (ms)"]
-        assert browser.texts("#table tbody tr:first-child th") == ["zero-shot CLIP"]
+        assert browser.texts("#table tbody tr:first-child th") == ["zero-shot CLIPas published: unknown"]
 
         # A search leaves the rows that match; published ones tell their source.
         browser.type("#search", "patchcore w")
-        assert browser.texts("#table tbody th") == ["PatchCore WRN-50"]
+        assert browser.texts("#table tbody th") == [
+            "PatchCore WRN-50as published: no: weights, backbone, views, method"
+        ]
         assert browser.texts("#found") == ["1 of 12 rows"]
         boards, parts = (row_of(data, "PatchCore WRN-50", name)["cells"] for name in ("Boards AD", "Parts AD"))
         assert browser.texts("#table tbody td")[:2] == [boards["image_auroc"][1], parts["image_auroc"][1]]

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -152,8 +154,8 @@ def test_markdown_shows_best_counts_marks_and_failures() -> None:
 
 def test_latex_is_escaped() -> None:
     text = tables.latex([*auroc("a_b & 50% \\x{1}", {("bolt", 0): 0.9}), *auroc("c", {("bolt", 0): None})])
-    assert r"a\_b \& 50\% \textbackslash{}x\{1\} & 1/1 & 90.0 \\" in text
-    assert r"c & 0/1 & -- \\" in text
+    assert r"a\_b \& 50\% \textbackslash{}x\{1\} & 1/1 & 90.0 & no: weights, method \\" in text
+    assert r"c & 0/1 & -- & no: weights, method \\" in text
     assert "% failed: c, Parts AD/bolt, few-shot, K = 4, draw 0: out of memory" in text
     assert r"\toprule" in text
 
@@ -198,11 +200,35 @@ def test_markdown_has_published_figures_below_ours() -> None:
     assert "Recalled" not in text
 
 
+def test_every_row_says_whether_it_ran_as_published() -> None:
+    departed = ("epochs 40 (published: 100)", "backbone resnet18 (published: vgg16)", "no center crop")
+    records = [
+        *(replace(r, differs=departed) for r in auroc("cut", {("bolt", 0): 0.9})),
+        *(replace(r, differs=()) for r in auroc("whole", {("bolt", 0): 0.8})),
+        # From before it was written down, of a baseline that is gone.
+        *(replace(r, differs=None, baseline="gone") for r in auroc("old", {("bolt", 0): 0.7})),
+        # The same, of one that the zoo knows.
+        *(replace(r, differs=None, baseline="tdg", options={"steps": 5}) for r in auroc("ours", {("bolt", 0): 0.6})),
+    ]
+    text = tables.markdown(records)
+    assert re.search(r"\| cut \|.*\| no: epochs, backbone, method \|", text)
+    assert re.search(r"\| whole \|.*\| yes \|", text)
+    assert re.search(r"\| old \|.*\| unknown \|", text)
+    assert re.search(r"\| ours \|.*\| no: steps \|", text)
+    assert "| ours | steps 5 (published: 5000) |" in text
+    assert f"| cut | {'; '.join(departed)} |" in text
+    assert "no: epochs, backbone, method" in tables.latex(records)
+    lines = {line["method"]: line for line in csv.DictReader(io.StringIO(tables.csv(records)))}
+    assert lines["cut"]["differs_from_published"] == "; ".join(departed)
+    assert lines["whole"]["differs_from_published"] == ""
+    assert lines["old"]["differs_from_published"] == "unknown"
+
+
 def test_that_few_methods_decide_is_said_where_it_matters() -> None:
     records = [record("a", figures={"image_auroc": 0.9, "f1": 0.8, "pixel_iou_max": 0.4})]
     assert "threshold of their own" not in tables.markdown(records)
     text = tables.markdown(records, ["f1", "pixel_iou_max"])
-    assert "| Method | Jobs | F1 (%) | Pixel IoU-max (%) |" in text
+    assert "| Method | Jobs | F1 (%) | Pixel IoU-max (%) | As published |" in text
     assert "threshold of their own" in text
 
 

@@ -11,7 +11,7 @@ import random
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -35,7 +35,7 @@ from fewshot_ad.zoo.components.tensors import (
     tensor_bytes,
     to_batch,
 )
-from fewshot_ad.zoo.method import Card, Family, Labeled, Predictions, require_fitted
+from fewshot_ad.zoo.method import FROM_TIMM, Card, Family, Labeled, Original, Predictions, require_fitted
 
 # Backbones whose weights come with the package or its requirements.
 AT_HAND = ("resnet18", "lite0")
@@ -185,11 +185,12 @@ def timm_name(backbone: str, weights: str | None) -> str:
     if not is_model(model):
         raise WeightsError(f"expected resnet18, lite0 or a timm model, got {backbone!r}.")
     if weights is None and backbone not in AT_HAND:
+        others = "" if "vit" in backbone else ", or take resnet18 or lite0, which come with theirs"
         raise WeightsError(
-            f"{backbone}: no weights are at hand. Give weights=FILE (safetensors, or a .pth state dict of this timm "
-            "model), weights='random' to run the code only, or take resnet18 or lite0, which come with theirs."
+            f"{backbone}: expected weights, which are not at hand. Give weights=FILE (safetensors, or a .pth state "
+            f"dict of this timm model){others}; weights='random' runs the code, but its figures mean nothing."
         )
-    if weights not in (None, "random") and not Path(str(weights)).is_file():
+    if weights not in (None, "random", FROM_TIMM) and not Path(str(weights)).is_file():
         raise WeightsError(f"expected a file of weights for {backbone}, but {weights} is none. Check the path.")
 
     def entry(pretrained: bool = False, **arguments: Any) -> torch.nn.Module:
@@ -198,6 +199,8 @@ def timm_name(backbone: str, weights: str | None) -> str:
             return timm.create_model(model, pretrained=False, **arguments)
         if arguments.get("features_only"):
             return from_imagenet(Backbone(backbone, arguments["out_indices"], weights))
+        if weights == FROM_TIMM:
+            return timm.create_model(model, pretrained=True, **arguments)
         return timm.create_model(model, pretrained=True, pretrained_cfg_overlay={"file": weights}, **arguments)
 
     # timm reads the name off the function. It begins with the model's: anomalib looks for "vit" and "small" in it.
@@ -236,8 +239,15 @@ def card(
     maps: bool = True,
     needs_internet: bool = True,
     trains: bool = True,
+    published: Mapping[str, Any] | None = None,
+    pretrained: str = "",
+    at_hand: str = "distilled by this package",
+    departs: tuple[str, ...] = (),
 ) -> Card:
-    """The card of one of anomalib's models; the arguments are those of `Card`, the name without `anomalib_`."""
+    """The card of one of anomalib's models.
+
+    The arguments are those of `Card`, the name without `anomalib_`, and of `Original`, whose options are `published`.
+    """
     return Card(
         name=f"anomalib_{name}",
         title=title,
@@ -249,6 +259,7 @@ def card(
         needs_internet=needs_internet,
         trains=trains,
         weights=weights,
+        original=Original(options=published or {}, pretrained=pretrained, at_hand=at_hand, departs=departs),
     )
 
 

@@ -25,6 +25,9 @@ _WEIGHTS = DISTILLED + " The whole image, no center crop."
         "memory bank",
         _WEIGHTS.format("WideResNet-50"),
         trains=False,
+        published={"backbone": "wide_resnet50_2"},
+        pretrained="ImageNet",
+        departs=("the whole image, no center crop",),
     )
 )
 def patchcore(
@@ -58,6 +61,9 @@ def patchcore(
         "memory bank",
         _WEIGHTS.format("WideResNet-50"),
         trains=False,
+        published={"backbone": "wide_resnet50_2"},
+        pretrained="ImageNet",
+        departs=("the whole image, no center crop",),
     )
 )
 def mh_patchcore(
@@ -95,6 +101,8 @@ def mh_patchcore(
         "distribution",
         _WEIGHTS.format("ResNet-18 or WideResNet-50 with ImageNet's weights"),
         trains=False,
+        pretrained="ImageNet",
+        departs=("the whole image, no center crop",),
     )
 )
 def padim(
@@ -131,6 +139,9 @@ def padim(
         "anomalib's score ends at exactly 1, so images far from all good ones tie.",
         maps=False,
         trains=False,
+        published={"backbone": "resnet18"},
+        pretrained="ImageNet",
+        departs=("the whole image, no center crop",),
     )
 )
 def dfkde(
@@ -182,6 +193,9 @@ def dfkde(
         "distribution",
         _WEIGHTS.format("ResNet-50"),
         trains=False,
+        published={"backbone": "resnet50"},
+        pretrained="ImageNet",
+        departs=("the whole image, no center crop",),
     )
 )
 def dfm(

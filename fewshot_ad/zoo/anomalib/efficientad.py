@@ -25,6 +25,10 @@ def _card(size: str) -> Card:
         "paper's learned WideResNet-101 on ImageNet in 60,000. teacher=FILE takes one that efficientad_cdo has written "
         f"with size={size}, which is distilled for longer, and teacher_weights=FILE anomalib's. Generated pictures are "
         "the penalty images instead of ImageNet's. Quantiles from the images it learned from, having no others.",
+        published={"teacher_steps": 60_000},
+        pretrained="distilled from WideResNet-101, ImageNet",
+        at_hand="distilled here from resnet18, generated images",
+        departs=("generated penalty images, not ImageNet's", "quantiles from the images it learned from"),
     )
 
 

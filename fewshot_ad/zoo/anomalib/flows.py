@@ -59,6 +59,9 @@ class _SupportScale(torch.nn.Module):
         "normalizing flow",
         DISTILLED.format("WideResNet-50 with stages 2 to 4") + " Stages 1 to 3. Likelihoods are "
         "scaled by the largest of the support images, where the authors take the whole test set's.",
+        published={"backbone": "wide_resnet50_2", "stages": (2, 3, 4)},
+        pretrained="ImageNet",
+        departs=("likelihoods scaled by the support images, not by the test set",),
     )
 )
 def cflow(
@@ -105,6 +108,8 @@ def cflow(
         "normalizing flow",
         "lite0 with ImageNet's weights in place of EfficientNet-B5: the first 304 of its last stage's 320 channels, "
         "because anomalib's flow is built for the 304 of B5's.",
+        published={"backbone": "tf_efficientnet_b5"},
+        pretrained="ImageNet",
     )
 )
 def csflow(
@@ -146,6 +151,7 @@ def csflow(
         2021,
         "normalizing flow",
         DISTILLED.format("CaiT, DeiT, ResNet-18 or WideResNet-50 with ImageNet's weights"),
+        pretrained="ImageNet",
     )
 )
 def fastflow(
@@ -194,6 +200,8 @@ def fastflow(
         2024,
         "normalizing flow",
         DISTILLED.format("two CaiT transformers"),
+        pretrained="ImageNet",
+        departs=("one network with three stages, not two CaiT transformers",),
     )
 )
 def uflow(
@@ -233,6 +241,8 @@ def uflow(
         "normalizing flow",
         "lite0 with ImageNet's weights in place of EfficientNet-B5, which runs with backbone=tf_efficientnet_b5 and "
         "weights=FILE.",
+        published={"backbone": "tf_efficientnet_b5"},
+        pretrained="ImageNet",
     )
 )
 def patchflow(

@@ -23,6 +23,8 @@ _WEIGHTS = "resnet18 distilled on generated pictures in place of the paper's {}:
         2022,
         "memory bank",
         _WEIGHTS.format("WideResNet-50"),
+        published={"backbone": "wide_resnet50_2"},
+        pretrained="ImageNet",
     )
 )
 def cfa(
@@ -73,6 +75,8 @@ def cfa(
         2023,
         "reconstruction",
         _WEIGHTS.format("ResNet-50"),
+        published={"backbone": "resnet50"},
+        pretrained="ImageNet",
     )
 )
 def fre(
@@ -108,6 +112,7 @@ def fre(
         2021,
         "teacher-student",
         _WEIGHTS.format("ResNet-18 with ImageNet's weights"),
+        pretrained="ImageNet",
     )
 )
 def stfpm(
@@ -139,6 +144,8 @@ def stfpm(
         2022,
         "teacher-student",
         _WEIGHTS.format("WideResNet-50"),
+        published={"backbone": "wide_resnet50_2"},
+        pretrained="ImageNet",
     )
 )
 def reverse_distillation(
@@ -186,8 +193,10 @@ def reverse_distillation(
         "Detection, CVPR",
         2025,
         "teacher-student",
-        "Random weights, so its numbers mean nothing: its bottleneck fits WideResNet-50 or ResNet-50 only, whose "
-        "weights are not at hand. weights=FILE takes them.",
+        "Not at hand: its bottleneck fits WideResNet-50 or ResNet-50 only, and weights=FILE takes theirs. "
+        "weights='random' runs the code only.",
+        pretrained="ImageNet",
+        at_hand="not at hand",
     )
 )
 def uninet(
@@ -195,12 +204,12 @@ def uninet(
     seed: int = 0,
     image_size: int = 256,
     backbone: str = "wide_resnet50_2",
-    weights: str | None = "random",
+    weights: str | None = None,
     temperature: float = 0.1,
     epochs: int = 100,
     batch_size: int = 8,
 ) -> Method:
-    """UniNet with anomalib's numbers; a teacher with random weights by default."""
+    """UniNet with anomalib's numbers."""
     network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:

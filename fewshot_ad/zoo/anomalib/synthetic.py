@@ -24,6 +24,7 @@ _TEXTURES = "Generated textures in place of the Describable Textures Dataset, wh
         "synthetic anomalies",
         "No pretrained weights, as in the paper. " + _TEXTURES,
         needs_internet=False,
+        departs=("generated textures, not the Describable Textures Dataset",),
     )
 )
 def draem(
@@ -58,6 +59,8 @@ def draem(
         "synthetic anomalies",
         "Its discrete latent model is trained here, in latent_steps steps on generated pictures: the paper's is "
         "trained on ImageNet. latent_weights=FILE takes anomalib's.",
+        pretrained="on ImageNet",
+        at_hand="of the latent model trained here on generated images",
     )
 )
 def dsr(
@@ -101,6 +104,9 @@ def dsr(
         2024,
         "synthetic anomalies",
         DISTILLED.format("WideResNet-50") + " " + _TEXTURES,
+        published={"backbone": "wide_resnet50_2"},
+        pretrained="ImageNet",
+        departs=("generated textures, not the Describable Textures Dataset",),
     )
 )
 def glass(
@@ -177,6 +183,8 @@ def glass(
         2024,
         "synthetic anomalies",
         DISTILLED.format("WideResNet-50"),
+        published={"backbone": "wide_resnet50_2"},
+        pretrained="ImageNet",
     )
 )
 def supersimplenet(
@@ -212,6 +220,7 @@ def supersimplenet(
         "No pretrained weights, as in the paper.",
         maps=False,
         needs_internet=False,
+        published={"image_size": 32, "epochs": 15, "batch_size": 64},
     )
 )
 def ganomaly(

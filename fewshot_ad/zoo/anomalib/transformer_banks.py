@@ -9,7 +9,7 @@ from typing import Any
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card, timm_name
 from fewshot_ad.zoo.anomalib.bare import bare
-from fewshot_ad.zoo.anomalib.transformers import RANDOM, SMALLER, check_side
+from fewshot_ad.zoo.anomalib.transformers import NOT_AT_HAND, SMALLER, check_side
 from fewshot_ad.zoo.method import Method, baseline
 
 
@@ -20,8 +20,11 @@ from fewshot_ad.zoo.method import Method, baseline
         "Damm et al. 2025, AnomalyDINO: Boosting Patch-based Few-shot Anomaly Detection with DINOv2, WACV",
         2025,
         "memory bank",
-        RANDOM.format("DINOv2 ViT-S/14"),
+        NOT_AT_HAND.format("DINOv2 ViT-S/14"),
         trains=False,
+        pretrained="DINOv2",
+        at_hand="not at hand",
+        departs=("no rotated views of the support images",),
     )
 )
 def anomaly_dino(
@@ -29,7 +32,7 @@ def anomaly_dino(
     seed: int = 0,
     image_size: int = 448,
     backbone: str = "vit_small_patch14_dinov2",
-    weights: str | None = "random",
+    weights: str | None = None,
     neighbors: int = 1,
     masking: bool = False,
     coreset: bool = False,
@@ -54,8 +57,10 @@ def anomaly_dino(
         "Zhang et al. 2026, Is Training Necessary for Anomaly Detection?, arXiv:2601.22763",
         2026,
         "memory bank",
-        RANDOM.format("DINOv3 ViT-B/16"),
+        NOT_AT_HAND.format("DINOv3 ViT-B/16"),
         trains=False,
+        pretrained="DINOv3",
+        at_hand="not at hand",
     )
 )
 def rad(
@@ -63,7 +68,7 @@ def rad(
     seed: int = 0,
     image_size: int = 448,
     backbone: str = "vit_base_patch16_dinov3",
-    weights: str | None = "random",
+    weights: str | None = None,
     layers: Sequence[int] = (3, 6, 9, 11),
     images: int = 150,
     position_radius: int = 1,
@@ -71,8 +76,8 @@ def rad(
     batch_size: int = 8,
 ) -> Method:
     """RAD with anomalib's numbers: layers 3, 6, 9 and 11, patches within 1 of the same place, at 448 pixels."""
-    network = timm_name(backbone, weights)
     check_side("anomalib_rad", image_size, backbone)
+    network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from anomalib.models.image.rad import Rad
@@ -91,6 +96,9 @@ def rad(
         "memory bank",
         SMALLER.format("DINOv3 ViT-H+/16", "vit_huge_plus_patch16_dinov3"),
         trains=False,
+        published={"backbone": "vit_huge_plus_patch16_dinov3"},
+        pretrained="DINOv3",
+        at_hand="not at hand",
     )
 )
 def super_add(
@@ -98,7 +106,7 @@ def super_add(
     seed: int = 0,
     image_size: int = 448,
     backbone: str = "vit_small_patch16_dinov3",
-    weights: str | None = "random",
+    weights: str | None = None,
     tile: int = 448,
     overlap: int = 16,
     blur: float = 4.0,
@@ -106,8 +114,8 @@ def super_add(
     batch_size: int = 8,
 ) -> Method:
     """SuperADD with anomalib's numbers: tiles of 448 pixels that overlap by 16, four layers by the backbone's size."""
-    network = timm_name(backbone, weights)
     check_side("anomalib_super_add", image_size, backbone)
+    network = timm_name(backbone, weights)
     if not 16 <= overlap < tile / 2 <= image_size / 2 or tile % 16 or overlap % 16:
         got = f"tile={tile}, overlap={overlap}, image_size={image_size}"
         raise ZooError(f"anomalib_super_add: expected 16 <= overlap < tile / 2 <= image_size / 2 in 16s, got {got}.")

@@ -1,7 +1,7 @@
 """anomalib's methods that learn on the features of a vision transformer.
 
-The weights of transformers do not come with the package, so they are random by default. Where the paper's transformer
-is larger than a ViT-B, the default is a ViT-S: backbone= takes the paper's.
+The weights of transformers do not come with the package: weights=FILE takes them, and weights='random' runs the code
+only. Where the paper's transformer is larger than a ViT-B, the default is a ViT-S: backbone= takes the paper's.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card, timm
 from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.method import Method, baseline
 
-RANDOM = "Random weights, so its numbers mean nothing: weights=FILE takes the paper's, {}."
+NOT_AT_HAND = "Not at hand: weights=FILE takes the paper's, {}; weights='random' runs the code only."
 SMALLER = (
-    "Random weights and a ViT-S in place of the paper's {}, which is too large for most CPUs, so its numbers mean "
-    "nothing: backbone={} and weights=FILE take the paper's."
+    "Not at hand: weights=FILE takes those of a ViT-S, in place of the paper's {}, which is too large for most CPUs; "
+    "backbone={} and weights=FILE take the paper's. weights='random' runs the code only."
 )
 
 
@@ -33,7 +33,10 @@ SMALLER = (
         "Guo et al. 2025, Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection, CVPR",
         2025,
         "reconstruction",
-        RANDOM.format("DINOv2 ViT-B/14 with registers"),
+        NOT_AT_HAND.format("DINOv2 ViT-B/14 with registers"),
+        pretrained="DINOv2 with registers",
+        at_hand="not at hand",
+        departs=("resized to the input size, not cropped from 448 pixels",),
     )
 )
 def dinomaly(
@@ -41,15 +44,15 @@ def dinomaly(
     seed: int = 0,
     image_size: int = 392,
     backbone: str = "vit_base_patch14_reg4_dinov2",
-    weights: str | None = "random",
+    weights: str | None = None,
     dropout: float = 0.2,
     decoder_depth: int = 8,
     steps: int = 5000,
     batch_size: int = 16,
 ) -> Method:
     """Dinomaly. Source: Guo et al. 2025, section 4.1: 392 pixels, batch 16, dropout 0.2; anomalib's 5,000 steps."""
-    network = timm_name(backbone, weights)
     check_side("anomalib_dinomaly", image_size, backbone)
+    network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from anomalib.models import Dinomaly
@@ -68,7 +71,10 @@ def dinomaly(
         "Detection, CVPR",
         2025,
         "reconstruction",
-        RANDOM.format("DINOv2 ViT-B/14 with registers"),
+        NOT_AT_HAND.format("DINOv2 ViT-B/14 with registers"),
+        pretrained="DINOv2 with registers",
+        at_hand="not at hand",
+        departs=("resized to the input size, not cropped from 448 pixels",),
     )
 )
 def inp_former(
@@ -76,14 +82,14 @@ def inp_former(
     seed: int = 0,
     image_size: int = 392,
     backbone: str = "vit_base_patch14_reg4_dinov2",
-    weights: str | None = "random",
+    weights: str | None = None,
     prototypes: int = 6,
     epochs: int = 200,
     batch_size: int = 16,
 ) -> Method:
     """INP-Former. Source: Luo et al. 2025, section 4.1: 6 prototypes, 200 epochs of 16 at 392 pixels."""
-    network = timm_name(backbone, weights)
     check_side("anomalib_inp_former", image_size, backbone)
+    network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from anomalib.models.image.inp_former import InpFormer
@@ -102,6 +108,9 @@ def inp_former(
         2024,
         "synthetic anomalies",
         SMALLER.format("DINOv2 ViT-L/14", "vit_large_patch14_dinov2"),
+        published={"backbone": "vit_large_patch14_dinov2"},
+        pretrained="DINOv2",
+        at_hand="not at hand",
     )
 )
 def general_ad(
@@ -109,7 +118,7 @@ def general_ad(
     seed: int = 0,
     image_size: int = 518,
     backbone: str = "vit_small_patch14_dinov2",
-    weights: str | None = "random",
+    weights: str | None = None,
     layers: Sequence[int] | None = None,
     hidden: int = 2048,
     noise: float = 0.25,
@@ -124,7 +133,7 @@ def general_ad(
         seed: Seed of everything random.
         image_size: Side in pixels, which the patch divides.
         backbone: A vision transformer of timm.
-        weights: File of the backbone's weights, or `random`.
+        weights: File of the backbone's weights, or `random` to run the code only.
         layers: Layers whose features are used, counted from 1; None takes the last, as in the paper's ViT-L.
         hidden: Width of the discriminator.
         noise: Standard deviation of the noise on features.
@@ -133,8 +142,8 @@ def general_ad(
         epochs: Passes over the images.
         batch_size: Images per batch.
     """
-    network = timm_name(backbone, weights)
     check_side("anomalib_general_ad", image_size, backbone)
+    network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from anomalib.models.image.general_ad import GeneralAD
@@ -153,7 +162,10 @@ def general_ad(
         "Costanzino et al. 2025, Learning to Be a Transformer to Pinpoint Anomalies, IEEE Access",
         2025,
         "teacher-student",
-        RANDOM.format("DINOv2 ViT-B/14 with registers"),
+        NOT_AT_HAND.format("DINOv2 ViT-B/14 with registers"),
+        pretrained="DINOv2 with registers",
+        at_hand="not at hand",
+        departs=("resized, not padded",),
     )
 )
 def l2bt(
@@ -161,7 +173,7 @@ def l2bt(
     seed: int = 0,
     image_size: int = 224,
     backbone: str = "vit_base_patch14_reg4_dinov2",
-    weights: str | None = "random",
+    weights: str | None = None,
     layers: Sequence[int] = (7, 11),
     topk_ratio: float = 0.001,
     lr: float = 1e-4,
@@ -169,8 +181,8 @@ def l2bt(
     batch_size: int = 4,
 ) -> Method:
     """L2BT with anomalib's numbers: 224 pixels, rate 1e-4, 50 epochs. Images are resized, not padded."""
-    network = timm_name(backbone, weights)
     check_side("anomalib_l2bt", image_size, backbone)
+    network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from fewshot_ad.zoo.anomalib.runtime.offline import OfflineL2BT
@@ -187,8 +199,11 @@ def l2bt(
         "Zhai et al. 2026, Foundation Visual Encoders Are Secretly Few-Shot Anomaly Detectors, ICLR",
         2026,
         "reconstruction",
-        "Random weights, so its numbers mean nothing: weights=FILE takes anomalib's, DINOv2 ViT-B/14. The paper's "
-        "DINOv3 ViT-B/16 at 512 pixels: backbone=vit_base_patch16_dinov3, image_size=512 and weights=FILE take it.",
+        "Not at hand: weights=FILE takes anomalib's, DINOv2 ViT-B/14. The paper's DINOv3 ViT-B/16 at 512 pixels: "
+        "backbone=vit_base_patch16_dinov3, image_size=512 and weights=FILE. weights='random' runs the code only.",
+        published={"backbone": "vit_base_patch16_dinov3", "image_size": 512, "epochs": 4000},
+        pretrained="DINOv3",
+        at_hand="not at hand",
     )
 )
 def foundad(
@@ -196,7 +211,7 @@ def foundad(
     seed: int = 0,
     image_size: int = 518,
     backbone: str = "vit_base_patch14_dinov2",
-    weights: str | None = "random",
+    weights: str | None = None,
     depth: int = 6,
     width: int = 384,
     layers: int = 3,
@@ -211,8 +226,8 @@ def foundad(
     2,000 epochs of 8, as in the authors' public configuration and in anomalib's results; by anomalib's account the
     paper's took 4,000.
     """
-    network = timm_name(backbone, weights)
     check_side("anomalib_foundad", image_size, backbone)
+    network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from fewshot_ad.zoo.anomalib.runtime.offline import OfflineFoundAD

@@ -1,6 +1,6 @@
 """anomalib's methods on foundation models that judge unseen products: WinCLIP and AnomalyVFM.
 
-Their weights do not come with the package, so they are random by default; weights=FILE takes the papers'.
+Their weights do not come with the package: weights=FILE takes the papers', and weights='random' runs the code only.
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ _VOCABULARY, _CONTEXT = 49408, 77
         "Jeong et al. 2023, WinCLIP: Zero-/Few-Shot Anomaly Classification and Segmentation, CVPR",
         2023,
         "vision-language",
-        "Random weights, so its numbers mean nothing. The paper's OpenCLIP ViT-B/16+ at 240 pixels, laion400m_e31: "
-        "weights=FILE takes it. class_name= names the product.",
+        "Not at hand: weights=FILE takes the paper's OpenCLIP ViT-B/16+ at 240 pixels, laion400m_e31; "
+        "weights='random' runs the code only. class_name= names the product.",
         trains=False,
+        pretrained="OpenCLIP, LAION-400M",
+        at_hand="not at hand",
+        departs=("resized by area or bilinearly, not bicubically",),
     )
 )
 def winclip(
@@ -38,7 +41,7 @@ def winclip(
     seed: int = 0,
     image_size: int = 240,
     backbone: str = "ViT-B-16-plus-240",
-    weights: str = "random",
+    weights: str | None = None,
     class_name: str = "object",
     scales: tuple[int, int] = (2, 3),
     batch_size: int = 4,
@@ -50,7 +53,6 @@ def winclip(
     name = "anomalib_winclip"
     if importlib.util.find_spec("open_clip") is None:
         raise ZooError(f"{name} runs open_clip's CLIP, which is not installed: pip install 'fewshot-ad[zoo]'.")
-    _check_file(name, weights)
     if not class_name.strip():
         raise ZooError(f"{name}: expected class_name to say what the product is, got {class_name!r}. Try 'object'.")
     if len(scales) != 2 or min(scales) < 1:
@@ -59,11 +61,12 @@ def winclip(
     if image_size % patch or image_size // patch < max(scales):
         needed = f"a multiple of the patch of {patch} and at least {patch * max(scales)}"
         raise ZooError(f"{name}: expected image_size to be {needed}, got {image_size}.")
+    checked = _check_file(name, weights)
 
     def build(_: Path) -> Any:
         from fewshot_ad.zoo.anomalib.runtime.vision_language import OfflineWinClip, OfflineWinClipModel
 
-        clip = _clip(name, backbone, image_size, weights, seed)
+        clip = _clip(name, backbone, image_size, checked, seed)
         model = OfflineWinClipModel(clip, class_name, (scales[0], scales[1]))
         return OfflineWinClip(model, class_name)
 
@@ -79,21 +82,23 @@ def winclip(
             "CVPR",
             2026,
             "synthetic anomalies",
-            "Random weights, so its numbers mean nothing. The paper's RADIO ViT-L/16 with its adapters, trained on "
-            "generated anomalies: weights=FILE takes it (anomalyvfm_radio, model.safetensors).",
+            "Not at hand: weights=FILE takes the paper's RADIO ViT-L/16 with its adapters, trained on generated "
+            "anomalies (anomalyvfm_radio, model.safetensors); weights='random' runs the code only.",
             trains=False,
+            pretrained="RADIO with trained adapters",
+            at_hand="not at hand",
         ),
         supervision="none",
     )
 )
-def vfm(*, seed: int = 0, image_size: int = 768, weights: str = "random", depth: int = RADIO_BLOCKS) -> Method:
+def vfm(*, seed: int = 0, image_size: int = 768, weights: str | None = None, depth: int = RADIO_BLOCKS) -> Method:
     """AnomalyVFM with anomalib's 768 pixels. The images of good parts change nothing: it is zero-shot."""
     name = "anomalib_vfm"
-    _check_file(name, weights)
     if image_size % _RADIO_PATCH:
         raise ZooError(f"{name}: expected an image_size that the patch of {_RADIO_PATCH} divides, got {image_size}.")
     if not 1 <= depth <= RADIO_BLOCKS:
         raise ZooError(f"{name}: expected depth to be 1 to {RADIO_BLOCKS} blocks, got {depth}.")
+    checked = _check_file(name, weights)
 
     def build(_: Path) -> Any:
         from fewshot_ad.zoo.anomalib.runtime.pretraining import load
@@ -102,16 +107,27 @@ def vfm(*, seed: int = 0, image_size: int = 768, weights: str = "random", depth:
         # Seeded here: the imports above draw random numbers the first time.
         with seeded(seed):
             model = OfflineAnomalyVfmModel(depth)
-        if weights != "random":
-            load(model, weights)
+        if checked != "random":
+            load(model, checked)
         return OfflineAnomalyVfm(model)
 
     return AnomalibMethod(name, build, Schedule(image_size, standardized=False), seed)
 
 
-def _check_file(name: str, weights: str) -> None:
+def _check_file(name: str, weights: str | None) -> str:
+    """The weights, if they are `random` or a file.
+
+    Raises:
+        WeightsError: They are neither.
+    """
+    if weights is None:
+        raise WeightsError(
+            f"{name}: expected weights, which are not at hand. Give weights=FILE; weights='random' runs the code, but "
+            "its figures mean nothing."
+        )
     if weights != "random" and not Path(weights).is_file():
         raise WeightsError(f"{name}: expected weights='random' or a file, but {weights} is none. Check the path.")
+    return weights
 
 
 def _patch_size(name: str, backbone: str) -> int:

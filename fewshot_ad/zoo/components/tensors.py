@@ -17,7 +17,7 @@ from fewshot_ad.encoder.pyramid import lite0_weights_file
 from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.encoder.weights import shipped_encoders, verified_tensors
 from fewshot_ad.errors import WeightsError, ZooError
-from fewshot_ad.zoo.method import Predictions
+from fewshot_ad.zoo.method import FROM_TIMM, Predictions
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -128,6 +128,21 @@ def missing_tensors(network: nn.Module, state: Mapping[str, torch.Tensor]) -> li
     return [key for key, v in network.state_dict().items() if key not in state or state[key].shape != v.shape]
 
 
+def fetched(model: str) -> dict[str, torch.Tensor]:
+    """The tensors of a timm model, from the internet or from where timm keeps what it fetched before.
+
+    Raises:
+        WeightsError: They cannot be fetched.
+    """
+    try:
+        return dict(timm.create_model(model, pretrained=True).state_dict())
+    except Exception as error:
+        raise WeightsError(
+            f"{model}: timm could not fetch the weights ({type(error).__name__}). Connect to the internet, or give "
+            "weights=FILE."
+        ) from error
+
+
 # Backbones that come distilled, and the shipped encoder whose tensors hold them.
 DISTILLED = {"resnet18": "resnet18_parts", "convnext_atto": "convnext_atto_parts"}
 
@@ -139,7 +154,8 @@ class Backbone(nn.Module):
         name: `resnet18` or `convnext_atto`, distilled, or `lite0`, EfficientNet-Lite0 with ImageNet's weights: these
             ship with the package or its requirements. Any other timm model needs `weights`.
         stages: Indices into timm's `feature_info`; of a ResNet, 1, 2 and 3 are layer1 to layer3 at strides 4, 8, 16.
-        weights: File of the weights of another timm model (safetensors, or a state dict), or `random`.
+        weights: File of the weights of another timm model (safetensors, or a state dict), `timm` for those that timm
+            fetches from the internet, or `random`.
 
     Attributes:
         channels: Number of channels, per stage.
@@ -169,7 +185,9 @@ class Backbone(nn.Module):
         self.requires_grad_(False).eval()
 
     def _load(self, name: str, model: str, weights: str | None) -> None:
-        if weights is not None:
+        if weights == FROM_TIMM:
+            state = fetched(model)
+        elif weights is not None:
             state = read_state_dict(Path(weights))
         elif name in DISTILLED:
             tensors = read_state_dict(verified_tensors(shipped_encoders()[DISTILLED[name]]))

@@ -79,7 +79,9 @@ def test_warm_up_and_cosine_count_batches(
 
     module = importlib.import_module(f"anomalib.models.image.{name}.lightning_model")
     monkeypatch.setitem(module.TRAINING_CONFIG["scheduler"], "warmup_iters", 2)
-    zoo.create(f"anomalib_{name}", image_size=28, backbone=SMALL_REG4, batch_size=2, **length).fit(good)
+    zoo.create(f"anomalib_{name}", image_size=28, backbone=SMALL_REG4, weights="random", batch_size=2, **length).fit(
+        good
+    )
     assert rates == pytest.approx([0, peak, *cosine(peak, peak / 10, 4)])
 
 
@@ -100,11 +102,18 @@ def test_dsr_falls_to_a_tenth_after_four_fifths_of_the_epochs_before_upsampling(
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
-        ("uninet", {"image_size": 32, "epochs": 3, "backbone": "resnet50"}, [5e-3, 5e-3, 1e-3]),
+        ("uninet", {"image_size": 32, "epochs": 3, "backbone": "resnet50", "weights": "random"}, [5e-3, 5e-3, 1e-3]),
         ("supersimplenet", {"image_size": 128, "epochs": 5}, [1e-4, 1e-4, 1e-4, 1e-4, 1.6e-5]),
         (
             "general_ad",
-            {"image_size": 28, "epochs": 4, "backbone": "vit_small_patch14_dinov2", "hidden": 16, "top_k": 1},
+            {
+                "image_size": 28,
+                "epochs": 4,
+                "backbone": "vit_small_patch14_dinov2",
+                "weights": "random",
+                "hidden": 16,
+                "top_k": 1,
+            },
             cosine(5e-4, 1e-4, 4),
         ),
     ],
@@ -159,7 +168,7 @@ def test_general_ad_reads_the_last_layer_of_its_backbone() -> None:
 
 
 def test_the_side_fits_the_patch_of_the_backbone_given() -> None:
-    zoo.create("anomalib_foundad", backbone="vit_base_patch16_dinov3", image_size=512)
+    zoo.create("anomalib_foundad", backbone="vit_base_patch16_dinov3", image_size=512, weights="random")
     with pytest.raises(ZooError, match="patch of 14 divides, got 512"):
         zoo.create("anomalib_foundad", image_size=512)
     with pytest.raises(ZooError, match="vision transformer of timm"):

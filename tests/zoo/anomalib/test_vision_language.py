@@ -140,7 +140,7 @@ def test_references_are_all_images_and_known_ones_are_at_no_distance(model: Any)
 def test_vfm_takes_weights_from_a_file_and_nothing_from_images(tmp_path: Path) -> None:
     tiny: dict[str, Any] = {"image_size": 32, "depth": 1}
     images = [make_part(4, 96, defect=True)]
-    first = zoo.create("anomalib_vfm", seed=1, **tiny)
+    first = zoo.create("anomalib_vfm", seed=1, weights="random", **tiny)
     first.fit([make_part(0, 64)])
     file = tmp_path / "model.safetensors"
     state = first._model.state_dict()  # type: ignore[attr-defined]
@@ -153,10 +153,10 @@ def test_vfm_takes_weights_from_a_file_and_nothing_from_images(tmp_path: Path) -
     np.testing.assert_array_equal(second.predict(images).scores, first.predict(images).scores)
 
 
-def test_cards_say_that_random_weights_mean_nothing() -> None:
+def test_cards_say_what_the_weights_are() -> None:
     for name in ("anomalib_winclip", "anomalib_vfm"):
         card = zoo.cards()[name]
-        assert "numbers mean nothing" in card.weights
+        assert card.weights.startswith("Not at hand: weights=FILE")
         assert card.needs_internet
         assert not card.trains
     assert zoo.cards()["anomalib_winclip"].family == "vision-language"

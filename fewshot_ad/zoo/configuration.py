@@ -1,0 +1,75 @@
+"""The configuration that a method was published with, and in what a run departs from it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from fewshot_ad.zoo.method import WEIGHTS, Card, cards, options
+
+RANDOM = "random"
+# Options that say where and how fast a method runs, or which product it is shown; the result is the same.
+IGNORED = ("device", "threads", "engine", "class_name")
+# Backbones that run with ImageNet's weights without a file, which come with a requirement of the package.
+IMAGENET = ("lite0", "tf_efficientnet_lite0")
+
+
+def published_options(name: str) -> dict[str, Any]:
+    """The hyper-parameters of a baseline as published; its weights stay the default, as no file of them ships.
+
+    Raises:
+        ZooError: No baseline has that name.
+    """
+    defaults = _defaults(name)
+    return {**defaults, **cards()[name].original.options}
+
+
+def differences(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """In what a run departs from the published method, in words; empty where it runs as published.
+
+    Weights from a file count as the published ones: which file it was, is the user's to know.
+
+    Args:
+        name: Name of a baseline.
+        settings: Hyper-parameters that differ from its defaults, as `create` takes them.
+
+    Raises:
+        ZooError: No baseline has that name.
+    """
+    published = published_options(name)
+    card, resolved = cards()[name], {**_defaults(name), **settings}
+    ignored = {*IGNORED, *WEIGHTS, *(() if card.trains else ("batch_size", "batch"))}
+    found = [
+        f"{option} {_text(resolved[option])} (published: {_text(value)})"
+        for option, value in published.items()
+        if option not in ignored and _plain(resolved[option]) != _plain(value)
+    ]
+    return (*_of_weights(card, resolved), *found, *card.original.departs)
+
+
+def _of_weights(card: Card, resolved: Mapping[str, Any]) -> list[str]:
+    option = next((option for option in WEIGHTS if option in resolved), None)
+    original = card.original
+    if option is None or not original.pretrained:
+        return []
+    given = resolved[option]
+    if given == RANDOM:
+        return [f"weights random, so the figures mean nothing (published: {original.pretrained})"]
+    if given is not None or (original.pretrained == "ImageNet" and resolved.get("backbone") in IMAGENET):
+        return []
+    return [f"weights {original.at_hand} (published: {original.pretrained})"]
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    return {option: value for option, value in options(name).items() if value is not inspect.Parameter.empty}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "/".join(_text(one) for one in value)
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,100 @@
+"""The configuration that a method was published with, and in what a run departs from it."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from fewshot_ad.errors import WeightsError, ZooError
+from fewshot_ad.zoo import cards, create, differences, options, published_options
+from fewshot_ad.zoo.components.tensors import Backbone
+
+CARDS = cards()
+# Those whose weights neither ship nor come with a requirement: their figures would mean nothing.
+WITHOUT_WEIGHTS = (
+    *("anomaly_dino", "dinomaly", "inp_former", "general_ad", "l2bt", "foundad", "rad", "super_add", "winclip"),
+    *("vfm", "uninet"),
+)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_the_published_configuration_is_one_of_the_baselines_own_options(name: str) -> None:
+    card = CARDS[name]
+    published = published_options(name)
+    assert set(card.original.options) <= set(options(name)) == set(published)
+    # What is the default anyway is no deviation, and must not be told as one.
+    assert all(options(name)[option] != value for option, value in card.original.options.items())
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_with_the_published_options_and_weights_only_what_no_option_changes_differs(name: str) -> None:
+    settings: dict[str, Any] = dict(published_options(name))
+    for option in ("weights", "teacher_weights", "latent_weights"):
+        if option in settings:
+            settings[option] = "file.safetensors"
+    assert differences(name, settings) == CARDS[name].original.departs
+
+
+def test_every_kind_of_departure_is_told() -> None:
+    assert differences("anomalib_stfpm", {"epochs": 40}) == (
+        "weights distilled by this package (published: ImageNet)",
+        "epochs 40 (published: 100)",
+    )
+    assert differences("anomalib_cflow", {})[2] == "stages 1/2/3 (published: 2/3/4)"
+    assert "random, so the figures mean nothing" in differences("padim", {"weights": "random"})[0]
+    # EfficientNet-Lite0 has ImageNet's weights, so that the backbone alone differs.
+    assert differences("anomalib_patchflow", {}) == ("backbone lite0 (published: tf_efficientnet_b5)",)
+    # Lists of YAML are the tuples of Python; how fast a bank is filled changes nothing.
+    assert differences("anomalib_padim", {"stages": [1, 2, 3], "weights": "file", "batch_size": 1}) == (
+        "the whole image, no center crop",
+    )
+    with pytest.raises(ZooError, match="telepathy"):
+        differences("telepathy", {})
+
+
+@pytest.mark.skipif(importlib.util.find_spec("anomalib") is None, reason="NO ANOMALIB")
+@pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
+def test_a_method_without_weights_is_refused_unless_random_ones_are_asked_for(name: str) -> None:
+    name = f"anomalib_{name}"
+    with pytest.raises(WeightsError, match=r"expected weights, which are not at hand.*weights=FILE.*weights='random'"):
+        create(name)
+    create(name, weights="random")
+    assert "figures mean nothing" in differences(name, {"weights": "random"})[0]
+    assert differences(name, {})[0].startswith("weights not at hand (published: ")
+
+
+def test_the_published_configuration_asks_for_its_weights() -> None:
+    with pytest.raises(WeightsError, match=r"published weights \(ImageNet\).*weights=FILE, or weights='timm'"):
+        create("patchcore", published=True)
+    method: Any = create("patchcore", published=True, weights="random", coreset_ratio=0.5)
+    assert (method.backbone, method.views, method.coreset_ratio) == ("wide_resnet50_2", "none", 0.5)
+    with pytest.raises(WeightsError, match=r"published weights \(on ImageNet\).*latent_weights=FILE\.$"):
+        create("anomalib_dsr", published=True)
+
+
+def test_weights_are_fetched_with_permission_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match="allow_download=True"):
+        create("padim", weights="timm")
+    plain, asked = timm.create_model, []
+
+    def hub(model: str, pretrained: bool = False, **arguments: Any) -> torch.nn.Module:
+        if pretrained:
+            asked.append(model)
+        return plain(model, pretrained=False, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", hub)
+    create("padim", weights="timm", allow_download=True)
+    assert asked == ["resnet18"]
+
+    def unreachable(model: str, pretrained: bool = False, **arguments: Any) -> torch.nn.Module:
+        if pretrained:
+            raise OSError("no route to host")
+        return plain(model, pretrained=False, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(WeightsError, match="could not fetch the weights"):
+        Backbone("resnet18", (1, 2), "timm")
