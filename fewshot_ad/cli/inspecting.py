@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
 
 import typer
 
@@ -49,6 +50,7 @@ from fewshot_ad.cli.terminal import (
 from fewshot_ad.failures import explanation
 
 if TYPE_CHECKING:
+    from fewshot_ad.errors import ImageError
     from fewshot_ad.inspection.result import Inspection
 
 
@@ -84,7 +86,6 @@ def inspect(
     as_json: JsonOption = False,
 ) -> None:
     """Inspect images: a verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (no verdict)."""
-    counts, outputs = Counter[str](), Outputs(as_json)
     with reported_errors(as_json):
         refuse_misplaced("inspect", artifact, images)
         inspector = load_product(
@@ -100,17 +101,58 @@ def inspect(
             inspector.threshold = threshold
         for size in warm_up or []:
             inspector.warm_up(height_and_width(size, "--warm-up"))
+        read = [artifact, *(Path(given) for given in (encoder, weights) if given is not None)]
+    judge_images(
+        partial(inspector.inspect_batch, errors="return"),
+        images,
+        read=read,
+        heatmaps=heatmaps,
+        csv_file=csv_file,
+        device=inspector.encoder.device,
+        force=force,
+        as_json=as_json,
+    )
+
+
+def judge_images(
+    judge: Callable[[list[Path]], Iterable[Inspection | ImageError]],
+    images: list[str],
+    *,
+    read: list[Path],
+    heatmaps: Path | None,
+    csv_file: Path | None,
+    device: Device,
+    force: bool,
+    as_json: bool,
+) -> NoReturn:
+    """Print a verdict on each image, write what is asked for beside it, and end the command.
+
+    Args:
+        judge: Verdicts on files, in order.
+        images: What the user gave: folders, files, globs.
+        read: Other files that the command reads.
+        heatmaps: Folder for overlays.
+        csv_file: Table of the verdicts.
+        device: Where they are judged.
+        force: Whether files of other kinds may be replaced.
+        as_json: Whether the command was asked for JSON.
+
+    Raises:
+        typer.Exit: Always: 0 all good, 1 an anomaly, 2 no verdict.
+    """
+    counts, outputs = Counter[str](), Outputs(as_json)
+    with reported_errors(as_json):
         paths, failures = _image_paths(images)
-        read = [artifact, *paths, *(Path(given) for given in (encoder, weights) if given is not None)]
+        inputs = [*read, *paths]
         overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
-        check_table(csv_file, read, force)
-        check_overlays(filter(None, overlays), csv_file, read, force=force)
+        check_table(csv_file, inputs, force)
+        check_overlays(filter(None, overlays), csv_file, inputs, force=force)
         with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
             for failure in failures:
                 counts["not found" if failure.missing else "unreadable"] += 1
                 report_failure(failure.message, as_json, failure.name)
                 write_row(failure_row(failure.name, failure.message))
-            results = inspector.inspect_batch(paths, errors="return")
+            results = judge(paths)
             for done, (path, overlay, result) in enumerate(zip(paths, overlays, results, strict=True), start=1):
                 if progress is not None:
                     progress("inspect", done, len(paths))
@@ -126,7 +168,7 @@ def inspect(
                 drawn = _drawn(overlay, result, outputs, force)
                 counts["overlays"] += drawn is not None
                 write_row(verdict_row(path, result))
-                _print_verdict(path, result, drawn, inspector.encoder.device, as_json)
+                _print_verdict(path, result, drawn, device, as_json)
     if not as_json:
         say(_summary(counts, heatmaps))
     failed = counts["unreadable"] or counts["not found"] or counts["not_inspectable"] or not outputs.complete

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -119,6 +119,11 @@ class ArNet:
             return float(np.float32(heat.mean())), heat
 
         return one_by_one(images, judge, self.sigma)
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        network = UNet(1 if ERASURES[self.erasing][0].gray else 3, self.width)
+        return {"_restoration": _Restoration(network, torch.empty(0))}
 
     def model_bytes(self) -> int:
         """The network and the usual errors."""

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -135,6 +136,12 @@ class DifferNet:
         """
         density = require_fitted(self._density, "differnet")
         return one_by_one(images, lambda image: density.judge(image, self.image_size))
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        backbone = Backbone(self.backbone, (3,), self.weights)
+        flow = Flow(SCALES * backbone.channels[0], self.hidden, self.blocks, torch.Generator())
+        return {"_density": _Density(backbone, flow, torch.empty(0))}
 
     def model_bytes(self) -> int:
         """The backbone, the flow and the transformations."""

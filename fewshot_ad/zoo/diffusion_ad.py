@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,6 +159,11 @@ class DiffusionAD:
             return float(heat.flatten().topk(TOP_PIXELS).values.mean()), heat
 
         return one_by_one(images, judge)
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        repair = Repair(NoiseUNet(self.image_size, self.channels), self.guidance)
+        return {"_networks": (repair, SegmentationUNet(self.channels // 2))}
 
     def model_bytes(self) -> int:
         """Both networks."""

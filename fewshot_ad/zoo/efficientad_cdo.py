@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -217,6 +218,14 @@ class EfficientAdCdo:
             return float(heat.max()), F.pad(heat[None], (BORDER,) * 4, mode="replicate")[0]
 
         return one_by_one(images, judge)
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        empty = torch.empty(0)
+        student, autoencoder = PDN(self.size, 2 * CHANNELS), Autoencoder(self.image_size)
+        networks = _Networks(_Teacher(PDN(self.size), empty, empty), student, autoencoder)
+        # The classes of the named tuples stand for their values.
+        return {"_discrepancies": _Discrepancies(networks, Quantiles, Quantiles)}  # type: ignore[arg-type]
 
     def model_bytes(self) -> int:
         """The three networks and the statistics of the teacher."""

@@ -100,6 +100,17 @@ class Method(Protocol):
         """
 
 
+class Storable(Method, Protocol):
+    """A baseline that can be stored after its `fit`."""
+
+    def skeleton(self) -> Mapping[str, Any]:
+        """The attributes that `fit` leaves behind, by name, each with a blank: what their tensors cannot say.
+
+        A fitted method is stored by these attributes, and another with the same hyper-parameters takes them over, with
+        random weights wherever files of weights were used; see `components.freezing` for what a blank is.
+        """
+
+
 State = TypeVar("State")
 
 

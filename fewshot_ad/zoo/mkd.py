@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -149,6 +150,11 @@ class MKD:
             loss = discrepancy(self._source(copy), cloner(copy), self.direction).sum()
             gradient += torch.autograd.grad(loss, copy)[0][0].abs().sum(0) / self.gradients
         return gradient
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        cloner = Cloner(self._source.channels, self._source.strides, self.width)
+        return {"_source": self._source, "_cloner": cloner}
 
     def model_bytes(self) -> int:
         """Both networks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -97,6 +98,10 @@ class PaDiM:
         return one_by_one(
             images, lambda image: gaussians.judge(self._embed(to_batch([image], side))[0], side, self.sigma)
         )
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        return {"_network": self._network, "_kept_dims": None, "_gaussians": Gaussians}
 
     def model_bytes(self) -> int:
         """The backbone and the Gaussians."""

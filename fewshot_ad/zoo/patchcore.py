@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,6 +116,10 @@ class PatchCore:
             return score, smoothed(distances.reshape(grid.shape[:2]), self.image_size, self.sigma)
 
         return one_by_one(images, judge)
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        return {"_network": self._network, "_bank": None}
 
     def model_bytes(self) -> int:
         """The backbone and the memory bank."""

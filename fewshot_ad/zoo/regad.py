@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -122,6 +123,10 @@ class RegAD:
         return one_by_one(
             images, lambda image: gaussians.judge(self._embed(to_batch([image], side))[0], side, self.sigma)
         )
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        return {"_encoder": self._encoder, "_gaussians": Gaussians}
 
     def model_bytes(self) -> int:
         """The stages with their transformers and the Gaussians."""

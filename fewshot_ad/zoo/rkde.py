@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
@@ -137,6 +137,11 @@ class RKDE:
             return float(surprise.max()), heat
 
         return one_by_one(images, judge)
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        networks: dict[str, Any] = {"_network": self._network, "_proposal_net": self._proposal_net}
+        return {**networks, "_density": RegionDensity, "_background": None}
 
     def model_bytes(self) -> int:
         """The backbone, the proposal net if there is one, and the density."""

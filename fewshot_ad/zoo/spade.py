@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,10 @@ class Spade:
             return float(squared[similar].mean()), smoothed(grid, self.image_size, self.sigma)
 
         return one_by_one(images, judge)
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        return {"_network": self._network, "_gallery": _Gallery}
 
     def model_bytes(self) -> int:
         """The backbone and all features."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -117,7 +118,7 @@ class TDG:
         """Train the next scale on images (N, 3, S, S) in -1..1."""
         number, side = len(real), real.shape[-1]
         count = self.transformations
-        channels = self.channels * min(2 ** (len(scales) // 4), 4)
+        channels = self._channels(len(scales))
         generator, discriminator = Generator(channels), _convolutions(3, count + 1, channels)
         if scales and scales[-1].channels == channels:
             generator.load_state_dict(scales[-1].generator.state_dict())
@@ -193,6 +194,15 @@ class TDG:
             mean = F.pad((total / weight)[None, None], (BORDER,) * 4, mode="replicate")
             heat += _resize(mean, self.image_size)[0, 0] / self.scales
         return sum(scores) / len(scores), heat
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        widths = [self._channels(number) for number in range(self.scales)]
+        return {"_discriminators": [_convolutions(3, self.transformations + 1, width) for width in widths]}
+
+    def _channels(self, number: int) -> int:
+        """Channels of the scale of some number, the coarsest being 0."""
+        return self.channels * min(2 ** (number // 4), 4)
 
     def model_bytes(self) -> int:
         """The discriminators: an inspection generates nothing."""

@@ -107,6 +107,10 @@ class Yolo:
         maps = tuple(self._detect(network, image) for image in images)
         return Predictions(np.asarray([float(heat.max()) for heat in maps], np.float32), maps)
 
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        return {"_network": self._build()}
+
     def model_bytes(self) -> int:
         """The network."""
         return tensor_bytes(require_fitted(self._network, self.name))
@@ -118,7 +122,7 @@ class Yolo:
             get_cfg = importlib.import_module("ultralytics.cfg").get_cfg
             network = tasks.DetectionModel(f"{self.name}{self.size}.yaml", ch=3, nc=1, verbose=False)
             network.args = get_cfg()
-        if self.weights is not None:
+        if self.weights not in (None, "random"):
             _load(network, self.weights)
         return network
 

@@ -117,6 +117,8 @@ def cases(tmp_path: Path, good: Path, dataset: Path) -> dict[tuple[str, ...], tu
         ("parts",): (["-o", tmp_path / "parts", "--category", "gear", "--count", 1, "--size", 64], None),
         ("zoo",): ([], "zoo"),
         ("zoo", "patchcore"): ([], "zoo"),
+        ("fit",): (["padim", good, "-o", tmp_path / "model"], "zoo"),
+        ("predict",): ([tmp_path / "model", image], "zoo"),
         ("datasets",): ([], None),
         ("datasets", "show"): (["mvtec"], None),
         ("datasets", "check"): (["mvtec", dataset, "--no-decode"], None),

@@ -81,7 +81,15 @@ def test_the_plan_in_the_help_of_benchmark_is_a_plan(columns: int) -> None:
     assert text is not None
     assert parse_plan(yaml.safe_load(text[0]), Path("/")) == Plan(
         name="Benchmark",
-        methods=(MethodPlan("ours", "fewshot_ad"), MethodPlan("patchcore", "patchcore", {"image_size": 256})),
+        methods=(
+            MethodPlan("ours", "fewshot_ad"),
+            MethodPlan("patchcore", "patchcore", {"image_size": 256}),
+            MethodPlan(
+                "as published",
+                "anomalib_patchcore",
+                {"backbone": "wide_resnet50_2", "weights": "wrn50.safetensors"},
+            ),
+        ),
         datasets=(DatasetPlan("mvtec", "mvtec", Path("/data/mvtec"), ("bottle", "cable")),),
         shots=(1, 2, 4, 8, "full"),
         draws=3,

@@ -143,7 +143,7 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
     "encoders": [("lite0_parts", "no further argument")],
 }
 # Their own arguments are misused in tests/cli/test_misuse_tools.py.
-ELSEWHERE = {"train", "distill", "train-pose", "parts", "zoo", "datasets", "benchmark"}
+ELSEWHERE = {"train", "distill", "train-pose", "parts", "zoo", "fit", "predict", "datasets", "benchmark"}
 
 
 def test_every_command_is_misused() -> None:

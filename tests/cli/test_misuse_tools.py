@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from fewshot_ad.cli import app
 from tests.cli.commands import every_command
 
-HERE = ("benchmark", "datasets", "train", "distill", "train-pose", "parts", "encoders", "zoo")
+HERE = ("benchmark", "datasets", "train", "distill", "train-pose", "parts", "encoders", "zoo", "fit", "predict")
 # Words of the call -> what its answer must say; DATASET, PLAN, RECORD, PICTURE and EMPTY are files and folders.
 CALLS: list[tuple[str, tuple[str, ...]]] = [
     # datasets
@@ -35,6 +35,26 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("datasets get visa EMPTY", ("expected the license", "--accept-license")),
     ("datasets get mvtec EMPTY --accept-license", ("cannot. Get it from",)),
     ("datasets get visa DATASET --accept-license", ("expected a new or empty folder",)),
+    # fitted baselines
+    ("fit", ("got none", "METHOD")),
+    ("fit padim", ("got none", "GOOD")),
+    ("fit padim DATASET/washer/train/good", ("got none", "--output")),
+    ("fit pading DATASET/washer/train/good -o OUT", ("expected a baseline", "did you mean 'padim'?")),
+    ("fit fewshot_ad DATASET/washer/train/good -o OUT", ("enroll its products",)),
+    ("fit padim nowhere -o OUT", ("nowhere",)),
+    ("fit padim EMPTY -o OUT", ("found none",)),
+    ("fit padim DATASET/washer/train/good -o PICTURE", ("it is a file",)),
+    ("fit padim DATASET/washer/train/good -o DATASET", ("which this command reads",)),
+    ("fit padim DATASET/washer/train/good -o OUT --set dimms=3", ("did you mean 'dims'?",)),
+    ("fit padim DATASET/washer/train/good -o OUT --set dims", ("expected name=value",)),
+    ("fit padim DATASET/washer/train/good -o OUT --set weights=timm", ("--allow-download",)),
+    ("fit patchcore DATASET/washer/train/good -o OUT --published", ("published weights (imagenet)",)),
+    ("fit padim DATASET/washer/train/good -o OUT --max-false-reject 2", ("max_false_reject",)),
+    ("fit yolov8 DATASET/washer/train/good -o OUT --defects DATASET/washer/test/scratch", ("--masks together",)),
+    ("predict", ("got none", "MODEL")),
+    ("predict EMPTY", ("got none", "IMAGES")),
+    ("predict EMPTY PICTURE", ("expected a folder that `fewshot-ad fit` wrote",)),
+    ("predict nowhere PICTURE", ("expected a folder that `fewshot-ad fit` wrote",)),
     # benchmark
     ("benchmark", ("Usage",)),
     ("benchmark rum PLAN -o OUT", ("expected a command", "did you mean 'run'?")),

@@ -45,6 +45,8 @@ KINDS = {
     "train-pose": "train-pose",
     "parts": "parts",
     "zoo": "zoo",
+    "fit": "fit",
+    "predict": "inspect",
     "datasets": "datasets",
     "datasets show": "datasets",
     "datasets check": "datasets-check",
@@ -131,6 +133,9 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "parts", ["parts", "-o", tmp / "parts", "--category", "washer", "--count", "1", "--size", "32"], 0
     yield "zoo", ["zoo"], 0
     yield "zoo", ["zoo", "patchcore"], 0
+    fit = ["fit", "spade", root / "good", "-o", tmp / "model", "--set", "image_size=64"]
+    yield "fit", fit, 0
+    yield "inspect", ["predict", tmp / "model", root / "good" / "1.png", "--overlays", tmp / "shown"], 0
     yield "datasets", ["datasets"], 0
     yield "datasets", ["datasets", "show", "mvtec"], 0
     yield "datasets-check", ["datasets", "check", "mvtec", dataset], 1

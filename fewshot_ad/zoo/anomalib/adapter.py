@@ -83,6 +83,8 @@ class AnomalibMethod:
         seed: Seed of the weights, the order of the images and the random numbers of the training.
         prepare: Called with the module and the (N, 3, side, side) float32 images before training.
         finish: Called with the same arguments after training.
+        restructure: Called with the module when a stored model is to fill it: puts in place what `finish` did.
+        numbers: Attributes of the module's model that training sets and that are no tensors.
 
     Raises:
         ZooError: anomalib is not installed, or a number of the schedule makes no sense.
@@ -94,6 +96,8 @@ class AnomalibMethod:
     seed: int
     prepare: Hook | None = None
     finish: Hook | None = None
+    restructure: Callable[[Any], None] | None = None
+    numbers: tuple[str, ...] = ()
     _model: torch.nn.Module | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -140,6 +144,27 @@ class AnomalibMethod:
                 "few images has no meaning, or its training diverged. Fit it on more images."
             )
         return predictions
+
+    def skeleton(self) -> dict[str, Any]:
+        """See `Method.skeleton`."""
+        with _quiet(), _all_seeded(self.seed), tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            if self.schedule.textures:
+                write_textures(folder / "textures", 1, self.schedule.image_size, self.seed)
+            module = self.build(folder)
+            if self.restructure:
+                self.restructure(module)
+        return {"_model": module.model, "_numbers": None}
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        """The numbers that are set by training and are no tensors."""
+        return {name: getattr(require_fitted(self._model, self.name), name) for name in self.numbers}
+
+    @_numbers.setter
+    def _numbers(self, values: Mapping[str, int]) -> None:
+        for name in self.numbers:
+            setattr(self._model, name, values[name])
 
     def model_bytes(self) -> int:
         """Bytes of the model's parameters and buffers."""
@@ -195,10 +220,10 @@ def timm_name(backbone: str, weights: str | None) -> str:
 
     def entry(pretrained: bool = False, **arguments: Any) -> torch.nn.Module:
         arguments = {k: v for k, v in arguments.items() if not k.startswith("pretrained_") and k != "cache_dir"}
+        if pretrained and arguments.get("features_only"):
+            return from_imagenet(Backbone(backbone, arguments["out_indices"], weights))
         if not pretrained or weights == "random":
             return timm.create_model(model, pretrained=False, **arguments)
-        if arguments.get("features_only"):
-            return from_imagenet(Backbone(backbone, arguments["out_indices"], weights))
         if weights == FROM_TIMM:
             return timm.create_model(model, pretrained=True, **arguments)
         return timm.create_model(model, pretrained=True, pretrained_cfg_overlay={"file": weights}, **arguments)

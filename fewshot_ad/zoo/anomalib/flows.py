@@ -88,15 +88,20 @@ def cflow(
         numbers = (fiber_batch, "freia-cflow", condition, coupling_blocks, clamp, False, lr)
         return Cflow(network, list(stages), True, *numbers, **bare())
 
+    def put_scale(module: Any) -> None:
+        module.model.anomaly_map_generator = _SupportScale(len(stages))
+        module.model.anomaly_map_generator.learning = False
+
     def scale(module: Any, images: torch.Tensor) -> None:
-        module.model.anomaly_map_generator = fixed = _SupportScale(len(stages))
+        put_scale(module)
+        module.model.anomaly_map_generator.learning = True
         with torch.no_grad():
             for image in images:
                 module.model(image[None])
-        fixed.learning = False
+        module.model.anomaly_map_generator.learning = False
 
     schedule = Schedule(image_size, epochs, batch_size=batch_size)
-    return AnomalibMethod("anomalib_cflow", build, schedule, seed, finish=scale)
+    return AnomalibMethod("anomalib_cflow", build, schedule, seed, finish=scale, restructure=put_scale)
 
 
 @baseline(

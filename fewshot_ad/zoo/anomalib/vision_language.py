@@ -70,7 +70,8 @@ def winclip(
         model = OfflineWinClipModel(clip, class_name, (scales[0], scales[1]))
         return OfflineWinClip(model, class_name)
 
-    return AnomalibMethod(name, build, Schedule(image_size, batch_size=batch_size, standardized=False), seed)
+    schedule = Schedule(image_size, batch_size=batch_size, standardized=False)
+    return AnomalibMethod(name, build, schedule, seed, numbers=("k_shot",))
 
 
 @baseline(

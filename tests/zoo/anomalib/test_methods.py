@@ -15,6 +15,7 @@ from fewshot_ad.zoo.anomalib.adapter import timm_name
 from fewshot_ad.zoo.components.tensors import Backbone, standardize
 from tests.conftest import make_part, real_part
 from tests.zoo.progress import assert_progress
+from tests.zoo.storing import restored
 
 pytest.importorskip("anomalib")
 
@@ -84,9 +85,13 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny(name: str, seed: int = 3) -> zoo.Method:
     if name == "anomalib_winclip":
         pytest.importorskip("open_clip")
+    return zoo.create(name, seed=seed, **settings(name))
+
+
+def settings(name: str) -> dict[str, Any]:
     short = name.removeprefix("anomalib_")
     weights = {"weights": "random"} if short in WITHOUT_WEIGHTS else {}
-    return zoo.create(name, seed=seed, **{"image_size": 64, **weights, **TINY[short]})
+    return {"image_size": 64, **weights, **TINY[short]}
 
 
 def test_every_method_has_tiny_settings() -> None:
@@ -117,6 +122,10 @@ def test_fits_and_predicts_offline(name: str, offline: None, monkeypatch: pytest
         assert all(m.dtype == np.float32 and np.isfinite(m).all() for m in predictions.maps)
     else:
         assert predictions.maps is None
+    stored = restored(name, method, settings(name), seed=3).predict(images)
+    np.testing.assert_allclose(stored.scores, predictions.scores, rtol=1e-5)
+    for heat, other in zip(stored.maps or (), predictions.maps or (), strict=True):
+        np.testing.assert_allclose(heat, other, rtol=1e-4, atol=1e-5 * float(np.abs(other).max()))
     alone = method.predict(images[1:2])
     np.testing.assert_allclose(alone.scores, predictions.scores[1:2], rtol=1e-4, atol=1e-6)
     if short not in ONCE:

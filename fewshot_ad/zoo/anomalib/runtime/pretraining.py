@@ -71,7 +71,7 @@ def distill_teacher(teacher: nn.Module, steps: int, side: int, seed: int) -> Non
 
     Args:
         teacher: (N, 3, H, W) in 0..1 -> (N, 384, H / 4 - 8, W / 4 - 8).
-        steps: Gradient steps, 4 pictures each.
+        steps: Gradient steps, 4 pictures each; 0 makes the model one that is trained here, and leaves it at that.
         side: Side of the pictures, in pixels.
         seed: Seed of the pictures and their order.
 
@@ -101,23 +101,25 @@ def pretrain_latent(model: DiscreteLatentModel, steps: int, side: int, seed: int
 
     Args:
         model: (N, 3, H, W) in 0..1 -> its outputs, `recon_image` among them.
-        steps: Gradient steps, 4 pictures each.
+        steps: Gradient steps, 4 pictures each; 0 makes the model one that is trained here, and leaves it at that.
         side: Side of the pictures, in pixels.
         seed: Seed of the pictures and their order.
 
     Source: van den Oord et al. 2017, Neural Discrete Representation Learning, equation 3, with both commitment terms
     at their weights 1 and 0.25; Zavrtanik et al. 2022, DSR, section 3.1.
     """
+    # anomalib never trains this model and overwrites activations that gradients need.
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    if steps == 0:
+        return
     pictures = to_batch(generated_pictures(PICTURES, side, seed), side)
     latents: list[tuple[VectorQuantizer, torch.Tensor]] = []
     hooks = [
         quantizer.register_forward_pre_hook(lambda module, inputs: latents.append((module, inputs[0])))
         for quantizer in (model.vq_vae_top, model.vq_vae_bot)
     ]
-    # anomalib never trains this model and overwrites activations that gradients need.
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
     model.requires_grad_(True)
     rng = np.random.default_rng([seed, 37])
 

@@ -1,0 +1,165 @@
+"""The shell commands of fitted baselines: fit one to a product, and inspect with it."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot_ad.cli.inspecting import judge_images
+from fewshot_ad.cli.options import DownloadOption, ForceOption, JsonOption
+from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say
+from fewshot_ad.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from fewshot_ad.zoo import Labeled
+
+commands = typer.Typer()
+
+
+@commands.command()
+def fit(
+    method: Annotated[str, typer.Argument(help="A baseline, see `fewshot-ad zoo`.")],
+    good: Annotated[list[str], typer.Argument(help="Good images: a folder, files, or a quoted glob.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the fitted baseline to.")],
+    product: Annotated[str | None, typer.Option(help="Name of the product. Default: the folder's name.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="A hyper-parameter as name=value (YAML), once for each; `fewshot-ad zoo METHOD` lists them."
+        ),
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published", help="Hyper-parameters as published; its weights with --set weights=FILE, or =timm."
+        ),
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Scores above it are anomalous. Default: from scores of good images that were left out."),
+    ] = None,
+    max_false_reject: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected by the threshold.")
+    ] = 0.05,
+    defects: Annotated[
+        Path | None, typer.Option(help="Images of defective parts, for detectors, which learn from them.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Masks of these defects, in files of the same names: white where defective.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    allow_download: DownloadOption = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fit a baseline of the zoo to one product (extra 'zoo'); `predict` inspects with it.
+
+    The threshold comes from good images that it is not fitted on: each in turn, or, of methods that train, a quarter.
+    """
+    with reported_errors(as_json):
+        from fewshot_ad.zoo.fitted import Baseline, check_model_folder
+
+        check_model_folder(output, inputs=[Path(path) for path in good], force=force)
+        settings = _settings(changes)
+        with progress_bar(as_json) as progress:
+            baseline = Baseline.fit(
+                method,
+                good,
+                product=product or output.resolve().name,
+                labeled=_labeled(defects, masks),
+                threshold=threshold,
+                max_false_reject=max_false_reject,
+                seed=seed,
+                published=published,
+                allow_download=allow_download,
+                progress=progress,
+                **settings,
+            )
+        baseline.save(output, force=force)
+    if as_json:
+        print_json("fit", {**baseline.info(), "schema": "fewshot-ad/fit/1", "folder": str(output)})
+        return
+    for note in baseline.notes:
+        say(note)
+    scale = baseline.scores
+    origin = (
+        f"from {scale.held_out} good images that it was not fitted on: about {scale.max_false_reject:.0%} of good "
+        "parts are expected above it"
+        if scale.held_out
+        else "set by hand"
+    )
+    say(f"{method} fitted to {len(baseline.support)} images -> {output}; threshold {scale.threshold:.4g}, {origin}")
+    for difference in baseline.info()["differs"]:
+        say(f"not as published: {difference}")
+
+
+@commands.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="The folder that `fit` wrote.")],
+    images: Annotated[list[str], typer.Argument(help="Images: folders, files, or quoted globs.")],
+    *,
+    heatmaps: Annotated[
+        Path | None,
+        typer.Option("--heatmaps", "--overlays", help="Write an overlay of each image into this folder, as PNG."),
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table of the verdicts.")] = None,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Inspect with a fitted baseline; verdicts, table, overlays and exit codes are those of `inspect`."""
+    with reported_errors(as_json):
+        from fewshot_ad.zoo.fitted import Baseline
+
+        baseline = Baseline.load(model)
+    judge_images(
+        partial(baseline.inspect_batch, errors="return"),
+        images,
+        read=[model],
+        heatmaps=heatmaps,
+        csv_file=csv_file,
+        device="cpu",
+        force=force,
+        as_json=as_json,
+    )
+
+
+def _settings(changes: list[str] | None) -> dict[str, Any]:
+    from fewshot_ad.documents.yaml_text import parse_yaml
+
+    settings: dict[str, Any] = {}
+    for change in changes or []:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise ArgumentError(f"--set: expected name=value, as in epochs=5, got {change!r}.")
+        settings[name] = parse_yaml(value, f"--set {change}", ArgumentError).content
+    return settings
+
+
+def _labeled(defects: Path | None, masks: Path | None) -> list[Labeled]:
+    """Defects with their masks.
+
+    Raises:
+        ArgumentError: One of the folders is given without the other, or a mask is missing or of another size.
+    """
+    from fewshot_ad.images import list_images, read_image
+    from fewshot_ad.zoo import Labeled
+
+    if defects is None and masks is None:
+        return []
+    if defects is None or masks is None:
+        raise ArgumentError("expected --defects and --masks together, got one of them.")
+    files = {path.stem: path for path in list_images(masks)}
+    labeled = []
+    for path in list_images(defects):
+        mask = files.get(path.stem) or files.get(f"{path.stem}_mask")
+        if mask is None:
+            raise ArgumentError(f"{path}: expected a mask of the same name in {masks}, got none.")
+        image, white = read_image(path), read_image(mask).max(2) > 127
+        if white.shape != image.shape[:2]:
+            raise ArgumentError(f"{mask}: expected a mask of the size of {path}, {image.shape[:2]}, got {white.shape}.")
+        labeled.append(Labeled(image, white))
+    return labeled

@@ -1,0 +1,176 @@
+"""A fitted baseline: its threshold, its verdicts, and its folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewshot_ad.errors import ImageError, ZooError
+from fewshot_ad.zoo import Labeled, cards
+from fewshot_ad.zoo.components.freezing import freeze, thaw
+from fewshot_ad.zoo.components.score_scale import Fit, score_scale
+from fewshot_ad.zoo.fitted import MANIFEST, TENSORS, Baseline
+from fewshot_ad.zoo.method import Predictions
+from tests.conftest import make_part
+
+GOOD = [make_part(seed, 96) for seed in range(5)]
+BAD, NEXT = make_part(30, 96, defect=True), make_part(31, 96)
+
+
+@pytest.fixture(scope="module")
+def baseline() -> Baseline:
+    return Baseline.fit("padim", GOOD, product="part", image_size=96)
+
+
+def test_it_gives_the_verdicts_of_a_product(baseline: Baseline) -> None:
+    bad, good = baseline.inspect(BAD), baseline.inspect(NEXT)
+    assert (bad.verdict, good.verdict) == ("anomalous", "good")
+    assert bad.regions
+    assert not good.regions
+    assert bad.severity > 1 > good.severity >= 0
+    assert bad.score > baseline.threshold > good.score
+    assert bad.anomaly_map.shape == BAD.shape[:2]
+    assert bad.overlay(bar=True).ndim == 3
+    assert (bad.product, bad.encoder) == ("part", "padim")
+
+
+def test_a_batch_goes_on_after_a_bad_file(baseline: Baseline, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"oops")
+    good, error, bad = baseline.inspect_batch([NEXT, broken, BAD], errors="return")
+    assert isinstance(error, ImageError)
+    assert [one.verdict for one in (good, bad)] == ["good", "anomalous"]  # type: ignore[union-attr]
+    with pytest.raises(ImageError):
+        list(baseline.inspect_batch([broken]))
+
+
+def test_stored_and_read_it_says_the_same(baseline: Baseline, tmp_path: Path) -> None:
+    baseline.save(tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == {MANIFEST, TENSORS}
+    again = Baseline.load(tmp_path / "model")
+    assert again.info() == baseline.info()
+    for image in (BAD, NEXT):
+        one, other = again.inspect(image), baseline.inspect(image)
+        assert one.score == pytest.approx(other.score, rel=1e-6)
+        assert one.regions == other.regions
+    # It stays where it is unless told otherwise, and what else lies there stays in any case.
+    (tmp_path / "model" / "notes.txt").write_text("mine")
+    with pytest.raises(ZooError, match="--force"):
+        baseline.save(tmp_path / "model")
+    baseline.save(tmp_path / "model", force=True)
+    assert (tmp_path / "model" / "notes.txt").read_text() == "mine"
+
+
+def test_no_file_of_weights_is_needed_again(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from fewshot_ad.zoo.components.tensors import Backbone
+
+    weights = tmp_path / "resnet18.safetensors"
+    tensors = Backbone("resnet18", (1, 2), "random").network.state_dict()
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, weights)
+    fitted = Baseline.fit("spade", GOOD, image_size=64, stages=[1, 2], weights=str(weights))
+    fitted.save(tmp_path / "model")
+    os.remove(weights)
+    again = Baseline.load(tmp_path / "model")
+    assert again.inspect(BAD).score == pytest.approx(fitted.inspect(BAD).score, rel=1e-6)
+    assert again.settings["weights"] == str(weights)
+
+
+def test_a_share_of_good_parts_is_above_the_threshold() -> None:
+    rng = np.random.default_rng(0)
+    above = []
+    for _ in range(400):
+        scores = rng.normal(5, 1, 9).astype(np.float32)
+        fit = Fit(None, (), scores[:8], (), 8)  # type: ignore[arg-type]
+        above.append(scores[8] > score_scale("any", fit, 0.05).threshold)
+    assert np.mean(above) == pytest.approx(0.05, abs=0.025)
+
+
+def test_of_a_method_that_trains_a_quarter_is_kept_for_the_threshold() -> None:
+    fitted = Baseline.fit("mkd", GOOD, image_size=64, width=8, steps=5)
+    assert len(fitted.support) == 4
+    assert fitted.scores.held_out == 1
+    assert cards()["mkd"].trains
+
+
+def test_a_threshold_by_hand(tmp_path: Path) -> None:
+    fitted = Baseline.fit("padim", GOOD[:1], threshold=12.5, image_size=64, dims=20)
+    assert fitted.threshold == 12.5
+    assert fitted.scores.held_out == 0
+    assert fitted.inspect(NEXT).severity > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "settings", "message"),
+    [
+        ("fewshot_ad", GOOD, {}, "enroll its products"),
+        ("padim", GOOD[:1], {}, "expected 2 or more good images, got 1"),
+        ("padim", GOOD, {"dims": 0}, "dims of at least 1"),
+        ("paddim", GOOD, {}, "did you mean 'padim'"),
+    ],
+)
+def test_what_cannot_be_fitted(name: str, images: list[np.ndarray], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        Baseline.fit(name, images, **settings)
+
+
+def test_a_damaged_folder_is_refused(baseline: Baseline, tmp_path: Path) -> None:
+    def refused(message: str) -> None:
+        with pytest.raises(ZooError, match=message):
+            Baseline.load(tmp_path / "model")
+
+    refused("expected a folder that `fewshot-ad fit` wrote")
+    baseline.save(tmp_path / "model")
+    manifest, tensors = tmp_path / "model" / MANIFEST, tmp_path / "model" / TENSORS
+    whole, text = tensors.read_bytes(), manifest.read_text()
+    tensors.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    refused("expected the tensors that baseline.json names")
+    tensors.write_bytes(whole)
+    content = json.loads(text)
+    for change, message in (
+        ({"schema": "fewshot-ad/baseline/9"}, r"baseline/1\), got 'fewshot-ad/baseline/9'"),
+        ({"baseline": "os.system"}, "expected a baseline"),
+        ({"settings": {"nonsense": 1}}, "nonsense"),
+        ({"state": {}}, "expected the state of"),
+        ({"state": {**content["state"], "_gaussians": {"python": "os"}}}, "known kind"),
+        ({"scores": {"threshold": 1.0}}, "fits this version"),
+    ):
+        manifest.write_text(json.dumps({**content, **change}))
+        refused(message)
+    manifest.write_text(text[: len(text) // 2])
+    refused("expected a stored baseline in JSON")
+
+
+def test_only_tensors_and_plain_values_are_stored() -> None:
+    with pytest.raises(ZooError, match="got object"):
+        freeze(object(), "state", {})
+    with pytest.raises(ZooError, match="no dataclass"):
+        thaw(None, {"fields": {}}, {})
+
+
+def test_a_baseline_without_a_skeleton_cannot_be_stored(tmp_path: Path, baseline: Baseline) -> None:
+    class Plain:
+        def predict(self, images: list[np.ndarray]) -> Predictions:
+            return Predictions(np.zeros(len(images), np.float32))
+
+    bare = Baseline("plain", {}, 0, "p", Plain(), baseline.scores, baseline.map_scale, ())  # type: ignore[arg-type]
+    with pytest.raises(ZooError, match="skeleton"):
+        bare.save(tmp_path / "model")
+    # Without maps nothing is said of where.
+    assert bare.inspect(NEXT).regions == ()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ultralytics") is None, reason="ULTRALYTICS IS NOT INSTALLED")
+def test_a_detector_is_fitted_to_defects_and_stored(tmp_path: Path) -> None:
+    good, bad = make_part(1, 64), make_part(1, 64, defect=True)
+    labeled = [Labeled(bad, np.abs(good.astype(int) - bad).max(2) > 40)]
+    fitted = Baseline.fit("yolov8", [good, make_part(2, 64)], labeled=labeled, threshold=0.5, image_size=64, epochs=1)
+    fitted.save(tmp_path / "model")
+    assert Baseline.load(tmp_path / "model").inspect(bad).score == pytest.approx(fitted.inspect(bad).score, rel=1e-4)
