@@ -45,7 +45,13 @@ def show_notes() -> None:
     These are warnings, of a GPU that is not there, images of many sizes, or a file that another process writes; and of
     lists of images also what they leave out, which the package itself logs as information.
     """
-    levels = {"encoder": logging.WARNING, "search": logging.WARNING, "storage": logging.WARNING, "images": logging.INFO}
+    levels = {
+        "encoder": logging.WARNING,
+        "search": logging.WARNING,
+        "storage": logging.WARNING,
+        "images": logging.INFO,
+        "plugins": logging.WARNING,
+    }
     for name, level in levels.items():
         logger = logging.getLogger(f"fewshot_ad.{name}")
         logger.addHandler(_Notes(level))

@@ -9,10 +9,12 @@ from fewshot_ad.datasets.downloading import download
 from fewshot_ad.datasets.opening import Dataset, open_dataset
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 from fewshot_ad.errors import DatasetError
+from fewshot_ad.plugins import DATASETS, load_plugins
 
 # Importing a module of this folder registers the reader in it.
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
+load_plugins(DATASETS)
 
 __all__ = [
     "GOOD",

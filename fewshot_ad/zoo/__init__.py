@@ -4,6 +4,7 @@ import importlib
 import pkgutil
 
 from fewshot_ad.errors import ZooError
+from fewshot_ad.plugins import BASELINES, load_plugins
 from fewshot_ad.zoo.configuration import differences, published_options
 from fewshot_ad.zoo.method import (
     Card,
@@ -27,6 +28,7 @@ except ModuleNotFoundError as _error:
     raise ZooError(
         f"the baselines need the extra 'zoo' (no module {_error.name}): pip install 'fewshot-ad[zoo]'."
     ) from _error
+load_plugins(BASELINES)
 
 __all__ = [
     "Card",

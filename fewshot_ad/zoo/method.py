@@ -27,7 +27,6 @@ Family: TypeAlias = Literal[
     "detector",
 ]
 Supervision: TypeAlias = Literal["good images", "none", "labeled defects"]
-Source: TypeAlias = Literal["fewshot_ad", "anomalib", "ultralytics"]
 Task: TypeAlias = Literal["classification", "localization", "detection"]
 
 
@@ -157,7 +156,7 @@ class Card:
         year: Year of the paper.
         family: Working principle.
         supervision: Images that it learns from.
-        source: Package whose implementation runs.
+        source: Package whose implementation runs, by the name that is imported.
         license: SPDX identifier of that implementation.
         maps: Whether it gives anomaly maps.
         needs_masks: Whether `fit` needs masks of defects.
@@ -173,7 +172,7 @@ class Card:
     year: int
     family: Family
     supervision: Supervision = "good images"
-    source: Source = "fewshot_ad"
+    source: str = "fewshot_ad"
     license: str = "Apache-2.0"
     maps: bool = True
     needs_masks: bool = False
