@@ -83,6 +83,7 @@ COSTS = (
     Figure("fit_s", "Time to fit", "s", lower=True),
     Figure("ms", "Latency", "ms", lower=True),
     Figure("ms_p95", "Latency, 95th percentile", "ms", lower=True),
+    Figure("ms_mae", "Latency, mean absolute error", "ms", lower=True),
     Figure("model_mb", "Model size", "MB", lower=True),
     Figure("memory_mb", "Peak memory", "MB", lower=True),
 )

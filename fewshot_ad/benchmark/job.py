@@ -107,11 +107,13 @@ def measure(
     if not np.isfinite(tally.scores).all():
         raise BenchmarkError(f"expected finite scores, got {np.sum(~np.isfinite(tally.scores))} that are not.")
     figures = image_figures(tally.labels, tally.scores, tally.decisions)
+    threshold = None
     if tally.masks and any(s.label and s.has_mask for s in part.test):
-        figures |= tally.pixel_figures()
+        pixel_figures, threshold = tally.pixel_figures()
+        figures |= pixel_figures
     # Where one model serves many categories, each record names its own images alone; hash and count are of all.
     own = [name for name, sample in zip(names, support, strict=True) if sample.category == category]
-    pictures = tally.overlays.pictures(job.key(category))
+    pictures = tally.overlays.pictures(job.key(category), threshold)
     record = Record(
         **_identity(job, category),
         status="done",
@@ -120,6 +122,7 @@ def measure(
         fit_s=fit_s,
         ms=float(np.median(tally.times_ms)),
         ms_p95=float(np.percentile(tally.times_ms, 95)),
+        ms_mae=float(np.abs(np.subtract(tally.times_ms, np.median(tally.times_ms))).mean()),
         model_mb=method.model_bytes() / 1e6,
         memory_mb=peak_megabytes(),
         counts={
@@ -192,8 +195,8 @@ class _Tally:
                 self._saturated.add_saturated(heat, _regions_at_side(sample, image.shape[:2], self._side))
         self.overlays.offer(image, mask, score_map, sample.label)
 
-    def pixel_figures(self) -> dict[str, float]:
-        """The figures of merit of score maps."""
+    def pixel_figures(self) -> tuple[dict[str, float], float | None]:
+        """The figures of merit of score maps, and the threshold of the highest pixel F1, for pictures."""
         result = self._pixels.result()
         figures = {
             "pixel_auroc": result.auroc,
@@ -206,7 +209,7 @@ class _Tally:
         if self._saturated is not None:
             saturated = self._saturated.result()
             figures |= {"au_spro": saturated.au_pro, "au_spro_05": saturated.au_pro_05}
-        return figures
+        return figures, result.threshold if np.isfinite(result.threshold) else None
 
 
 def image_figures(labels: Sequence[int], scores: Sequence[float], rejected: Sequence[bool] | None) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Pictures of single results: image, truth and anomaly map side by side."""
+"""Pictures of single results: image, truth, anomaly map, predicted mask and its outline side by side."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Overlays:
             truth = None if mask is None else _small(mask.astype(np.uint8) * 255)
             results.append(_Result(_small(image), truth, _small(heat)))
 
-    def pictures(self, key: str) -> dict[str, bytes]:
+    def pictures(self, key: str, threshold: float | None = None) -> dict[str, bytes]:
         """The results as JPEG, by the path they are to have relative to the record file.
 
         All maps of the category have one color scale, from the median of the sampled values to their 99.5th
@@ -61,6 +61,8 @@ class Overlays:
 
         Args:
             key: What the names start with.
+            threshold: From which value of a map on a pixel is shown as defective; None leaves out predicted mask and
+                outline.
         """
         results = [*self._defective, *self._good]
         if not results:
@@ -68,7 +70,7 @@ class Overlays:
         low, high = (float(v) for v in np.percentile(np.concatenate(self._values), (50, 99.5)))
         files = {}
         for number, result in enumerate(results):
-            strip = cv2.cvtColor(_strip(result, low, high), cv2.COLOR_RGB2BGR)
+            strip = cv2.cvtColor(_strip(result, low, high, threshold), cv2.COLOR_RGB2BGR)
             encoded = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
             files[f"overlays/{key}-{number}.jpg"] = encoded.tobytes()
         return files
@@ -80,13 +82,23 @@ def _small(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _strip(result: _Result, low: float, high: float) -> Uint8Array:
+def _strip(result: _Result, low: float, high: float, threshold: float | None) -> Uint8Array:
     truth = result.image.copy()
     if result.mask is None:
         # Gray says that nobody knows, in contrast to an untouched image, which says that nothing is wrong.
         truth = cv2.cvtColor(cv2.cvtColor(truth, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) // 2
     else:
-        edges, _ = cv2.findContours((result.mask > 127).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(truth, edges, -1, (255, 0, 255), 2)
+        _outline(truth, (result.mask > 127).astype(np.uint8), (255, 0, 255))
     heat = np.clip((result.heat - low) / max(high - low, 1e-12), 0, 1)
-    return np.ascontiguousarray(np.hstack([result.image, truth, blend_heat(result.image, heat, 0.45 * heat * heat)]))
+    panels = [result.image, truth, blend_heat(result.image, heat, 0.45 * heat * heat)]
+    if threshold is not None:
+        predicted = (result.heat >= threshold).astype(np.uint8)
+        outlined = result.image.copy()
+        _outline(outlined, predicted, (255, 0, 0))
+        panels += [np.repeat(predicted[..., None] * np.uint8(255), 3, axis=2), outlined]
+    return np.ascontiguousarray(np.hstack(panels))
+
+
+def _outline(image: Uint8Array, mask: npt.NDArray[np.uint8], color: tuple[int, int, int]) -> None:
+    edges, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, edges, -1, color, 2)

@@ -59,6 +59,7 @@ class Record:
         fit_s: Seconds to fit.
         ms: Median milliseconds per image, from a decoded array to score and map.
         ms_p95: 95th percentile of that.
+        ms_mae: Mean absolute error of single images against that median; None on older records.
         model_mb: Size of what an inspection needs, in megabytes.
         memory_mb: Peak resident memory of the process that ran the job, in megabytes.
         counts: Images by use: `support`, `test_good`, `test_defective`, `masks`, `unreadable`; and those of the
@@ -66,7 +67,8 @@ class Record:
             have also `image_size` (pixels), `views` and `bank_vectors`, as enrollment chose them.
         support: Names of the images it was fitted on; of one model for many categories, those of this category.
         support_sha256: Hash of the names of all.
-        overlays: Pictures of single results, relative to the record file: image, truth and map side by side.
+        overlays: Pictures of single results, relative to the record file: image, truth, map, predicted mask and
+            its outline side by side.
         versions: Versions of the libraries that took part.
         machine: Processor, cores and system.
         date: ISO time the job ended at; empty where that was not written down.
@@ -95,6 +97,7 @@ class Record:
     fit_s: float | None = None
     ms: float | None = None
     ms_p95: float | None = None
+    ms_mae: float | None = None
     model_mb: float | None = None
     memory_mb: float | None = None
     counts: dict[str, int] = field(default_factory=dict)

@@ -69,7 +69,7 @@ def test_a_record_has_everything(dataset: Path, mean_baseline: str, tmp_path: Pa
         # Three defective and one good result, each image, truth and map.
         assert len(record.overlays) == 4
         strip = cv2.imread(str(tmp_path / record.overlays[0]))
-        assert strip.shape == (192, 3 * 192, 3)
+        assert strip.shape == (192, 5 * 192, 3)
 
 
 def test_figures_are_those_of_the_scores(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
