@@ -334,6 +334,8 @@ def without_weights(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if "latent_weights" in changed and settings.get("latent_weights") is None:
         # DSR's latent model is another network where it is trained here.
         changed = {"latent_steps": 0}
+    if settings.get("detector") is not None:
+        changed["detector"] = "random"
     return {**settings, **changed, **({"teacher": None} if "teacher" in settings else {})}
 
 

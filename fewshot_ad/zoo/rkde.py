@@ -13,12 +13,12 @@ from torchvision.ops import roi_align  # type: ignore[import-untyped]
 
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.components.proposals import ProposalNet, edge_proposals
+from fewshot_ad.zoo.components.proposals import DetectorProposals, ProposalNet, edge_proposals
 from fewshot_ad.zoo.components.shots import joined, shots
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
-Proposals: TypeAlias = Literal["edges", "rpn"]
+Proposals: TypeAlias = Literal["edges", "rpn", "rcnn"]
 # Side of the grid of samples in a region; their average is its feature.
 CELLS = 7
 # Distances of 8 bytes that are in memory at once.
@@ -36,12 +36,13 @@ PAIRS = 4_000_000
         needs_internet=True,
         trains=False,
         weights="The paper's Faster R-CNN, trained on Visual Genome, is not at hand. Regions are windows that frame "
-        "edges (after Edge Boxes), or with proposals='rpn' those of torchvision's proposal network with random "
-        "weights; features are ResNet18's, distilled from EfficientNet-Lite, averaged in each region.",
+        "edges (after Edge Boxes), with proposals='rpn' those of torchvision's proposal network with random "
+        "weights, or with proposals='rcnn' and detector=FILE those of torchvision's Faster R-CNN; features are "
+        "ResNet18's, distilled from EfficientNet-Lite, averaged in each region.",
         original=Original(
-            options={"proposals": "rpn"},
+            options={"proposals": "rcnn"},
             pretrained="Faster R-CNN on Visual Genome",
-            departs=("regions by edges or an untrained proposal network",),
+            departs=("features of one network, regions of another",),
         ),
     )
 )
@@ -58,7 +59,10 @@ class RKDE:
         weights: See `tensors.Backbone`.
         stages: See `tensors.Backbone`.
         image_size: Both sides of the input, in pixels.
-        proposals: `edges` or `rpn`, see `components/proposals.py`.
+        proposals: `edges`, `rpn` or `rcnn`, see `components/proposals.py`.
+        detector: Weights for `rcnn`, see `proposals.DetectorProposals`.
+        min_box_size: Sides of a region of `rpn` and `rcnn`, at least, in pixels.
+        min_score: Score of a region of `rpn` and `rcnn`, at least, in 0..1.
         regions: Regions of an image, at most.
         overlap: Regions that overlap a better one by more than this (IoU) are left out; in (0, 1].
         components: Number of principal components, or, below 1, the share of the variance that they explain.
@@ -77,12 +81,15 @@ class RKDE:
     stages: Sequence[int] = (2, 3)
     image_size: int = 256
     proposals: Proposals = "edges"
+    detector: str | None = None
+    min_box_size: float = 25
+    min_score: float = 0.001
     regions: int = 100
     overlap: float = 0.3
     components: float = 16
     max_points: int = 40_000
     _network: Backbone = field(init=False, repr=False)
-    _proposal_net: ProposalNet | None = field(init=False, repr=False)
+    _proposal_net: ProposalNet | DetectorProposals | None = field(init=False, repr=False)
     _density: RegionDensity | None = field(default=None, init=False, repr=False)
     _background: float = field(default=0.0, init=False, repr=False)
 
@@ -94,11 +101,24 @@ class RKDE:
                 "rkde: expected regions >= 1, max_points >= 2, components > 0 and overlap above 0 and at most 1, got "
                 f"{self.regions}, {self.max_points}, {self.components} and {self.overlap}."
             )
+        if self.min_box_size < 0 or not 0 <= self.min_score < 1:
+            raise ZooError(
+                f"rkde: expected min_box_size of at least 0 and min_score in [0, 1), got {self.min_box_size} and "
+                f"{self.min_score}."
+            )
+        if (self.proposals == "rcnn") != (self.detector is not None):
+            raise ZooError(
+                "rkde: expected detector=FILE with proposals='rcnn', and with that alone, got "
+                f"proposals={self.proposals!r} and detector={self.detector!r}."
+            )
         with seeded(self.seed):
             self._network = Backbone(self.backbone, self.stages, self.weights)
             self._proposal_net = None
+            limits = (self.regions, self.overlap, self.min_box_size, self.min_score)
             if self.proposals == "rpn":
-                self._proposal_net = ProposalNet(sum(self._network.channels), self.regions, self.overlap)
+                self._proposal_net = ProposalNet(sum(self._network.channels), *limits)
+            elif self.detector is not None:
+                self._proposal_net = DetectorProposals(*limits, self.detector)
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from fewshot_ad.errors import ZooError
+from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo import create
-from fewshot_ad.zoo.components.proposals import edge_proposals, edge_scores, windows
+from fewshot_ad.zoo.components.proposals import DetectorProposals, edge_proposals, edge_scores, windows
 from fewshot_ad.zoo.rkde import RegionDensity
 from tests.conftest import make_part
 
@@ -130,3 +133,28 @@ def test_densities_in_parts_are_those_at_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("fewshot_ad.zoo.rkde.PAIRS", 70)
     torch.testing.assert_close(density.surprise(features), at_once)
     assert density.surprise(features[:0]).shape == (0,)
+
+
+def test_a_detector_proposes_boxes_of_some_size_and_score(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    proposals = DetectorProposals(5, 0.3, 20, 0.0, "random")
+    batch = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    boxes = proposals(batch, torch.empty(0))
+    assert len(boxes) <= 5
+    assert ((boxes[:, 2:] - boxes[:, :2]) >= 20).all()
+    assert not len(DetectorProposals(5, 0.3, 0, 0.999, "random")(batch, torch.empty(0)))
+    file = tmp_path / "detector.safetensors"
+    save_file({key: tensor.contiguous() for key, tensor in proposals.network.state_dict().items()}, file)
+    torch.testing.assert_close(DetectorProposals(5, 0.3, 20, 0.0, str(file))(batch, torch.empty(0)), boxes)
+    save_file({"nothing": torch.zeros(1)}, file)
+    with pytest.raises(WeightsError, match="fasterrcnn_resnet50_fpn"):
+        DetectorProposals(5, 0.3, 20, 0.0, str(file))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"proposals": "rcnn"}, {"detector": "file"}, {"min_score": 1.0}, {"min_box_size": -1}]
+)
+def test_senseless_limits_of_regions_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ZooError, match="rkde: expected"):
+        create("rkde", **wrong)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -207,14 +207,34 @@ def dfm(
     stage: int = 3,
     pooling: int = 4,
     pca_level: float = 0.97,
+    score: Literal["fre", "nll"] = "fre",
     batch_size: int = 32,
 ) -> Method:
-    """Deep feature modeling by the feature reconstruction error after PCA, with anomalib's numbers."""
+    """Deep feature modeling with anomalib's numbers.
+
+    Args:
+        seed: Seed of everything random.
+        image_size: Side in pixels.
+        backbone: See `tensors.Backbone`.
+        weights: See `tensors.Backbone`.
+        stage: Stage whose features are modeled.
+        pooling: Side of the average pooling.
+        pca_level: Share of the variance that the principal components explain.
+        score: `fre`: feature reconstruction error after PCA, with a map; `nll`: negative log-likelihood of a Gaussian
+            after PCA, without one.
+        batch_size: Images per batch.
+    """
+    if score not in ("fre", "nll"):
+        raise ZooError(f"anomalib_dfm: expected score 'fre' or 'nll', got {score!r}.")
     network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from anomalib.models import Dfm
 
-        return Dfm(network, stage, True, pooling, pca_level, "fre", **bare())  # type: ignore[arg-type]
+        from fewshot_ad.zoo.anomalib.runtime.offline import Gaussian
+
+        module = Dfm(network, stage, True, pooling, pca_level, score, **bare())  # type: ignore[arg-type]
+        module.model.gaussian_model = Gaussian()
+        return module
 
     return AnomalibMethod("anomalib_dfm", build, Schedule(image_size, batch_size=batch_size), seed)

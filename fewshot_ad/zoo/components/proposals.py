@@ -7,12 +7,16 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 import torch
+from torchvision.models.detection import fasterrcnn_resnet50_fpn  # type: ignore[import-untyped]
 from torchvision.models.detection.anchor_utils import AnchorGenerator  # type: ignore[import-untyped]
 from torchvision.models.detection.image_list import ImageList  # type: ignore[import-untyped]
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead  # type: ignore[import-untyped]
 from torchvision.ops import nms  # type: ignore[import-untyped]
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.encoder.state_dict import read_state_dict
+from fewshot_ad.errors import WeightsError
+from fewshot_ad.zoo.components.tensors import missing_tensors
 
 Boxes: TypeAlias = torch.Tensor
 
@@ -86,17 +90,20 @@ class ProposalNet(torch.nn.Module):
         channels: Channels of the features.
         count: Number of proposals, at most.
         overlap: As for `edge_proposals`.
+        min_size: Sides of a proposal, at least, in pixels.
+        min_score: Objectness of a proposal, at least, in 0..1.
 
     Source: Ren et al. 2015 (Faster R-CNN), section 3.1; torchvision's implementation.
     """
 
-    def __init__(self, channels: int, count: int, overlap: float) -> None:
+    def __init__(self, channels: int, count: int, overlap: float, min_size: float, min_score: float) -> None:
         super().__init__()
         anchors = AnchorGenerator(((32, 64, 128),), (ASPECTS,))
         head = RPNHead(channels, anchors.num_anchors_per_location()[0])
         before, after = ({"training": n, "testing": n} for n in (1000, count))
         # The thresholds and sample sizes in the middle are for training only.
-        self.network = RegionProposalNetwork(anchors, head, 0.7, 0.3, 256, 0.5, before, after, overlap)
+        self.network = RegionProposalNetwork(anchors, head, 0.7, 0.3, 256, 0.5, before, after, overlap, min_score)
+        self.network.min_size = min_size
         self.requires_grad_(False).eval()
 
     def forward(self, batch: torch.Tensor, features: torch.Tensor) -> Boxes:
@@ -104,3 +111,48 @@ class ProposalNet(torch.nn.Module):
         images = ImageList(batch, [(batch.shape[2], batch.shape[3])])
         proposals: list[Boxes] = self.network(images, {"0": features})[0]
         return proposals[0]
+
+
+class DetectorProposals(torch.nn.Module):
+    """The boxes of a trained Faster R-CNN with ResNet-50 and FPN, whatever it calls what is in them.
+
+    Args:
+        count: Number of boxes, at most.
+        overlap: Boxes of one class that overlap a better one by more than this (IoU) are left out.
+        min_size: Sides of a box, at least, in pixels.
+        min_score: Score of a box, at least, in 0..1.
+        weights: File of a state dict of torchvision's `fasterrcnn_resnet50_fpn` with its 91 classes of COCO, or
+            `random`.
+
+    Raises:
+        WeightsError: The file is missing or of another network.
+
+    Source: Ren et al. 2015 (Faster R-CNN); Adey et al. 2021 for their use here.
+    """
+
+    def __init__(self, count: int, overlap: float, min_size: float, min_score: float, weights: str) -> None:
+        super().__init__()
+        self.network = fasterrcnn_resnet50_fpn(
+            weights=None,
+            weights_backbone=None,
+            box_detections_per_img=count,
+            box_nms_thresh=overlap,
+            box_score_thresh=min_score,
+        )
+        self.min_size = min_size
+        if weights != "random":
+            state = read_state_dict(weights)
+            missing = missing_tensors(self.network, state)
+            if missing:
+                raise WeightsError(
+                    f"{weights}: expected the weights of torchvision's fasterrcnn_resnet50_fpn, but {len(missing)} "
+                    f"tensors are absent or of another shape, first {missing[0]}."
+                )
+            self.network.load_state_dict({key: state[key] for key in self.network.state_dict()})
+        self.requires_grad_(False).eval()
+
+    def forward(self, batch: torch.Tensor, features: torch.Tensor) -> Boxes:
+        """One image (1, 3, S, S) in 0..1 -> (r, 4) float32, best first."""
+        boxes: Boxes = self.network([batch[0]])[0]["boxes"]
+        sides = boxes[:, 2:] - boxes[:, :2]
+        return boxes[(sides >= self.min_size).all(1)]

@@ -208,3 +208,13 @@ def test_cflow_does_not_measure_an_image_by_itself() -> None:
     assert float(fine.max()) == pytest.approx(0)
     assert float(bad.min()) > 1.99
     assert 0 < float(heat.max()) < float(bad.min())
+
+
+def test_dfm_by_likelihood_has_no_map(good: list[np.ndarray]) -> None:
+    method = zoo.create("anomalib_dfm", image_size=64, score="nll")
+    method.fit(good)
+    predictions = method.predict([make_part(30, 96), make_part(32, 96, defect=True)])
+    assert predictions.maps is None
+    assert np.isfinite(predictions.scores).all()
+    with pytest.raises(ZooError, match="'fre' or 'nll'"):
+        zoo.create("anomalib_dfm", score="mse")

@@ -18,6 +18,7 @@ from anomalib.models.image.cfa.torch_model import CfaModel, Descriptor
 from anomalib.models.image.csflow.anomaly_map import AnomalyMapGenerator as CsflowMaps
 from anomalib.models.image.csflow.loss import CsFlowLoss
 from anomalib.models.image.csflow.torch_model import CrossScaleFlow, CsFlowModel
+from anomalib.models.image.dfm.torch_model import SingleClassGaussian
 from anomalib.models.image.foundad import FoundAD
 from anomalib.models.image.foundad.components.cutpaste import CutPasteUnion
 from anomalib.models.image.l2bt import L2BT
@@ -32,6 +33,16 @@ from fewshot_ad.zoo.anomalib.bare import bare
 
 CSFLOW_CHANNELS = 304
 CFA_LAYERS = ["layer1", "layer2", "layer3"]
+
+
+class Gaussian(SingleClassGaussian):
+    """DFM's Gaussian, fitted: anomalib asks torch for a mean in a way that torch does not know."""
+
+    def fit(self, dataset: torch.Tensor) -> None:
+        """Fit to points (features, samples)."""
+        self.mean_vec = dataset.mean(1)
+        centered = (dataset - self.mean_vec[:, None]) / dataset.shape[1] ** 0.5
+        self.u_mat, self.sigma_mat, _ = torch.linalg.svd(centered, full_matrices=False)
 
 
 class OfflineCfaModel(CfaModel):
