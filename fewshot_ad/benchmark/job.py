@@ -43,7 +43,8 @@ def run_single_fit(job: Job) -> list[Outcome]:
     """Fit the method once on all categories of a job, and test it on each; one outcome per category."""
     parts = material(job)
     method = create_method(job)
-    support = [sample for part in parts.values() for sample in part.support]
+    fitted_on = [job.fitted_on] if job.fitted_on else list(parts)
+    support = [sample for category in fitted_on for sample in parts[category].support]
     names = [sample_name(sample, job.dataset.root) for sample in support]
     if job.source is not None:
         source = source_samples(job.source)
@@ -51,7 +52,7 @@ def run_single_fit(job: Job) -> list[Outcome]:
         # Each below its own dataset's folder, which may lie inside the other's.
         names = [*(sample_name(sample, job.source.root) for sample in source), *names]
     start = time.perf_counter()
-    fit_method(method, support, [sample for part in parts.values() for sample in part.labeled])
+    fit_method(method, support, [sample for category in fitted_on for sample in parts[category].labeled])
     fit_s = time.perf_counter() - start
     return [measure(job, category, method, part, support, names, fit_s) for category, part in parts.items()]
 
@@ -133,7 +134,7 @@ def measure(
             "unreadable": tally.unreadable,
             **part.copy,
         },
-        support=tuple(map(printable, own if len(job.categories) > 1 else names)),
+        support=tuple(map(printable, own if len(job.categories) > 1 and not job.fitted_on else names)),
         support_sha256=list_hash(names),
         overlays=tuple(pictures),
         versions=versions(),

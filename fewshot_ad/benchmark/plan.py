@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from fewshot_ad.benchmark.support import Lists, read_lists, shipped_lists
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.printable import printable
 
-Setting: TypeAlias = Literal["few-shot", "full-shot", "unified", "noisy", "continual", "transfer"]
+Setting: TypeAlias = Literal[
+    "few-shot", "full-shot", "zero-shot", "unified", "noisy", "continual", "transfer", "one-category"
+]
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
 
 
@@ -84,13 +87,15 @@ class Job:
             all categories. `noisy`: a share `noise` of the support images is defective, and out of the test.
             `continual`: the categories one after the other, each fit on the newest with `replay` images of each
             earlier one, see `continual.run_continual`. `transfer`: fitted on `source` and on `shots` of the product.
-        shots: Good images per category, or `full`; 0 only in `transfer`.
+            `zero-shot`: on nothing. `one-category`: on the images of `fitted_on` alone, and tested on all.
+        shots: Good images per category, or `full`; 0 only in `transfer` and `zero-shot`.
         draw: Number of the support draw.
         seed: Of everything random.
         protocol: How it is measured.
         noise: Share of defective support images.
         replay: Images of each earlier category that are in the support set again.
         source: The dataset that a transferred model comes from.
+        fitted_on: The category of a model of one category that is tested on all.
         listed: The support images of each category, where they are on a fixed list; of a shipped list, which is
             the start of the draw by hash, there may be fewer than the shots.
         reserve: Whether the images that supervised methods learn from are left out of the test.
@@ -107,6 +112,7 @@ class Job:
     noise: float = 0.0
     replay: int = 0
     source: DatasetPlan | None = None
+    fitted_on: str = ""
     listed: tuple[tuple[str, ...] | None, ...] = ()
     reserve: bool = False
 
@@ -117,11 +123,13 @@ class Job:
             return f"noisy {100 * self.noise:g}%"
         if self.setting == "continual":
             return f"continual, replay {self.replay}"
+        if self.fitted_on:
+            return f"fitted on {self.fitted_on}"
         return f"transfer from {self.source.name}" if self.source is not None else self.setting
 
     def key(self, category: str) -> str:
         """Identity of the job's result for one category: the same question has the same key on every machine."""
-        identity = {
+        identity: dict[str, Any] = {
             "baseline": self.method.baseline,
             "options": dict(self.method.options),
             "method": self.method.name,
@@ -137,6 +145,9 @@ class Job:
             "listed": [list(names) if names else None for names in self.listed],
             "reserve": self.reserve,
         }
+        if self.fitted_on:
+            # Left out elsewhere: records from before there was this setting keep their keys.
+            identity["fitted_on"] = self.fitted_on
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -172,8 +183,8 @@ class Plan:
     def jobs(self) -> Iterator[Job]:
         """All jobs, the categories of one method and draw together; reads the datasets' folders.
 
-        A dataset is not transferred to itself, and noise that comes to no image of a support set, or to all, is
-        left out.
+        A category is not transferred to itself, a model of one category is tested where there are several, and noise
+        that comes to no image of a support set, or to all, is left out.
 
         Raises:
             BenchmarkError: A category or support list is absent, a list of the user's is too short, or noise leaves
@@ -193,16 +204,20 @@ class Plan:
                     f"{dataset.name}: expected categories among {sorted(present)}, got {absent}. Check the plan."
                 )
             for setting, options in self.settings:
-                source = options.get("source")
-                if source is not None and (source.layout, source.root) == (dataset.layout, dataset.root):
+                tested = _untransferred(dataset, categories, options.get("source"))
+                together = setting in ("unified", "continual", "one-category")
+                groups = ([tested] if tested else []) if together else [(c,) for c in tested]
+                # A model of one category comes from each of them in turn.
+                origins = tested if setting == "one-category" else ("",)
+                if setting == "one-category" and len(tested) < 2:
                     continue
-                groups = [categories] if setting in ("unified", "continual") else [(c,) for c in categories]
                 for shots in _with_noise(self.shots, options):
                     for method in self.methods:
                         for draw in range(self.draws):
-                            for group in groups:
+                            for group, origin in itertools.product(groups, origins):
                                 listed = tuple(self._listed(dataset, lists, c, shots, draw) for c in group)
-                                yield self._job(method, dataset, group, setting, options, shots, draw, listed, reserve)
+                                job = self._job(method, dataset, group, setting, options, shots, draw, listed, reserve)
+                                yield dataclasses.replace(job, fitted_on=origin) if origin else job
 
     def keys(self) -> set[str]:
         """The keys of all records that the plan asks for."""
@@ -237,8 +252,8 @@ class Plan:
         listed: tuple[tuple[str, ...] | None, ...],
         reserve: bool,
     ) -> Job:
-        if setting == "few-shot" and shots == "full":
-            setting = "full-shot"
+        if setting == "few-shot":
+            setting = "full-shot" if shots == "full" else "zero-shot" if shots == 0 else setting
         return Job(
             method,
             dataset,
@@ -254,6 +269,13 @@ class Plan:
             listed=listed,
             reserve=reserve,
         )
+
+
+def _untransferred(dataset: DatasetPlan, categories: tuple[str, ...], source: DatasetPlan | None) -> tuple[str, ...]:
+    """The categories of a dataset that are none of those that a model is transferred from."""
+    if source is None or (source.layout, source.root) != (dataset.layout, dataset.root):
+        return categories
+    return tuple(c for c in categories if source.categories and c not in source.categories)
 
 
 def _with_noise(all_shots: tuple[Shots, ...], options: Mapping[str, Any]) -> list[Shots]:

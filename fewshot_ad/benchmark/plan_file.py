@@ -141,8 +141,20 @@ def _setting_problems(entry: PlanEntry) -> Iterator[Problem]:
             place = ("settings", number, "transfer", "source")
             yield Problem(place, unknown(setting.transfer.source, entry.datasets, "a dataset of the plan"))
     if 0 in entry.shots and any(setting.transfer is None for setting in entry.settings):
-        message = "0 images of a product are for the setting `transfer` only. Take other shots"
-        yield Problem(("shots", entry.shots.index(0)), message)
+        learning = [name for name, method in entry.methods.items() if not _is_zero_shot(name, method)]
+        if learning or any(setting.transfer is None and setting.few_shot is None for setting in entry.settings):
+            message = (
+                "0 images of a product are for the setting `transfer`, and for `few-shot` with methods that judge "
+                f"without any{', which ' + ', '.join(learning) + ' cannot' if learning else ''}. Take other shots"
+            )
+            yield Problem(("shots", entry.shots.index(0)), message)
+
+
+def _is_zero_shot(name: str, method: MethodEntry | None) -> bool:
+    from fewshot_ad.zoo import cards
+
+    card = cards().get((method.baseline if method is not None else None) or name)
+    return card is not None and card.zero_shot
 
 
 def _dataset(name: str, entry: DatasetEntry, folder: Path) -> DatasetPlan:

@@ -93,7 +93,7 @@ class TransferEntry(Entry):
 def _or_a_bare_name(schema: dict[str, Any]) -> None:
     entry = {key: schema.pop(key) for key in ("type", "properties", "additionalProperties")}
     # A name alone is enough of those whose options have defaults.
-    schema["anyOf"] = [{"enum": ["few-shot", "unified", "continual"]}, entry]
+    schema["anyOf"] = [{"enum": ["few-shot", "unified", "continual", "one-category"]}, entry]
 
 
 class SettingEntry(Entry):
@@ -106,6 +106,7 @@ class SettingEntry(Entry):
     noisy: NoisyEntry | None = None
     continual: ContinualEntry | None = None
     transfer: TransferEntry | None = None
+    one_category: NoOptions | None = Field(None, alias="one-category")
 
     @model_validator(mode="before")
     @classmethod
@@ -143,7 +144,9 @@ class PlanEntry(Entry):
     )
     datasets: dict[str, DatasetEntry] = Field(min_length=1, description="The datasets by name.")
     shots: list[Shots | Literal["full"]] = Field(
-        [2, 4, 8], min_length=1, description="Numbers of good images, and `full`; 0 only where all settings transfer."
+        [2, 4, 8],
+        min_length=1,
+        description="Numbers of good images, and `full`; 0 where all settings transfer or all methods are zero-shot.",
     )
     draws: int = Field(3, ge=1, le=1000, description="Support draws; for `full`, as many seeds.")
     settings: Annotated[list[Setting], BeforeValidator(_list_of_one)] = Field(

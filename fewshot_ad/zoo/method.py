@@ -162,6 +162,7 @@ class Card:
         needs_masks: Whether `fit` needs masks of defects.
         needs_internet: Whether its published form loads weights that are not available offline.
         trains: Whether `fit` takes gradient steps.
+        zero_shot: Whether it also judges without good images of the product.
         weights: Weights that it runs on here, and how they differ from the paper's.
         original: How it was published, where that differs.
     """
@@ -178,6 +179,7 @@ class Card:
     needs_masks: bool = False
     needs_internet: bool
     trains: bool
+    zero_shot: bool = False
     weights: str
     original: Original = field(default_factory=Original)
 

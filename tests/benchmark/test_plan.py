@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
         ),
         ({"datasets": {"mvtec": {}}}, "datasets.mvtec.root: expected text, got nothing"),
         ({"shots": ["all"]}, "shots\\[0\\]: expected a whole number from 0 to 1000000, or `full`, got 'all'"),
-        ({"shots": [0]}, "for the setting `transfer` only"),
+        ({"shots": [0]}, "methods that judge without any, which small, mean cannot"),
         ({"shots": [10**7]}, "from 0 to 1000000, or `full`, got 10000000"),
         ({"draws": 0}, "draws"),
         ({"settings": ["full-shot"]}, "For full-shot give shots"),
@@ -258,3 +259,46 @@ def test_a_record_says_in_what_it_departs_from_the_paper(dataset: Path, mean_bas
     records = [record for state in run_plan(plan, tmp_path / "record.jsonl", in_process) for record in state.records]
     departed = {record.method: record.differs for record in records}
     assert departed == {"small": ("side 8 (published: 16)",), "mean": ()}
+
+
+def test_a_model_of_one_category_is_tested_on_all(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    plan = parse_plan(content(dataset, methods={"mean": {}}, settings=["one-category"], shots=[2], draws=1), Path())
+    jobs = list(plan.jobs())
+    assert [(job.fitted_on, job.categories) for job in jobs] == [
+        ("washer", ("washer", "zinc")),
+        ("zinc", ("washer", "zinc")),
+    ]
+    records = [record for state in run_plan(plan, tmp_path / "record.jsonl", in_process) for record in state.records]
+    assert {record.status for record in records} == {"done"}, records
+    assert {(record.setting, record.category) for record in records} == {
+        (f"fitted on {origin}", category) for origin in ("washer", "zinc") for category in ("washer", "zinc")
+    }
+    for record in records:
+        assert len(record.support) == 2
+        assert all(record.setting.removeprefix("fitted on ") in name for name in record.support)
+    # It is one more question; those without it keep their keys.
+    assert len({record.key for record in records}) == 4
+    assert not pending(plan, tmp_path / "record.jsonl")
+
+
+def test_two_entries_of_one_folder_transfer_to_other_categories_only(dataset: Path, mean_baseline: str) -> None:
+    entry = {"layout": "mvtec", "root": str(dataset)}
+    datasets = {"washers": {**entry, "categories": ["washer"]}, "zincs": {**entry, "categories": ["zinc"]}}
+    settings = [{"transfer": {"source": "washers"}}]
+    plan = parse_plan(content(dataset, datasets=datasets, settings=settings, shots=[2], draws=1), Path())
+    assert {(job.dataset.name, job.categories) for job in plan.jobs()} == {("zincs", ("zinc",))}
+    whole = {"washers": datasets["washers"], "all": entry}
+    plan = parse_plan(content(dataset, datasets=whole, settings=settings, shots=[2], draws=1), Path())
+    assert {(job.dataset.name, job.categories) for job in plan.jobs()} == {("all", ("zinc",))}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("anomalib") is None, reason="NO ANOMALIB")
+def test_zero_shot_is_for_methods_that_need_no_image(dataset: Path, tmp_path: Path) -> None:
+    options = {"weights": "random", "image_size": 32, "depth": 1}
+    methods = {"vfm": {"baseline": "anomalib_vfm", "options": options}}
+    plan = parse_plan(content(dataset, methods=methods, shots=[0], draws=1), Path())
+    assert {job.setting for job in plan.jobs()} == {"zero-shot"}
+    records = [record for state in run_plan(plan, tmp_path / "record.jsonl", in_process) for record in state.records]
+    assert [(record.status, record.setting, record.shots) for record in records] == [("done", "zero-shot", 0)] * 2
+    with pytest.raises(BenchmarkError, match="mean cannot"):
+        parse_plan(content(dataset, methods={**methods, "mean": {"baseline": "padim"}}, shots=[0]), Path())

@@ -84,6 +84,7 @@ class AnomalibMethod:
         prepare: Called with the module and the (N, 3, side, side) float32 images before training.
         finish: Called with the same arguments after training.
         restructure: Called with the module when a stored model is to fill it: puts in place what `finish` did.
+        zero_shot: Whether it also judges without having seen any image.
         numbers: Attributes of the module's model that training sets and that are no tensors.
 
     Raises:
@@ -97,6 +98,7 @@ class AnomalibMethod:
     prepare: Hook | None = None
     finish: Hook | None = None
     restructure: Callable[[Any], None] | None = None
+    zero_shot: bool = False
     numbers: tuple[str, ...] = ()
     _model: torch.nn.Module | None = field(default=None, init=False, repr=False)
 
@@ -114,6 +116,9 @@ class AnomalibMethod:
     ) -> None:
         """Learn from images of good parts; see `Method.fit`."""
         schedule = self.schedule
+        if self.zero_shot and not len(normal):
+            self._model = self.skeleton()["_model"].eval().requires_grad_(False)
+            return
         images = self._input(resized(normal, schedule.image_size).float() / 255)
         report = _audible(progress) if progress else None
         with _quiet(), _all_seeded(self.seed), tempfile.TemporaryDirectory() as temporary:
@@ -268,6 +273,7 @@ def card(
     pretrained: str = "",
     at_hand: str = "distilled by this package",
     departs: tuple[str, ...] = (),
+    zero_shot: bool = False,
 ) -> Card:
     """The card of one of anomalib's models.
 
@@ -284,6 +290,7 @@ def card(
         needs_internet=needs_internet,
         trains=trains,
         weights=weights,
+        zero_shot=zero_shot,
         original=Original(options=published or {}, pretrained=pretrained, at_hand=at_hand, departs=departs),
     )
 

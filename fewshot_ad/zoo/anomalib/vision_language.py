@@ -31,6 +31,7 @@ _VOCABULARY, _CONTEXT = 49408, 77
         "Not at hand: weights=FILE takes the paper's OpenCLIP ViT-B/16+ at 240 pixels, laion400m_e31; "
         "weights='random' runs the code only. class_name= names the product.",
         trains=False,
+        zero_shot=True,
         pretrained="OpenCLIP, LAION-400M",
         at_hand="not at hand",
         departs=("resized by area or bilinearly, not bicubically",),
@@ -71,7 +72,7 @@ def winclip(
         return OfflineWinClip(model, class_name)
 
     schedule = Schedule(image_size, batch_size=batch_size, standardized=False)
-    return AnomalibMethod(name, build, schedule, seed, numbers=("k_shot",))
+    return AnomalibMethod(name, build, schedule, seed, zero_shot=True, numbers=("k_shot",))
 
 
 @baseline(
@@ -86,6 +87,7 @@ def winclip(
             "Not at hand: weights=FILE takes the paper's RADIO ViT-L/16 with its adapters, trained on generated "
             "anomalies (anomalyvfm_radio, model.safetensors); weights='random' runs the code only.",
             trains=False,
+            zero_shot=True,
             pretrained="RADIO with trained adapters",
             at_hand="not at hand",
         ),
@@ -112,7 +114,7 @@ def vfm(*, seed: int = 0, image_size: int = 768, weights: str | None = None, dep
             load(model, checked)
         return OfflineAnomalyVfm(model)
 
-    return AnomalibMethod(name, build, Schedule(image_size, standardized=False), seed)
+    return AnomalibMethod(name, build, Schedule(image_size, standardized=False), seed, zero_shot=True)
 
 
 def _check_file(name: str, weights: str | None) -> str:
