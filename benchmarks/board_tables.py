@@ -390,6 +390,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "simsiam": simsiam_rates,
     "siamese": of_today("siamese_board"),
     "dinov2": of_today("dinov2_board"),
+    "objective": of_today("objective"),
     "views": views,
     "bank-contents": bank_contents,
     "bank-sizes": bank_sizes,
