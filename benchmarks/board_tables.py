@@ -14,6 +14,7 @@ from measured_tables import NONE, number, simsiam, table
 from fewshot_ad.benchmark import record, tables
 from fewshot_ad.benchmark.averages import Row, aggregate, figure
 from fewshot_ad.benchmark.record import Record, Shots
+from fewshot_ad.zoo.survey import survey
 
 OURS, FROZEN, PEER = "fewshot_ad", "fewshot_ad, frozen encoder", "anomalib_patchcore"
 PRODUCTS = ("bottle", "magnetic_tile", "cookie", "elpv_mono", "alien_toy", "casting")
@@ -371,6 +372,20 @@ def zoo_by_product() -> str:
     )  # fmt: skip
 
 
+def surveyed() -> str:
+    """The methods of a survey, by whether the zoo has them."""
+    groups: dict[str, tuple[list[str], list[str]]] = {}
+    for method in survey():
+        here, missing = groups.setdefault(method.group, ([], []))
+        name = f"{method.name} {method.year}"
+        if method.baseline:
+            here.append(f"{name} (`{method.baseline}`{f', {method.note}' if method.note else ''})")
+        else:
+            missing.append(name)
+    lines = [[group, "; ".join(here) or NONE, "; ".join(missing) or NONE] for group, (here, missing) in groups.items()]
+    return table(["group", "in the zoo", "not written yet"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "board": board,
     "board-today": board_today,
@@ -397,5 +412,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "alignment": alignment,
     "pose-board": pose_board,
     "zoo": zoo,
+    "survey": surveyed,
     "zoo-by-product": zoo_by_product,
 }

@@ -11,6 +11,7 @@ import typer
 
 from fewshot_ad.cli.options import JsonOption
 from fewshot_ad.cli.terminal import print_json, reported_errors, say
+from fewshot_ad.errors import ArgumentError
 
 if TYPE_CHECKING:
     from fewshot_ad.zoo import Card
@@ -36,13 +37,20 @@ REQUIRED = "(required)"
 @commands.command()
 def zoo(
     name: Annotated[str | None, typer.Argument(help="A baseline, to show its whole card and hyper-parameters.")] = None,
+    with_survey: Annotated[
+        bool, typer.Option("--survey", help="List the methods of a survey of the field instead, and which are here.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the baselines to compare with, or show one with its hyper-parameters (extra 'zoo')."""
     with reported_errors(as_json):
         from fewshot_ad.zoo import cards, options
 
-        if name is None:
+        if with_survey:
+            if name is not None:
+                raise ArgumentError("expected --survey, or the name of a baseline, got both.")
+            _print_survey(as_json)
+        elif name is None:
             _print_cards(list(cards().values()), as_json)
         else:
             _print_card(options(name), cards()[name], as_json)
@@ -68,6 +76,25 @@ def _print_cards(cards: list[Card], as_json: bool) -> None:
     say("task: classification gives a score, localization a map as well, detection boxes; masks: needs masks to fit;")
     say("internet: its published form needs weights that must be downloaded; as published: what its default settings")
     say("change of the published method. A baseline's paper and hyper-parameters: fewshot-ad zoo NAME")
+
+
+def _print_survey(as_json: bool) -> None:
+    from fewshot_ad.zoo import cards
+    from fewshot_ad.zoo.survey import survey
+
+    methods, group = survey(), ""
+    for method in methods:
+        source = cards()[method.baseline].source if method.baseline else ""
+        if as_json:
+            print_json("zoo-survey", {**dataclasses.asdict(method), "source": source})
+            continue
+        if method.group != group:
+            group = method.group
+            say(group)
+        state = f"{method.baseline} (by {source})" if method.baseline else "not written yet"
+        say(f"  {method.name:<36}  {method.year}  {state}{f', {method.note}' if method.note else ''}")
+    if not as_json:
+        say(f"{sum(bool(method.baseline) for method in methods)} of {len(methods)} are in the zoo.")
 
 
 def _as_dict(card: Card) -> dict[str, Any]:

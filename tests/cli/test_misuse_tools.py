@@ -35,6 +35,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("datasets get visa EMPTY", ("expected the license", "--accept-license")),
     ("datasets get mvtec EMPTY --accept-license", ("cannot. Get it from",)),
     ("datasets get visa DATASET --accept-license", ("expected a new or empty folder",)),
+    ("zoo padim --survey", ("got both",)),
     # fitted baselines
     ("fit", ("got none", "METHOD")),
     ("fit padim", ("got none", "GOOD")),

@@ -58,7 +58,7 @@ KINDS = {
 # Commands that the tests of training and of datasets check in the same way.
 NOT_RUN = {"train", "distill", "train-pose", "datasets get"}
 # Kinds that no command is named for.
-FURTHER = {"error", "benchmark-job", "doctor-offline"}
+FURTHER = {"error", "benchmark-job", "doctor-offline", "zoo-survey"}
 
 
 def run(*arguments: object, code: int = 0) -> list[str]:
@@ -133,6 +133,7 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "parts", ["parts", "-o", tmp / "parts", "--category", "washer", "--count", "1", "--size", "32"], 0
     yield "zoo", ["zoo"], 0
     yield "zoo", ["zoo", "patchcore"], 0
+    yield "zoo-survey", ["zoo", "--survey"], 0
     fit = ["fit", "spade", root / "good", "-o", tmp / "model", "--set", "image_size=64"]
     yield "fit", fit, 0
     yield "inspect", ["predict", tmp / "model", root / "good" / "1.png", "--overlays", tmp / "shown"], 0
