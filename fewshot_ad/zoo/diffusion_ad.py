@@ -21,7 +21,16 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.training.collage import collage
 from fewshot_ad.zoo.components.diffusion_anomalies import synthetic_anomaly
 from fewshot_ad.zoo.components.diffusion_unet import HEADS, NoiseUNet, SegmentationUNet
-from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch, unit_tensor
+from fewshot_ad.zoo.components.memory import available_bytes, require_memory
+from fewshot_ad.zoo.components.tensors import (
+    one_by_one,
+    require_images,
+    resized,
+    seeded,
+    tensor_bytes,
+    to_batch,
+    unit_tensor,
+)
 from fewshot_ad.zoo.components.training import train_steps
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
@@ -110,6 +119,8 @@ class DiffusionAD:
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Train both networks together; see `Method.fit`."""
+        require_images(normal)
+        require_memory("diffusionad", self._bytes(self.batch), self._what_takes_less())
         good = list(resized(normal, self.image_size).permute(0, 2, 3, 1).numpy())
         rng = np.random.default_rng(self.seed)
         steps = self.epochs * max(1, len(good) // self.batch) if self.steps is None else self.steps
@@ -130,6 +141,18 @@ class DiffusionAD:
 
             train_steps(loss, steps, optimizers, schedules=[cosine], progress=progress, stage="train")
         self._networks = (repair.eval(), segmentation.eval())
+
+    def _bytes(self, batch: int) -> float:
+        """Memory that training takes, fitted to the peaks of single steps of several sizes."""
+        activations = 0.355e9 * batch * self.channels / 32 * (self.image_size / 128) ** 2
+        return 0.8e9 + 0.6e9 * (self.channels / 128) ** 2 + activations
+
+    def _what_takes_less(self) -> str:
+        available = available_bytes() or 0
+        fitting = [batch for batch in range(2, self.batch) if self._bytes(batch) <= available]
+        if fitting:
+            return f"Give batch={fitting[-1]}."
+        return "Give a smaller image_size, such as 128, or fewer channels, such as 32."
 
     def _samples(
         self, good: Sequence[Uint8Array], textures: Sequence[Uint8Array], rng: np.random.Generator

@@ -181,3 +181,13 @@ def test_an_epoch_is_a_batch_where_there_are_few_images(good):
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ZooError, match="expected"):
         create("diffusionad", **TINY | wrong)
+
+
+def test_a_fit_that_takes_more_memory_than_there_is_is_refused_with_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [make_part(seed, 64) for seed in range(2)]
+    for name in ("diffusion_ad", "components.memory"):
+        monkeypatch.setattr(f"fewshot_ad.zoo.{name}.available_bytes", lambda: 20 * 10**9)
+    with pytest.raises(ZooError, match=r"about 92 GB of free memory for these settings, got 20 GB\. Give batch=3\."):
+        create("diffusionad").fit(images)
+    with pytest.raises(ZooError, match="Give a smaller image_size"):
+        create("diffusionad", image_size=1024).fit(images)
