@@ -23,6 +23,7 @@ RATES = ("false_reject_rate", "escape_rate")
 DECISIONS = (*ACCURACY, "f1", *RATES)
 FLIPS = "256 px, flips"
 SHIPPED = ("lite0_parts", "resnet18_parts", "convnext_atto_parts")
+SIAMESE = ("resnet18_siamese", "convnext_siamese")
 TRAINED = (
     "E, margin alone",
     "E, margin and anchor 0.05",
@@ -163,42 +164,20 @@ def presets() -> str:
     return table(["preset", "scale, enrollments", *labels(ACCURACY), "p50, ms"], lines)
 
 
-def encoders() -> str:
-    """The shipped encoders, views and scale fixed, with the bank sizes that are on record."""
-    methods = [
-        f"{encoder}, {FLIPS}, {vectors} vectors"
-        for encoder in ("efficientnet_lite0", *SHIPPED)
-        for vectors in ("2,000", "4,000")
-    ]
-    averages = [
-        row
-        for row in rows("encoder_board", methods, "board")
-        # 2,000 vectors are on record for the default alone at K = 4: see the table of bank sizes.
-        if not (row.shots == 4 and row.method.endswith("2,000 vectors"))
-    ]
-    return by_shots(averages, ACCURACY)
-
-
 def encoders_by_product() -> str:
-    """Image AUROC and AU-PRO by product, and the change against the frozen initialization in the same settings."""
-    pairs = [("shared_board", OURS, FROZEN)]
-    for encoder in SHIPPED:
-        for vectors in ("4,000", "2,000"):
-            settings = f"{FLIPS}, {vectors} vectors"
-            pairs.append(("encoder_board", f"{encoder}, {settings}", f"efficientnet_lite0, {settings}"))
+    """Image AUROC and AU-PRO by product, and the change against the default's frozen backbone in the same settings."""
+    base = "efficientnet_lite0"
     lines = []
-    for name, method, base in pairs:
-        averages = {
-            (row.method, row.shots, row.category): row for row in rows(name, (method, base), "board", by_category=True)
-        }
+    for encoder in (*SHIPPED, *SIAMESE):
+        found = rows("siamese_board", (encoder, base), "board", by_category=True)
+        averages = {(row.method, row.shots, row.category): row for row in found}
         for shots in (2, 4, 8):
             cells = [
-                _change(averages.get((method, shots, product)), averages.get((base, shots, product)))
+                _change(averages.get((encoder, shots, product)), averages.get((base, shots, product)))
                 for product in PRODUCTS
             ]
-            if NONE not in cells:
-                lines.append([method, str(shots), *cells])
-    return table(["method", "K", *PRODUCTS], lines)
+            lines.append([encoder, str(shots), *cells])
+    return table(["encoder", "K", *PRODUCTS], lines)
 
 
 def _change(row: Row | None, base: Row | None) -> str:
@@ -395,7 +374,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "board-by-product": by_product("board"),
     "board-small": by_product("small"),
     "presets": presets,
-    "encoders": encoders,
+    "encoders": of_today("siamese_board"),
     "encoders-by-product": encoders_by_product,
     "defaults": defaults,
     "trained": trained,
@@ -403,7 +382,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "published-recipe": published_recipe,
     "registration-board": registration_board,
     "simsiam": simsiam_rates,
-    "siamese": of_today("siamese_board"),
     "dinov2": of_today("dinov2_board"),
     "objective": of_today("objective"),
     "views": views,
