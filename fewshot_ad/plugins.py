@@ -22,7 +22,7 @@ def load_plugins(group: str) -> None:
     for point in sorted(importlib.metadata.entry_points(group=group), key=lambda point: point.name):
         try:
             point.load()
-        except Exception as error:  # whatever a foreign module raises
+        except (Exception, SystemExit) as error:  # whatever a foreign module raises
             package = point.dist.name if point.dist is not None else "an unknown package"
             logger.warning(
                 "%s: its entry point %s in %s cannot be loaded (%s: %s), so what it brings is missing. Update or "

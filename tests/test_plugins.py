@@ -51,7 +51,7 @@ def site(tmp_path: Path) -> Path:
         "toy-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n",
         "toy-1.0.dist-info/entry_points.txt": "[fewshot_ad.baselines]\nmethods = toy_methods\n\n"
         "[fewshot_ad.datasets]\nreaders = toy_readers\n",
-        "broken_methods.py": "raise RuntimeError('made for another version')\n",
+        "broken_methods.py": "raise SystemExit('made for another version')\n",
         "broken-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n",
         "broken-1.0.dist-info/entry_points.txt": "[fewshot_ad.baselines]\nit = broken_methods\n",
     }

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from fewshot_ad.benchmark.plan import DatasetPlan, MethodPlan, Plan, Protocol, Setting
 from fewshot_ad.benchmark.plan_schema import DatasetEntry, MethodEntry, PlanEntry, SettingEntry
@@ -79,6 +76,7 @@ def _plan(document: Document, folder: Path) -> Plan:
 
 def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
     from fewshot_ad.zoo import cards, check_published_weights, option_types, options
+    from fewshot_ad.zoo.configuration import fits, lacks_weights
 
     place = ("methods", name)
     baseline = method.baseline or name
@@ -90,10 +88,16 @@ def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
         where = (*place, "options", option)
         if option not in known:
             yield Problem(where, unknown(option, known, "an option", FORMER_OPTIONS))
-        elif not _fits(value, kinds[option]):
+        elif not fits(value, kinds[option]):
             yield Problem(where, f"expected {words(kinds[option])}, got {shown(value)}")
 
-    if method.configuration == "published":
+    if lacks_weights(baseline, method.options):
+        message = (
+            "expected weights, which are not at hand, got none. Give a file as `weights`; `weights: random` runs the "
+            "code, but its figures mean nothing"
+        )
+        yield Problem((*place, "options"), message)
+    elif method.configuration == "published":
         try:
             check_published_weights(baseline, method.options)
         except WeightsError as error:
@@ -110,21 +114,6 @@ def _method(name: str, entry: MethodEntry) -> MethodPlan:
 
 def _unknown_name(place: tuple[str, str], field: str, written: str | None, name: str, known: Iterable[str]) -> Problem:
     return Problem(place if written is None else (*place, field), unknown(name, known, f"a {field}"))
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value of YAML is of the type that a baseline's option has, as far as its annotation says."""
-    try:
-        adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
-    except PydanticSchemaGenerationError:
-        # A type of a library: the baseline itself says what it cannot take.
-        return True
-    try:
-        # Of JSON, since a list then is as good as a tuple, while nothing else is taken for what it is not.
-        adapter.validate_json(json.dumps(value), strict=True)
-    except (ValidationError, TypeError):
-        return False
-    return True
 
 
 def _dataset_problems(name: str, dataset: DatasetEntry) -> Iterator[Problem]:

@@ -40,7 +40,10 @@ def fit(
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Scores above it are anomalous. Default: from scores of good images that were left out."),
+        typer.Option(
+            help="Scores above it are anomalous. Default: from good images that it is not fitted on; with a threshold "
+            "of your own it is fitted to all, once."
+        ),
     ] = None,
     max_false_reject: Annotated[
         float, typer.Option(help="Share of good parts that may be rejected by the threshold.")
@@ -87,7 +90,7 @@ def fit(
         say(note)
     scale = baseline.scores
     origin = (
-        f"from {scale.held_out} good images that it was not fitted on: about {scale.max_false_reject:.0%} of good "
+        f"from {scale.held_out} good images that it was not fitted on: about {100 * scale.max_false_reject:g}% of good "
         "parts are expected above it"
         if scale.held_out
         else "set by hand"
@@ -112,13 +115,13 @@ def predict(
 ) -> None:
     """Inspect with a fitted baseline; verdicts, table, overlays and exit codes are those of `inspect`."""
     with reported_errors(as_json):
-        from fewshot_ad.zoo.fitted import Baseline
+        from fewshot_ad.zoo.fitted import MANIFEST, TENSORS, Baseline
 
         baseline = Baseline.load(model)
     judge_images(
         partial(baseline.inspect_batch, errors="return"),
         images,
-        read=[model],
+        read=[model / MANIFEST, model / TENSORS],
         heatmaps=heatmaps,
         csv_file=csv_file,
         device="cpu",
@@ -135,6 +138,10 @@ def _settings(changes: list[str] | None) -> dict[str, Any]:
         name, equals, value = change.partition("=")
         if not equals:
             raise ArgumentError(f"--set: expected name=value, as in epochs=5, got {change!r}.")
+        if name in settings:
+            raise ArgumentError(f"--set: expected each name once, got {name} twice.")
+        if name == "seed":
+            raise ArgumentError("--set seed: expected --seed for the seed.")
         settings[name] = parse_yaml(value, f"--set {change}", ArgumentError).content
     return settings
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fewshot_ad.inspection.result import Inspection
 
 EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
-LINE_INTERVAL_S = 20.0  # between two lines of progress where standard error is no terminal
+LINE_INTERVAL_S = 10.0  # between two lines of progress where standard error is no terminal
 
 _bar_console: Any = None
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from fewshot_ad.zoo.method import WEIGHTS, Card, cards, options
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from fewshot_ad.documents.fields import words
+from fewshot_ad.documents.naming import shown
+from fewshot_ad.errors import ZooError
+from fewshot_ad.zoo.method import WEIGHTS, Card, cards, option_types, options
 
 RANDOM = "random"
+# `Original.at_hand` of a baseline whose weights neither ship nor come with a requirement.
+NOT_AT_HAND = "not at hand"
 # Options that say where and how fast a method runs, or which product it is shown; the result is the same.
 IGNORED = ("device", "threads", "engine", "class_name")
 # Backbones that run with ImageNet's weights without a file, which come with a requirement of the package.
@@ -46,6 +54,44 @@ def differences(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
         if option not in ignored and _plain(resolved[option]) != _plain(value)
     ]
     return (*_of_weights(card, resolved), *found, *card.original.departs)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value of YAML or JSON is of the type of an option, as far as its annotation says.
+
+    Args:
+        value: The value.
+        kind: A type of `option_types`.
+    """
+    try:
+        adapter = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False))
+    except PydanticSchemaGenerationError:
+        # A type of a library: the baseline itself says what it cannot take.
+        return True
+    try:
+        # Of JSON, since a list then is as good as a tuple, while nothing else is taken for what it is not.
+        adapter.validate_json(json.dumps(value), strict=True)
+    except (ValidationError, TypeError):
+        return False
+    return True
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Make sure that the types of hyper-parameters are those of a baseline.
+
+    Raises:
+        ZooError: One is of another type; those that the baseline does not have are for `create` to refuse.
+    """
+    kinds = option_types(name)
+    for option, value in settings.items():
+        if option in kinds and not fits(value, kinds[option]):
+            raise ZooError(f"{name}: {option}: expected {words(kinds[option])}, got {shown(value)}.")
+
+
+def lacks_weights(name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a baseline has no weights to run on: they are not at hand, and none are given."""
+    option = next((option for option in WEIGHTS if option in options(name)), None)
+    return cards()[name].original.at_hand == NOT_AT_HAND and option is not None and settings.get(option) is None
 
 
 def _of_weights(card: Card, resolved: Mapping[str, Any]) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import cv2
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -30,20 +31,22 @@ from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.storage import check_folder, replace_folder, write_failure
 from fewshot_ad.zoo.components.freezing import Tensors, freeze, thaw
 from fewshot_ad.zoo.components.score_scale import (
-    Fit,
     ScoreScale,
     by_hand,
     finite,
+    fit_for_a_threshold_by_hand,
     fit_with_held_out,
     map_scale_of,
     score_scale,
 )
-from fewshot_ad.zoo.configuration import differences
+from fewshot_ad.zoo.configuration import check_settings, differences
 from fewshot_ad.zoo.method import WEIGHTS, Labeled, Method, cards, create, options
 
 SCHEMA = "fewshot-ad/baseline/1"
 MANIFEST, TENSORS = "baseline.json", "tensors.safetensors"
 MAX_FALSE_REJECT = 0.05
+# A threshold from fewer good images than this is provisional.
+ENOUGH = 20
 
 
 @dataclass(eq=False)
@@ -101,7 +104,8 @@ class Baseline:
             images: Good images, in any form `Inspector.from_support` takes.
             product: Name of the product.
             labeled: Images of defective parts, for baselines that learn from them.
-            threshold: Set by hand; the baseline is then fitted once.
+            threshold: Set by hand; the baseline is then fitted once, on all images, and small variations of these stand
+                for good images that it has not seen.
             max_false_reject: Share of good parts that may be rejected, 0.0001 to 0.5.
             seed: Of everything random.
             published: See `create`.
@@ -116,31 +120,41 @@ class Baseline:
         """
         if name == "fewshot_ad":
             raise ZooError(
-                "expected a baseline of others, got fewshot_ad: enroll its products (Inspector.from_support)."
+                "expected a baseline of others, got fewshot_ad: enroll products of it (Inspector.from_support)."
             )
         arguments.number(max_false_reject, "max_false_reject", *FALSE_REJECTS)
-        if threshold is not None:
-            arguments.number(threshold, "threshold", -math.inf, math.inf)
+        arguments.whole_number(seed, "seed", 0)
         # What is wrong with name or settings is said before images are read.
+        check_settings(name, settings)
         create(name, published=published, allow_download=allow_download, **settings)
+        if cards()[name].supervision == "labeled defects" and not labeled:
+            raise ZooError(
+                f"{name}: expected images of defects with masks, from which it learns, got none. Give labeled= "
+                "(--defects and --masks)."
+            )
         asked: dict[str, Any] = {"seed": seed, "published": published, "allow_download": allow_download, **settings}
         if published:
             settings = {**cards()[name].original.options, **settings}
         support = read_support(images, color, progress)
         pixels = [image.pixels for image in support.images]
-        if threshold is None:
-            fitted = fit_with_held_out(name, asked, pixels, labeled, progress)
-            scale = score_scale(name, fitted, max_false_reject)
-        else:
-            method = create(name, **asked)
-            method.fit(pixels, labeled, progress)
-            # By hand there is nothing to say of new images: those it was fitted on stand for them.
-            predicted = finite(name, method.predict(pixels))
-            fitted = Fit(method, tuple(range(len(pixels))), predicted.scores, predicted.maps or (), 0)
-            scale = by_hand(predicted.scores, float(threshold), max_false_reject)
+        with _explained(name):
+            if threshold is None:
+                fitted = fit_with_held_out(name, asked, pixels, labeled, progress)
+                scale = score_scale(name, fitted, max_false_reject)
+            else:
+                arguments.number(threshold, "threshold", -1e30, 1e30)
+                fitted = fit_for_a_threshold_by_hand(name, asked, pixels, labeled, progress)
+                scale = by_hand(name, fitted, float(threshold), max_false_reject)
+        notes = support.notes
+        if threshold is None and fitted.held_out < ENOUGH:
+            notes = (
+                *notes,
+                f"the threshold is provisional: it rests on {fitted.held_out} good image(s) that the method was not "
+                "fitted on. Judge further good ones with it before relying on it.",
+            )
         names = tuple(support.images[i].name for i in fitted.fitted_on)
         map_scale = map_scale_of(fitted.maps, max_false_reject)
-        return cls(name, dict(settings), seed, product, fitted.method, scale, map_scale, names, support.notes)
+        return cls(name, dict(settings), seed, product, fitted.method, scale, map_scale, names, notes)
 
     @property
     def threshold(self) -> float:
@@ -255,6 +269,7 @@ class Baseline:
         state = {name: freeze(getattr(self.method, name), name, tensors) for name in skeleton()}
         content = save(tensors)
         manifest = {**self.info(), "state": state, "sha256": hashlib.sha256(content).hexdigest()}
+        manifest["manifest_sha256"] = _hash_of(manifest)
         try:
             with replace_folder(folder, (MANIFEST, TENSORS), MANIFEST) as staging:
                 (staging / TENSORS).write_bytes(content)
@@ -271,6 +286,11 @@ class Baseline:
         """
         folder = Path(arguments.file_name(folder, "folder", ZooError))
         manifest, content = _read(folder)
+        if manifest["baseline"] not in cards():
+            raise ZooError(
+                f"{folder}: expected a baseline of this installation, got {manifest['baseline']!r}, which none of the "
+                "installed packages brings. Install the one that it was fitted with."
+            )
         try:
             settings, state = dict(manifest["settings"]), dict(manifest["state"])
             name, seed = str(manifest["baseline"]), int(manifest["seed"])
@@ -293,9 +313,13 @@ class Baseline:
             )
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
             reason = str(error) if isinstance(error, FewshotADError) else f"{type(error).__name__}: {error}"
+            written = manifest["version"]
+            versions = (
+                "" if written == __version__ else f" (this is version {__version__}, it was written by {written})"
+            )
             raise ZooError(
-                f"{folder}: expected a stored baseline that fits this version ({__version__}; it was written by "
-                f"{manifest.get('version')}): {reason.rstrip('.')}. Fit it again."
+                f"{folder}: expected a stored baseline that fits this version{versions}: {reason.rstrip('.')}. Fit it "
+                "again."
             ) from error
 
 
@@ -311,6 +335,12 @@ def check_model_folder(folder: Path, *, inputs: Sequence[str | os.PathLike[str]]
         ZooError: It must stay as it is.
     """
     check_folder(folder, inputs=inputs, error=ZooError)
+    for name in (MANIFEST, TENSORS):
+        if (folder / name).exists() and not _is_ours(folder):
+            raise ZooError(
+                f"{folder / name}: expected a file of a stored baseline to replace, or none, got another one. Choose "
+                "another folder."
+            )
     try:
         others = folder.is_dir() and any(folder.iterdir())
     except OSError as error:
@@ -343,6 +373,34 @@ def _same(heat: Float32Array) -> Float32Array:
     return heat
 
 
+def _is_ours(folder: Path) -> bool:
+    try:
+        return json.loads((folder / MANIFEST).read_bytes())["schema"] == SCHEMA
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _hash_of(manifest: Mapping[str, Any]) -> str:
+    """Hash of all that a manifest says but this."""
+    said = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn the errors of libraries, which settings out of any range lead to, into one of this package."""
+    try:
+        yield
+    except FewshotADError:
+        raise
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError, cv2.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ZooError(
+            f"{name}: expected settings and images that it can work with ({type(error).__name__}: {reason}). "
+            f"`fewshot-ad zoo {name}` lists the settings."
+        ) from error
+
+
 def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
     """The manifest of a stored baseline, and its tensors, which have the hash that it names."""
     try:
@@ -358,6 +416,8 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else "something else"
         raise ZooError(f"{folder / MANIFEST}: expected a stored baseline ({SCHEMA}), got {found!r}. Fit it again.")
+    if manifest.get("manifest_sha256") != _hash_of(manifest):
+        raise ZooError(f"{folder / MANIFEST}: expected it as `fewshot-ad fit` wrote it, got it changed. Fit it again.")
     if manifest.get("sha256") != hashlib.sha256(content).hexdigest():
         raise ZooError(f"{folder / TENSORS}: expected the tensors that {MANIFEST} names, got others. Fit it again.")
     return manifest, content

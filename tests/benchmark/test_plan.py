@@ -14,6 +14,7 @@ from fewshot_ad.benchmark.material import material
 from fewshot_ad.benchmark.plan_file import parse_plan, read_plan
 from fewshot_ad.benchmark.run import in_process, pending, run_plan
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.zoo.configuration import lacks_weights
 from tests.benchmark.conftest import write
 
 
@@ -219,6 +220,10 @@ def test_the_defaults_of_every_baseline_are_of_their_types() -> None:
     for name in zoo.cards():
         defaults = {key: value for key, value in zoo.options(name).items() if value is not inspect.Parameter.empty}
         datasets = {"mvtec": {"root": "."}}
+        if lacks_weights(name, {}):
+            with pytest.raises(BenchmarkError, match="expected weights, which are not at hand"):
+                parse_plan({"methods": {name: {"options": defaults}}, "datasets": datasets}, Path())
+            defaults["weights"] = "random"
         plan = parse_plan({"methods": {name: {"options": defaults}}, "datasets": datasets}, Path())
         assert plan.methods[0].name == name
 

@@ -15,7 +15,7 @@ from fewshot_ad.errors import ImageError, ZooError
 from fewshot_ad.zoo import Labeled, cards
 from fewshot_ad.zoo.components.freezing import freeze, thaw
 from fewshot_ad.zoo.components.score_scale import Fit, score_scale
-from fewshot_ad.zoo.fitted import MANIFEST, TENSORS, Baseline
+from fewshot_ad.zoo.fitted import MANIFEST, TENSORS, Baseline, _hash_of
 from fewshot_ad.zoo.method import Predictions
 from tests.conftest import make_part
 
@@ -60,6 +60,10 @@ def test_stored_and_read_it_says_the_same(baseline: Baseline, tmp_path: Path) ->
         assert one.score == pytest.approx(other.score, rel=1e-6)
         assert one.regions == other.regions
     # It stays where it is unless told otherwise, and what else lies there stays in any case.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / MANIFEST).write_text('{"my": "settings"}')
+    with pytest.raises(ZooError, match="another one"):
+        baseline.save(tmp_path / "other", force=True)
     (tmp_path / "model" / "notes.txt").write_text("mine")
     with pytest.raises(ZooError, match="--force"):
         baseline.save(tmp_path / "model")
@@ -101,18 +105,33 @@ def test_of_a_method_that_trains_a_quarter_is_kept_for_the_threshold() -> None:
 
 
 def test_a_threshold_by_hand(tmp_path: Path) -> None:
-    fitted = Baseline.fit("padim", GOOD[:1], threshold=12.5, image_size=64, dims=20)
-    assert fitted.threshold == 12.5
+    fitted = Baseline.fit("padim", GOOD[:1], threshold=400.0, image_size=64, dims=20)
+    assert fitted.threshold == 400.0
     assert fitted.scores.held_out == 0
     assert fitted.inspect(NEXT).severity > 0
+    assert not any("provisional" in note for note in fitted.notes)
+
+
+def test_the_place_of_a_defect_does_not_hang_on_where_the_threshold_comes_from(baseline: Baseline) -> None:
+    by_hand = Baseline.fit("padim", GOOD, threshold=baseline.threshold, image_size=96)
+    whole = BAD.shape[0] * BAD.shape[1]
+    for one in (baseline, by_hand):
+        box = one.inspect(BAD).regions[0].box
+        assert box[2] * box[3] < 0.5 * whole
+    assert any("provisional: it rests on 5 good" in note for note in baseline.notes)
 
 
 @pytest.mark.parametrize(
     ("name", "images", "settings", "message"),
     [
-        ("fewshot_ad", GOOD, {}, "enroll its products"),
+        ("fewshot_ad", GOOD, {}, "enroll products of it"),
         ("padim", GOOD[:1], {}, "expected 2 or more good images, got 1"),
         ("padim", GOOD, {"dims": 0}, "dims of at least 1"),
+        ("padim", GOOD, {"image_size": "abc"}, "image_size: expected a whole number, got 'abc'"),
+        ("padim", GOOD, {"image_size": 0}, "can work with"),
+        ("padim", GOOD[:2], {"image_size": 64}, "give three or more"),
+        ("padim", GOOD, {"threshold": -1.0, "image_size": 64}, "above the median score of good images"),
+        ("yolov8", GOOD, {}, "images of defects with masks"),
         ("paddim", GOOD, {}, "did you mean 'padim'"),
     ],
 )
@@ -134,15 +153,18 @@ def test_a_damaged_folder_is_refused(baseline: Baseline, tmp_path: Path) -> None
     refused("expected the tensors that baseline.json names")
     tensors.write_bytes(whole)
     content = json.loads(text)
+    manifest.write_text(json.dumps({**content, "scores": {**content["scores"], "threshold": 1.0}}))
+    refused("got it changed")
     for change, message in (
         ({"schema": "fewshot-ad/baseline/9"}, r"baseline/1\), got 'fewshot-ad/baseline/9'"),
-        ({"baseline": "os.system"}, "expected a baseline"),
+        ({"baseline": "os.system"}, "none of the installed packages brings"),
         ({"settings": {"nonsense": 1}}, "nonsense"),
         ({"state": {}}, "expected the state of"),
         ({"state": {**content["state"], "_gaussians": {"python": "os"}}}, "known kind"),
         ({"scores": {"threshold": 1.0}}, "fits this version"),
     ):
-        manifest.write_text(json.dumps({**content, **change}))
+        changed = {**content, **change}
+        manifest.write_text(json.dumps({**changed, "manifest_sha256": _hash_of(changed)}))
         refused(message)
     manifest.write_text(text[: len(text) // 2])
     refused("expected a stored baseline in JSON")

@@ -105,6 +105,32 @@ def fit_with_held_out(
         ) from error
 
 
+def fit_for_a_threshold_by_hand(
+    name: str,
+    asked: Mapping[str, Any],
+    images: Sequence[Uint8Array],
+    labeled: Sequence[Labeled],
+    progress: Progress | None,
+) -> Fit:
+    """Fit a baseline to all images; good scores and maps are those of small variations of the same images.
+
+    Arguments are those of `fit_with_held_out`.
+    """
+    method = create(name, **asked)
+    method.fit(images, labeled, progress)
+    predicted = finite(name, method.predict(_varied(images)))
+    return Fit(method, tuple(range(len(images))), predicted.scores, predicted.maps or (), 0)
+
+
+def _varied(images: Sequence[Uint8Array]) -> list[Uint8Array]:
+    """Images with their small variations."""
+    copies = []
+    for image in images:
+        whole = np.full(image.shape[:2], 255, np.uint8)
+        copies += [image, *(view.apply(image, whole)[0] for view in parse_views(VARIATIONS))]
+    return copies
+
+
 def _one_fit(
     name: str,
     asked: Mapping[str, Any],
@@ -118,11 +144,7 @@ def _one_fit(
     fitted_on = tuple(i for i in range(len(images)) if i not in held)
     method = create(name, **asked)
     method.fit([images[i] for i in fitted_on], labeled, progress)
-    copies = []
-    for i in sorted(held):
-        whole = np.full(images[i].shape[:2], 255, np.uint8)
-        copies += [images[i], *(view.apply(images[i], whole)[0] for view in parse_views(VARIATIONS))]
-    predicted = finite(name, method.predict(copies))
+    predicted = finite(name, method.predict(_varied([images[i] for i in sorted(held)])))
     return Fit(method, fitted_on, predicted.scores, predicted.maps or (), len(held))
 
 
@@ -169,18 +191,30 @@ def score_scale(name: str, fit: Fit, max_false_reject: float) -> ScoreScale:
         ZooError: They are all the same.
     """
     scores = fit.scores
-    good, threshold = float(np.median(scores)), _bound(scores, max_false_reject)
-    if not threshold > good:
+    if np.ptp(scores) == 0:
+        few = " Of two images each says the same of the other: give three or more." if fit.held_out == 2 else ""
         raise ZooError(
-            f"{name}: expected scores of good images that differ, got {good:g} for all of {len(scores)}: no threshold "
-            "follows. Give a threshold of your own (threshold=, --threshold)."
+            f"{name}: expected scores of good images that differ, got {scores[0]:g} for all of them: no threshold "
+            f"follows.{few} Or give a threshold of your own (threshold=, --threshold)."
         )
+    good, threshold = float(np.median(scores)), _bound(scores, max_false_reject)
+    # Where half of the good may be rejected, the threshold is their mean, which may be below their median.
+    good = good if threshold > good else float(scores.min())
     return ScoreScale(good, threshold, fit.held_out, max_false_reject)
 
 
-def by_hand(scores: Float32Array, threshold: float, max_false_reject: float) -> ScoreScale:
-    """A scale with a threshold set by hand, and the scores (n,) of the images that the method was fitted on."""
-    good = min(float(np.median(scores)), threshold - 1e-6 * max(1.0, abs(threshold)))
+def by_hand(name: str, fit: Fit, threshold: float, max_false_reject: float) -> ScoreScale:
+    """The scale with a threshold set by hand.
+
+    Raises:
+        ZooError: Half of the good images would be above it.
+    """
+    good = float(np.median(fit.scores))
+    if not threshold > good:
+        raise ZooError(
+            f"{name}: expected a threshold above the median score of good images, {good:g}, got {threshold:g}. Give a "
+            "higher one, or none."
+        )
     return ScoreScale(good, threshold, 0, max_false_reject)
 
 
