@@ -125,7 +125,7 @@ def _runner(name: RunnerName, workers: int, limit: float | None, ray_options: di
 def _follow(states: Iterator[RunState], as_json: bool) -> int:
     """Show how a run goes on, to its end; returns how many jobs failed, now or before."""
     failures = 0
-    with progress_bar(as_json) as progress:
+    with progress_bar(as_json, lines=False) as progress:
         for state in states:
             failures = state.failures
             if progress is not None:

@@ -147,7 +147,8 @@ def judge_images(
         overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
         check_table(csv_file, inputs, force)
         check_overlays(filter(None, overlays), csv_file, inputs, force=force)
-        with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet=as_json or len(paths) < 20) as progress:
+        quiet = as_json or len(paths) < 20
+        with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet, lines=False) as progress:
             for failure in failures:
                 counts["not found" if failure.missing else "unreadable"] += 1
                 report_failure(failure.message, as_json, failure.name)

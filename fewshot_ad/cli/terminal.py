@@ -102,11 +102,12 @@ def say_note(text: str) -> None:
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[Progress | None]:
+def progress_bar(quiet: bool, lines: bool = True) -> Iterator[Progress | None]:
     """Show on stderr how far long work is: a bar on a terminal, erased at the end; elsewhere a line now and then.
 
     Args:
         quiet: Show nothing.
+        lines: Whether lines are shown where there is no terminal: not of a command that prints as it goes on.
 
     Yields:
         The callback that moves the bar, or prints the lines; None where nothing is shown.
@@ -116,7 +117,7 @@ def progress_bar(quiet: bool) -> Iterator[Progress | None]:
         yield None
         return
     if not sys.stderr.isatty():
-        yield _progress_lines()
+        yield _progress_lines() if lines else None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
