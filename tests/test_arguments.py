@@ -34,7 +34,7 @@ SETTINGS: list[tuple[str, Any, str]] = [
     ("views", ["auto"], "'auto' alone"),
     ("views", "rotate=a", "separated by '/'"),
     ("views", {"rotate": 90}, r"\[90\]"),
-    ("views", {"rotate": np.linspace(-179, 179, 1001)}, "at most 1000 views, got 1001"),
+    ("views", {"rotate": np.linspace(-179, 178, 1001)}, "at most 1000 views, got 1001"),
     ("views", {"rotate": ["a"]}, "strength of view rotate"),
     ("views", {"rotate": [NAN]}, "strength of view rotate"),
     ("image_size", "big", "'auto'"),
