@@ -8,7 +8,18 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from fewshot_ad.cli import baselines, benchmark, datasets, inspecting, products, tools, training, verdicts, zoo
+from fewshot_ad.cli import (
+    baselines,
+    benchmark,
+    datasets,
+    encoders,
+    inspecting,
+    products,
+    tools,
+    training,
+    verdicts,
+    zoo,
+)
 from fewshot_ad.cli.streams import show_notes, with_streams
 from fewshot_ad.cli.usage import HELP_OPTIONS, Program
 
@@ -48,7 +59,7 @@ def options(
     """Options of the program itself; its help is the application's."""
 
 
-for _group in (products, inspecting, verdicts, tools, training, zoo, baselines):
+for _group in (products, inspecting, verdicts, tools, encoders, training, zoo, baselines):
     app.add_typer(_group.commands)
 app.add_typer(datasets.commands, name="datasets")
 app.add_typer(benchmark.commands, name="benchmark")

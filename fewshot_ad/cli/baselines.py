@@ -64,7 +64,8 @@ def fit(
     The threshold comes from good images that it is not fitted on: each in turn, or, of methods that train, a quarter.
     """
     with reported_errors(as_json):
-        from fewshot_ad.zoo.fitted import Baseline, check_model_folder
+        from fewshot_ad.zoo.components.model_folder import check_model_folder
+        from fewshot_ad.zoo.fitted import Baseline
 
         check_model_folder(output, inputs=[Path(path) for path in good], force=force)
         settings = _settings(changes)
@@ -115,7 +116,8 @@ def predict(
 ) -> None:
     """Inspect with a fitted baseline; verdicts, table, overlays and exit codes are those of `inspect`."""
     with reported_errors(as_json):
-        from fewshot_ad.zoo.fitted import MANIFEST, TENSORS, Baseline
+        from fewshot_ad.zoo.components.model_folder import MANIFEST, TENSORS
+        from fewshot_ad.zoo.fitted import Baseline
 
         baseline = Baseline.load(model)
     judge_images(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,35 +13,21 @@ from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 
 from fewshot_ad import __version__, arguments
 from fewshot_ad.arrays import Float32Array, Progress
 from fewshot_ad.batch import Reading, read
-from fewshot_ad.documents.json_text import parse_json
 from fewshot_ad.enrollment.presets import FALSE_REJECTS
 from fewshot_ad.enrollment.support import read_support
 from fewshot_ad.errors import ArgumentError, FewshotADError, ImageError, ZooError
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources
 from fewshot_ad.inspection.regions import MapScale, find_regions
 from fewshot_ad.inspection.result import Inspection
-from fewshot_ad.storage import check_folder, replace_folder, write_failure
-from fewshot_ad.zoo.components.freezing import Tensors, freeze, thaw
-from fewshot_ad.zoo.components.score_scale import (
-    ScoreScale,
-    by_hand,
-    finite,
-    fit_for_a_threshold_by_hand,
-    fit_with_held_out,
-    map_scale_of,
-    score_scale,
-)
+from fewshot_ad.zoo.components.model_folder import SCHEMA, model_read, write_model
+from fewshot_ad.zoo.components.score_scale import Fitting, ScoreScale, by_hand, finite, map_scale_of, score_scale
 from fewshot_ad.zoo.configuration import check_settings, differences
-from fewshot_ad.zoo.method import WEIGHTS, Labeled, Method, cards, create, options
+from fewshot_ad.zoo.method import Labeled, Method, cards, create
 
-SCHEMA = "fewshot-ad/baseline/1"
-MANIFEST, TENSORS = "baseline.json", "tensors.safetensors"
 MAX_FALSE_REJECT = 0.05
 # A threshold from fewer good images than this is provisional.
 ENOUGH = 20
@@ -137,13 +121,14 @@ class Baseline:
             settings = {**cards()[name].original.options, **settings}
         support = read_support(images, color, progress)
         pixels = [image.pixels for image in support.images]
+        fitting = Fitting(name, asked, pixels, labeled, progress)
         with _explained(name):
             if threshold is None:
-                fitted = fit_with_held_out(name, asked, pixels, labeled, progress)
+                fitted = fitting.with_held_out()
                 scale = score_scale(name, fitted, max_false_reject)
             else:
                 arguments.number(threshold, "threshold", -1e30, 1e30)
-                fitted = fit_for_a_threshold_by_hand(name, asked, pixels, labeled, progress)
+                fitted = fitting.on_all()
                 scale = by_hand(name, fitted, float(threshold), max_false_reject)
         notes = support.notes
         if threshold is None and fitted.held_out < ENOUGH:
@@ -186,8 +171,7 @@ class Baseline:
         errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Inspection | ImageError]:
         """Inspect many images, in order; as `Inspector.inspect_batch`."""
-        if errors not in ("raise", "return"):
-            raise ArgumentError(f"expected errors='raise' or 'return', got {errors!r}.")
+        arguments.choice(errors, "errors", ("raise", "return"), ArgumentError)
         arguments.choice(color, "color", get_args(ColorOrder), ImageError)
         for source in expand_sources(arguments.image_sources(images, ImageError), keep_errors=True):
             try:
@@ -259,23 +243,7 @@ class Baseline:
         """
         arguments.flag(force, "force", ZooError)
         folder = Path(arguments.file_name(folder, "folder", ZooError))
-        check_model_folder(folder, force=force)
-        skeleton = getattr(self.method, "skeleton", None)
-        if skeleton is None:
-            raise ZooError(
-                f"{self.name}: expected a baseline with a `skeleton`, by which it is stored, got one without."
-            )
-        tensors: Tensors = {}
-        state = {name: freeze(getattr(self.method, name), name, tensors) for name in skeleton()}
-        content = save(tensors)
-        manifest = {**self.info(), "state": state, "sha256": hashlib.sha256(content).hexdigest()}
-        manifest["manifest_sha256"] = _hash_of(manifest)
-        try:
-            with replace_folder(folder, (MANIFEST, TENSORS), MANIFEST) as staging:
-                (staging / TENSORS).write_bytes(content)
-                (staging / MANIFEST).write_text(json.dumps(manifest, indent=1, allow_nan=False) + "\n")
-        except OSError as error:
-            raise ZooError(write_failure(folder, error, len(content))) from error
+        write_model(folder, self.info, self.name, self.method, force=force)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Baseline:
@@ -285,105 +253,22 @@ class Baseline:
             ZooError: There is none, it is damaged, or does not fit this installation.
         """
         folder = Path(arguments.file_name(folder, "folder", ZooError))
-        manifest, content = _read(folder)
-        if manifest["baseline"] not in cards():
-            raise ZooError(
-                f"{folder}: expected a baseline of this installation, got {manifest['baseline']!r}, which none of the "
-                "installed packages brings. Install the one that it was fitted with."
-            )
-        try:
-            settings, state = dict(manifest["settings"]), dict(manifest["state"])
-            name, seed = str(manifest["baseline"]), int(manifest["seed"])
-            method: Any = create(name, seed=seed, **without_weights(name, settings))
-            tensors, blanks = load(content), method.skeleton()
-            if blanks.keys() != state.keys():
-                raise ZooError(f"expected the state of {sorted(blanks)}, got that of {sorted(state)}.")
-            for key, blank in blanks.items():
-                setattr(method, key, thaw(blank, state[key], tensors))
+        with model_read(folder) as (said, method):
             return cls(
-                name,
-                settings,
-                seed,
-                str(manifest["product"]),
+                said["baseline"],
+                said["settings"],
+                said["seed"],
+                said["product"],
                 method,
-                ScoreScale(**manifest["scores"]),
-                MapScale(**manifest["map_scale"]),
-                tuple(map(str, manifest["support"])),
-                tuple(map(str, manifest["notes"])),
+                ScoreScale(**said["scores"]),
+                MapScale(**said["map_scale"]),
+                tuple(said["support"]),
+                tuple(said["notes"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, SafetensorError) as error:
-            reason = str(error) if isinstance(error, FewshotADError) else f"{type(error).__name__}: {error}"
-            written = manifest["version"]
-            versions = (
-                "" if written == __version__ else f" (this is version {__version__}, it was written by {written})"
-            )
-            raise ZooError(
-                f"{folder}: expected a stored baseline that fits this version{versions}: {reason.rstrip('.')}. Fit it "
-                "again."
-            ) from error
-
-
-def check_model_folder(folder: Path, *, inputs: Sequence[str | os.PathLike[str]] = (), force: bool = False) -> None:
-    """Make sure that a baseline can be written to a folder without a loss.
-
-    Args:
-        folder: The folder.
-        inputs: Files that are read, none of which may lie in it.
-        force: As for `Baseline.save`.
-
-    Raises:
-        ZooError: It must stay as it is.
-    """
-    check_folder(folder, inputs=inputs, error=ZooError)
-    for name in (MANIFEST, TENSORS):
-        if (folder / name).exists() and not _is_ours(folder):
-            raise ZooError(
-                f"{folder / name}: expected a file of a stored baseline to replace, or none, got another one. Choose "
-                "another folder."
-            )
-    try:
-        others = folder.is_dir() and any(folder.iterdir())
-    except OSError as error:
-        raise ZooError(write_failure(folder, error)) from error
-    if others and not force:
-        raise ZooError(
-            f"{folder}: expected a new or empty folder, got one that holds files. Choose another folder, or give "
-            "--force (force=True in Python) to replace a baseline in it, or to write beside other files."
-        )
-
-
-def without_weights(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with which a stored baseline is created again: files of weights are not read, since it holds them."""
-    changed: dict[str, Any] = {}
-    for option in WEIGHTS:
-        given = settings.get(option)
-        # Without a file, backbones come with the package, but teachers and latent models would be trained first. A
-        # card of one's own says how its encoder is built.
-        if option in options(name) and (option != "weights" or (given is not None and not given.endswith(".json"))):
-            changed[option] = "random"
-    if "latent_weights" in changed and settings.get("latent_weights") is None:
-        # DSR's latent model is another network where it is trained here.
-        changed = {"latent_steps": 0}
-    if settings.get("detector") is not None:
-        changed["detector"] = "random"
-    return {**settings, **changed, **({"teacher": None} if "teacher" in settings else {})}
 
 
 def _same(heat: Float32Array) -> Float32Array:
     return heat
-
-
-def _is_ours(folder: Path) -> bool:
-    try:
-        return json.loads((folder / MANIFEST).read_bytes())["schema"] == SCHEMA
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def _hash_of(manifest: Mapping[str, Any]) -> str:
-    """Hash of all that a manifest says but this."""
-    said = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -399,25 +284,3 @@ def _explained(name: str) -> Iterator[None]:
             f"{name}: expected settings and images that it can work with ({type(error).__name__}: {reason}). "
             f"`fewshot-ad zoo {name}` lists the settings."
         ) from error
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """The manifest of a stored baseline, and its tensors, which have the hash that it names."""
-    try:
-        text = (folder / MANIFEST).read_text("utf-8")
-        content = (folder / TENSORS).read_bytes()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise ZooError(
-            f"{folder}: expected a folder that `fewshot-ad fit` wrote, with {MANIFEST} and {TENSORS}, cannot read them "
-            f"({reason}). Check the path."
-        ) from error
-    manifest = parse_json(text, str(folder / MANIFEST), ZooError, "a stored baseline in JSON")
-    if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
-        found = manifest.get("schema") if isinstance(manifest, dict) else "something else"
-        raise ZooError(f"{folder / MANIFEST}: expected a stored baseline ({SCHEMA}), got {found!r}. Fit it again.")
-    if manifest.get("manifest_sha256") != _hash_of(manifest):
-        raise ZooError(f"{folder / MANIFEST}: expected it as `fewshot-ad fit` wrote it, got it changed. Fit it again.")
-    if manifest.get("sha256") != hashlib.sha256(content).hexdigest():
-        raise ZooError(f"{folder / TENSORS}: expected the tensors that {MANIFEST} names, got others. Fit it again.")
-    return manifest, content

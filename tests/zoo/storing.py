@@ -7,7 +7,7 @@ from typing import Any
 
 from fewshot_ad.zoo import create
 from fewshot_ad.zoo.components.freezing import Tensors, freeze, thaw
-from fewshot_ad.zoo.fitted import without_weights
+from fewshot_ad.zoo.components.model_folder import without_weights
 from fewshot_ad.zoo.method import Method
 
 

@@ -14,8 +14,9 @@ import pytest
 from fewshot_ad.errors import ImageError, ZooError
 from fewshot_ad.zoo import Labeled, cards
 from fewshot_ad.zoo.components.freezing import freeze, thaw
+from fewshot_ad.zoo.components.model_folder import MANIFEST, TENSORS, _hash_of
 from fewshot_ad.zoo.components.score_scale import Fit, score_scale
-from fewshot_ad.zoo.fitted import MANIFEST, TENSORS, Baseline, _hash_of
+from fewshot_ad.zoo.fitted import Baseline
 from fewshot_ad.zoo.method import Predictions
 from tests.conftest import make_part
 

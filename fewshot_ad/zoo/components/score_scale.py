@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,113 +64,91 @@ class Fit:
     held_out: int
 
 
-def fit_with_held_out(
-    name: str,
-    asked: Mapping[str, Any],
-    images: Sequence[Uint8Array],
-    labeled: Sequence[Labeled],
-    progress: Progress | None,
-) -> Fit:
-    """Fit a baseline so that there are scores of good images that it has not seen.
+@dataclass(frozen=True, eq=False)
+class Fitting:
+    """How a baseline is to be fitted to the good images of a product.
 
-    Args:
+    Attributes:
         name: Name of the baseline.
         asked: What `create` takes for it.
         images: (H, W, 3) uint8 RGB each.
         labeled: For baselines that learn from defects.
         progress: Called as `progress(stage, done, total)`.
-
-    Raises:
-        ZooError: There are too few images.
     """
-    if len(images) < 2:
-        raise ZooError(
-            f"{name}: expected 2 or more good images, got {len(images)}: the threshold comes from images that it is "
-            "not fitted on. Give more images, or a threshold of your own (threshold=, --threshold)."
-        )
-    card = cards()[name]
-    try:
-        if card.trains:
-            return _one_fit(name, asked, images, labeled, progress)
-        if card.supervision == "none":
-            method = create(name, **asked)
-            method.fit(images, labeled, progress)
-            predicted = finite(name, method.predict(images))
-            return Fit(method, tuple(range(len(images))), predicted.scores, predicted.maps or (), len(images))
-        return _fit_in_turn(name, asked, images, labeled, progress)
-    except ZooError as error:
-        raise ZooError(
-            f"{str(error).rstrip('.')} (for the threshold it is fitted without some of the {len(images)} images: give "
-            "more, or a threshold of your own, threshold= or --threshold)."
-        ) from error
 
+    name: str
+    asked: Mapping[str, Any]
+    images: Sequence[Uint8Array]
+    labeled: Sequence[Labeled]
+    progress: Progress | None
 
-def fit_for_a_threshold_by_hand(
-    name: str,
-    asked: Mapping[str, Any],
-    images: Sequence[Uint8Array],
-    labeled: Sequence[Labeled],
-    progress: Progress | None,
-) -> Fit:
-    """Fit a baseline to all images; good scores and maps are those of small variations of the same images.
+    def with_held_out(self) -> Fit:
+        """Fit so that there are scores of good images that the method has not seen.
 
-    Arguments are those of `fit_with_held_out`.
-    """
-    method = create(name, **asked)
-    method.fit(images, labeled, progress)
-    predicted = finite(name, method.predict(_varied(images)))
-    return Fit(method, tuple(range(len(images))), predicted.scores, predicted.maps or (), 0)
+        Raises:
+            ZooError: There are too few images.
+        """
+        count = len(self.images)
+        if count < 2:
+            raise ZooError(
+                f"{self.name}: expected 2 or more good images, got {count}: the threshold comes from images that it is "
+                "not fitted on. Give more images, or a threshold of your own (threshold=, --threshold)."
+            )
+        card = cards()[self.name]
+        try:
+            if card.trains:
+                return self._once()
+            # A method that learns nothing from good images has seen none of them.
+            return self._judged_on(range(count), range(count)) if card.supervision == "none" else self._in_turn()
+        except ZooError as error:
+            raise ZooError(
+                f"{str(error).rstrip('.')} (for the threshold it is fitted without some of the {count} images: give "
+                "more, or a threshold of your own, threshold= or --threshold)."
+            ) from error
 
+    def on_all(self) -> Fit:
+        """Fit to all images; good scores and maps are those of small variations of the same ones."""
+        every = range(len(self.images))
+        return replace(self._judged_on(every, every, VARIATIONS), held_out=0)
 
-def _varied(images: Sequence[Uint8Array]) -> list[Uint8Array]:
-    """Images with their small variations."""
-    copies = []
-    for image in images:
-        whole = np.full(image.shape[:2], 255, np.uint8)
-        copies += [image, *(view.apply(image, whole)[0] for view in parse_views(VARIATIONS))]
-    return copies
+    def _once(self) -> Fit:
+        """Some images are kept back, evenly spaced, and judged in small variations."""
+        total = len(self.images)
+        count = max(1, round(HELD_SHARE * total))
+        held = sorted({round((i + 0.5) * total / count - 0.5) for i in range(count)})
+        return self._judged_on([i for i in range(total) if i not in held], held, VARIATIONS)
 
+    def _in_turn(self) -> Fit:
+        """Fitted without each part of the images in turn, then on all."""
+        count = len(self.images)
+        folds = min(count, FOLDS)
+        scores = np.zeros(count, np.float32)
+        maps: list[Float32Array] = []
+        for fold in range(folds):
+            held = range(fold, count, folds)
+            quiet = replace(self, progress=None)
+            part = quiet._judged_on([i for i in range(count) if i not in held], held)
+            if self.progress is not None:
+                self.progress("threshold", fold + 1, folds)
+            scores[list(held)] = part.scores
+            maps.extend(part.maps)
+        return Fit(self._fitted_on(range(count)), tuple(range(count)), scores, tuple(maps), count)
 
-def _one_fit(
-    name: str,
-    asked: Mapping[str, Any],
-    images: Sequence[Uint8Array],
-    labeled: Sequence[Labeled],
-    progress: Progress | None,
-) -> Fit:
-    """Some images are kept back, evenly spaced, and judged in small variations."""
-    count = max(1, round(HELD_SHARE * len(images)))
-    held = {round((i + 0.5) * len(images) / count - 0.5) for i in range(count)}
-    fitted_on = tuple(i for i in range(len(images)) if i not in held)
-    method = create(name, **asked)
-    method.fit([images[i] for i in fitted_on], labeled, progress)
-    predicted = finite(name, method.predict(_varied([images[i] for i in sorted(held)])))
-    return Fit(method, fitted_on, predicted.scores, predicted.maps or (), len(held))
+    def _fitted_on(self, chosen: Sequence[int]) -> Method:
+        method = create(self.name, **self.asked)
+        method.fit([self.images[i] for i in chosen], self.labeled, self.progress)
+        return method
 
-
-def _fit_in_turn(
-    name: str,
-    asked: Mapping[str, Any],
-    images: Sequence[Uint8Array],
-    labeled: Sequence[Labeled],
-    progress: Progress | None,
-) -> Fit:
-    """Fitted without each part of the images in turn, then on all."""
-    folds = min(len(images), FOLDS)
-    scores = np.zeros(len(images), np.float32)
-    maps: list[Float32Array] = []
-    for fold in range(folds):
-        held = range(fold, len(images), folds)
-        method = create(name, **asked)
-        method.fit([image for i, image in enumerate(images) if i not in held], labeled)
-        if progress is not None:
-            progress("threshold", fold + 1, folds)
-        predicted = finite(name, method.predict([images[i] for i in held]))
-        scores[list(held)] = predicted.scores
-        maps.extend(predicted.maps or ())
-    method = create(name, **asked)
-    method.fit(images, labeled, progress)
-    return Fit(method, tuple(range(len(images))), scores, tuple(maps), len(images))
+    def _judged_on(self, chosen: Sequence[int], held: Sequence[int], variations: str = "none") -> Fit:
+        """Fit to some images, and judge others, with variations of them."""
+        method = self._fitted_on(chosen)
+        copies = []
+        for i in held:
+            image = self.images[i]
+            whole = np.full(image.shape[:2], 255, np.uint8)
+            copies += [image, *(view.apply(image, whole)[0] for view in parse_views(variations))]
+        predicted = finite(self.name, method.predict(copies))
+        return Fit(method, tuple(chosen), predicted.scores, predicted.maps or (), len(held))
 
 
 def finite(name: str, predicted: Predictions) -> Predictions:
