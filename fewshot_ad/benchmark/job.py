@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad import metrics
-from fewshot_ad.arrays import BoolArray, Float32Array, Uint8Array
+from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.benchmark.machine import machine, now, peak_megabytes, versions
 from fewshot_ad.benchmark.material import Images, Material, material, sample_name, source_samples
 from fewshot_ad.benchmark.overlays import Overlays
@@ -39,7 +39,7 @@ class Outcome:
     pictures: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
-def run_single_fit(job: Job) -> list[Outcome]:
+def run_single_fit(job: Job, progress: Progress | None = None) -> list[Outcome]:
     """Fit the method once on all categories of a job, and test it on each; one outcome per category."""
     parts = material(job)
     method = create_method(job)
@@ -52,9 +52,10 @@ def run_single_fit(job: Job) -> list[Outcome]:
         # Each below its own dataset's folder, which may lie inside the other's.
         names = [*(sample_name(sample, job.source.root) for sample in source), *names]
     start = time.perf_counter()
-    fit_method(method, support, [sample for category in fitted_on for sample in parts[category].labeled])
+    labeled = [sample for category in fitted_on for sample in parts[category].labeled]
+    fit_method(method, support, labeled, progress)
     fit_s = time.perf_counter() - start
-    return [measure(job, category, method, part, support, names, fit_s) for category, part in parts.items()]
+    return [measure(job, category, method, part, support, names, fit_s, progress) for category, part in parts.items()]
 
 
 def create_method(job: Job) -> Method:
@@ -70,13 +71,17 @@ def create_method(job: Job) -> Method:
     return create(job.method.baseline, seed=job.seed, allow_download=True, **settings)
 
 
-def fit_method(method: Method, support: Sequence[Sample], labeled: Sequence[Sample] = ()) -> None:
+def fit_method(
+    method: Method, support: Sequence[Sample], labeled: Sequence[Sample] = (), progress: Progress | None = None
+) -> None:
     """Fit a method on samples."""
     defects = []
     for sample in labeled:
         image = read_image(sample.path)
-        defects.append(Labeled(image, sample.mask(image.shape[:2]), sample.defect_type))
-    method.fit(Images(support), defects)
+        # Where nobody marked the place, it may be anywhere.
+        mask = sample.mask(image.shape[:2]) if sample.has_mask else np.ones(image.shape[:2], bool)
+        defects.append(Labeled(image, mask, sample.defect_type))
+    method.fit(Images(support), defects, progress)
 
 
 def measure(
@@ -87,6 +92,7 @@ def measure(
     support: Sequence[Sample],
     names: Sequence[str],
     fit_s: float,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Predict the test images of one category and put everything on record.
 
@@ -98,13 +104,16 @@ def measure(
         support: Images the method was fitted on, of all categories.
         names: Names of the support images.
         fit_s: Seconds the fit took.
+        progress: Called as `progress("inspecting CATEGORY", done, total)`.
 
     Raises:
         BenchmarkError: A score is not finite.
     """
     tally = _Tally(job, any(sample.saturations for sample in part.test))
-    for sample in part.test:
+    for done, sample in enumerate(part.test, start=1):
         tally.predict(method, sample)
+        if progress is not None:
+            progress(f"inspecting {category}", done, len(part.test))
     if not np.isfinite(tally.scores).all():
         raise BenchmarkError(f"expected finite scores, got {np.sum(~np.isfinite(tally.scores))} that are not.")
     figures = image_figures(tally.labels, tally.scores, tally.decisions)
@@ -128,6 +137,7 @@ def measure(
         memory_mb=peak_megabytes(),
         counts={
             "support": len(support),
+            **({"labeled": len(part.labeled)} if part.labeled else {}),
             "test_good": tally.labels.count(0),
             "test_defective": tally.labels.count(1),
             "masks": tally.masks,
@@ -136,6 +146,7 @@ def measure(
         },
         support=tuple(map(printable, own if len(job.categories) > 1 and not job.fitted_on else names)),
         support_sha256=list_hash(names),
+        labeled=tuple(printable(sample_name(sample, job.dataset.root)) for sample in part.labeled),
         overlays=tuple(pictures),
         versions=versions(),
         machine=machine(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,9 @@ class Material:
 def material(job: Job) -> dict[str, Material]:
     """The images of each of a job's categories, fixed by their names.
 
-    Where a plan has a supervised method, half of the defective images with masks are reserved, by hash: that method
-    learns from them, and no method of the plan is tested on them.
+    Where a plan has a supervised method, half of the defective images with masks are reserved, by hash, or half of all
+    where none has a mask: that method learns from them, and no method of the plan is tested on them. In the setting
+    `few-abnormal` they are as many as it says, those with masks first.
 
     Raises:
         BenchmarkError: There are not enough images.
@@ -86,8 +87,10 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
     defective = by_hash([s for s in test if s.label == 1], name, f"{category}/test")
     labeled: list[Sample] = []
     if job.reserve:
-        labeled = [s for s in defective if s.has_mask][::2]
-        defective = _without(defective, labeled)
+        labeled = ([s for s in defective if s.has_mask] or defective)[::2]
+    if job.abnormal:
+        labeled = _abnormal(job, category, defective, name)
+    defective = _without(defective, labeled)
     if job.noise > 0:
         count = round(job.noise * len(support))
         drawn = by_hash(defective, name, f"{category}/noise/{job.draw}")[:count]
@@ -101,9 +104,34 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
     limit = job.protocol.test_limit
     from fewshot_ad.zoo import cards
 
-    if cards()[job.method.baseline].supervision != "labeled defects":
+    card = cards()[job.method.baseline]
+    if card.supervision != "labeled defects":
         labeled = []
+    if card.needs_masks and not all(sample.has_mask for sample in labeled):
+        raise BenchmarkError(
+            f"{category}: expected a mask of each defective image that {card.name} learns from, got images without. "
+            "Leave this method out, or add masks."
+        )
     return Material(tuple(support), (*healthy[:limit], *defective[:limit]), tuple(labeled), _copy(samples))
+
+
+def _abnormal(job: Job, category: str, defective: Sequence[Sample], name: Callable[[Sample], str]) -> list[Sample]:
+    """The labeled defects of the setting `few-abnormal`: by hash, another set for every draw.
+
+    Raises:
+        BenchmarkError: There are not so many, or none would be left for the test.
+    """
+    kind = [s for s in defective if job.abnormal_type in ("", s.defect_type)]
+    drawn = by_hash(kind, name, f"{category}/abnormal/{job.draw}")
+    labeled = sorted(drawn, key=lambda sample: not sample.has_mask)[: job.abnormal]
+    if len(labeled) < job.abnormal or len(defective) == job.abnormal:
+        types = ", ".join(sorted({s.defect_type for s in defective}))
+        raise BenchmarkError(
+            f"{category}: expected more than {job.abnormal} defective images, {job.abnormal} to learn from"
+            f"{f' that show {job.abnormal_type}' if job.abnormal_type else ''} and others to test, got {len(kind)} and "
+            f"{len(defective) - len(kind)} others. Its types of defects: {types}."
+        )
+    return labeled
 
 
 def _copy(samples: Sequence[Sample]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.printable import printable
 
 Setting: TypeAlias = Literal[
-    "few-shot", "full-shot", "zero-shot", "unified", "noisy", "continual", "transfer", "one-category"
+    "few-shot", "full-shot", "zero-shot", "unified", "noisy", "continual", "transfer", "one-category", "few-abnormal"
 ]
 SETTINGS: tuple[Setting, ...] = get_args(Setting)
 
@@ -88,6 +88,8 @@ class Job:
             `continual`: the categories one after the other, each fit on the newest with `replay` images of each
             earlier one, see `continual.run_continual`. `transfer`: fitted on `source` and on `shots` of the product.
             `zero-shot`: on nothing. `one-category`: on the images of `fitted_on` alone, and tested on all.
+            `few-abnormal`: methods that learn from labeled defects get `abnormal` of them, the same for all methods
+            and out of the test of all.
         shots: Good images per category, or `full`; 0 only in `transfer` and `zero-shot`.
         draw: Number of the support draw.
         seed: Of everything random.
@@ -99,6 +101,8 @@ class Job:
         listed: The support images of each category, where they are on a fixed list; of a shipped list, which is
             the start of the draw by hash, there may be fewer than the shots.
         reserve: Whether the images that supervised methods learn from are left out of the test.
+        abnormal: Labeled defective images of each category; 0 where the setting does not say.
+        abnormal_type: Their type of defect; empty = any.
     """
 
     method: MethodPlan
@@ -115,6 +119,8 @@ class Job:
     fitted_on: str = ""
     listed: tuple[tuple[str, ...] | None, ...] = ()
     reserve: bool = False
+    abnormal: int = 0
+    abnormal_type: str = ""
 
     @property
     def setting_name(self) -> str:
@@ -123,6 +129,8 @@ class Job:
             return f"noisy {100 * self.noise:g}%"
         if self.setting == "continual":
             return f"continual, replay {self.replay}"
+        if self.abnormal:
+            return f"{self.abnormal} abnormal" + (f" of {self.abnormal_type}" if self.abnormal_type else "")
         if self.fitted_on:
             return f"fitted on {self.fitted_on}"
         return f"transfer from {self.source.name}" if self.source is not None else self.setting
@@ -148,6 +156,8 @@ class Job:
         if self.fitted_on:
             # Left out elsewhere: records from before there was this setting keep their keys.
             identity["fitted_on"] = self.fitted_on
+        if self.abnormal:
+            identity["abnormal"] = [self.abnormal, self.abnormal_type]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -267,7 +277,9 @@ class Plan:
             replay=int(options.get("replay", 0)),
             source=options.get("source"),
             listed=listed,
-            reserve=reserve,
+            reserve=reserve and setting != "few-abnormal",
+            abnormal=int(options.get("count", 0)),
+            abnormal_type=str(options.get("defect_type") or ""),
         )
 
 

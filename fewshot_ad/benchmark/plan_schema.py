@@ -78,6 +78,13 @@ class NoisyEntry(Entry):
     noise: float = Field(gt=0, lt=1, description="Share of defective support images.")
 
 
+class FewAbnormalEntry(Entry):
+    """Methods that learn from defects get a few."""
+
+    count: Size = Field(description="Labeled defective images of each category.")
+    defect_type: Name | None = Field(None, description="Type of defect that they show. Default: any.")
+
+
 class ContinualEntry(Entry):
     """One category after the other."""
 
@@ -107,6 +114,7 @@ class SettingEntry(Entry):
     continual: ContinualEntry | None = None
     transfer: TransferEntry | None = None
     one_category: NoOptions | None = Field(None, alias="one-category")
+    few_abnormal: FewAbnormalEntry | None = Field(None, alias="few-abnormal")
 
     @model_validator(mode="before")
     @classmethod

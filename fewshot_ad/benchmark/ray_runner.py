@@ -16,6 +16,7 @@ from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.run import Runner, attempt, limit_threads, pin_to
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.runtimes import environment
+from fewshot_ad.zoo.components.curves import Curves
 
 
 def on_ray(
@@ -24,6 +25,7 @@ def on_ray(
     memory_mb: int | None = None,
     gpus: float = 0.0,
     retries: int = 3,
+    curves: Curves | None = None,
 ) -> Runner:
     """A runner on Ray.
 
@@ -39,6 +41,7 @@ def on_ray(
         memory_mb: Memory per job, in megabytes; None leaves it to Ray.
         gpus: Graphics processors per job.
         retries: How often each job is tried again after the loss of its worker.
+        curves: Where training curves go, at the same path on all nodes; None = nowhere.
 
     Raises:
         BenchmarkError: Ray is not installed. The runner raises it where there is no cluster at that address, where
@@ -64,7 +67,7 @@ def on_ray(
         try:
             _expect_node(ray, {"CPU": cpus, "GPU": gpus, "memory": resources.get("memory", 0)})
             task = ray.remote(**resources)(_work)
-            waiting |= {task.remote(job, cpus): job for job in jobs}
+            waiting |= {task.remote(job, cpus, curves): job for job in jobs}
             while waiting:
                 (ready,), _ = ray.wait(list(waiting), num_returns=1)
                 job = waiting.pop(ready)
@@ -168,10 +171,10 @@ def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def _work(job: Job, cpus: int) -> list[Outcome]:
+def _work(job: Job, cpus: int, curves: Curves | None) -> list[Outcome]:
     limit_threads(cpus)
     with pin_apart(cpus):
-        return attempt(job)
+        return attempt(job, curves)
 
 
 @contextlib.contextmanager

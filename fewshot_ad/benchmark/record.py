@@ -62,11 +62,13 @@ class Record:
         ms_mae: Mean absolute error of single images against that median; None on older records.
         model_mb: Size of what an inspection needs, in megabytes.
         memory_mb: Peak resident memory of the process that ran the job, in megabytes.
-        counts: Images by use: `support`, `test_good`, `test_defective`, `masks`, `unreadable`; and those of the
+        counts: Images by use: `support`, `test_good`, `test_defective`, `masks`, `unreadable`, `labeled` where it
+            learned from defects; and those of the
             category that the local copy has, see `material.Material.copy`, which old records lack. Converted records
             have also `image_size` (pixels), `views` and `bank_vectors`, as enrollment chose them.
         support: Names of the images it was fitted on; of one model for many categories, those of this category.
         support_sha256: Hash of the names of all.
+        labeled: Names of the defective images of this category that it learned from.
         overlays: Pictures of single results, relative to the record file: image, truth, map, predicted mask and
             its outline side by side.
         versions: Versions of the libraries that took part.
@@ -103,6 +105,7 @@ class Record:
     counts: dict[str, int] = field(default_factory=dict)
     support: tuple[str, ...] = ()
     support_sha256: str = ""
+    labeled: tuple[str, ...] = ()
     overlays: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)

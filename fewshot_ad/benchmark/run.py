@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -20,6 +21,7 @@ import cv2
 import torch
 
 from fewshot_ad.arguments import flag
+from fewshot_ad.arrays import Progress
 from fewshot_ad.benchmark import record as ledger
 from fewshot_ad.benchmark.continual import run_continual
 from fewshot_ad.benchmark.job import Outcome, failure, run_single_fit
@@ -28,10 +30,15 @@ from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.storage import check_output, write_atomically, write_failure
+from fewshot_ad.zoo.components.curves import Curves
 from fewshot_ad.zoo.method import FROM_TIMM
 
 logger = logging.getLogger(__name__)
 Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, list[Outcome]]]]
+# Called as `observe(job, stage, done, total)` while a job runs.
+Observer: TypeAlias = Callable[[Job, str, int, int], None]
+# Between two reports of a job in a process of its own.
+REPORT_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -144,23 +151,40 @@ def _status(job: Job, category: str, known: dict[str, Record]) -> str:
     return record.status if record is not None else "pending"
 
 
-def attempt(job: Job) -> list[Outcome]:
-    """Do a job in the way of its setting; whatever goes wrong in it is its record, and never stops the others."""
+def attempt(job: Job, curves: Curves | None = None, progress: Progress | None = None) -> list[Outcome]:
+    """Do a job in the way of its setting; whatever goes wrong in it is its record, and never stops the others.
+
+    Args:
+        job: The job.
+        curves: Where its training curves go; None = nowhere.
+        progress: Called as `progress(stage, done, total)`.
+    """
     forget_peak()
     try:
-        return run_continual(job) if job.setting == "continual" else run_single_fit(job)
+        with curves.drawn(str(job)) if curves is not None else contextlib.nullcontext():
+            return run_continual(job, progress) if job.setting == "continual" else run_single_fit(job, progress)
     except Exception as error:
         logger.debug("%s failed:\n%s", job, traceback.format_exc())
         return failure(job, f"{type(error).__name__}: {error}")
 
 
-def in_process(jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
-    """One after the other in this process; memory is that of all jobs so far."""
+def in_process(
+    jobs: Sequence[Job], curves: Curves | None = None, observe: Observer | None = None
+) -> Iterator[tuple[Job, list[Outcome]]]:
+    """One after the other in this process; memory is that of all jobs so far.
+
+    Args:
+        jobs: What is to be done.
+        curves: Where training curves go; None = nowhere.
+        observe: See `Observer`.
+    """
     for job in jobs:
-        yield job, attempt(job)
+        yield job, attempt(job, curves, functools.partial(observe, job) if observe is not None else None)
 
 
-def processes(workers: int, limit_s: float | None = None) -> Runner:
+def processes(
+    workers: int, limit_s: float | None = None, curves: Curves | None = None, observe: Observer | None = None
+) -> Runner:
     """A runner with a process of its own for each job, so that a crash or too much memory takes that job alone.
 
     Each of the workers keeps to its share of the processors, where the system can do that.
@@ -168,6 +192,8 @@ def processes(workers: int, limit_s: float | None = None) -> Runner:
     Args:
         workers: Jobs at one time.
         limit_s: Seconds after which a job is stopped and recorded as failed; None = no limit.
+        curves: Where training curves go; None = nowhere.
+        observe: See `Observer`.
     """
     if workers < 1:
         raise BenchmarkError(f"expected at least one worker, got {workers}.")
@@ -182,17 +208,22 @@ def processes(workers: int, limit_s: float | None = None) -> Runner:
                 while waiting and free:
                     job, cpus = waiting.pop(), free.pop()
                     receiver, sender = context.Pipe(duplex=False)
-                    process = context.Process(target=_work, args=(job, len(cpus), sender), daemon=True)
+                    process = context.Process(target=_work, args=(job, len(cpus), sender, curves), daemon=True)
                     with pin_to(cpus):
                         process.start()
                     sender.close()
                     running[receiver] = _Running(job, cpus, process, time.monotonic())
                 ready = multiprocessing.connection.wait(list(running), timeout=1.0)
                 for receiver, one in list(running.items()):
-                    if receiver in ready or (limit_s is not None and time.monotonic() - one.started > limit_s):
+                    outcomes = _received(one, receiver, observe) if receiver in ready else None
+                    if outcomes is None and limit_s is not None and time.monotonic() - one.started > limit_s:
+                        one.process.terminate()
+                        outcomes = failure(one.job, f"stopped after the limit of {limit_s:g} s.")
+                    if outcomes is not None:
+                        _end(one.process, receiver)
                         del running[receiver]
                         free.append(one.cpus)
-                        yield one.job, _outcome(one, receiver, receiver in ready, limit_s)
+                        yield one.job, outcomes
         finally:
             for one in running.values():
                 one.process.terminate()
@@ -229,14 +260,27 @@ def pin_to(cpus: Sequence[int]) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _work(job: Job, threads: int, sender: Any) -> None:
+def _work(job: Job, threads: int, sender: Any, curves: Curves | None) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
     try:
-        sender.send(attempt(job))
+        sender.send(attempt(job, curves, _reports(sender)))
     except BrokenPipeError:
         # The run was stopped meanwhile; the job counts as not done.
         return
+
+
+def _reports(sender: Any) -> Progress:
+    """The progress of a job, sent to the run now and then; the last step of a stage always."""
+    last = 0.0
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        if done >= total or time.monotonic() - last >= REPORT_INTERVAL_S:
+            last = time.monotonic()
+            sender.send((stage, done, total))
+
+    return report
 
 
 def _end_with_parent() -> None:
@@ -253,23 +297,26 @@ def limit_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _outcome(one: _Running, receiver: Any, ended: bool, limit_s: float | None) -> list[Outcome]:
-    process = one.process
+def _received(one: _Running, receiver: Any, observe: Observer | None) -> list[Outcome] | None:
+    """What a job sent: its outcomes, or how far it is, which is passed on."""
     try:
-        if not ended:
-            process.terminate()
-            return failure(one.job, f"stopped after the limit of {limit_s:g} s.")
-        outcomes: list[Outcome] = receiver.recv()
-        return outcomes
+        message: list[Outcome] | tuple[str, int, int] = receiver.recv()
     except (EOFError, OSError, pickle.UnpicklingError):
         # Nothing came, or it was cut short.
-        process.join()
-        code = process.exitcode
+        one.process.join()
+        code = one.process.exitcode
         why = f"signal {-code}, perhaps out of memory" if code is not None and code < 0 else f"exit code {code}"
         return failure(one.job, f"its process died ({why}).")
-    finally:
-        receiver.close()
-        process.join(10)
-        if process.is_alive():
-            process.kill()
-            process.join()
+    if isinstance(message, list):
+        return message
+    if observe is not None:
+        observe(one.job, *message)
+    return None
+
+
+def _end(process: Any, receiver: Any) -> None:
+    receiver.close()
+    process.join(10)
+    if process.is_alive():
+        process.kill()
+        process.join()

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_ad.cli.inspecting import judge_images
-from fewshot_ad.cli.options import DownloadOption, ForceOption, JsonOption
+from fewshot_ad.cli.options import (
+    CurvesOption,
+    DownloadOption,
+    ForceOption,
+    JsonOption,
+    MonitorOption,
+    training_curves,
+)
 from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say
 from fewshot_ad.errors import ArgumentError
 
@@ -55,6 +62,8 @@ def fit(
         Path | None, typer.Option(help="Masks of these defects, in files of the same names: white where defective.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    monitor: MonitorOption = None,
+    curves: CurvesOption = None,
     allow_download: DownloadOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -69,6 +78,7 @@ def fit(
 
         check_model_folder(output, inputs=[Path(path) for path in good], force=force)
         settings = _settings(changes)
+        drawn = training_curves(monitor, curves, output)
         with progress_bar(as_json) as progress:
             baseline = Baseline.fit(
                 method,
@@ -80,6 +90,7 @@ def fit(
                 seed=seed,
                 published=published,
                 allow_download=allow_download,
+                curves=drawn,
                 progress=progress,
                 **settings,
             )

@@ -7,20 +7,31 @@ import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from fewshot_ad.cli.options import DownloadOption, ForceOption, JsonOption
+from fewshot_ad.cli.options import (
+    CurvesOption,
+    DownloadOption,
+    ForceOption,
+    JsonOption,
+    MonitorOption,
+    training_curves,
+)
 from fewshot_ad.cli.outputs import check_text
 from fewshot_ad.cli.terminal import EXIT_ERROR, EXIT_GOOD, print_json, progress_bar, reported_errors, say, say_note
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.storage import write_atomically, write_failure
 
 if TYPE_CHECKING:
+    from fewshot_ad.arrays import Progress
+    from fewshot_ad.benchmark.plan import Job
     from fewshot_ad.benchmark.record import Record
-    from fewshot_ad.benchmark.run import Runner, RunState
+    from fewshot_ad.benchmark.run import Observer, Runner, RunState
+    from fewshot_ad.zoo.components.curves import Curves
 
 RunnerName: TypeAlias = Literal["in-process", "processes", "ray"]
 SchemaName: TypeAlias = Literal["plan", "record", "support-lists", "recipe", "distillation"]
@@ -73,6 +84,8 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what is on record as failed.")
     ] = False,
+    monitor: MonitorOption = None,
+    curves: CurvesOption = None,
     allow_download: DownloadOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the jobs that are left, and do none.")] = False,
     as_json: JsonOption = False,
@@ -85,15 +98,18 @@ def run(
         from fewshot_ad.benchmark.run import pending, run_plan
 
         _check_runner(context, runner, limit)
+        drawn = training_curves(monitor, curves, out)
         benchmark_plan = read_plan(plan)
         if dry_run:
             for job in pending(benchmark_plan, out, retry_failed, say_note):
                 print_json("benchmark-job", {"job": str(job)}) if as_json else say(str(job))
             return
         ray_options = {"address": ray_address, "cpus": cpus, "memory_mb": memory, "gpus": gpus, "retries": retries}
-        used = _runner(runner, workers, limit, ray_options)
-        states = run_plan(benchmark_plan, out, used, retry_failed, say_note, allow_download)
-        failures = _follow(states, as_json)
+        with progress_bar(as_json) as progress:
+            shown = _JobProgress(progress) if progress is not None else None
+            used = _runner(runner, workers, limit, ray_options, drawn, shown)
+            states = run_plan(benchmark_plan, out, used, retry_failed, say_note, allow_download)
+            failures = _follow(states, as_json, shown)
     raise typer.Exit(EXIT_ERROR if failures else EXIT_GOOD)
 
 
@@ -112,25 +128,58 @@ def _check_runner(context: typer.Context, name: RunnerName, limit: float | None)
         raise BenchmarkError(f"--limit: expected seconds above 0, got {limit:g}.")
 
 
-def _runner(name: RunnerName, workers: int, limit: float | None, ray_options: dict[str, Any]) -> Runner:
+def _runner(
+    name: RunnerName,
+    workers: int,
+    limit: float | None,
+    ray_options: dict[str, Any],
+    curves: Curves | None,
+    observe: Observer | None,
+) -> Runner:
     from fewshot_ad.benchmark.run import in_process, processes
 
     if name == "ray":
         from fewshot_ad.benchmark.ray_runner import on_ray
 
-        return on_ray(**ray_options)
-    return in_process if name == "in-process" else processes(workers, limit)
+        return on_ray(**ray_options, curves=curves)
+    if name == "in-process":
+        return partial(in_process, curves=curves, observe=observe)
+    return processes(workers, limit, curves, observe)
 
 
-def _follow(states: Iterator[RunState], as_json: bool) -> int:
+class _JobProgress:
+    """Shows how far the run is, and each running job.
+
+    Args:
+        progress: Called as `progress(what, done, total)`.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._running: dict[str, tuple[str, int]] = {}
+
+    def __call__(self, job: Job, stage: str, done: int, total: int) -> None:
+        """How far a job is; see `run.Observer`."""
+        what = f"{job}: {stage}"
+        self._running[str(job)] = what, total
+        self._progress(what, done, total)
+
+    def ended(self, state: RunState) -> None:
+        """How far the run is; a job that ended, even in the middle of something, is shown no longer."""
+        if state.last is not None and str(state.last) in self._running:
+            what, total = self._running.pop(str(state.last))
+            self._progress(what, total, total)
+        self._progress("jobs", state.jobs, state.total)
+
+
+def _follow(states: Iterator[RunState], as_json: bool, shown: _JobProgress | None) -> int:
     """Show how a run goes on, to its end; returns how many jobs failed, now or before."""
     failures = 0
-    with progress_bar(as_json, lines=False) as progress:
-        for state in states:
-            failures = state.failures
-            if progress is not None:
-                progress("jobs", state.jobs, state.total)
-            _print_state(state, as_json)
+    for state in states:
+        failures = state.failures
+        if shown is not None:
+            shown.ended(state)
+        _print_state(state, as_json)
     return failures
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,6 +146,40 @@ def get(
         return
     say(f"{card.title} -> {folder}")
     say(f"check it: fewshot-ad datasets check {name} {folder}")
+
+
+@commands.command()
+def draw(
+    good: Annotated[list[str], typer.Argument(help="Good images: a folder, files, or a quoted glob.")],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write, in layout mvtec; it may exist if it is empty.")
+    ],
+    category: Annotated[str, typer.Option(help="Name of the product.")] = "part",
+    test_share: Annotated[float, typer.Option(help="Share of the images that is for the test.")] = 1 / 3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is drawn, and where.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a dataset from good images alone, to compare methods on: defects are drawn on those for the test.
+
+    How well a method finds drawn defects is not how well it finds real ones; `DRAWN.md` in the folder says so, too.
+    """
+    with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
+        # First, since the benchmark's modules need the baselines' libraries, and this names the extra that has them.
+        importlib.import_module("fewshot_ad.zoo")
+        from fewshot_ad.benchmark.drawn_dataset import draw_dataset
+
+        made = draw_dataset([*good], output, category=category, test_share=test_share, seed=seed, progress=progress)
+    if as_json:
+        print_json("datasets-draw", {**dataclasses.asdict(made), "folder": str(made.folder)})
+        return
+    for note in made.notes:
+        say(note)
+    say(
+        f"{made.train} good images to learn from, {made.test_good} good ones and {made.test_defective} with a drawn "
+        f"defect for the test -> {made.folder}"
+    )
+    say(f"in a plan: datasets: {{{category}: {{layout: mvtec, root: {made.folder}}}}}")
 
 
 def _as_dict(card: DatasetCard) -> dict[str, Any]:

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from fewshot_ad.errors import ArgumentError
+
 if TYPE_CHECKING:
     from fewshot_ad.inspector import Inspector
+    from fewshot_ad.zoo.components.curves import Curves
 
 # The package's own aliases (`EngineName`, `Metric`, ...) stand beside numpy, OpenCV and OpenVINO, and `--help` must not
 # wait for those to load. A type checker compares these with them where they are passed on; a test, choice by choice.
@@ -24,6 +27,7 @@ Device: TypeAlias = Literal["cpu", "cuda"]
 Target: TypeAlias = Literal["onnx-single", "openvino", "onnx"]
 Fusion: TypeAlias = Literal["concat", "separate"]
 Metric: TypeAlias = Literal["l2", "cosine"]
+MonitorName: TypeAlias = Literal["tensorboard", "csv", "wandb", "mlflow", "comet"]
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 
 ArtifactArgument = Annotated[Path, typer.Argument(help="The product's .fsad file.")]
@@ -57,6 +61,15 @@ WeightsOption = Annotated[
 ]
 DownloadOption = Annotated[
     bool, typer.Option("--allow-download", help="Let timm fetch a model's weights from the internet.")
+]
+MonitorOption = Annotated[
+    MonitorName | None,
+    typer.Option(
+        help="What draws training curves, by its own package; nothing is sent anywhere. Default: they are not drawn."
+    ),
+]
+CurvesOption = Annotated[
+    Path | None, typer.Option(help="Folder for the training curves. Default: `curves` beside the output.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, max=1024, help="Number of CPU threads. Default: all.")]
 DeviceOption = Annotated[
@@ -139,6 +152,30 @@ def is_product(name: str | Path) -> bool:
     return Path(name).suffix.lower() == ".fsad" and not os.path.isdir(name)
 
 
+def training_curves(monitor: MonitorName | None, folder: Path | None, output: Path) -> Curves | None:
+    """Where training curves go; None = nowhere.
+
+    Args:
+        monitor: What `--monitor` says.
+        folder: What `--curves` says.
+        output: The command's output, beside which they go by default.
+
+    Raises:
+        ArgumentError: A folder without a monitor, or one that is a file.
+        ZooError: There is no such monitor, or its package is missing.
+    """
+    if monitor is None:
+        if folder is not None:
+            raise ArgumentError("expected --curves with --monitor, got it alone. Add --monitor tensorboard.")
+        return None
+    from fewshot_ad.zoo.components.curves import Curves
+
+    folder = folder if folder is not None else output.resolve().parent / "curves"
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"--curves: expected a folder, got the file {folder}. Name another one.")
+    return Curves(monitor, folder)
+
+
 def refuse_misplaced(command: str, artifact: Path, others: Sequence[str] = ()) -> None:
     """Refuse arguments that stand in each other's place, or a folder in the place of a product.
 
@@ -150,8 +187,6 @@ def refuse_misplaced(command: str, artifact: Path, others: Sequence[str] = ()) -
     Raises:
         ArgumentError: The product is not where it belongs.
     """
-    from fewshot_ad.errors import ArgumentError
-
     products = [other for other in others if is_product(other)]
     if is_product(artifact):
         if products and len(products) == len(others):

@@ -130,7 +130,8 @@ def progress_bar(quiet: bool, lines: bool = True) -> Iterator[Progress | None]:
         def update(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(printable(stage), total=total)
-            bar.update(tasks[stage], completed=done, total=total)
+            # What is done makes room: a benchmark has hundreds of stages.
+            bar.update(tasks[stage], completed=done, total=total, visible=done < total)
 
         # Verdicts go to stdout; only where that is the same terminal must they make way for the bar.
         _bar_console = Console() if sys.stdout is not None and sys.stdout.isatty() else None

@@ -23,6 +23,7 @@ from fewshot_ad.errors import ArgumentError, FewshotADError, ImageError, ZooErro
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources
 from fewshot_ad.inspection.regions import MapScale, find_regions
 from fewshot_ad.inspection.result import Inspection
+from fewshot_ad.zoo.components.curves import Curves
 from fewshot_ad.zoo.components.model_folder import SCHEMA, model_read, write_model
 from fewshot_ad.zoo.components.score_scale import Fitting, ScoreScale, by_hand, finite, map_scale_of, score_scale
 from fewshot_ad.zoo.configuration import check_settings, differences
@@ -73,6 +74,7 @@ class Baseline:
         published: bool = False,
         allow_download: bool = False,
         color: ColorOrder = "rgb",
+        curves: Curves | None = None,
         progress: Progress | None = None,
         **settings: Any,
     ) -> Baseline:
@@ -95,6 +97,7 @@ class Baseline:
             published: See `create`.
             allow_download: See `create`.
             color: Channel order of arrays.
+            curves: Where training curves go; None = nowhere.
             progress: Called as `progress(stage, done, total)`.
             settings: Hyper-parameters.
 
@@ -122,7 +125,7 @@ class Baseline:
         support = read_support(images, color, progress)
         pixels = [image.pixels for image in support.images]
         fitting = Fitting(name, asked, pixels, labeled, progress)
-        with _explained(name):
+        with _explained(name), curves.drawn(f"{product} {name}") if curves is not None else contextlib.nullcontext():
             if threshold is None:
                 fitted = fitting.with_held_out()
                 scale = score_scale(name, fitted, max_false_reject)

@@ -24,6 +24,7 @@ from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.tdg_transformations import SHIFT, Transformation, published_transformations
 from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
+from fewshot_ad.zoo.components.curves import draw
 from fewshot_ad.zoo.components.training import descend
 from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 
@@ -161,6 +162,8 @@ class TDG:
                 adversarial = error(self._transformed(generator(noise + coarse, coarse)), names)
                 difference = F.mse_loss(generator(strength * fixed + rebuilt, rebuilt), real)
                 descend(adversarial + self.reconstruction * difference, optimizers[1:])
+            losses = {"adversarial": adversarial, "reconstruction": difference}
+            draw({f"scale {len(scales)}/{name}": float(value.detach()) for name, value in losses.items()}, step)
             for schedule in schedules:
                 schedule.step()
             if progress is not None:

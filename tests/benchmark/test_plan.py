@@ -11,6 +11,7 @@ import yaml
 
 from fewshot_ad import zoo
 from fewshot_ad.benchmark.material import material
+from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.plan_file import parse_plan, read_plan
 from fewshot_ad.benchmark.run import in_process, pending, run_plan
 from fewshot_ad.errors import BenchmarkError
@@ -307,3 +308,26 @@ def test_zero_shot_is_for_methods_that_need_no_image(dataset: Path, tmp_path: Pa
     assert [(record.status, record.setting, record.shots) for record in records] == [("done", "zero-shot", 0)] * 2
     with pytest.raises(BenchmarkError, match="mean cannot"):
         parse_plan(content(dataset, methods={**methods, "mean": {"baseline": "padim"}}, shots=[0]), Path())
+
+
+def test_few_abnormal_is_part_of_the_job_and_its_key(dataset: Path, mean_baseline: str) -> None:
+    def first(setting: Any) -> Job:
+        return next(iter(parse_plan(content(dataset, settings=[setting], shots=[2]), Path()).jobs()))
+
+    job = first({"few-abnormal": {"count": 1, "defect_type": "blot"}})
+    assert job.setting_name == "1 abnormal of blot"
+    assert first({"few-abnormal": {"count": 2}}).setting_name == "2 abnormal"
+    keys = {first(s).key("washer") for s in ("few-shot", *({"few-abnormal": {"count": n}} for n in (1, 2)))}
+    assert len({*keys, job.key("washer")}) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"count": 3}, "expected more than 3"), ({"count": 1, "defect_type": "dent"}, "of defects: blot")],
+)
+def test_too_few_abnormal_images_are_refused(
+    dataset: Path, mean_baseline: str, options: dict[str, Any], message: str
+) -> None:
+    job = next(iter(parse_plan(content(dataset, settings=[{"few-abnormal": options}]), Path()).jobs()))
+    with pytest.raises(BenchmarkError, match=message):
+        material(job)

@@ -20,12 +20,14 @@ import pytest
 
 from fewshot_ad import metrics
 from fewshot_ad.benchmark import record as ledger
+from fewshot_ad.benchmark import run as run_module
 from fewshot_ad.benchmark.job import Outcome
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import in_process, pending, processes, run_plan, shares
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.metrics import au_pro
+from fewshot_ad.zoo.components.curves import Curves
 from tests.benchmark.test_plan import content
 
 
@@ -394,3 +396,55 @@ def test_outcomes_are_kept_in_the_order_they_come(dataset: Path, mean_baseline: 
         pass
     assert [r.category for r in ledger.read(out)] == ["zinc", "washer"]
     assert dataclasses.asdict(ledger.read(out)[0])["schema"] == 1
+
+
+def test_a_run_tells_how_far_each_job_is_and_draws_its_curves(dataset: Path, tmp_path: Path) -> None:
+    method = {"mkd": {"options": {"image_size": 64, "width": 8, "steps": 6}}}
+    the_plan = plan(dataset, methods=method)
+    seen: list[tuple[str, str, int, int]] = []
+
+    def observe(job: Job, stage: str, done: int, total: int) -> None:
+        seen.append((job.categories[0], stage, done, total))
+
+    runner = processes(1, curves=Curves("csv", tmp_path / "curves"), observe=observe)
+    states = list(run_plan(the_plan, tmp_path / "records.jsonl", runner))
+    assert [state.failures for state in states] == [0, 0, 0]
+    for category in ("washer", "zinc"):
+        reports = [report[1:] for report in seen if report[0] == category]
+        assert ("training", 6, 6) in reports
+        assert reports[-1] == (f"inspecting {category}", 6, 6)
+    runs = sorted(path.name for path in (tmp_path / "curves").iterdir())
+    assert runs == [f"mkd-tiny-{category}-few-shot-K=2-draw-0" for category in ("washer", "zinc")]
+
+
+def report_without_end(job: Job, threads: int, sender: Any, curves: Curves | None) -> None:
+    """Stands in for a worker whose job reports for hours."""
+    while True:
+        sender.send(("training", 1, 2))
+
+
+def test_a_job_that_keeps_reporting_is_stopped_at_the_limit_all_the_same(
+    dataset: Path, mean_baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "_work", report_without_end)
+    *_, last = run_plan(plan(dataset), tmp_path / "records.jsonl", processes(2, limit_s=1))
+    assert last.failures == 2
+    assert last.records[0].reason == "stopped after the limit of 1 s."
+
+
+def test_few_abnormal_images_are_learned_from_and_tested_by_no_method(
+    dataset: Path, mean_baseline: str, tmp_path: Path
+) -> None:
+    methods = {"mean": {}, "devnet": {"options": {"image_size": 64, "steps": 2, "batch_size": 4}}}
+    the_plan = plan(dataset, methods=methods, settings=[{"few-abnormal": {"count": 1}}], draws=2)
+    ours, theirs = (
+        {(r.category, r.draw): r for r in finish(the_plan, tmp_path / "records.jsonl") if r.method == name}
+        for name in methods
+    )
+    assert [record.reason for record in (*ours.values(), *theirs.values()) if record.status == "failed"] == []
+    for place, record in theirs.items():
+        assert record.setting == "1 abnormal"
+        assert record.counts["labeled"] == len(record.labeled) == 1
+        assert record.counts["test_defective"] == ours[place].counts["test_defective"] == 2
+        assert ours[place].labeled == ()
+    assert len({record.labeled for record in theirs.values()}) > 1

@@ -123,6 +123,7 @@ def cases(tmp_path: Path, good: Path, dataset: Path) -> dict[tuple[str, ...], tu
         ("datasets", "show"): (["mvtec"], None),
         ("datasets", "check"): (["mvtec", dataset, "--no-decode"], None),
         ("datasets", "get"): (["visa", tmp_path / "visa"], None),
+        ("datasets", "draw"): ([good, "-o", tmp_path / "drawn"], "zoo"),
         ("benchmark", "run"): ([plan, "-o", tmp_path / "r.jsonl"], "zoo"),
         ("benchmark", "run", "--dry-run"): ([plan, "-o", tmp_path / "r.jsonl"], "zoo"),
         ("benchmark", "run", "--runner", "ray"): ([plan, "-o", tmp_path / "r.jsonl"], "zoo"),

@@ -51,6 +51,7 @@ KINDS = {
     "datasets show": "datasets",
     "datasets check": "datasets-check",
     "datasets get": "datasets-get",
+    "datasets draw": "datasets-draw",
     "benchmark run": "benchmark-run",
     "benchmark report": "benchmark-report",
     "benchmark lists": "benchmark-lists",
@@ -140,6 +141,7 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "datasets", ["datasets"], 0
     yield "datasets", ["datasets", "show", "mvtec"], 0
     yield "datasets-check", ["datasets", "check", "mvtec", dataset], 1
+    yield "datasets-draw", ["datasets", "draw", root / "good", "-o", tmp / "drawn"], 0
     yield "benchmark-job", [*run_plan, "--dry-run"], 0
     yield "benchmark-run", run_plan, 0
     yield "benchmark-report", ["benchmark", "report", records], 0

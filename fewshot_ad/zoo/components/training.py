@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from fewshot_ad.arrays import Progress
+from fewshot_ad.zoo.components.curves import current_logger, draw
 
 Batch = TypeVar("Batch")
 
@@ -33,11 +34,17 @@ def train_epochs(
         optimizers: All of them step on every batch.
         schedules: Learning-rate schedules that step once per epoch.
         progress: Called as `progress(stage, epoch, epochs)` after each epoch, counted from 1.
-        stage: Word for the training in `progress`.
+        stage: Word for the training in `progress`, and before the names of its curves, the loss and the learning rate
+            of each step.
     """
+    step = 0
     for epoch in range(1, epochs + 1):
         for batch in batches():
-            descend(loss(batch), optimizers)
+            value = loss(batch)
+            descend(value, optimizers)
+            if current_logger() is not None:
+                draw({f"{stage}/loss": float(value.detach()), f"{stage}/rate": optimizers[0].param_groups[0]["lr"]}, step)
+            step += 1
         for schedule in schedules:
             schedule.step()
         if progress is not None:

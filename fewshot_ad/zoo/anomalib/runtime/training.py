@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import MultiStepLR, StepLR
 from torch.utils.data import DataLoader
 
 from fewshot_ad.arrays import Progress
+from fewshot_ad.zoo.components.curves import current_logger
 
 
 class Shots(LightningDataModule):
@@ -128,7 +129,8 @@ def train(
         gradient_clip_val=module.trainer_arguments.get("gradient_clip_val"),
         limit_val_batches=0,
         num_sanity_val_steps=0,
-        logger=False,
+        logger=current_logger() or False,
+        log_every_n_steps=1,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
