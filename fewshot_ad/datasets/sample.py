@@ -37,6 +37,8 @@ class Sample:
         boxes: (x, y, width, height) of its defects in pixels, where the dataset has boxes instead of masks.
         saturations: File that gives how much of each defect must be covered to count as all of it, by the value of the
             defect's mask; None where the dataset has no such file.
+        runs: Run lengths of its defects, where the dataset has those instead of mask files: first pixel and length of
+            each run in turn, pixels counted from 1 down the columns; several texts where it has one per defect type.
     """
 
     path: Path
@@ -47,14 +49,15 @@ class Sample:
     mask_paths: tuple[Path, ...] = ()
     boxes: tuple[tuple[int, int, int, int], ...] = ()
     saturations: Path | None = None
+    runs: tuple[str, ...] = ()
 
     @property
     def has_mask(self) -> bool:
         """Whether the defective pixels are known; always True for a good image."""
-        return self.label == 0 or bool(self.mask_paths or self.boxes)
+        return self.label == 0 or bool(self.mask_paths or self.boxes or self.runs)
 
     def mask(self, hw: tuple[int, int]) -> BoolArray:
-        """The defective pixels: the union of all masks or boxes.
+        """The defective pixels: the union of all masks, boxes or runs.
 
         Args:
             hw: Height and width of the image in pixels.
@@ -63,8 +66,8 @@ class Sample:
             (H, W) bool, True = defect; all False for a good image.
 
         Raises:
-            DatasetError: The image is defective and has neither mask nor box, or one of them is damaged or does
-                not fit the image.
+            DatasetError: The image is defective and has neither mask nor box nor run, or one of them is damaged
+                or does not fit the image.
         """
         defective = np.zeros(hw, np.bool_)
         if not self.has_mask:
@@ -82,6 +85,8 @@ class Sample:
                     f"height {height}. Copy image and annotation from the same release of the dataset."
                 )
             defective[rows, columns] = True
+        for text in self.runs:
+            defective |= _decode_runs(self.path, text, hw)
         return defective
 
     def saturated_regions(self, hw: tuple[int, int]) -> list[SaturatedRegion]:
@@ -116,6 +121,25 @@ def _require_size(path: Path, pixels: _Pixels, hw: tuple[int, int]) -> _Pixels:
             f"{pixels.shape[0]}. Copy both from the same release of the dataset."
         )
     return pixels
+
+
+def _decode_runs(path: Path, text: str, hw: tuple[int, int]) -> BoolArray:
+    """(H, W) pixels that the run lengths of an image mark."""
+    pixels = np.zeros(hw[0] * hw[1], np.bool_)
+    try:
+        numbers = [int(number) for number in text.split()]
+    except ValueError:
+        numbers = []
+    runs = list(zip(numbers[::2], numbers[1::2], strict=False))
+    fits = all(1 <= start <= start + length - 1 <= pixels.size for start, length in runs)
+    if not runs or len(numbers) % 2 or not fits:
+        raise DatasetError(
+            f"{path}: expected pairs of first pixel and length within its {hw[1]} x {hw[0]} pixels, got run lengths "
+            f"{text[:40]!r}. Copy image and annotation from the same release of the dataset."
+        )
+    for start, length in runs:
+        pixels[start - 1 : start - 1 + length] = True
+    return pixels.reshape(hw, order="F")
 
 
 _SATURATIONS = "a JSON list of objects with pixel_value, saturation_threshold and relative_saturation"

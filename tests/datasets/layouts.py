@@ -5,43 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-import cv2
-import numpy as np
+from tests.datasets.drawing import FIRST, HW, SECOND, Expected, drawn, image, mask, text
+from tests.datasets.surfaces import aitex, neu_det, rsdd, severstal
 
-HW = (24, 32)
-# Where the drawn masks and boxes are; some layouts draw a second defect.
-FIRST, SECOND = (slice(4, 10), slice(6, 14)), (slice(15, 20), slice(20, 30))
-
-
-class Expected(NamedTuple):
-    path: str
-    category: str
-    split: str
-    label: int
-    defect_type: str
-    masks: int = 0
-    boxes: int = 0
-
-
-def image(path: Path, seed: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng([seed, *path.name.encode()])
-    assert cv2.imwrite(str(path), rng.integers(0, 255, (*HW, 3), np.uint8))
-
-
-def mask(path: Path, value: int = 255, where: tuple[slice, slice] | None = FIRST, hw: tuple[int, int] = HW) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.zeros(hw, np.uint8)
-    if where is not None:
-        pixels[where] = value
-    assert cv2.imwrite(str(path), pixels)
-
-
-def text(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
+__all__ = ["FIRST", "HW", "LAYOUTS", "SECOND", "Expected", "image", "mask", "text"]
 
 
 def mvtec(root: Path, categories: tuple[str, ...] = ("bottle", "screw")) -> list[Expected]:
@@ -58,6 +26,29 @@ def mvtec(root: Path, categories: tuple[str, ...] = ("bottle", "screw")) -> list
 
 def mpdd(root: Path) -> list[Expected]:
     return mvtec(root, ("connector", "tubes"))
+
+
+def miad(root: Path) -> list[Expected]:
+    return mvtec(root, ("metal_welding", "witness_mark"))
+
+
+def eyecandies(root: Path) -> list[Expected]:
+    expected = []
+    for folder, split, stem, label in (
+        ("train", "train", "000", 0),
+        ("train", "train", "001", 0),
+        ("val", "validation", "00", 0),
+        ("test_public", "test", "00", 0),
+        ("test_public", "test", "01", 1),
+    ):
+        sample = f"Lollipop/{folder}/data/{stem}"
+        kind = ("good", "anomaly")[label]
+        expected.append(Expected(f"{sample}_image_5.png", "Lollipop", split, label, kind, label))
+        mask(root / f"{sample}_mask.png", where=FIRST if label else None)
+        for other in ("image_0", "depth", "normals"):
+            image(root / f"{sample}_{other}.png")
+    image(root / "Lollipop/test_private/data/000_image_5.png")
+    return drawn(root, expected)
 
 
 def mvtec_3d(root: Path) -> list[Expected]:
@@ -272,30 +263,30 @@ def manifest(root: Path) -> list[Expected]:
     return drawn(root, expected)
 
 
-def drawn(root: Path, expected: list[Expected]) -> list[Expected]:
-    for i, sample in enumerate(expected):
-        image(root / sample.path, i)
-    return expected
-
-
 LAYOUTS: dict[str, Callable[[Path], list[Expected]]] = {
     builder.__name__: builder
     for builder in (
+        aitex,
         btad,
         dagm,
         deep_pcb,
         elpv,
+        eyecandies,
         folder,
         kolektor_sdd,
         kolektor_sdd2,
         magnetic_tile,
         manifest,
+        miad,
         mpdd,
         mvtec_3d,
         mvtec,
         mvtec_ad_2,
         mvtec_loco,
+        neu_det,
         real_iad,
+        rsdd,
+        severstal,
         visa,
     )
 }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from fewshot_ad.datasets import card as registry
 from tests.datasets.layouts import LAYOUTS, Expected, image, mask
 
 NAMES = sorted(LAYOUTS)
-WITH_MASKS = [name for name in NAMES if dataset_cards()[name].masks == "pixel"]
+# Severstal has no files of masks, but run lengths in its table.
+WITH_MASKS = [name for name in NAMES if dataset_cards()[name].masks == "pixel" and name != "severstal"]
 
 
 @pytest.fixture
@@ -122,6 +124,34 @@ def test_boxes_that_are_gone_or_outside_are_found(make: Callable[..., tuple[Path
     annotation.write_text("a letter\n")
     (line,) = check("deep_pcb", root).unpaired
     assert "has no mask" in line
+
+
+def test_run_lengths_that_do_not_fit_are_found(make: Callable[..., tuple[Path, list[Expected]]]) -> None:
+    root, _ = make("severstal")
+    (root / "train.csv").write_text("ImageId,ClassId,EncodedPixels\na.jpg,3,700 100\nb.jpg,3,1 5\n")
+    (line,) = check("severstal", root).unpaired
+    assert line.startswith(
+        f"{root / 'train_images/a.jpg'}: expected pairs of first pixel and length within its 32 x 24"
+    )
+
+
+@pytest.mark.parametrize("name", ["neu_det", "rsdd"])
+def test_own_good_images_do_not_count_as_published(
+    make: Callable[..., tuple[Path, list[Expected]]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    root, expected = make(name)
+    card, reader = registry.registered(name)
+    defective = {c: sum(e.label for e in expected if e.category == c) for c in card.categories}
+    counts = {category: Counts(None, None, number) for category, number in defective.items()}
+    card = dataclasses.replace(card, counts=counts, images=sum(defective.values()))
+    monkeypatch.setitem(registry._REGISTRY, name, (card, reader))
+    assert check(name, root).complete
+    for folder in list(root.rglob("good")):
+        shutil.rmtree(folder)
+    assert check(name, root).complete
+    assert all((s.split, s.label) == ("test", 1) for s in open_dataset(name, root).samples())
+    next(s.path for s in open_dataset(name, root).samples()).unlink()
+    assert not check(name, root).complete
 
 
 def test_categories_are_compared_on_their_own(make: Callable[..., tuple[Path, list[Expected]]]) -> None:

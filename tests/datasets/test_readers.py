@@ -55,6 +55,10 @@ def test_published_counts_add_up(name: str) -> None:
         ("deep_pcb", (1000, 500, 500, 0, 1000)),
         ("elpv", (1207, 301, 1116, 0, 0)),
         ("magnetic_tile", (762, 190, 392, 0, 0)),
+        ("eyecandies", (10000, 250, 250, 1000, 0)),
+        ("severstal", (4722, 1180, 6666, 0, 0)),
+        ("neu_det", (0, 0, 1800, 0, 0)),
+        ("rsdd", (0, 0, 67 + 128, 0, 0)),
     ],
 )
 def test_totals_are_those_the_papers_give(name: str, totals: tuple[int, ...]) -> None:
@@ -73,6 +77,7 @@ def test_samples_are_what_the_layout_says(copy: tuple[str, Path, list[Expected]]
             s.defect_type,
             len(s.mask_paths),
             len(s.boxes),
+            len(s.runs),
         )
         for s in open_dataset(name, root).samples()
     ]
@@ -106,7 +111,7 @@ def test_masks_are_the_union_of_what_is_marked(copy: tuple[str, Path, list[Expec
         expected_mask = np.zeros(HW, bool)
         if sample.label == 1:
             expected_mask[FIRST] = True
-        if len(sample.mask_paths) + len(sample.boxes) == 2:
+        if len(sample.mask_paths) + len(sample.boxes) + len(sample.runs) == 2:
             expected_mask[SECOND] = True
         mask_pixels = sample.mask(HW)
         assert mask_pixels.dtype == np.bool_
@@ -241,7 +246,7 @@ def test_wrong_roots_say_what_is_missing(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(DatasetError, match=r"nothing matches split_csv/1cls.csv.*it holds nothing.*datasets show visa"):
         open_dataset("visa", empty)
-    with pytest.raises(DatasetError, match=r"expected a dataset among btad.*got 'imagenet'"):
+    with pytest.raises(DatasetError, match=r"expected a dataset among aitex.*got 'imagenet'"):
         open_dataset("imagenet", root)
 
 
