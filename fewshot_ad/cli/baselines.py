@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -61,6 +62,13 @@ def fit(
     masks: Annotated[
         Path | None, typer.Option(help="Masks of these defects, in files of the same names: white where defective.")
     ] = None,
+    boxes: Annotated[
+        Path | None,
+        typer.Option(
+            help="In place of masks, boxes around these defects: a folder of YOLO labels (.txt), or COCO annotations "
+            "(.json)."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     monitor: MonitorOption = None,
     curves: CurvesOption = None,
@@ -84,7 +92,7 @@ def fit(
                 method,
                 good,
                 product=product or output.resolve().name,
-                labeled=_labeled(defects, masks),
+                labeled=_labeled(defects, masks, boxes),
                 threshold=threshold,
                 max_false_reject=max_false_reject,
                 seed=seed,
@@ -159,27 +167,50 @@ def _settings(changes: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-def _labeled(defects: Path | None, masks: Path | None) -> list[Labeled]:
-    """Defects with their masks.
+def _labeled(defects: Path | None, masks: Path | None, boxes: Path | None) -> list[Labeled]:
+    """Defects with their masks or boxes.
 
     Raises:
-        ArgumentError: One of the folders is given without the other, or a mask is missing or of another size.
+        ArgumentError: Defects are given without masks and boxes, or with both, or one of them has none.
+        DatasetError: A mask or a box does not fit its image.
     """
+    from fewshot_ad.datasets.sample import Sample
     from fewshot_ad.images import list_images, read_image
     from fewshot_ad.zoo import Labeled
 
-    if defects is None and masks is None:
+    if (defects is None) != (masks is None and boxes is None) or (masks is not None and boxes is not None):
+        raise ArgumentError("expected --defects together with --masks or with --boxes, got one of them, or all three.")
+    if defects is None:
         return []
-    if defects is None or masks is None:
-        raise ArgumentError("expected --defects and --masks together, got one of them.")
-    files = {path.stem: path for path in list_images(masks)}
+    marks_of = _masks_in(masks) if masks is not None else _boxes_in(cast(Path, boxes))
     labeled = []
     for path in list_images(defects):
-        mask = files.get(path.stem) or files.get(f"{path.stem}_mask")
-        if mask is None:
-            raise ArgumentError(f"{path}: expected a mask of the same name in {masks}, got none.")
-        image, white = read_image(path), read_image(mask).max(2) > 127
-        if white.shape != image.shape[:2]:
-            raise ArgumentError(f"{mask}: expected a mask of the size of {path}, {image.shape[:2]}, got {white.shape}.")
-        labeled.append(Labeled(image, white))
+        sample = Sample(path, "", "test", 1, "defect", **marks_of(path))
+        if not sample.has_mask:
+            raise ArgumentError(f"{path}: expected a mask or a box of its own name in {masks or boxes}, got none.")
+        image = read_image(path)
+        labeled.append(Labeled(image, sample.mask((image.shape[0], image.shape[1]))))
     return labeled
+
+
+def _masks_in(folder: Path) -> Callable[[Path], dict[str, Any]]:
+    """What says where an image is defective: `mask_paths` of its sample."""
+    from fewshot_ad.images import list_images
+
+    files = {mask.stem: mask for mask in list_images(folder)}
+
+    def marks_of(path: Path) -> dict[str, Any]:
+        mask = files.get(path.stem) or files.get(f"{path.stem}_mask")
+        return {"mask_paths": (mask,) if mask is not None else ()}
+
+    return marks_of
+
+
+def _boxes_in(place: Path) -> Callable[[Path], dict[str, Any]]:
+    """What says where an image is defective: `boxes` or `box_shares` of its sample."""
+    from fewshot_ad.datasets.box_labels import coco_boxes, yolo_boxes
+
+    if place.is_dir():
+        return lambda path: {"box_shares": tuple(box for _, box in yolo_boxes(place / f"{path.stem}.txt"))}
+    found = {Path(name).name: marked for name, marked in coco_boxes(place).items()}
+    return lambda path: {"boxes": tuple(box for _, box in found.get(path.name, ()))}

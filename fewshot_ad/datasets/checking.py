@@ -124,7 +124,7 @@ def _decode_sample(sample: Sample, masks: list[Path], report: CheckReport) -> No
         return
     for path in masks:
         _decode_mask(path, (height, width), report)
-    if sample.boxes or sample.runs:
+    if sample.boxes or sample.box_shares or sample.runs:
         try:
             sample.mask((height, width))
         except DatasetError as error:

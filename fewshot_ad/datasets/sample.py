@@ -35,6 +35,7 @@ class Sample:
         mask_paths: Files of its defect masks; several where the dataset has one file per defect. Empty for a good
             image and for a dataset without masks.
         boxes: (x, y, width, height) of its defects in pixels, where the dataset has boxes instead of masks.
+        box_shares: The same as shares of the image: center x, center y, width and height of each box.
         saturations: File that gives how much of each defect must be covered to count as all of it, by the value of the
             defect's mask; None where the dataset has no such file.
         runs: Run lengths of its defects, where the dataset has those instead of mask files: first pixel and length of
@@ -50,11 +51,12 @@ class Sample:
     boxes: tuple[tuple[int, int, int, int], ...] = ()
     saturations: Path | None = None
     runs: tuple[str, ...] = ()
+    box_shares: tuple[tuple[float, float, float, float], ...] = ()
 
     @property
     def has_mask(self) -> bool:
         """Whether the defective pixels are known; always True for a good image."""
-        return self.label == 0 or bool(self.mask_paths or self.boxes or self.runs)
+        return self.label == 0 or bool(self.mask_paths or self.boxes or self.box_shares or self.runs)
 
     def mask(self, hw: tuple[int, int]) -> BoolArray:
         """The defective pixels: the union of all masks, boxes or runs.
@@ -77,7 +79,7 @@ class Sample:
             )
         for path in self.mask_paths:
             defective |= _require_size(path, read_mask(path), hw)
-        for x, y, width, height in self.boxes:
+        for x, y, width, height in (*self.boxes, *_in_pixels(self.box_shares, hw)):
             rows, columns = slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
             if not defective[rows, columns].size:
                 raise DatasetError(
@@ -121,6 +123,17 @@ def _require_size(path: Path, pixels: _Pixels, hw: tuple[int, int]) -> _Pixels:
             f"{pixels.shape[0]}. Copy both from the same release of the dataset."
         )
     return pixels
+
+
+def _in_pixels(
+    shares: tuple[tuple[float, float, float, float], ...], hw: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
+    """Boxes (x, y, width, height) in pixels, each of at least one pixel."""
+    boxes = []
+    for x, y, width, height in shares:
+        left, top = round((x - width / 2) * hw[1]), round((y - height / 2) * hw[0])
+        boxes.append((left, top, max(1, round(width * hw[1])), max(1, round(height * hw[0]))))
+    return boxes
 
 
 def _decode_runs(path: Path, text: str, hw: tuple[int, int]) -> BoolArray:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.datasets.drawing import FIRST, HW, SECOND, Expected, drawn, image, mask, text
+from tests.datasets.own_boxes import coco, yolo
 from tests.datasets.surfaces import aitex, neu_det, rsdd, severstal
 
 __all__ = ["FIRST", "HW", "LAYOUTS", "SECOND", "Expected", "image", "mask", "text"]
@@ -284,6 +285,8 @@ LAYOUTS: dict[str, Callable[[Path], list[Expected]]] = {
         mvtec_ad_2,
         mvtec_loco,
         neu_det,
+        coco,
+        yolo,
         real_iad,
         rsdd,
         severstal,

@@ -76,7 +76,7 @@ def test_samples_are_what_the_layout_says(copy: tuple[str, Path, list[Expected]]
             s.label,
             s.defect_type,
             len(s.mask_paths),
-            len(s.boxes),
+            len(s.boxes) + len(s.box_shares),
             len(s.runs),
         )
         for s in open_dataset(name, root).samples()
@@ -111,7 +111,7 @@ def test_masks_are_the_union_of_what_is_marked(copy: tuple[str, Path, list[Expec
         expected_mask = np.zeros(HW, bool)
         if sample.label == 1:
             expected_mask[FIRST] = True
-        if len(sample.mask_paths) + len(sample.boxes) + len(sample.runs) == 2:
+        if len(sample.mask_paths) + len(sample.boxes) + len(sample.box_shares) + len(sample.runs) == 2:
             expected_mask[SECOND] = True
         mask_pixels = sample.mask(HW)
         assert mask_pixels.dtype == np.bool_
