@@ -63,7 +63,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("fit padim DATASET/washer/train/good -o OUT --max-false-reject 2", ("max_false_reject",)),
     ("fit yolov8 DATASET/washer/train/good -o OUT --defects DATASET/washer/test/scratch", ("or with --boxes",)),
     ("fit yolov8 DATASET/washer/train/good -o OUT --boxes OUT", ("--defects together",)),
-    ("fit yolov8 DATASET/washer/train/good -o OUT --defects DATASET/washer/test/scratch --boxes EMPTY", ("a box",)),
+    ("fit yolov8 DATASET/washer/train/good -o OUT --defects DATASET/washer/test/blot --boxes EMPTY", ("a box",)),
     ("fit yolov8 DATASET/washer/train/good -o OUT", ("--defects and --masks",)),
     ("fit padim DATASET/washer/train/good -o OUT --set image_size=abc", ("image_size", "whole number", "'abc'")),
     ("fit padim DATASET/washer/train/good -o OUT --set image_size=0", ("settings and images that it can work with",)),
