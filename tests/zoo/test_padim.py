@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -69,7 +71,24 @@ def test_one_image_is_enough(good: list[np.ndarray]) -> None:
     assert scores[1] > scores[0]
 
 
-@pytest.mark.parametrize("wrong", [{"regularization": 0}, {"dims": 0}, {"views": "sideways"}])
-def test_wrong_settings_are_refused(wrong: dict) -> None:
+def test_a_defect_among_the_images_is_still_found_if_they_are_trimmed(good: list[np.ndarray]) -> None:
+    noisy = [*good, make_part(5, size=SIDE), make_part(6, size=SIDE), make_part(101, size=SIDE, defect=True)]
+    images = [make_part(50, size=SIDE), make_part(100, size=SIDE, defect=True)]
+    predictions = {}
+    for trim in (0.0, 0.125):
+        method = create("padim", image_size=SIDE, trim=trim)
+        method.fit(noisy)
+        predictions[trim] = method.predict(images)
+    fine, broken = predictions[0.125].scores
+    assert broken > 1.5 * fine
+    assert broken > 2 * predictions[0.0].scores[1]
+    maps = predictions[0.125].maps
+    assert maps is not None
+    y, x = np.unravel_index(int(maps[1].argmax()), (SIDE, SIDE))
+    assert np.hypot(y - SIDE / 2, x - 0.75 * SIDE) < 12
+
+
+@pytest.mark.parametrize("wrong", [{"regularization": 0}, {"dims": 0}, {"views": "sideways"}, {"trim": 0.5}])
+def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ZooError, match="expected"):
         create("padim", **wrong)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot_ad.zoo.components.gaussians import Gaussians
+from fewshot_ad.zoo.components.gaussians import Gaussians, trimmed
 
 
 def by_inverse(samples: np.ndarray, x: np.ndarray, regularization: float) -> float:
@@ -35,6 +35,30 @@ def test_few_samples_take_less_memory() -> None:
     gaussians = Gaussians.fit(features, torch.ones(4, 8, 8, dtype=torch.bool))
     assert gaussians.few
     assert gaussians.W.shape == (64, 4, 100)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 6), (8, 30)])
+def test_trimmed_gaussians_are_those_of_the_samples_without_the_farthest(n: int, d: int) -> None:
+    features = torch.randn(n, d, 5, 4, generator=torch.Generator().manual_seed(0))
+    features[:2] *= 20
+    everywhere = torch.ones(n, 5, 4, dtype=torch.bool)
+    query = torch.randn(d, 5, 4, generator=torch.Generator().manual_seed(1))
+    found = Gaussians.fit(features, everywhere, trim=2 / n).distances(query)
+    expected = Gaussians.fit(features[2:], everywhere[2:]).distances(query)
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-3)
+
+
+def test_trimming_counts_what_is_shown_and_leaves_the_share_out_in_whole_samples() -> None:
+    samples = torch.tensor([[0.0, 9, 1, 2, -30, 2.9, 1.5, 2.5]])[:, :, None]
+    shown = torch.ones(1, 8, dtype=torch.bool)
+    for trim, out in ((0.12, []), (0.125, [4]), (0.3, [1, 4]), (0.49, [1, 4, 0])):
+        kept = trimmed(samples, shown, trim)[0]
+        assert sorted(out) == (~kept).nonzero().flatten().tolist()
+    # Of 7 that are shown, an eighth is less than one.
+    shown[0, 4] = False
+    assert (~trimmed(samples, shown, 0.125)[0]).nonzero().flatten().tolist() == [4]
+    assert (~trimmed(samples, shown, 0.2)[0]).nonzero().flatten().tolist() == [1, 4]
+    assert trimmed(samples[:, :1], shown[:, :1], 0.49).all()
 
 
 def test_statistics_are_anomalibs() -> None:
