@@ -387,6 +387,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "simsiam": simsiam_rates,
     "dinov2": of_today("dinov2_board"),
     "objective": of_today("objective"),
+    "teachers": of_today("teachers"),
     "views": views,
     "bank-contents": bank_contents,
     "bank-sizes": bank_sizes,
