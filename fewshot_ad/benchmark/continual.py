@@ -59,5 +59,5 @@ def _with_forgetting(outcome: Outcome, forgetting: float) -> Outcome:
 def _fit(job: Job, support: list[Sample], newest: Material, progress: Progress | None) -> tuple[Method, float]:
     method = create_method(job)
     start = time.perf_counter()
-    fit_method(method, support, newest.labeled, progress)
+    fit_method(job, method, support, newest.labeled, progress)
     return method, time.perf_counter() - start

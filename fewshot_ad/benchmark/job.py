@@ -13,7 +13,7 @@ import numpy as np
 from fewshot_ad import metrics
 from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.benchmark.machine import machine, now, peak_megabytes, versions
-from fewshot_ad.benchmark.material import Images, Material, material, sample_name, source_samples
+from fewshot_ad.benchmark.material import Images, Material, material, sample_name, source_samples, with_points
 from fewshot_ad.benchmark.overlays import Overlays
 from fewshot_ad.benchmark.plan import Job
 from fewshot_ad.benchmark.record import Record
@@ -23,7 +23,7 @@ from fewshot_ad.errors import BenchmarkError, ImageError
 from fewshot_ad.images import read_image
 from fewshot_ad.metrics import PixelMetrics, SaturatedRegion
 from fewshot_ad.printable import printable
-from fewshot_ad.zoo import Labeled, Method, create, differences, options
+from fewshot_ad.zoo import Labeled, Method, cards, create, differences, options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ def run_single_fit(job: Job, progress: Progress | None = None) -> list[Outcome]:
         names = [*(sample_name(sample, job.source.root) for sample in source), *names]
     start = time.perf_counter()
     labeled = [sample for category in fitted_on for sample in parts[category].labeled]
-    fit_method(method, support, labeled, progress)
+    fit_method(job, method, support, labeled, progress)
     fit_s = time.perf_counter() - start
     return [measure(job, category, method, part, support, names, fit_s, progress) for category, part in parts.items()]
 
@@ -72,16 +72,24 @@ def create_method(job: Job) -> Method:
 
 
 def fit_method(
-    method: Method, support: Sequence[Sample], labeled: Sequence[Sample] = (), progress: Progress | None = None
+    job: Job,
+    method: Method,
+    support: Sequence[Sample],
+    labeled: Sequence[Sample] = (),
+    progress: Progress | None = None,
 ) -> None:
-    """Fit a method on samples."""
+    """Fit the method of a job on samples."""
     defects = []
     for sample in labeled:
         image = read_image(sample.path)
         # Where nobody marked the place, it may be anywhere.
         mask = sample.mask(image.shape[:2]) if sample.has_mask else np.ones(image.shape[:2], bool)
         defects.append(Labeled(image, mask, sample.defect_type))
-    method.fit(Images(support), defects, progress)
+    method.fit(Images(support, _needs_points(job)), defects, progress)
+
+
+def _needs_points(job: Job) -> bool:
+    return cards()[job.method.baseline].needs_points
 
 
 def measure(
@@ -165,6 +173,7 @@ class _Tally:
 
     def __init__(self, job: Job, has_saturations: bool) -> None:
         self._side = job.protocol.pixel_side
+        self._points = _needs_points(job)
         self._pixels = PixelMetrics()
         self._saturated = PixelMetrics() if has_saturations else None
         self.overlays = Overlays(job.protocol.overlays)
@@ -187,8 +196,9 @@ class _Tally:
         except ImageError:
             self.unreadable += 1
             return
+        shown: Any = with_points(image, sample) if self._points else image
         start = time.perf_counter()
-        prediction = method.predict([image])
+        prediction = method.predict([shown])
         self.times_ms.append((time.perf_counter() - start) * 1e3)
         self.labels.append(sample.label)
         self.scores.append(float(prediction.scores[0]))

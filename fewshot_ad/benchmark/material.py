@@ -8,29 +8,50 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.benchmark.plan import DatasetPlan, Job
 from fewshot_ad.benchmark.record import COPY
 from fewshot_ad.benchmark.support import by_hash, support_names
 from fewshot_ad.datasets import open_dataset
+from fewshot_ad.datasets.points import read_points
 from fewshot_ad.datasets.sample import Sample
 from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.images import read_image
 
 
 class Images(Sequence[Uint8Array]):
-    """Images read from disk when they are asked for, (H, W, 3) uint8 RGB each."""
+    """Images read from disk when they are asked for, (H, W, 3) uint8 RGB each; with `points`, see `with_points`."""
 
-    def __init__(self, samples: Sequence[Sample]) -> None:
+    def __init__(self, samples: Sequence[Sample], points: bool = False) -> None:
         self._samples = samples
+        self._points = points
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Images(self._samples[index])
-        return read_image(self._samples[index].path)
+            return Images(self._samples[index], self._points)
+        sample = self._samples[index]
+        image = read_image(sample.path)
+        return with_points(image, sample) if self._points else image
+
+
+def with_points(image: Uint8Array, sample: Sample) -> Float32Array:
+    """The image (H, W, 3) of a sample with the position of each pixel, (H, W, 6) float32, see `colored_points`.
+
+    Raises:
+        BenchmarkError: The sample has no positions.
+        DatasetError: They are damaged.
+    """
+    from fewshot_ad.zoo.components.colored_points import colored_points
+
+    if sample.points is None:
+        raise BenchmarkError(
+            f"{sample.path}: expected the position of each pixel beside the image, as mvtec_3d has it, got none. Leave "
+            "this method out, or get the file from the publisher."
+        )
+    return colored_points(image, read_points(sample.points, image.shape[:2]))
 
 
 @dataclass(frozen=True)

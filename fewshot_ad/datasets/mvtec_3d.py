@@ -1,4 +1,4 @@
-"""MVTec 3D-AD: the color images; the point clouds beside them are not read."""
+"""MVTec 3D-AD: the color images, with the point clouds beside them for the methods that need them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 {category}/test/good/rgb/000.png
 {category}/test/{defect type}/rgb/000.png
 {category}/test/{defect type}/gt/000.png
-(xyz/000.tiff beside each rgb: not read)""",
+(xyz/000.tiff beside each rgb: read for methods that need the position of each pixel)""",
         marks=("*/train/good/rgb/*.*", "*/test/*/rgb/*.*"),
         mask_of=(r"(.+)/gt/([^/]+)\.png", r"\1/rgb/\2"),
     )
@@ -56,4 +56,8 @@ def mvtec_3d(root: Path) -> Iterator[Sample]:
                 masks = by_stem(kind / "gt") if kind.name != GOOD else {}
                 for path in images(kind / "rgb"):
                     mask = (masks[path.stem],) if path.stem in masks else ()
-                    yield Sample(path, folder.name, split, int(kind.name != GOOD), kind.name, mask)
+                    points = kind / "xyz" / f"{path.stem}.tiff"
+                    yield Sample(
+                        *(path, folder.name, split, int(kind.name != GOOD), kind.name, mask),
+                        points=points if points.is_file() else None,
+                    )

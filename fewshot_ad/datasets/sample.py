@@ -40,6 +40,7 @@ class Sample:
             defect's mask; None where the dataset has no such file.
         runs: Run lengths of its defects, where the dataset has those instead of mask files: first pixel and length of
             each run in turn, pixels counted from 1 down the columns; several texts where it has one per defect type.
+        points: File of the position of each pixel, see `points.read_points`; None where the dataset has none.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Sample:
     saturations: Path | None = None
     runs: tuple[str, ...] = ()
     box_shares: tuple[tuple[float, float, float, float], ...] = ()
+    points: Path | None = None
 
     @property
     def has_mask(self) -> bool:

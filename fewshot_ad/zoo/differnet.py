@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
+from fewshot_ad.zoo.components.coupling import Flow, surprise
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, resized, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.components.training import train_epochs
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
@@ -106,7 +107,7 @@ class DifferNet:
         images = resized(normal, self.image_size)
         with seeded(self.seed) as generator:
             backbone = Backbone(self.backbone, (3,), self.weights)
-            flow = Flow(SCALES * backbone.channels[0], self.hidden, self.blocks, generator)
+            flow = pooled_flow(SCALES * backbone.channels[0], self.hidden, self.blocks, generator)
             # Every image is judged under the same transformations, as if it came alone.
             density = _Density(backbone, flow, self._draw(self.transforms, generator))
             optimizer = torch.optim.Adam(flow.parameters(), RATE, BETAS, EPSILON, weight_decay=WEIGHT_DECAY)
@@ -118,7 +119,7 @@ class DifferNet:
                 """Under several new transformations of each image."""
                 copies = images[batch].repeat_interleave(TRAINING_TRANSFORMS, 0)
                 features = density.transformed_features(copies, self._draw(len(copies), generator))
-                return surprise(*flow(features)).mean()
+                return surprise(*flow(features)).mean() / features.shape[1]
 
             train_epochs(loss, batches, self.epochs, [optimizer], progress=progress)
         flow.requires_grad_(False).eval()
@@ -140,7 +141,7 @@ class DifferNet:
     def skeleton(self) -> dict[str, Any]:
         """See `Method.skeleton`."""
         backbone = Backbone(self.backbone, (3,), self.weights)
-        flow = Flow(SCALES * backbone.channels[0], self.hidden, self.blocks, torch.Generator())
+        flow = pooled_flow(SCALES * backbone.channels[0], self.hidden, self.blocks, torch.Generator())
         return {"_density": _Density(backbone, flow, torch.empty(0))}
 
     def model_bytes(self) -> int:
@@ -173,7 +174,7 @@ class _Density:
                 # Differentiated with respect to the image before it is turned, so the gradient is upright.
                 copies = upright.repeat(len(settings), 1, 1, 1).requires_grad_()
                 latent, log_determinant = self.flow(self.features(transformed(copies, settings)))
-                (gradient,) = torch.autograd.grad(surprise(latent, log_determinant).sum(), copies)
+                (gradient,) = torch.autograd.grad(surprise(latent, log_determinant).sum() / latent.shape[1], copies)
                 squares += float(latent.detach().square().mean(1).sum())
                 for channels in gradient.permute(0, 2, 3, 1).numpy():
                     heat += np.abs(cv2.GaussianBlur(channels, (0, 0), SIGMA)).sum(2)
@@ -200,80 +201,16 @@ class _Density:
         return torch.cat(pooled, 1)
 
 
-def soft_clamp(h: torch.Tensor) -> torch.Tensor:
-    """Any real -> -3..3, with slope 2 / pi at 0. Source: equation 2."""
-    return 2 * CLAMP / math.pi * torch.atan(h / CLAMP)
+def pooled_flow(channels: int, hidden: int, blocks: int, generator: torch.Generator) -> Flow:
+    """A flow over vectors whose inner networks have three hidden layers of `hidden` units."""
 
+    def inner(inputs: int, outputs: int) -> nn.Module:
+        layers: list[nn.Module] = []
+        for before, after in itertools.pairwise((inputs, hidden, hidden, hidden)):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(hidden, outputs))
 
-class Coupling(nn.Module):
-    """A permutation of the channels, then each half scaled and shifted by a network of the other half.
-
-    Args:
-        channels: Number of features.
-        hidden: Width of the three hidden layers of the inner networks.
-        generator: Draws the permutation.
-
-    Source: section 3.2; Dinh et al. 2017 (RealNVP).
-    """
-
-    def __init__(self, channels: int, hidden: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.halves = (channels // 2, channels - channels // 2)
-        self.register_buffer("order", torch.randperm(channels, generator=generator))
-        self.from_first = _inner(self.halves[0], hidden, 2 * self.halves[1])
-        self.from_second = _inner(self.halves[1], hidden, 2 * self.halves[0])
-
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, C) -> (N, C) and the logarithm of the determinant of the Jacobian, (N,)."""
-        first, second = features[:, self.order].split(self.halves, 1)
-        scale, shift = self.from_first(first).chunk(2, 1)
-        scale_second = soft_clamp(scale)
-        second = second * scale_second.exp() + shift
-        scale, shift = self.from_second(second).chunk(2, 1)
-        scale_first = soft_clamp(scale)
-        first = first * scale_first.exp() + shift
-        return torch.cat([first, second], 1), scale_first.sum(1) + scale_second.sum(1)
-
-    def inverse(self, latent: torch.Tensor) -> torch.Tensor:
-        """Latent (N, C) -> the features (N, C) from which `forward` computes it."""
-        first, second = latent.split(self.halves, 1)
-        scale, shift = self.from_second(second).chunk(2, 1)
-        first = (first - shift) * (-soft_clamp(scale)).exp()
-        scale, shift = self.from_first(first).chunk(2, 1)
-        second = (second - shift) * (-soft_clamp(scale)).exp()
-        return torch.cat([first, second], 1)[:, self.order.argsort()]
-
-
-def _inner(inputs: int, hidden: int, outputs: int) -> nn.Module:
-    widths = (inputs, hidden, hidden, hidden)
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(hidden, outputs))
-
-
-class Flow(nn.Module):
-    """Coupling blocks one after the other. Arguments as for `Coupling`; `blocks` is their number."""
-
-    def __init__(self, channels: int, hidden: int, blocks: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Coupling(channels, hidden, generator) for _ in range(blocks))
-
-    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(N, C) -> latent (N, C) and the logarithm of the determinant of the Jacobian, (N,)."""
-        total = features.new_zeros(len(features))
-        for block in self.blocks:
-            features, log_determinant = block(features)
-            total = total + log_determinant
-        return features, total
-
-
-def surprise(latent: torch.Tensor, log_determinant: torch.Tensor) -> torch.Tensor:
-    """Negative log-likelihood of the features, per channel and without its constant: (N, C) and (N,) -> (N,).
-
-    Source: equation 5.
-    """
-    return (latent.square().sum(1) / 2 - log_determinant) / latent.shape[1]
+    return Flow(channels, [inner] * blocks, generator, CLAMP)
 
 
 def transformed(batch: torch.Tensor, settings: torch.Tensor) -> torch.Tensor:

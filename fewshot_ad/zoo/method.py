@@ -31,7 +31,7 @@ Task: TypeAlias = Literal["classification", "localization", "detection"]
 
 
 # Options that name pretrained weights; a card's `Original.pretrained` is about the first one that the method has.
-WEIGHTS = ("weights", "teacher_weights", "latent_weights")
+WEIGHTS = ("weights", "teacher_weights", "latent_weights", "points_weights")
 # In place of a file of weights: those that timm fetches from the internet.
 FROM_TIMM = "timm"
 
@@ -75,8 +75,9 @@ class Method(Protocol):
         """Learn what good looks like.
 
         Args:
-            normal: Images of good parts, (H, W, 3) uint8 RGB each, of any sizes. May be read from disk item by
-                item, so go through it as seldom as possible and hold resized copies.
+            normal: Images of good parts, (H, W, 3) uint8 RGB each, of any sizes; (H, W, 6) float32 if the card says
+                `needs_points`. May be read from disk item by item, so go through it as seldom as possible and hold
+                resized copies.
             labeled: Images of defective parts; used only if the card says `labeled defects`.
             progress: Called as `progress(stage, done, total)`; `done` rises to `total` before the next stage begins.
 
@@ -85,7 +86,7 @@ class Method(Protocol):
         """
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
-        """Score images, (H, W, 3) uint8 RGB each, of any sizes; each as if it came alone.
+        """Score images, of the form that `fit` takes and of any sizes; each as if it came alone.
 
         Raises:
             ZooError: `fit` has not been called, see `require_fitted`.
@@ -163,6 +164,8 @@ class Card:
         needs_internet: Whether its published form loads weights that are not available offline.
         trains: Whether `fit` takes gradient steps.
         zero_shot: Whether it also judges without good images of the product.
+        needs_points: Whether its images have the position of each pixel beside the color, see
+            `components.colored_points`.
         weights: Weights that it runs on here, and how they differ from the paper's.
         original: How it was published, where that differs.
     """
@@ -180,6 +183,7 @@ class Card:
     needs_internet: bool
     trains: bool
     zero_shot: bool = False
+    needs_points: bool = False
     weights: str
     original: Original = field(default_factory=Original)
 

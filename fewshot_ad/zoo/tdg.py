@@ -22,9 +22,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
+from fewshot_ad.zoo.components.curves import draw
 from fewshot_ad.zoo.components.tdg_transformations import SHIFT, Transformation, published_transformations
 from fewshot_ad.zoo.components.tensors import one_by_one, resized, seeded, tensor_bytes, to_batch
-from fewshot_ad.zoo.components.curves import draw
 from fewshot_ad.zoo.components.training import descend
 from fewshot_ad.zoo.method import Card, Labeled, Predictions, baseline, require_fitted
 

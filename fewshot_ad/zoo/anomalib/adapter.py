@@ -119,9 +119,9 @@ class AnomalibMethod:
         if self.zero_shot and not len(normal):
             self._model = self.skeleton()["_model"].eval().requires_grad_(False)
             return
-        images = self._input(resized(normal, schedule.image_size).float() / 255)
+        images = self._support(normal)
         report = _audible(progress) if progress else None
-        with _quiet(), _all_seeded(self.seed), tempfile.TemporaryDirectory() as temporary:
+        with quiet(), _all_seeded(self.seed), tempfile.TemporaryDirectory() as temporary:
             from fewshot_ad.zoo.anomalib.runtime.training import Shots, train
 
             folder = Path(temporary)
@@ -141,7 +141,7 @@ class AnomalibMethod:
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score images; see `Method.predict`."""
         model = require_fitted(self._model, self.name)
-        with _quiet(), _all_seeded(self.seed):
+        with quiet(), _all_seeded(self.seed):
             predictions = one_by_one(images, lambda image: self._judge(model, image))
         if not np.isfinite(predictions.scores).all():
             raise ZooError(
@@ -152,7 +152,7 @@ class AnomalibMethod:
 
     def skeleton(self) -> dict[str, Any]:
         """See `Method.skeleton`."""
-        with _quiet(), _all_seeded(self.seed), tempfile.TemporaryDirectory() as temporary:
+        with quiet(), _all_seeded(self.seed), tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             if self.schedule.textures:
                 write_textures(folder / "textures", 1, self.schedule.image_size, self.seed)
@@ -174,6 +174,10 @@ class AnomalibMethod:
     def model_bytes(self) -> int:
         """Bytes of the model's parameters and buffers."""
         return tensor_bytes(require_fitted(self._model, self.name))
+
+    def _support(self, normal: Sequence[Uint8Array]) -> torch.Tensor:
+        """The images of the fit in the form of the model's input."""
+        return self._input(resized(normal, self.schedule.image_size).float() / 255)
 
     def _judge(self, model: torch.nn.Module, image: Uint8Array) -> tuple[float, torch.Tensor | None]:
         output = model(self._input(to_batch([image], self.schedule.image_size)))
@@ -310,7 +314,7 @@ def _all_seeded(seed: int) -> Iterator[None]:
 
 
 def _audible(progress: Progress) -> Progress:
-    """The caller's callback with the caller's output streams, inside `_quiet`."""
+    """The caller's callback with the caller's output streams, inside `quiet`."""
     out, err = sys.stdout, sys.stderr
 
     def report(stage: str, done: int, total: int) -> None:
@@ -321,7 +325,7 @@ def _audible(progress: Progress) -> Progress:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No log, no warnings, no progress bars."""
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

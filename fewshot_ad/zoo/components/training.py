@@ -43,7 +43,9 @@ def train_epochs(
             value = loss(batch)
             descend(value, optimizers)
             if current_logger() is not None:
-                draw({f"{stage}/loss": float(value.detach()), f"{stage}/rate": optimizers[0].param_groups[0]["lr"]}, step)
+                draw(
+                    {f"{stage}/loss": float(value.detach()), f"{stage}/rate": optimizers[0].param_groups[0]["lr"]}, step
+                )
             step += 1
         for schedule in schedules:
             schedule.step()

@@ -12,6 +12,7 @@ import torch
 from fewshot_ad import zoo
 from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.anomalib.adapter import timm_name
+from fewshot_ad.zoo.components.colored_points import colored_points
 from fewshot_ad.zoo.components.tensors import Backbone, standardize
 from tests.conftest import make_part, real_part
 from tests.zoo.progress import assert_progress
@@ -55,14 +56,16 @@ TINY: dict[str, dict[str, Any]] = {
     "super_add": {"image_size": 64, "backbone": VIT_S_16, "tile": 64},
     "winclip": {"image_size": 96, "backbone": "ViT-S-32-alt"},
     "vfm": {"image_size": 32, "depth": 1},
+    "cfm": {"image_size": 32, "backbone": "vit_tiny_patch16_224", "groups": 16, "group_size": 4, "epochs": 1},
+    "vlm_ad": {"endpoint": "http://localhost:11434/v1"},
 }
 # Their weights do not come with the package.
 WITHOUT_WEIGHTS = {
     *("anomaly_dino", "dinomaly", "inp_former", "general_ad", "l2bt", "foundad", "rad", "super_add", "winclip"),
-    *("vfm", "uninet"),
+    *("vfm", "uninet", "cfm"),
 }
 # The largest learn from two images.
-FROM_TWO = {"draem", "dsr", "uninet", "efficient_ad_s", "efficient_ad_m"}
+FROM_TWO = {"cfm", "draem", "dsr", "uninet", "efficient_ad_s", "efficient_ad_m"}
 # Too large to be fitted twice in a test; efficient_ad_s, the same code with narrower networks, is, and winclip draws
 # nothing at random but its weights.
 ONCE = {"efficient_ad_m", "winclip"}
@@ -89,10 +92,18 @@ def tiny(name: str, seed: int = 3) -> zoo.Method:
     return zoo.create(name, seed=seed, **settings(name))
 
 
+def as_relief(image: np.ndarray) -> np.ndarray:
+    """An image and the position of each pixel, which is the higher the brighter."""
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    return colored_points(image, np.stack([x, y, 1 + image.mean(2)], 2).astype(np.float32))
+
+
 def settings(name: str) -> dict[str, Any]:
     short = name.removeprefix("anomalib_")
     weights = {"weights": "random"} if short in WITHOUT_WEIGHTS else {}
-    return {"image_size": 64, **weights, **TINY[short]}
+    # VLM-AD's service takes images of any size.
+    side = {"image_size": 64} if "image_size" in zoo.options(name) else {}
+    return {**side, **weights, **TINY[short]}
 
 
 def test_every_method_has_tiny_settings() -> None:
@@ -104,8 +115,12 @@ def test_fits_and_predicts_offline(name: str, offline: None, monkeypatch: pytest
     card, short = zoo.cards()[name], name.removeprefix("anomalib_")
     if short == "dsr":
         monkeypatch.setattr("fewshot_ad.zoo.anomalib.runtime.pretraining.PICTURES", 8)
+    if short == "vlm_ad":
+        monkeypatch.setattr("fewshot_ad.zoo.components.local_chat.LocalChat.ask", lambda *_: "YES: a blot")
     good = [real_part(place, (64, 96, 80, 112)[place % 4]) for place in range(2 if short in FROM_TWO else 6)]
     images = [real_part(6, 64), real_part(7, 96), real_part(8, 96, defect=True)[:, :80]]
+    if card.needs_points:
+        good, images = ([as_relief(image) for image in several] for several in (good, images))
     calls: list[tuple[str, int, int]] = []
     state = torch.get_rng_state()
     method = tiny(name)

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import DepthBatch, ImageBatch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch.optim.lr_scheduler import MultiStepLR, StepLR
 from torch.utils.data import DataLoader
 
 from fewshot_ad.arrays import Progress
+from fewshot_ad.zoo.components.colored_points import CHANNELS
 from fewshot_ad.zoo.components.curves import current_logger
 
 
@@ -22,7 +23,7 @@ class Shots(LightningDataModule):
     """The support set as anomalib's batches.
 
     Args:
-        images: (N, 3, side, side) float32, in the form of the model's input.
+        images: (N, 3, side, side) float32, in the form of the model's input; (N, 6, side, side) with positions.
         batch_size: Images per batch, at most.
         seed: Seed of the order.
 
@@ -36,7 +37,7 @@ class Shots(LightningDataModule):
         self._order = torch.Generator().manual_seed(seed)
         self.train_batch_size = batch_size
 
-    def train_dataloader(self) -> DataLoader[ImageBatch]:
+    def train_dataloader(self) -> DataLoader[ImageBatch | DepthBatch]:
         """Batches in random order. The last one may be smaller: a support set has no images to spare."""
         return DataLoader(
             range(len(self._images)),  # type: ignore[arg-type]
@@ -46,10 +47,13 @@ class Shots(LightningDataModule):
             collate_fn=self._batch,
         )
 
-    def _batch(self, indices: list[int]) -> ImageBatch:
+    def _batch(self, indices: list[int]) -> ImageBatch | DepthBatch:
         images = self._images[indices].clone()
-        good = torch.zeros(len(indices), dtype=torch.bool)
-        return ImageBatch(image=images, gt_label=good, gt_mask=torch.zeros(images[:, 0].shape, dtype=torch.bool))
+        truth = {"gt_label": torch.zeros(len(indices), dtype=torch.bool)}
+        truth["gt_mask"] = torch.zeros(images[:, 0].shape, dtype=torch.bool)
+        if images.shape[1] == CHANNELS:
+            return DepthBatch(image=images[:, :3], depth_map=images[:, 3:], **truth)
+        return ImageBatch(image=images, **truth)
 
 
 class _Watch(Callback):
