@@ -38,8 +38,7 @@ class PatchEncoder(nn.Module):
         self.small = nn.Sequential(*layers[:-1], nn.Tanh())
         self.corners = nn.Conv2d(dimensions, JOINED, 2)
         self.rest = nn.Sequential(nn.LeakyReLU(SLOPE), nn.Conv2d(JOINED, dimensions, 1), nn.Tanh())
-        # PyTorch's own first weights shrink what differs between patches by a third in each of ten layers: the pull
-        # together then wins, as there is nothing to tell patches apart by, unless training goes on for days.
+        # PyTorch's own first weights shrink what differs between patches in each of ten layers, to next to nothing.
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, SLOPE)
