@@ -62,6 +62,8 @@ TRANSPORT_GRID = 8
                 "a number of steps, not epochs set per product",
                 "optimal transport between the patches of two images; the authors' code compares a batch with its own "
                 "permutation, which is always 0",
+                "a new permutation of the simplex noise for each image, not one for all",
+                "no gradients accumulated over two batches",
             ),
         ),
     )
