@@ -201,7 +201,11 @@ def test_shell_blocks_run(page: Path, workspace: Path) -> None:
                 [BASH, "-c", block.code], cwd=workspace, env=environment, text=True, capture_output=True, timeout=300
             )
             assert result.returncode in (0, 1), f"{identifier(block)}: {result.stderr}"
-            assert not result.stderr, f"{identifier(block)}: {result.stderr}"
+            # On a slow machine, how far long work is.
+            said = [
+                line for line in result.stderr.splitlines() if not re.search(r": \d+ of \d+(, about .+ left)?$", line)
+            ]
+            assert not said, f"{identifier(block)}: {result.stderr}"
 
 
 @pytest.mark.parametrize("block", all_blocks("yaml"), ids=identifier)
