@@ -111,7 +111,8 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
         labeled = ([s for s in defective if s.has_mask] or defective)[::2]
     if job.abnormal:
         labeled = _abnormal(job, category, defective, name)
-    defective = _without(defective, labeled)
+    # What is known of one type of defects is tested on the others.
+    defective = [s for s in _without(defective, labeled) if not job.abnormal_type or s.defect_type != job.abnormal_type]
     if job.noise > 0:
         count = round(job.noise * len(support))
         drawn = by_hash(defective, name, f"{category}/noise/{job.draw}")[:count]
@@ -145,7 +146,8 @@ def _abnormal(job: Job, category: str, defective: Sequence[Sample], name: Callab
     kind = [s for s in defective if job.abnormal_type in ("", s.defect_type)]
     drawn = by_hash(kind, name, f"{category}/abnormal/{job.draw}")
     labeled = sorted(drawn, key=lambda sample: not sample.has_mask)[: job.abnormal]
-    if len(labeled) < job.abnormal or len(defective) == job.abnormal:
+    others = len(defective) - (len(kind) if job.abnormal_type else job.abnormal)
+    if len(labeled) < job.abnormal or not others:
         types = ", ".join(sorted({s.defect_type for s in defective}))
         raise BenchmarkError(
             f"{category}: expected more than {job.abnormal} defective images, {job.abnormal} to learn from"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -92,7 +92,7 @@ def fit(
                 method,
                 good,
                 product=product or output.resolve().name,
-                labeled=_labeled(defects, masks, boxes),
+                labeled=_labeled(method, defects, masks, boxes),
                 threshold=threshold,
                 max_false_reject=max_false_reject,
                 seed=seed,
@@ -167,24 +167,34 @@ def _settings(changes: list[str] | None) -> dict[str, Any]:
     return settings
 
 
-def _labeled(defects: Path | None, masks: Path | None, boxes: Path | None) -> list[Labeled]:
-    """Defects with their masks or boxes.
+def _labeled(method: str, defects: Path | None, masks: Path | None, boxes: Path | None) -> list[Labeled]:
+    """Defects with their masks or boxes; for methods that need neither, marked as a whole where there are none.
 
     Raises:
         ArgumentError: Defects are given without masks and boxes, or with both, or one of them has none.
         DatasetError: A mask or a box does not fit its image.
     """
+    import numpy as np
+
     from fewshot_ad.datasets.sample import Sample
     from fewshot_ad.images import list_images, read_image
-    from fewshot_ad.zoo import Labeled
+    from fewshot_ad.zoo import Labeled, cards
 
-    if (defects is None) != (masks is None and boxes is None) or (masks is not None and boxes is not None):
+    card = cards().get(method)
+    marked = masks is not None or boxes is not None
+    # Without a card, it is said elsewhere that there is no such method.
+    needed = defects is not None and card is not None and card.needs_masks
+    if (masks is not None and boxes is not None) or (needed and not marked) or (marked and defects is None):
         raise ArgumentError("expected --defects together with --masks or with --boxes, got one of them, or all three.")
     if defects is None:
         return []
-    marks_of = _masks_in(masks) if masks is not None else _boxes_in(cast(Path, boxes))
+    marks_of = _masks_in(masks) if masks is not None else _boxes_in(boxes) if boxes is not None else None
     labeled = []
     for path in list_images(defects):
+        if marks_of is None:
+            image = read_image(path)
+            labeled.append(Labeled(image, np.ones(image.shape[:2], bool)))
+            continue
         sample = Sample(path, "", "test", 1, "defect", **marks_of(path))
         if not sample.has_mask:
             raise ArgumentError(f"{path}: expected a mask or a box of its own name in {masks or boxes}, got none.")

@@ -114,11 +114,12 @@ class Baseline:
         # What is wrong with name or settings is said before images are read.
         check_settings(name, settings)
         create(name, published=published, allow_download=allow_download, **settings)
-        if cards()[name].supervision == "labeled defects" and not labeled:
-            raise ZooError(
-                f"{name}: expected images of defects with masks, from which it learns, got none. Give labeled= "
-                "(--defects and --masks)."
+        card = cards()[name]
+        if card.supervision == "labeled defects" and not labeled:
+            kind, way = (
+                ("images of defects with masks", " and --masks") if card.needs_masks else ("images of defects", "")
             )
+            raise ZooError(f"{name}: expected {kind}, from which it learns, got none. Give labeled= (--defects{way}).")
         asked: dict[str, Any] = {"seed": seed, "published": published, "allow_download": allow_download, **settings}
         if published:
             settings = {**cards()[name].original.options, **settings}

@@ -14,6 +14,7 @@ from fewshot_ad.enrollment.presets import PresetName
 from fewshot_ad.export import Target
 from fewshot_ad.scoring import ImageScore
 from fewshot_ad.search.nearest import Metric
+from fewshot_ad.zoo.components.curves import Monitor
 from tests.cli.commands import every_command, shown_help
 
 CHOICES = {
@@ -22,6 +23,7 @@ CHOICES = {
     "fusion": get_args(Fusion),
     "image-score": get_args(ImageScore),
     "metric": get_args(Metric),
+    "monitor": get_args(Monitor),
     "precision": (*get_args(Precision), "auto"),
     "preset": get_args(PresetName),
     "runner": ("in-process", "processes", "ray"),

@@ -57,6 +57,12 @@ def test_light_does_not_matter() -> None:
     torch.testing.assert_close(contrast_normalized(0.6 * batch + 0.2), contrast_normalized(batch), atol=1e-4, rtol=1e-4)
 
 
+def test_a_blank_image_is_learned_from_without_a_range_of_contrasts() -> None:
+    method = create("fcdd", **SETTINGS | {"steps": 1, "batch_size": 2})
+    method.fit([np.zeros((SIDE, SIDE, 3), np.uint8)])
+    assert np.isfinite(method.predict([np.zeros((SIDE, SIDE, 3), np.uint8)]).scores).all()
+
+
 def test_training_images_are_changed_a_little() -> None:
     image, rng = make_part(0, size=103), np.random.default_rng(0)
     views = [changed(image, SIDE, rng) for _ in range(12)]

@@ -71,6 +71,13 @@ def test_noise_is_in_proportion_to_the_features(fitted: SimpleNet) -> None:
     assert abs(levels[1]) < 0.2
 
 
+def test_one_image_is_enough() -> None:
+    method = create("simplenet", **SETTINGS | {"epochs": 20})
+    method.fit([make_part(0, size=SIDE)])
+    scores = method.predict([make_part(0, size=SIDE), make_part(0, size=SIDE, defect=True)]).scores
+    assert scores[1] > scores[0]
+
+
 def test_judge_keeps_positions_apart() -> None:
     torch.manual_seed(0)
     judge, features = Judge(6, 8).eval(), torch.randn(2, 6, 3, 4)
