@@ -29,7 +29,7 @@ demo: $(VENV)/.demo  ## set up .venv, enroll and inspect real images
 	$(BIN)/fewshot-ad demo --output demo_output
 
 test: $(VENV)/.dev  ## install what the tests need and run them all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
