@@ -62,7 +62,7 @@ class RIAD:
         ZooError: A setting makes no sense.
 
     Source: Zavrtanik et al. 2021, section 3: disjoint sets of cells, the loss, and the score. The network's layers, the
-    batch size and the schedule are those of the public reimplementations; the authors have published no code.
+    batch size and the schedule are those of public reimplementations, since no code of the authors was found.
     """
 
     seed: int = 0
