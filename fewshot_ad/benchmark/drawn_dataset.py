@@ -18,7 +18,7 @@ from fewshot_ad.enrollment.defects import blot, displaced_patch, scratch
 from fewshot_ad.enrollment.support import SupportImage, read_support
 from fewshot_ad.errors import DatasetError
 from fewshot_ad.images import ImageSource
-from fewshot_ad.storage import temporary_folder, write_failure
+from fewshot_ad.storage import replace_folder, write_failure
 
 # Sides of the drawn defects, as shares of the image's scale, the square root of its area.
 SIZES = (0.01, 0.06)
@@ -26,6 +26,7 @@ CONTRASTS = (0.25, 0.7)
 # A pixel belongs to a defect where it changed by more than this, of 255.
 VISIBLE = 8
 ATTEMPTS = 20
+NOTE_FILE = "DRAWN.md"
 NOTE = """\
 # Drawn defects
 
@@ -74,8 +75,7 @@ def draw_dataset(
     """Write a dataset in MVTec layout whose defects are drawn, for who has photographs of good parts alone.
 
     A share of the images, by hash of their content, is for the test: as they are, and once with each kind of drawn
-    defect. None of the images to learn from has anything of them. Everything is written to a temporary folder, which is
-    renamed at the end.
+    defect. None of the images to learn from has anything of them. The folder is written whole or not at all.
 
     Args:
         images: Good images, in any form `Inspector.from_support` takes, at least three.
@@ -106,13 +106,9 @@ def draw_dataset(
     count = min(max(1, round(test_share * len(shuffled))), len(shuffled) - 2)
     tested, learned = shuffled[:count], shuffled[count:]
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_folder(folder.parent) as staging:
+        with replace_folder(folder, (), NOTE_FILE) as staging:
             defective = _write_images(staging / category, learned, tested, seed, progress)
-            (staging / "DRAWN.md").write_text(NOTE.format(seed=seed, category=category), encoding="utf-8")
-            if folder.exists():
-                folder.rmdir()
-            staging.rename(folder)
+            (staging / NOTE_FILE).write_text(NOTE.format(seed=seed, category=category), encoding="utf-8")
     except OSError as error:
         raise DatasetError(write_failure(folder, error)) from error
     notes = support.notes
@@ -162,7 +158,7 @@ def _stem(image: SupportImage) -> str:
 
 
 def _bgr(image: Uint8Array) -> Uint8Array:
-    return np.ascontiguousarray(image[..., ::-1])
+    return cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
 
 
 def _write(path: Path, image: Uint8Array) -> None:

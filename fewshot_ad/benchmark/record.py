@@ -63,9 +63,9 @@ class Record:
         model_mb: Size of what an inspection needs, in megabytes.
         memory_mb: Peak resident memory of the process that ran the job, in megabytes.
         counts: Images by use: `support`, `test_good`, `test_defective`, `masks`, `unreadable`, `labeled` where it
-            learned from defects; and those of the
-            category that the local copy has, see `material.Material.copy`, which old records lack. Converted records
-            have also `image_size` (pixels), `views` and `bank_vectors`, as enrollment chose them.
+            learned from defects; and those of the category that the local copy has, see `material.Material.copy`,
+            which old records lack. Converted records have also `image_size` (pixels), `views` and `bank_vectors`, as
+            enrollment chose them.
         support: Names of the images it was fitted on; of one model for many categories, those of this category.
         support_sha256: Hash of the names of all.
         labeled: Names of the defective images of this category that it learned from.

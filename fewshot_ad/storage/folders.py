@@ -143,6 +143,9 @@ def _restore(target: Path) -> None:
 
 def _sync_files(folder: Path) -> None:
     for path in folder.iterdir():
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+        if path.is_dir():
+            _sync_files(path)
+        else:
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
     sync_folder(folder)

@@ -15,6 +15,7 @@ from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.deviation import (
     PatchScores,
+    check_scales,
     deviation_loss,
     draws,
     joined_maps,
@@ -96,11 +97,7 @@ class DevNet:
                 "devnet: expected scales and steps of at least 1 and a batch_size of at least 2, got "
                 f"{self.scales}, {self.steps} and {self.batch_size}."
             )
-        if self.image_size < 32 * 2 ** (self.scales - 1):
-            raise ZooError(
-                f"devnet: expected at least 32 pixels at the smallest of {self.scales} scales, got an image_size of "
-                f"{self.image_size}."
-            )
+        check_scales("devnet", self.image_size, self.scales)
         if not (0 < self.top <= 1 and self.learning_rate > 0 and self.sigma > 0):
             raise ZooError(
                 "devnet: expected top in (0, 1], learning_rate and sigma above 0, got "

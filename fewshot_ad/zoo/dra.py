@@ -15,6 +15,7 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.cut_paste import cut_paste
 from fewshot_ad.zoo.components.deviation import (
     PatchScores,
+    check_scales,
     deviation_loss,
     draws,
     joined_maps,
@@ -106,11 +107,7 @@ class DRA:
                 "dra: expected scales, steps and references of at least 1 and a batch_size of at least 2, got "
                 f"{self.scales}, {self.steps}, {self.references} and {self.batch_size}."
             )
-        if self.image_size < 32 * 2 ** (self.scales - 1):
-            raise ZooError(
-                f"dra: expected at least 32 pixels at the smallest of {self.scales} scales, got an image_size of "
-                f"{self.image_size}."
-            )
+        check_scales("dra", self.image_size, self.scales)
         if not (0 < self.top <= 1 and self.learning_rate > 0 and self.sigma >= 0):
             raise ZooError(
                 "dra: expected top in (0, 1], learning_rate above 0 and sigma of at least 0, got "

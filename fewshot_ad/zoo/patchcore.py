@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
-from fewshot_ad.encoder.pyramid import local_average
 from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ZooError
 from fewshot_ad.scoring import reweighted
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset
-from fewshot_ad.zoo.components.shots import Chain, joined, read_views, shots, shown_patches, smoothed
+from fewshot_ad.zoo.components.shots import Chain, patch_features, read_views, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
@@ -128,6 +127,4 @@ class PatchCore:
 
     def _embed(self, batch: torch.Tensor) -> Float32Array:
         """(N, 3, S, S) in 0..1 -> (N, h, w, d) float32."""
-        with torch.inference_mode():
-            features = joined([local_average(f) for f in self._network(batch)])
-            return np.ascontiguousarray(features.permute(0, 2, 3, 1).numpy())
+        return np.ascontiguousarray(patch_features(self._network, batch).permute(0, 2, 3, 1).numpy())

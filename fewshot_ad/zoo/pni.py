@@ -82,7 +82,8 @@ class PNI:
         weights: See `tensors.Backbone`.
         stages: See `tensors.Backbone`.
         image_size: Both sides of the input, in pixels.
-        patch: Side of the square over which features are averaged, in positions, odd.
+        patch: Side of the square over which features are averaged, in positions, odd. Like `neighborhood`, it is in
+            proportion to the grid: 32 positions wide here, 60 at the published size.
         coreset_ratio: Share of the patches that become representatives (the embedding coreset), in (0, 1].
         clusters: Size of the distribution coreset, the classes of the perceptron; at most the number of patches.
         neighborhood: Side of the square of patches that the perceptron sees, and within which positions share a

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
-from fewshot_ad.encoder.pyramid import local_average
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.components.shots import embed_shots, joined, smoothed
+from fewshot_ad.zoo.components.shots import embed_shots, patch_features, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.components.training import train_epochs
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
@@ -156,8 +155,7 @@ class SimpleNet:
 
     def _embed(self, batch: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) in 0..1 -> (N, C, h, w)."""
-        with torch.no_grad():
-            return joined([local_average(stage) for stage in self._network(batch)])
+        return patch_features(self._network, batch)
 
 
 class Judge(nn.Module):

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 
 from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
-from fewshot_ad.encoder.pyramid import local_average
 from fewshot_ad.errors import ZooError
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset
 from fewshot_ad.zoo.components.patch_outliers import Discriminator, outlier_weights
-from fewshot_ad.zoo.components.shots import embed_shots, joined, smoothed
+from fewshot_ad.zoo.components.shots import embed_shots, patch_features, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
 
@@ -138,8 +137,7 @@ class SoftPatch:
 
     def _embed(self, batch: torch.Tensor) -> torch.Tensor:
         """(N, 3, S, S) in 0..1 -> (N, d, h, w)."""
-        with torch.inference_mode():
-            return joined([local_average(f) for f in self._network(batch)])
+        return patch_features(self._network, batch)
 
 
 def patches_of(features: torch.Tensor) -> Float32Array:

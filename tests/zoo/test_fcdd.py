@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import create
@@ -77,6 +81,17 @@ def test_the_published_network_has_the_same_grid() -> None:
     method.fit([make_part(0, size=SIDE)])
     features = method._features(to_batch([make_part(1)], SIDE))  # type: ignore[attr-defined]
     assert features.shape == (1, 256, SIDE // 8, SIDE // 8)
+
+
+def test_the_published_network_takes_its_weights_from_a_file(tmp_path: Path) -> None:
+    """timm calls the layers of VGG by other names where it takes stages out of it."""
+    torch.manual_seed(1)
+    whole = timm.create_model("vgg11_bn", num_classes=1).features.state_dict()
+    save_file({f"features.{key}": tensor for key, tensor in whole.items()}, str(tmp_path / "vgg.safetensors"))
+    method = create("fcdd", **SETTINGS | {"backbone": "vgg11_bn", "weights": str(tmp_path / "vgg.safetensors")})
+    loaded = method._frozen.state_dict()  # type: ignore[attr-defined]
+    first = next(tensor for key, tensor in loaded.items() if key.endswith("features_0.weight"))
+    torch.testing.assert_close(first, whole["0.weight"])
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"image_size": 100}, {"anomalies": 1.0}, {"stage": 3}, {"sigma": 0.0}])

@@ -85,9 +85,10 @@ def test_blending_loss_and_rate_by_hand() -> None:
 
 
 def test_one_image_is_enough(good: list[np.ndarray]) -> None:
-    method = create("memseg", **SETTINGS | {"image_size": 32, "steps": 2})
+    method = create("memseg", **SETTINGS)
     method.fit(good[:1])
-    assert np.isfinite(method.predict([make_part(50, size=96)]).scores).all()
+    scores = method.predict([make_part(50, size=96), make_part(100, size=96, defect=True)]).scores
+    assert scores[1] > scores[0]
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ MARGIN = 5.0
 PRIOR_SCORES = 5000
 WEIGHT_DECAY = 1e-5
 LARGEST_GRADIENT = 1.0
+# Side of an image at the smallest scale, in pixels.
+SMALLEST = 32
 # The learning rate falls to a tenth after every so many steps: 10 epochs of 20.
 DECAY_STEPS, DECAY = 200, 0.1
 
@@ -95,6 +97,19 @@ def turned(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     rows = (torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1))
     grid = F.affine_grid(torch.stack(rows, 1), list(batch.shape), align_corners=False)
     return F.grid_sample(batch, grid, align_corners=False)
+
+
+def check_scales(name: str, image_size: int, scales: int) -> None:
+    """Make sure that images are large enough at the smallest of several scales, see `pyramid`.
+
+    Raises:
+        ZooError: They are not.
+    """
+    if image_size < SMALLEST * 2 ** (scales - 1):
+        raise ZooError(
+            f"{name}: expected at least {SMALLEST} pixels at the smallest of {scales} scales, got an image_size of "
+            f"{image_size}."
+        )
 
 
 def training_images(

@@ -11,10 +11,11 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
+from fewshot_ad.encoder.pyramid import local_average
 from fewshot_ad.enrollment.views import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.images import inside_patches
-from fewshot_ad.zoo.components.tensors import require_images, resized, unit_tensor
+from fewshot_ad.zoo.components.tensors import Backbone, require_images, resized, unit_tensor
 
 # Views applied one after the other, which make one view of the image.
 Chain: TypeAlias = tuple[View, ...]
@@ -102,6 +103,13 @@ def joined(features: Sequence[torch.Tensor]) -> torch.Tensor:
     grid_hw = features[0].shape[2:]
     coarse = [F.interpolate(f, grid_hw, mode="bilinear", align_corners=False) for f in features[1:]]
     return torch.cat([features[0], *coarse], dim=1)
+
+
+def patch_features(network: Backbone, batch: torch.Tensor) -> torch.Tensor:
+    """A network's stages, averaged over their neighbors and joined: (N, 3, S, S) in 0..1 -> (N, d, h, w)."""
+    # Not inference mode: some methods train on these.
+    with torch.no_grad():
+        return joined([local_average(stage) for stage in network(batch)])
 
 
 def smoothed(grid: Float32Array, side: int, sigma: float) -> Float32Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -143,6 +144,14 @@ def fetched(model: str) -> dict[str, torch.Tensor]:
         ) from error
 
 
+def _flattened(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict under the names that timm gives to the layers of a sequence when it takes stages out of it.
+
+    Of VGG, `features.0.weight` becomes `features_0.weight`.
+    """
+    return {re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", key): tensor for key, tensor in state.items()}
+
+
 # Backbones that come distilled, and the shipped encoder whose tensors hold them.
 DISTILLED = {"resnet18": "resnet18_parts", "convnext_atto": "convnext_atto_parts"}
 
@@ -200,6 +209,7 @@ class Backbone(nn.Module):
                 f"{name}: no weights are at hand. Give weights=FILE (safetensors, or a .pth state dict of this timm "
                 "model), or take resnet18, convnext_atto or lite0, which come with theirs."
             )
+        state = {**_flattened(state), **state}
         missing = missing_tensors(self.network, state)
         if missing:
             raise WeightsError(f"{name}: the weights lack {len(missing)} tensors of these stages, first {missing[0]}.")
