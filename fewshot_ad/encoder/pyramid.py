@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FunctionType, MethodType
 
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
@@ -123,6 +126,7 @@ class Pyramid(nn.Module):
             backbone, features_only=True, pretrained=False, out_indices=self.stages, **_options(backbone)
         )
         _prune(self.backbone, max(self.stages))
+        _keep_positions(self.backbone)
         # Swin and similar backbones return (N, H, W, C).
         self.channels_last = str(getattr(self.backbone, "output_fmt", "NCHW")).endswith("NHWC")
         self.set_colors()
@@ -324,6 +328,19 @@ def _prune(backbone: nn.Module, last: int) -> None:
         needed = [block for block, index in order.items() if index == last]
         if needed:
             backbone.blocks = backbone.blocks[: needed[0]]
+
+
+def _keep_positions(backbone: nn.Module) -> None:
+    """Let a ViT resample its positions with timm's own function, whatever stands for it in timm's module.
+
+    anomalib replaces that function, for the whole process, by one without a filter against aliasing: the features of a
+    ViT would change by a percent once one of its models was made, and enrolled products would score otherwise.
+    """
+    model = getattr(backbone, "model", None)
+    original: FunctionType = vars(VisionTransformer)["_pos_embed"]
+    if model is not None and getattr(type(model), "_pos_embed", None) is original:
+        names = {**original.__globals__, "resample_abs_pos_embed": resample_abs_pos_embed}
+        model._pos_embed = MethodType(FunctionType(original.__code__, names), model)
 
 
 def _plain(key: str) -> str:

@@ -54,6 +54,17 @@ def test_its_tokens_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 @needs_package
+def test_it_stays_the_same_after_anomalib_changed_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm_vit = pytest.importorskip("timm.models.vision_transformer")
+    extractors = pytest.importorskip("anomalib.models.components.feature_extractors.timm")
+    image = np.random.default_rng(0).integers(0, 256, (112, 168, 3), np.uint8)
+    before = load_encoder(DINOV2, engine="torch").encode(image)[0]
+    monkeypatch.setattr(timm_vit, "resample_abs_pos_embed", timm_vit.resample_abs_pos_embed)
+    extractors._disable_pos_embed_antialiasing()
+    np.testing.assert_array_equal(load_encoder(DINOV2, engine="torch").encode(image)[0], before)
+
+
+@needs_package
 @pytest.mark.parametrize("hw", [(112, 168), (518, 518), (560, 546)], ids=str)
 @pytest.mark.parametrize(("stages", "fusion"), [(None, "concat"), ((2, 5), "concat"), ((2, 5), "separate")], ids=str)
 def test_openvino_gives_what_torch_gives(hw: tuple[int, int], stages: Any, fusion: Any) -> None:
