@@ -67,6 +67,10 @@ def create_method(job: Job) -> Method:
     settings = dict(job.method.options)
     if len(job.categories) == 1 and "class_name" in options(job.method.baseline):
         settings.setdefault("class_name", job.categories[0].replace("_", " "))
+    if job.device != "cpu":
+        # This package's own method knows one GPU.
+        own = "device" in options(job.method.baseline)
+        settings.setdefault("device", job.device.partition(":")[0] if own else job.device)
     # Whether anything may be fetched was asked before the run, see `run_plan`.
     return create(job.method.baseline, seed=job.seed, allow_download=True, **settings)
 
@@ -157,7 +161,7 @@ def measure(
         labeled=tuple(printable(sample_name(sample, job.dataset.root)) for sample in part.labeled),
         overlays=tuple(pictures),
         versions=versions(),
-        machine=machine(),
+        machine=machine(job.device),
         date=now(),
     )
     return Outcome(record, pictures)
@@ -310,7 +314,7 @@ def failure(job: Job, reason: str) -> list[Outcome]:
         "status": "failed",
         "reason": printable(reason),
         "versions": versions(),
-        "machine": machine(),
+        "machine": machine(job.device),
         "date": now(),
     }
     return [Outcome(Record(**_identity(job, category), **cause)) for category in job.categories]

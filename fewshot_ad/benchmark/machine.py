@@ -17,15 +17,23 @@ LIBRARIES = (
 )
 
 
-def machine() -> dict[str, str]:
-    """Processor, number of usable cores, system and architecture of this machine."""
+def machine(device: str = "cpu") -> dict[str, str]:
+    """Processor, number of usable cores, system and architecture of this machine, and its GPU where it computes."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = {} if device == "cpu" else {"device": _gpu_name(device)}
     return {
         "processor": processor_name(),
         "cpus": str(cpus),
         "system": platform.system(),
         "architecture": platform.machine(),
+        **gpu,
     }
+
+
+def _gpu_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else device
 
 
 def versions() -> dict[str, str]:

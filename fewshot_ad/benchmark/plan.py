@@ -103,6 +103,7 @@ class Job:
         reserve: Whether the images that supervised methods learn from are left out of the test.
         abnormal: Labeled defective images of each category; 0 where the setting does not say.
         abnormal_type: Their type of defect; empty = any.
+        device: Where the method computes, unless its options say; no part of the job's identity.
     """
 
     method: MethodPlan
@@ -121,6 +122,7 @@ class Job:
     reserve: bool = False
     abnormal: int = 0
     abnormal_type: str = ""
+    device: str = "cpu"
 
     @property
     def setting_name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import multiprocessing
@@ -67,6 +68,7 @@ def run_plan(
     retry_failed: bool = False,
     note: Callable[[str], None] = logger.warning,
     allow_download: bool = False,
+    device: str = "cpu",
 ) -> Iterator[RunState]:
     """Do what a plan asks for and what is not on record yet.
 
@@ -79,6 +81,8 @@ def run_plan(
         retry_failed: Whether jobs on record as failed are tried again.
         note: Called with what is to be known of the record file, see `record.read`.
         allow_download: Whether timm may fetch weights from the internet, as the option `weights: timm` asks for.
+        device: Where methods compute whose options do not say: `cpu`, `cuda` or `cuda:N`. Results of one device count
+            as done for all; each record says its own.
 
     Yields:
         The state at the start and after each job.
@@ -95,7 +99,7 @@ def run_plan(
             f"{FROM_TIMM}` asks for, got none. Give allow_download=True (--allow-download), or files of weights."
         )
     # Before there is a record file: a plan whose datasets cannot be read leaves none.
-    jobs = _jobs(plan)
+    jobs = [dataclasses.replace(job, device=device) for job in _jobs(plan)]
     with ledger.alone(out):
         known = {record.key: record for record in ledger.read(out, note)}
         left = [job for job in jobs if not _ended(job, known, retry_failed)]

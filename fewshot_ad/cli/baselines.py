@@ -16,6 +16,8 @@ from fewshot_ad.cli.options import (
     ForceOption,
     JsonOption,
     MonitorOption,
+    ZooDeviceOption,
+    ZooPrecisionOption,
     training_curves,
 )
 from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say
@@ -70,6 +72,8 @@ def fit(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    device: ZooDeviceOption = None,
+    precision: ZooPrecisionOption = None,
     monitor: MonitorOption = None,
     curves: CurvesOption = None,
     allow_download: DownloadOption = False,
@@ -85,7 +89,7 @@ def fit(
         from fewshot_ad.zoo.fitted import Baseline
 
         check_model_folder(output, inputs=[Path(path) for path in good], force=force)
-        settings = _settings(changes)
+        settings = with_running(_settings(changes), device, precision)
         drawn = training_curves(monitor, curves, output)
         with progress_bar(as_json) as progress:
             baseline = Baseline.fit(
@@ -130,6 +134,7 @@ def predict(
         typer.Option("--heatmaps", "--overlays", help="Write an overlay of each image into this folder, as PNG."),
     ] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table of the verdicts.")] = None,
+    device: ZooDeviceOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -138,17 +143,31 @@ def predict(
         from fewshot_ad.zoo.components.model_folder import MANIFEST, TENSORS
         from fewshot_ad.zoo.fitted import Baseline
 
-        baseline = Baseline.load(model)
+        baseline = Baseline.load(model, device=device or "cpu")
     judge_images(
         partial(baseline.inspect_batch, errors="return"),
         images,
         read=[model / MANIFEST, model / TENSORS],
         heatmaps=heatmaps,
         csv_file=csv_file,
-        device="cpu",
+        device="cuda" if device is not None and device.startswith("cuda") else "cpu",
         force=force,
         as_json=as_json,
     )
+
+
+def with_running(settings: dict[str, Any], device: str | None, precision: str | None) -> dict[str, Any]:
+    """Hyper-parameters, and how a baseline is to run, as far as the options say.
+
+    Raises:
+        ArgumentError: One of them is among the hyper-parameters, too.
+    """
+    for name, value in (("device", device), ("precision", precision)):
+        if value is not None and name in settings:
+            raise ArgumentError(f"--set {name}: expected it once, got --{name} too.")
+        if value is not None:
+            settings[name] = value
+    return settings
 
 
 def _settings(changes: list[str] | None) -> dict[str, Any]:

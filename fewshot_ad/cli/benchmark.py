@@ -19,6 +19,7 @@ from fewshot_ad.cli.options import (
     ForceOption,
     JsonOption,
     MonitorOption,
+    ZooDeviceOption,
     training_curves,
 )
 from fewshot_ad.cli.outputs import check_text
@@ -84,6 +85,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try again what is on record as failed.")
     ] = False,
+    device: ZooDeviceOption = None,
     monitor: MonitorOption = None,
     curves: CurvesOption = None,
     allow_download: DownloadOption = False,
@@ -96,10 +98,13 @@ def run(
         importlib.import_module("fewshot_ad.zoo")
         from fewshot_ad.benchmark.plan_file import read_plan
         from fewshot_ad.benchmark.run import pending, run_plan
+        from fewshot_ad.zoo.components.placement import check_device
 
         _check_runner(context, runner, limit)
         drawn = training_curves(monitor, curves, out)
         benchmark_plan = read_plan(plan)
+        if device is not None and runner != "ray":
+            check_device(device)
         if dry_run:
             for job in pending(benchmark_plan, out, retry_failed, say_note):
                 print_json("benchmark-job", {"job": str(job)}) if as_json else say(str(job))
@@ -108,7 +113,7 @@ def run(
         with progress_bar(as_json) as progress:
             shown = _JobProgress(progress) if progress is not None else None
             used = _runner(runner, workers, limit, ray_options, drawn, shown)
-            states = run_plan(benchmark_plan, out, used, retry_failed, say_note, allow_download)
+            states = run_plan(benchmark_plan, out, used, retry_failed, say_note, allow_download, device=device or "cpu")
             failures = _follow(states, as_json, shown)
     raise typer.Exit(EXIT_ERROR if failures else EXIT_GOOD)
 

@@ -79,6 +79,13 @@ TrainingDeviceOption = Annotated[
     Device | None, typer.Option("--device", help="Where to train. Default: a GPU if there is one.")
 ]
 
+ZooDeviceOption = Annotated[
+    str | None, typer.Option("--device", help="Where baselines compute: cpu, cuda or cuda:N. Default: cpu.")
+]
+ZooPrecisionOption = Annotated[
+    str | None, typer.Option("--precision", help="f32, or bf16 for mixed precision. Default: f32.")
+]
+
 
 def whole_numbers(text: str | None, option: str) -> list[int] | None:
     """The value of an option as numbers, separated by commas; None stays None.

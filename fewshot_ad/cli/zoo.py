@@ -44,7 +44,7 @@ def zoo(
 ) -> None:
     """List the baselines to compare with, or show one with its hyper-parameters (extra 'zoo')."""
     with reported_errors(as_json):
-        from fewshot_ad.zoo import cards, options
+        from fewshot_ad.zoo import cards, options, running_options
 
         if with_survey:
             if name is not None:
@@ -54,6 +54,8 @@ def zoo(
             _print_cards(list(cards().values()), as_json)
         else:
             _print_card(options(name), cards()[name], as_json)
+            if running_options(name) and not as_json:
+                say("how it runs, as options or --set: device=cpu, cuda or cuda:N; precision=f32 or bf16")
 
 
 def _print_cards(cards: list[Card], as_json: bool) -> None:

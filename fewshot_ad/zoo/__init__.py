@@ -18,6 +18,7 @@ from fewshot_ad.zoo.method import (
     create,
     option_types,
     options,
+    running_options,
 )
 
 # Every file of this folder that registers a baseline does so when it is imported.
@@ -44,4 +45,5 @@ __all__ = [
     "option_types",
     "options",
     "published_options",
+    "running_options",
 ]

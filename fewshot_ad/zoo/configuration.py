@@ -12,7 +12,7 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from fewshot_ad.documents.fields import words
 from fewshot_ad.documents.naming import shown
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.method import WEIGHTS, Card, cards, option_types, options
+from fewshot_ad.zoo.method import WEIGHTS, Card, cards, option_types, options, running_options
 
 RANDOM = "random"
 # `Original.at_hand` of a baseline whose weights neither ship nor come with a requirement.
@@ -108,7 +108,8 @@ def _of_weights(card: Card, resolved: Mapping[str, Any]) -> list[str]:
 
 
 def _defaults(name: str) -> dict[str, Any]:
-    return {option: value for option, value in options(name).items() if value is not inspect.Parameter.empty}
+    known = {**running_options(name), **options(name)}
+    return {option: value for option, value in known.items() if value is not inspect.Parameter.empty}
 
 
 def _plain(value: Any) -> Any:

@@ -166,7 +166,7 @@ class DiffusionAD:
                 image, mask = synthetic_anomaly(image, textures, rng)
             images.append(image)
             masks.append(mask)
-        return unit_tensor(np.stack(images)), torch.from_numpy(np.stack(masks))[:, None].float()
+        return unit_tensor(np.stack(images)), torch.as_tensor(np.stack(masks))[:, None].float()
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Image scores and maps in 0..1; see `Method.predict`."""

@@ -268,4 +268,4 @@ def pseudo_anomaly(image: torch.Tensor, rng: np.random.Generator) -> torch.Tenso
 
     Source: Ding et al. 2022, eq. 4; ranges as in the authors' public code, which are those of CutPaste.
     """
-    return torch.from_numpy(cut_paste(image.permute(1, 2, 0).numpy(), rng, JITTER)).permute(2, 0, 1)
+    return torch.as_tensor(cut_paste(image.permute(1, 2, 0).numpy(), rng, JITTER)).permute(2, 0, 1)

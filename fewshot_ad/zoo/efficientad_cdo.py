@@ -190,7 +190,7 @@ class EfficientAdCdo:
             penalty = pictures.crops(1, PENALTY_GRAY_SHARE, rng)
             of_teacher, of_autoencoder = networks.student(torch.cat([batch, penalty])).split(CHANNELS, 1)
             reconstruction = networks.autoencoder(relit)
-            cells = F.max_pool2d(torch.from_numpy(mask)[None].float(), 4)[:, BORDER:-BORDER, BORDER:-BORDER] > 0
+            cells = F.max_pool2d(torch.as_tensor(mask)[None].float(), 4)[:, BORDER:-BORDER, BORDER:-BORDER] > 0
             return (
                 hard_feature_loss((target[:1] - of_teacher[:1]).square(), self.hard)
                 + of_teacher[3:].square().mean()

@@ -152,7 +152,7 @@ class FCDD:
                 for image, bad in zip(images[chosen], anomalous, strict=True):
                     batch.append(changed(malformed(image, rng) if bad else image, self.image_size, rng))
                 output = head(self._features(unit_tensor(np.stack(batch))))
-                return one_class_loss(pseudo_huber(output), torch.from_numpy(anomalous))
+                return one_class_loss(pseudo_huber(output), torch.as_tensor(anomalous))
 
             optimizer = torch.optim.SGD(
                 head.parameters(), self.learning_rate, MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True

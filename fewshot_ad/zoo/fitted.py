@@ -99,7 +99,8 @@ class Baseline:
             color: Channel order of arrays.
             curves: Where training curves go; None = nowhere.
             progress: Called as `progress(stage, done, total)`.
-            settings: Hyper-parameters.
+            settings: Hyper-parameters, and how it runs: `device` (`cpu`, `cuda`, `cuda:N`) and `precision` (`f32`,
+                `bf16`).
 
         Raises:
             ZooError: There is no such baseline, it cannot learn from these images, or cannot be stored.
@@ -143,6 +144,8 @@ class Baseline:
             )
         names = tuple(support.images[i].name for i in fitted.fitted_on)
         map_scale = map_scale_of(fitted.maps, max_false_reject)
+        # Where it computes is for the reader of the folder to say again.
+        settings.pop("device", None)
         return cls(name, dict(settings), seed, product, fitted.method, scale, map_scale, names, notes)
 
     @property
@@ -250,14 +253,18 @@ class Baseline:
         write_model(folder, self.info, self.name, self.method, force=force)
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Baseline:
+    def load(cls, folder: str | os.PathLike[str], *, device: str = "cpu") -> Baseline:
         """Read what `save` wrote. It needs none of the files of weights that it was fitted with.
+
+        Args:
+            folder: The folder.
+            device: Where it computes: `cpu`, `cuda` or `cuda:N`, wherever it was fitted.
 
         Raises:
             ZooError: There is none, it is damaged, or does not fit this installation.
         """
         folder = Path(arguments.file_name(folder, "folder", ZooError))
-        with model_read(folder) as (said, method):
+        with model_read(folder, device) as (said, method):
             return cls(
                 said["baseline"],
                 said["settings"],

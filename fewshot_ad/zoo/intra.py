@@ -157,7 +157,7 @@ class InTra:
         heat: Float32Array = cv2.blur(
             difference.numpy(), (self.smoothing, self.smoothing), borderType=cv2.BORDER_REFLECT_101
         )
-        return torch.from_numpy(heat)
+        return torch.as_tensor(heat)
 
     def _network(self) -> InpaintingTransformer:
         positions = (self.image_size // self.patch_size) ** 2

@@ -147,7 +147,7 @@ class MemSeg:
             def loss() -> torch.Tensor:
                 drawn = rng.integers(len(images), size=self.batch_size)
                 batch, masks = self._samples([images[int(i)] for i in drawn], textures, rng)
-                own = torch.from_numpy(drawn[:, None] == kept[None])
+                own = torch.as_tensor(drawn[:, None] == kept[None])
                 return segmentation_loss(network(self._features(batch), memory, own), masks)
 
             optimizer = torch.optim.AdamW(network.parameters(), self.learning_rate, weight_decay=self.weight_decay)
@@ -169,7 +169,7 @@ class MemSeg:
                 image = blended(image, source, mask, float(rng.uniform(*OPACITY)))
             images.append(image)
             masks.append(mask)
-        return unit_tensor(np.stack(images)), torch.from_numpy(np.stack(masks))[:, None].float()
+        return unit_tensor(np.stack(images)), torch.as_tensor(np.stack(masks))[:, None].float()
 
     def _features(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.no_grad():

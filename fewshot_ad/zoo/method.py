@@ -32,6 +32,9 @@ Task: TypeAlias = Literal["classification", "localization", "detection"]
 
 # Options that name pretrained weights; a card's `Original.pretrained` is about the first one that the method has.
 WEIGHTS = ("weights", "teacher_weights", "latent_weights", "points_weights")
+# How a baseline runs, whatever it is: options of every one that has none of that name itself, with their defaults.
+RUNNING: Mapping[str, Any] = {"device": "cpu", "precision": "f32"}
+RUNNING_TYPES: Mapping[str, Any] = {"device": str, "precision": Literal["f32", "bf16"]}
 # In place of a file of weights: those that timm fetches from the internet.
 FROM_TIMM = "timm"
 
@@ -235,14 +238,28 @@ def options(name: str) -> dict[str, Any]:
 
 
 def option_types(name: str) -> dict[str, Any]:
-    """The types of a baseline's hyper-parameters, without `seed`; `Any` where its factory names none.
+    """The types of a baseline's hyper-parameters, without `seed`, and of `running_options`.
+
+    `Any` where its factory names none.
 
     Raises:
         ZooError: No baseline has that name.
     """
     factory = _factory(name)
     hints = typing.get_type_hints(factory)
-    return {key: hints.get(key, Any) for key in options(name)}
+    kinds = {key: hints.get(key, Any) for key in options(name)}
+    return {**{key: RUNNING_TYPES[key] for key in running_options(name)}, **kinds}
+
+
+def running_options(name: str) -> dict[str, Any]:
+    """How a baseline can be told to run, beside its hyper-parameters, and the defaults.
+
+    `device` is `cpu`, `cuda` or `cuda:N`; `precision` is `f32`, or `bf16` for mixed precision by torch.autocast.
+
+    Raises:
+        ZooError: No baseline has that name.
+    """
+    return {key: value for key, value in RUNNING.items() if key not in options(name)}
 
 
 def create(
@@ -256,10 +273,12 @@ def create(
         published: Take the published value of each hyper-parameter that `settings` leaves out, instead of this
             package's default: the paper's backbone, whose weights must then be given.
         allow_download: Whether timm may fetch weights from the internet, as `weights="timm"` asks for.
-        settings: Hyper-parameters that differ from the defaults, see `options`.
+        settings: Hyper-parameters that differ from the defaults, see `options`, and how it runs, see
+            `running_options`.
 
     Raises:
-        ZooError: No baseline has that name, it has no such hyper-parameter, or a library or file it needs is missing.
+        ZooError: No baseline has that name, it has no such hyper-parameter, a library or file it needs is missing, or
+            there is no such device.
         WeightsError: Its weights are not at hand, or asked to be fetched without permission.
     """
     factory = _factory(name)
@@ -272,11 +291,18 @@ def create(
             f"{name}: expected permission to fetch weights from the internet, which weights='{FROM_TIMM}' asks for, "
             "got none. Give allow_download=True (--allow-download), or weights=FILE."
         )
+    default = running_options(name)
     for setting in settings:
-        if setting not in known:
+        if setting not in known and setting not in default:
             what = unknown(setting, known, "a hyper-parameter")
             raise ZooError(f"{name}: {what}. `fewshot-ad zoo {name}` lists them.")
-    return factory(seed=seed, **settings)
+    running = {key: settings.pop(key, value) for key, value in default.items()}
+    if running == default:
+        return factory(seed=seed, **settings)
+    # Here, since it needs torch, and this module is read where only the cards are.
+    from fewshot_ad.zoo.components.placement import made_on
+
+    return made_on(lambda: factory(seed=seed, **settings), **{**RUNNING, **running})
 
 
 def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:

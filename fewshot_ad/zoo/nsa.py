@@ -178,7 +178,7 @@ class NSA:
             image, difference = patches.blend(image, source, rng)
             blended.append(image)
             labels.append(label(difference, self.labels, self.logistic))
-        return unit_tensor(np.stack(blended)), torch.from_numpy(np.stack(labels))[:, None]
+        return unit_tensor(np.stack(blended)), torch.as_tensor(np.stack(labels))[:, None]
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Maps in 0..1, or gray levels of `continuous` labels; the score is the map's mean. See `Method.predict`."""

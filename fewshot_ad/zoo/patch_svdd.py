@@ -122,7 +122,7 @@ class PatchSVDD:
                     first, second = encode(cut(images, jittered_pairs(*place), patch)).chunk(2)
                     pairs, named = neighboring_pairs(*place)
                     here, there = encode(perturbed(cut(images, pairs, patch))).chunk(2)
-                    error = F.cross_entropy(classifier(here - there), torch.from_numpy(named))
+                    error = F.cross_entropy(classifier(here - there), torch.as_tensor(named))
                     total = total + error + self.pull * pulled_together(first, second)
                 return total
 
@@ -148,7 +148,7 @@ class PatchSVDD:
             for grid, bank, (patch, stride) in zip(
                 grids, banks, ((SMALL, SMALL_STRIDE), (BIG, BIG_STRIDE)), strict=True
             ):
-                distances = torch.from_numpy(bank.nearest(_rows(grid).numpy())).view(grid.shape[2:])
+                distances = torch.as_tensor(bank.nearest(_rows(grid).numpy())).view(grid.shape[2:])
                 heat = heat * spread(distances, patch, stride)
             return float(heat.max()), heat
 

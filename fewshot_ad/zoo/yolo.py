@@ -279,7 +279,7 @@ def _targets(
     """A batch in the form of ultralytics' loss, half of it mirrored along either axis."""
     batch, rows, owners = [], [], []
     for place, index in enumerate(indices):
-        image, own = images[index].float() / 255, torch.from_numpy(boxes[index].copy())
+        image, own = images[index].float() / 255, torch.as_tensor(boxes[index].copy())
         mirrored = torch.rand(2, generator=generator) < 0.5
         for axis in (0, 1):
             if mirrored[axis]:

@@ -47,6 +47,10 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("fit mkd DATASET/washer/train/good -o OUT --monitor pencil", ("tensorboard", "pencil")),
     ("fit mkd DATASET/washer/train/good -o OUT --monitor csv --curves PICTURE", ("expected a folder",)),
     # fitted baselines
+    ("fit padim DATASET/washer/train/good -o OUT --device gpu", ("cpu, cuda or cuda:n", "'gpu'")),
+    ("fit padim DATASET/washer/train/good -o OUT --precision half", ("precision", "f32", "'half'")),
+    ("fit padim DATASET/washer/train/good -o OUT --device cpu --set device=cpu", ("expected it once",)),
+    ("predict OUT PICTURE --device gpu", ("OUT",)),
     ("fit", ("got none", "METHOD")),
     ("fit padim", ("got none", "GOOD")),
     ("fit padim DATASET/washer/train/good", ("got none", "--output")),

@@ -35,6 +35,7 @@ def test_zoo_shows_one_with_its_hyper_parameters():
     assert "transformations 54" in text
     assert "learning_rate 0.0005" in text
     assert "seed" not in text
+    assert "device=cpu, cuda or cuda:N" in text
 
 
 def test_zoo_shows_one_as_json_with_the_defaults():

@@ -100,6 +100,8 @@ class AnomalibMethod:
     restructure: Callable[[Any], None] | None = None
     zero_shot: bool = False
     numbers: tuple[str, ...] = ()
+    _device: str = field(default="cpu", init=False)
+    _precision: str = field(default="f32", init=False)
     _model: torch.nn.Module | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -111,13 +113,17 @@ class AnomalibMethod:
                 f"{self.name}: expected image_size, batch_size and epochs or steps of at least 1, got {schedule}."
             )
 
+    def run_on(self, device: str, precision: str) -> None:
+        """Fit and predict on a device, in a precision, see `components.placement`."""
+        self._device, self._precision = device, precision
+
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Learn from images of good parts; see `Method.fit`."""
         schedule = self.schedule
         if self.zero_shot and not len(normal):
-            self._model = self.skeleton()["_model"].eval().requires_grad_(False)
+            self._model = self.skeleton()["_model"].eval().requires_grad_(False).to(self._device)
             return
         images = self._support(normal)
         report = _audible(progress) if progress else None
@@ -128,15 +134,25 @@ class AnomalibMethod:
             if schedule.textures:
                 write_textures(folder / "textures", schedule.textures, schedule.image_size, self.seed)
             with self._explained():
-                module = self.build(folder)
+                module = self.build(folder).to(self._device)
                 if self.prepare:
-                    self.prepare(module, images)
+                    self.prepare(module, images.to(self._device))
                 shots = Shots(images, min(schedule.batch_size, len(images)), self.seed)
-                length = (schedule.epochs, schedule.steps)
-                train(module, shots, *length, self.seed, folder, report, schedule.rate_per)
+                train(
+                    module,
+                    shots,
+                    schedule.epochs,
+                    schedule.steps,
+                    self.seed,
+                    folder,
+                    report,
+                    schedule.rate_per,
+                    device=self._device,
+                    precision=self._precision,
+                )
                 self._model = module.model.eval().requires_grad_(False)
                 if self.finish:
-                    self.finish(module, images)
+                    self.finish(module, images.to(self._device))
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score images; see `Method.predict`."""
@@ -180,7 +196,9 @@ class AnomalibMethod:
         return self._input(resized(normal, self.schedule.image_size).float() / 255)
 
     def _judge(self, model: torch.nn.Module, image: Uint8Array) -> tuple[float, torch.Tensor | None]:
-        output = model(self._input(to_batch([image], self.schedule.image_size)))
+        batch = self._input(to_batch([image], self.schedule.image_size)).to(self._device)
+        with torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self._precision == "bf16"):
+            output = model(batch)
         heat = output.anomaly_map
         return float(output.pred_score.reshape(-1)[0]), None if heat is None else heat.reshape(heat.shape[-2:])
 

@@ -96,6 +96,7 @@ class CfmMethod(AnomalibMethod):
     def _judge(self, model: torch.nn.Module, image: Uint8Array) -> tuple[float, torch.Tensor | None]:
         batch = self._standardized(points_batch(NAME, [image], self.schedule.image_size, self.least_points))
         # The first of the points that groups are around is drawn: every image gets the draw of one that comes alone.
+        batch = batch.to(self._device)
         with seeded(self.seed):
             output = model(batch[:, :3], batch[:, 3:])
         return float(output.pred_score[0]), output.anomaly_map[0, 0]

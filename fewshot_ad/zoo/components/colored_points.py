@@ -66,5 +66,5 @@ def points_batch(name: str, images: Sequence[Any], side: int, least: int = 1) ->
         count = int(points.any(2).sum())
         if count < least:
             raise ZooError(f"{name}: expected at least {least} positions in an image of {side} x {side}, got {count}.")
-        batch.append(torch.cat([color, torch.from_numpy(points).permute(2, 0, 1)]))
+        batch.append(torch.cat([color, torch.as_tensor(points).permute(2, 0, 1)]))
     return torch.stack(batch)

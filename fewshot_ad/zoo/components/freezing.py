@@ -80,7 +80,7 @@ def _value(blank: Any, stored: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 
 def _array(blank: Any, stored: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-    return _tensor(blank, stored, tensors).numpy()
+    return _tensor(blank, stored, tensors).cpu().numpy()
 
 
 def _bank(blank: Any, stored: Any, tensors: Mapping[str, torch.Tensor]) -> MemoryBank:

@@ -55,8 +55,12 @@ def write_model(folder: Path, info: Callable[[], Mapping[str, Any]], name: str, 
 
 
 @contextlib.contextmanager
-def model_read(folder: Path) -> Iterator[tuple[dict[str, Any], Any]]:
+def model_read(folder: Path, device: str = "cpu") -> Iterator[tuple[dict[str, Any], Any]]:
     """What was said of a stored method, and the method; what goes wrong with them in the block is a `ZooError`.
+
+    Args:
+        folder: The folder.
+        device: Where it computes, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         ZooError: There is none, it is damaged, or does not fit this installation.
@@ -69,8 +73,9 @@ def model_read(folder: Path) -> Iterator[tuple[dict[str, Any], Any]]:
         )
     try:
         name, state = manifest["baseline"], manifest["state"]
-        method: Any = create(name, seed=manifest["seed"], **without_weights(name, manifest["settings"]))
-        tensors, blanks = load(content), method.skeleton()
+        where: dict[str, Any] = {"device": device} if device != "cpu" else {}
+        method: Any = create(name, seed=manifest["seed"], **without_weights(name, manifest["settings"]), **where)
+        tensors, blanks = {key: tensor.to(device) for key, tensor in load(content).items()}, method.skeleton()
         if blanks.keys() != state.keys():
             raise ZooError(f"expected the state of {sorted(blanks)}, got that of {sorted(state)}.")
         for key, blank in blanks.items():

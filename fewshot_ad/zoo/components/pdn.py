@@ -106,13 +106,13 @@ class GeneratedPictures:
     def whole(self, index: int) -> torch.Tensor:
         """One whole picture, (1, 3, side, side) float32 in 0..1."""
         # Not `unit_tensor`: torch convolves tensors of these strides by other kernels, which round differently.
-        return torch.from_numpy(self.pictures[index]).permute(2, 0, 1)[None].float() / 255
+        return torch.as_tensor(self.pictures[index]).permute(2, 0, 1)[None].float() / 255
 
     def crops(self, count: int, gray_share: float, rng: np.random.Generator) -> torch.Tensor:
         """Random crops, a share of them gray: (count, 3, side, side) float32 in 0..1."""
         indices = rng.integers(len(self.pictures), size=count)
         batch = unit_tensor(np.stack([random_crop(self.pictures[i], self.side, MAGNIFICATIONS, rng) for i in indices]))
-        gray = torch.from_numpy(rng.uniform(size=count) < gray_share).view(-1, 1, 1, 1)
+        gray = torch.as_tensor(rng.uniform(size=count) < gray_share).view(-1, 1, 1, 1)
         return torch.where(gray, batch.mean(1, keepdim=True), batch)
 
 

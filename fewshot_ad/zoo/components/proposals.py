@@ -79,7 +79,7 @@ def edge_proposals(image: Uint8Array, count: int, overlap: float) -> Boxes:
         (r, 4) float32, best first.
     """
     boxes = windows(image.shape[0])
-    scores, corners = torch.from_numpy(edge_scores(image, boxes)), torch.from_numpy(boxes)
+    scores, corners = torch.as_tensor(edge_scores(image, boxes)), torch.as_tensor(boxes)
     return corners[nms(corners, scores, overlap)[:count]]
 
 

@@ -89,7 +89,7 @@ def embed_shots(
     features, shown = [], []
     for batch, masks in shots(normal, side, chains, progress):
         features.append(embed(batch))
-        shown.append(torch.from_numpy(shown_patches(masks, features[-1].shape[2:])))
+        shown.append(torch.as_tensor(shown_patches(masks, features[-1].shape[2:])))
     return torch.cat(features), torch.cat(shown)
 
 

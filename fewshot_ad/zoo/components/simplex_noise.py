@@ -76,5 +76,5 @@ def with_noise(batch: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         height, width = rng.integers(shortest, longest, 2)
         top, left = rng.integers(0, side - height), rng.integers(0, side - width)
         noise = fractal((3, height, width), PERIOD * side, rng)
-        image[:, top : top + height, left : left + width] += STRENGTH * torch.from_numpy(noise).float()
+        image[:, top : top + height, left : left + width] += STRENGTH * torch.as_tensor(noise).float()
     return noisy

@@ -34,7 +34,7 @@ def to_batch(images: Sequence[Uint8Array], side: int) -> torch.Tensor:
 
 def unit_tensor(images: Uint8Array) -> torch.Tensor:
     """Images (N, H, W, 3) uint8 RGB -> (N, 3, H, W) float32 in 0..1."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return torch.as_tensor(images).permute(0, 3, 1, 2).float() / 255
 
 
 def resized(normal: Sequence[Uint8Array], side: int) -> torch.Tensor:
@@ -74,7 +74,7 @@ def to_map(heat: torch.Tensor | Float32Array, image: Uint8Array, sigma: float = 
         sigma: Standard deviation of the Gaussian that smooths the map before it is resized, in pixels of `heat`.
     """
     if isinstance(heat, torch.Tensor):
-        heat = heat.detach().float().numpy()
+        heat = heat.detach().float().cpu().numpy()
     heat = np.ascontiguousarray(heat, np.float32)
     if sigma > 0:
         heat = cv2.GaussianBlur(heat, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101)

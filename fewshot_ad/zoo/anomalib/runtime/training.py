@@ -110,6 +110,9 @@ def train(
     folder: Path,
     progress: Progress | None,
     rate_per: Literal["epoch", "step"] = "epoch",
+    *,
+    device: str = "cpu",
+    precision: str = "f32",
 ) -> None:
     """Run anomalib's training: its steps, optimizers, schedules and hooks, without validation.
 
@@ -122,12 +125,16 @@ def train(
         folder: Folder in which Lightning may write.
         progress: Called as `progress("training", batches done, batches in all)`.
         rate_per: Unit in which the module's learning-rate schedules count.
+        device: `cpu`, `cuda` or `cuda:N`; the module is there afterwards.
+        precision: `f32`, or `bf16` for mixed precision.
     """
     batches = len(shots.train_dataloader())
     total = min(n for n in (epochs * batches, steps) if n > 0)
+    kind, _, number = device.partition(":")
     trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
+        accelerator=kind,
+        devices=[int(number or 0)] if kind == "cuda" else 1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
         max_epochs=epochs,
         max_steps=steps,
         gradient_clip_val=module.trainer_arguments.get("gradient_clip_val"),
@@ -142,3 +149,5 @@ def train(
         callbacks=[_Watch(seed, progress, total), _Rates(rate_per)],
     )
     trainer.fit(module, datamodule=shots)
+    # Lightning takes it back to the CPU.
+    module.to(device)
