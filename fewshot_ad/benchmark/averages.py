@@ -29,7 +29,7 @@ NOTES = {
 
 
 # Figures of decisions, and which methods have them.
-DECISIONS = ("precision", "recall", "f1", "balanced_accuracy", "false_reject_rate", "escape_rate")
+DECISIONS = ("precision", "recall", "f1", "balanced_accuracy", "mcc", "false_reject_rate", "escape_rate")
 HOW_DECISIONS = (
     "Precision, recall, F1, balanced accuracy, false rejects and escapes exist only for methods that decide at a "
     "threshold of their own; in the zoo that is fewshot_ad alone."
@@ -75,6 +75,7 @@ FIGURES = (
     Figure("recall", "Recall"),
     Figure("f1", "F1"),
     Figure("balanced_accuracy", "Balanced accuracy"),
+    Figure("mcc", "MCC"),
     Figure("false_reject_rate", "False rejects", lower=True),
     Figure("escape_rate", "Escapes", lower=True),
     Figure("forgetting", "Forgetting", lower=True),

@@ -254,6 +254,7 @@ def image_figures(labels: Sequence[int], scores: Sequence[float], rejected: Sequ
             "false_reject_rate": decided.false_reject_rate,
             "escape_rate": decided.escape_rate,
             "balanced_accuracy": decided.balanced_accuracy,
+            "mcc": decided.mcc,
         }
     return figures
 

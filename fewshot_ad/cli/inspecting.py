@@ -19,6 +19,7 @@ from fewshot_ad.cli.options import (
     EngineOption,
     ForceOption,
     JsonOption,
+    MapsOption,
     ThreadsOption,
     WeightsOption,
     height_and_width,
@@ -26,14 +27,17 @@ from fewshot_ad.cli.options import (
     refuse_misplaced,
 )
 from fewshot_ad.cli.outputs import (
+    MAP,
     Outputs,
+    check_maps,
     check_overlays,
     check_table,
     failure_row,
     overlay_names,
-    remove_overlay,
+    remove_older,
     verdict_row,
     verdict_table,
+    write_map,
     write_overlay,
 )
 from fewshot_ad.cli.terminal import (
@@ -65,6 +69,7 @@ def inspect(
     heatmaps: Annotated[
         Path | None, typer.Option(help="Write an overlay of each image into this folder, as PNG.")
     ] = None,
+    maps: MapsOption = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table of the verdicts.")] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
@@ -107,6 +112,7 @@ def inspect(
         images,
         read=read,
         heatmaps=heatmaps,
+        maps=maps,
         csv_file=csv_file,
         device=inspector.encoder.device,
         force=force,
@@ -120,6 +126,7 @@ def judge_images(
     *,
     read: list[Path],
     heatmaps: Path | None,
+    maps: Path | None,
     csv_file: Path | None,
     device: Device,
     force: bool,
@@ -132,6 +139,7 @@ def judge_images(
         images: What the user gave: folders, files, globs.
         read: Other files that the command reads.
         heatmaps: Folder for overlays.
+        maps: Folder for anomaly maps.
         csv_file: Table of the verdicts.
         device: Where they are judged.
         force: Whether files of other kinds may be replaced.
@@ -147,6 +155,8 @@ def judge_images(
         overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
         check_table(csv_file, inputs, force)
         check_overlays(filter(None, overlays), csv_file, inputs, force=force)
+        map_files = [maps / name if maps is not None else None for name in overlay_names(paths, MAP)]
+        check_maps(filter(None, map_files), csv_file, inputs, force=force)
         quiet = as_json or len(paths) < 20
         with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet, lines=False) as progress:
             for failure in failures:
@@ -154,7 +164,9 @@ def judge_images(
                 report_failure(failure.message, as_json, failure.name)
                 write_row(failure_row(failure.name, failure.message))
             results = judge(paths)
-            for done, (path, overlay, result) in enumerate(zip(paths, overlays, results, strict=True), start=1):
+            for done, (path, overlay, map_file, result) in enumerate(
+                zip(paths, overlays, map_files, results, strict=True), start=1
+            ):
                 if progress is not None:
                     progress("inspect", done, len(paths))
                 if isinstance(result, Exception):
@@ -162,14 +174,15 @@ def judge_images(
                     reason = explanation(result)
                     report_failure(reason, as_json, str(path))
                     write_row(failure_row(str(path), reason))
-                    if overlay is not None:
-                        outputs.write("older overlays", partial(remove_overlay, overlay))
+                    for older in filter(None, (overlay, map_file)):
+                        outputs.write("older files", partial(remove_older, older))
                     continue
                 counts[result.verdict] += 1
                 drawn = _drawn(overlay, result, outputs, force)
                 counts["overlays"] += drawn is not None
+                mapped = _mapped(map_file, result, outputs, force)
                 write_row(verdict_row(path, result))
-                _print_verdict(path, result, drawn, device, as_json)
+                _print_verdict(path, result, {"overlay": drawn, "map": mapped}, device, as_json)
     if not as_json:
         say(_summary(counts, heatmaps))
     failed = counts["unreadable"] or counts["not found"] or counts["not_inspectable"] or not outputs.complete
@@ -181,6 +194,13 @@ def _drawn(overlay: Path | None, result: Inspection, outputs: Outputs, force: bo
     if overlay is None or not outputs.write("overlays", partial(write_overlay, overlay, result, force=force)):
         return None
     return overlay
+
+
+def _mapped(path: Path | None, result: Inspection, outputs: Outputs, force: bool) -> Path | None:
+    """The map's file once it is written; None where none is wanted, or it cannot be."""
+    if path is None or not outputs.write("maps", partial(write_map, path, result, force=force)):
+        return None
+    return path
 
 
 def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
@@ -222,9 +242,11 @@ def _image_paths(images: list[str]) -> tuple[list[Path], list[_Failure]]:
     return paths, failures
 
 
-def _print_verdict(path: Path, result: Inspection, overlay: Path | None, device: Device, as_json: bool) -> None:
+def _print_verdict(
+    path: Path, result: Inspection, files: dict[str, Path | None], device: Device, as_json: bool
+) -> None:
     if as_json:
-        drawn = {"overlay": str(overlay)} if overlay else {}
-        print_json("inspect", {"file": str(path), **result.as_dict(), "device": device, **drawn})
+        written = {kind: str(file) for kind, file in files.items() if file is not None}
+        print_json("inspect", {"file": str(path), **result.as_dict(), "device": device, **written})
     else:
         say(verdict_line(path, result))

@@ -79,6 +79,10 @@ TrainingDeviceOption = Annotated[
     Device | None, typer.Option("--device", help="Where to train. Default: a GPU if there is one.")
 ]
 
+MapsOption = Annotated[
+    Path | None,
+    typer.Option(help="Write the anomaly map of each image into this folder: TIFF, float32, the image's size."),
+]
 ZooDeviceOption = Annotated[
     str | None, typer.Option("--device", help="Where baselines compute: cpu, cuda or cuda:N. Default: cpu.")
 ]

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from fewshot_ad.cli.terminal import explained, report_failure
 from fewshot_ad.errors import ArgumentError, FewshotADError
 from fewshot_ad.inspection.verdict import format_severity
 from fewshot_ad.printable import no_formula, printable
-from fewshot_ad.storage import check_name, check_output, lock, sweep, write_failure
+from fewshot_ad.storage import check_name, check_output, lock, sweep, write_atomically, write_failure
 
 if TYPE_CHECKING:
     from fewshot_ad.inspection.result import Inspection
@@ -33,6 +34,8 @@ TABLE_SCHEMA = "fewshot-ad/inspect-csv/1"
 OVERLAY = "_overlay.png"
 # What the file says of itself, see `demo.png`: it is no image of a part.
 MARK = "overlay"
+# Of the anomaly map of an image; folders of images leave it out.
+MAP = "_map.tiff"
 # What all common file systems take.
 LONGEST_NAME = 255
 # How the record of a benchmark begins, which hours of measuring have filled.
@@ -214,8 +217,8 @@ def _opened(path: Path, stack: ExitStack) -> FileIO:
         raise FewshotADError(write_failure(path, error)) from error
 
 
-def overlay_names(paths: list[Path]) -> list[str]:
-    """File names for the overlays of images, in their order.
+def overlay_names(paths: list[Path], suffix: str = OVERLAY) -> list[str]:
+    """File names for the overlays of images, in their order, or for other files that end in `suffix`.
 
     Each is the stem of the image; where two images share one, all are led by the names of their folders.
     """
@@ -226,12 +229,12 @@ def overlay_names(paths: list[Path]) -> list[str]:
         names = ["_".join([*path.parts[-depth:-1], path.stem]).replace("/", "") for path in paths]
         if all(depth > len(path.parts) for path in paths):
             names = [f"{i:05d}_{path.stem}" for i, path in enumerate(paths)]
-    return [_short(name, path) + OVERLAY for name, path in zip(names, paths, strict=True)]
+    return [_short(name, path, suffix) + suffix for name, path in zip(names, paths, strict=True)]
 
 
-def _short(name: str, path: Path) -> str:
+def _short(name: str, path: Path, suffix: str) -> str:
     """A name cut to what a file system takes, still another one for each image."""
-    encoded, room = os.fsencode(name), LONGEST_NAME - len(OVERLAY)
+    encoded, room = os.fsencode(name), LONGEST_NAME - len(suffix)
     if len(encoded) <= room:
         return name
     told_by = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
@@ -279,21 +282,79 @@ def write_overlay(path: Path, result: Inspection, *, force: bool) -> None:
     write_png(path, result.overlay(bar=True), MARK, force=force)
 
 
-def remove_overlay(path: Path) -> None:
-    """Remove what an earlier inspection has drawn of an image that cannot be inspected now; nothing else.
+def check_maps(maps: Iterable[Path], table: Path | None, inputs: Sequence[Path], *, force: bool) -> None:
+    """Make sure that anomaly maps can be written, and replace nothing but older maps.
+
+    Args:
+        maps: The files to write.
+        table: The table of verdicts; None for none.
+        inputs: Files that the command reads, none of which may be replaced.
+        force: Whether TIFF files may be replaced that are no maps.
+
+    Raises:
+        FewshotADError: The folder cannot be made, or a map has the place of something that must stay.
+    """
+    maps = list(maps)
+    for folder in {path.parent for path in maps}:
+        check_name(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FewshotADError(write_failure(folder, error)) from error
+        sweep(folder)
+    for path in maps:
+        if table is not None and _identity(path) == _identity(table):
+            raise FewshotADError(f"--csv: expected a name that no map has, got {table}. Choose another name.")
+        check_output(path, inputs=inputs, obstacle=partial(_map_obstacle, force=force))
+
+
+def _map_obstacle(path: Path, force: bool) -> str | None:
+    from fewshot_ad.images.listing import is_map
+    from fewshot_ad.images.signatures import format_of
+
+    with path.open("rb") as file:
+        is_tiff = format_of(file.read(4096)) == "TIFF"
+    if is_map(path) or (force and is_tiff):
+        return None
+    advice = " Choose another folder, or give --force to replace it." if is_tiff else " Choose another folder."
+    return f"expected an older map of fewshot-ad to replace, or no file, got another file.{advice}"
+
+
+def write_map(path: Path, result: Inspection, *, force: bool) -> None:
+    """Write the anomaly map of an inspection, (H, W) float32, as TIFF.
+
+    Raises:
+        FewshotADError: The file cannot be written, or something is there that must stay.
+    """
+    from PIL import Image
+
+    from fewshot_ad.images.listing import MAP_MARK
+
+    check_output(path, obstacle=partial(_map_obstacle, force=force))
+    content = io.BytesIO()
+    Image.fromarray(result.anomaly_map).save(content, "TIFF", description=MAP_MARK)
+    try:
+        write_atomically(path, content.getvalue(), durable=False)
+    except OSError as error:
+        raise FewshotADError(write_failure(path, error, content.tell())) from error
+
+
+def remove_older(path: Path) -> None:
+    """Remove the overlay or map that an earlier inspection left of an image that cannot be inspected now.
 
     Raises:
         FewshotADError: It cannot be removed.
     """
     from fewshot_ad.demo import bears_mark
+    from fewshot_ad.images.listing import is_map
 
-    if not bears_mark(path, MARK):
+    if not (bears_mark(path, MARK) or is_map(path)):
         return
     try:
         path.unlink()
     except OSError as error:
         raise FewshotADError(
-            f"{path}: expected to remove an older overlay, whose image cannot be read now, but it stays "
+            f"{path}: expected to remove an older file, whose image cannot be read now, but it stays "
             f"({error.strerror}). Remove it, or do not take it for this inspection's."
         ) from error
 

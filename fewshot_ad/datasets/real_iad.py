@@ -1,7 +1,8 @@
-"""Real-IAD: thirty products, each recorded by five cameras; each product and camera is one category here."""
+"""Real-IAD: thirty products, each recorded by five cameras; a category is a product and camera, or a product."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,31 +52,33 @@ _RESOLUTIONS = ("realiad_raw", "realiad_1024", "realiad_512", "realiad_256")
 _SPLITS: tuple[Split, ...] = ("train", "test")
 
 
-@dataset(
-    DatasetCard(
-        name="real_iad",
-        title="Real-IAD",
-        categories=tuple(f"{product}_{view}" for product in PRODUCTS for view in VIEWS),
-        license="CC-BY-NC-SA-4.0",
-        source="https://realiad4ad.github.io/Real-IAD/",
-        citation="Wang, Zhu, Gao, Gan, Zhang, Gu, Qian, Chen & Ma 2024, Real-IAD: A Real-World Multi-View Dataset for "
-        "Benchmarking Versatile Industrial Anomaly Detection, CVPR",
-        images=151050,
-        masks="pixel",
-        layout="""\
+_CARD = DatasetCard(
+    name="real_iad",
+    title="Real-IAD",
+    categories=tuple(f"{product}_{view}" for product in PRODUCTS for view in VIEWS),
+    license="CC-BY-NC-SA-4.0",
+    source="https://realiad4ad.github.io/Real-IAD/",
+    citation="Wang, Zhu, Gao, Gan, Zhang, Gu, Qian, Chen & Ma 2024, Real-IAD: A Real-World Multi-View Dataset for "
+    "Benchmarking Versatile Industrial Anomaly Detection, CVPR",
+    images=151050,
+    masks="pixel",
+    layout="""\
 realiad_jsons/realiad_jsons/{product}.json (lists `train` and `test` of image_path, mask_path, anomaly_class)
 realiad_1024/{product}/OK/S0001/{product}_0001_OK_C1_{time}.jpg
 realiad_1024/{product}/NG/{defect type}/S0001/{product}_0001_NG_{defect type}_C1_{time}.jpg
 realiad_1024/{product}/NG/{defect type}/S0001/{product}_0001_NG_{defect type}_C1_{time}.png (mask)
 (or realiad_512, realiad_256, realiad_raw; categories are {product}_C1 to {product}_C5, one per camera)""",
-        marks=("realiad_jsons/realiad_jsons/*.json", "realiad_*/*/OK"),
-        mask_of=(r"(realiad_(?:raw|1024|512|256)/.+/NG/.+)\.png", r"\1"),
-    )
+    marks=("realiad_jsons/realiad_jsons/*.json", "realiad_*/*/OK"),
+    mask_of=(r"(realiad_(?:raw|1024|512|256)/.+/NG/.+)\.png", r"\1"),
 )
+
+
+@dataset(_CARD)
 def real_iad(root: Path) -> Iterator[Sample]:
     """Samples of Real-IAD by its split of all views, in the highest resolution that the copy holds.
 
-    An unreadable split file is reported as an error only after the samples of all other files.
+    One category per product and camera. An unreadable split file is reported as an error only after the samples of all
+    other files.
     """
     problems = []
     for table in entries(root / "realiad_jsons" / "realiad_jsons"):
@@ -87,6 +90,17 @@ def real_iad(root: Path) -> Iterator[Sample]:
             problems.append(str(error))
     if problems:
         raise DatasetError(" ".join(problems))
+
+
+@dataset(
+    dataclasses.replace(
+        _CARD, name="real_iad_products", title="Real-IAD, all cameras of a product together", categories=PRODUCTS
+    )
+)
+def real_iad_products(root: Path) -> Iterator[Sample]:
+    """The same images; one category per product, whose five cameras are judged by one model."""
+    for sample in real_iad(root):
+        yield dataclasses.replace(sample, category=sample.category[: -len("_C1")])
 
 
 _LISTS = "JSON with lists `train` and `test` of image_path, mask_path and anomaly_class"

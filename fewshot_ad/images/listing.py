@@ -57,6 +57,9 @@ OVERLAY_SUFFIX = "_overlay.png"
 # What an overlay that this package drew holds right behind its header of 25 bytes: a PNG chunk of text.
 OVERLAY_MARK = b"tEXtfewshot-ad\0overlay"
 OVERLAY_MARK_AT = len(PNG) + 25 + 4
+MAP_SUFFIX = "_map.tiff"
+# What an anomaly map that this package wrote says of itself, within the first bytes of the file.
+MAP_MARK = "fewshot-ad anomaly map"
 HEAD_BYTES = 256
 NAMED = 5
 RECURSIVE = "**"
@@ -101,7 +104,7 @@ def list_images(source: str | os.PathLike[str]) -> list[Path]:
         )
     if not images:
         raise ImageError(
-            f"expected images, but {str(source)!r} matches only overlays of earlier inspections. Name images."
+            f"expected images, but {str(source)!r} matches only overlays or maps of earlier inspections. Name images."
         )
     return images
 
@@ -110,6 +113,14 @@ def is_overlay(path: str | os.PathLike[str]) -> bool:
     """Whether a file is an overlay that this package drew, by its mark; False if it cannot be read."""
     try:
         return _head(Path(path)).startswith(OVERLAY_MARK, OVERLAY_MARK_AT)
+    except OSError:
+        return False
+
+
+def is_map(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is an anomaly map that this package wrote, by its mark; False if it cannot be read."""
+    try:
+        return MAP_MARK.encode() in _head(Path(path))
     except OSError:
         return False
 
@@ -163,10 +174,12 @@ def _few(names: list[str]) -> str:
 
 def _without_overlays(paths: list[Path], source: Path) -> list[Path]:
     overlays = {path for path in paths if path.name.endswith(OVERLAY_SUFFIX) and path.is_file() and is_overlay(path)}
-    if overlays:
-        count = "1 overlay" if len(overlays) == 1 else f"{len(overlays)} overlays"
-        logger.info("%s: %s of earlier inspections left out.", source, count)
-    return [path for path in paths if path not in overlays]
+    maps = {path for path in paths if path.name.endswith(MAP_SUFFIX) and path.is_file() and is_map(path)}
+    for kind, found in (("overlay", overlays), ("map", maps)):
+        if found:
+            count = f"1 {kind}" if len(found) == 1 else f"{len(found)} {kind}s"
+            logger.info("%s: %s of earlier inspections left out.", source, count)
+    return [path for path in paths if path not in overlays | maps]
 
 
 def _head(path: Path) -> bytes:

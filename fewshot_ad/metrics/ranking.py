@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -90,6 +91,7 @@ class AtThreshold:
         false_reject_rate: Share of the good images that are rejected.
         escape_rate: Share of the defective images that are passed.
         balanced_accuracy: Mean of the share of defective images rejected and the share of good images passed.
+        mcc: Matthews correlation coefficient of decisions and labels, -1..1; 0 where all decisions are the same.
     """
 
     precision: float
@@ -98,10 +100,13 @@ class AtThreshold:
     false_reject_rate: float
     escape_rate: float
     balanced_accuracy: float
+    mcc: float
 
 
 def at_threshold(labels: npt.ArrayLike, rejected: npt.ArrayLike) -> AtThreshold:
     """Compare decisions with labels.
+
+    Source: Matthews 1975 for `mcc`.
 
     Args:
         labels: (n,) truthy = defective.
@@ -121,7 +126,13 @@ def at_threshold(labels: npt.ArrayLike, rejected: npt.ArrayLike) -> AtThreshold:
         [n_rejects, n_rejects + n_defective, n_defective, n_good, n_defective],
     ).tolist()
     balanced_accuracy = (recall + 1 - false_reject_rate) / 2
-    return AtThreshold(precision, recall, f1, false_reject_rate, escape_rate, balanced_accuracy)
+    passed = n_good - false_rejects
+    spread = math.sqrt(n_rejects * (escapes + passed)) * math.sqrt(n_defective * n_good)
+    if n_good == 0 or n_defective == 0:
+        mcc = math.nan
+    else:
+        mcc = (hits * passed - false_rejects * escapes) / spread if spread else 0.0
+    return AtThreshold(precision, recall, f1, false_reject_rate, escape_rate, balanced_accuracy, mcc)
 
 
 def false_reject_rate(labels: npt.ArrayLike, rejected: npt.ArrayLike) -> float:

@@ -10,10 +10,11 @@ those of EfficientAD unless another paper is named.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,10 +22,13 @@ from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.components.cdo import LARGEST, cdo_loss, noise_patches
+from fewshot_ad.zoo.components.appearance import KINDS, relit
+from fewshot_ad.zoo.components.cdo import LARGEST, Noise, NoisePatches, cdo_loss
 from fewshot_ad.zoo.components.efficientad_autoencoder import Autoencoder
-from fewshot_ad.zoo.components.efficientad_quantiles import Quantiles, held_out
+from fewshot_ad.zoo.components.efficientad_networks import Discrepancies, Networks, Teacher, hard_feature_loss
+from fewshot_ad.zoo.components.efficientad_quantiles import LOWER_QUANTILE, UPPER_QUANTILE, Quantiles, held_out
 from fewshot_ad.zoo.components.pdn import (
+    BATCH,
     BORDER,
     CHANNELS,
     PDN,
@@ -37,6 +41,7 @@ from fewshot_ad.zoo.components.pdn import (
     load_teacher,
     save_teacher,
 )
+from fewshot_ad.zoo.components.square_tiles import Fusion, SquareTiles
 from fewshot_ad.zoo.components.tensors import (
     Backbone,
     one_by_one,
@@ -51,7 +56,6 @@ from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline
 
 DECAY_AT, DECAY = 0.95, 0.1
 PENALTY_GRAY_SHARE = 0.3
-LIGHT = (0.8, 1.2)
 
 
 @baseline(
@@ -69,6 +73,7 @@ LIGHT = (0.8, 1.2)
         "distills from WideResNet-101 on ImageNet and takes its penalty pictures from there. The published step counts "
         "are for a GPU.",
         original=Original(
+            options={"backbone": "wide_resnet101_2"},
             pretrained="distilled from WideResNet-101, ImageNet",
             at_hand="distilled by this package from resnet18, generated images",
             departs=("generated images in place of ImageNet",),
@@ -79,19 +84,37 @@ LIGHT = (0.8, 1.2)
 class EfficientAdCdo:
     """EfficientAD trained with CDO's loss as well.
 
+    Every part of the loss has a weight, by which it is taken out (0): the ablations of the method are settings.
+
     Attributes:
         seed: Seed of everything random.
         size: Size of the PDN, `S` or `M`.
-        image_size: Side of the networks' input in pixels, a multiple of 32, at least 64.
-        steps: Training steps of student and autoencoder, one image each.
-        hard: Share of the features that the hard feature loss averages, in (0, 1].
+        image_size: Side in pixels that images are brought to, a multiple of 32, at least 64.
+        tile: Side of the tiles that the networks see, a multiple of 32, at least 64; None is the whole image.
+        overlap: Share of a tile that its neighbors see as well, 0 to 0.9.
+        fusion: What the map is where tiles overlap, `mean` or `max`.
+        steps: Training steps of student and autoencoder, one image (or tile) each.
+        hard: Share of the features that the hard feature loss averages, in (0, 1]; EfficientAD has 0.001.
+        hard_weight: Weight of the hard feature loss.
+        cdo_weight: Weight of CDO's loss.
+        penalty_weight: Weight of EfficientAD's penalty, the student's output on pictures of anything else.
+        autoencoder_weight: Weight of the autoencoder's loss.
+        agreement_weight: Weight of the loss by which the student imitates the autoencoder.
         gamma: Exponent of CDO's weights, at least 0.
         margin: See `cdo_loss`, in 0..4.
+        defect_share: Share of the images that get noise patches, 0..1.
+        defect_sides: Smallest and largest side of a patch, in shares of the image's.
+        defect_noise: `gaussian` or `uniform`.
+        skip_background: Whether patches are put on the part alone, see `cdo.foreground`.
+        appearance: Kinds of appearance augmentation, one for each image: `color`, `sharpness`, `gamma`; empty for none.
         alpha: Weight of the student's map, in 0..1; the autoencoder's map has the rest.
+        lower_quantile: Quantile a of each map on good images, which becomes 0.
+        upper_quantile: Quantile b, which becomes 0.1.
         backbone: Network that the teacher imitates, see `tensors.Backbone`.
         weights: Weights of the backbone, see `tensors.Backbone`.
         teacher: A safetensors file: the teacher is loaded from it if it exists, else distilled and written to it.
         teacher_steps: Training steps of the teacher.
+        teacher_batch: Pictures per step of the teacher.
         pictures: Number of generated pictures, for distillation and for the penalty.
 
     Raises:
@@ -101,36 +124,91 @@ class EfficientAdCdo:
     seed: int = 0
     size: str = "S"
     image_size: int = 256
+    tile: int | None = None
+    overlap: float = 0.25
+    fusion: Fusion = "mean"
     steps: int = 70_000
-    hard: float = 0.001
+    hard: float = 0.01
+    hard_weight: float = 1.0
+    cdo_weight: float = 1.0
+    penalty_weight: float = 0.0
+    autoencoder_weight: float = 1.0
+    agreement_weight: float = 1.0
     gamma: float = 2.0
     margin: float = LARGEST
+    defect_share: float = 0.4
+    defect_sides: Sequence[float] = (1 / 40, 1 / 10)
+    defect_noise: Noise = "gaussian"
+    skip_background: bool = False
+    appearance: Sequence[str] = KINDS
     alpha: float = 0.5
+    lower_quantile: float = LOWER_QUANTILE
+    upper_quantile: float = UPPER_QUANTILE
     backbone: str = "resnet18"
     weights: str | None = None
     teacher: str | None = None
     teacher_steps: int = 60_000
+    teacher_batch: int = BATCH
     pictures: int = 1000
-    _discrepancies: _Discrepancies | None = field(default=None, init=False, repr=False)
+    _discrepancies: Discrepancies | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.size not in TABLES:
-            raise ZooError(f"efficientad_cdo: expected size S or M, got {self.size!r}.")
-        if self.image_size < 64 or self.image_size % 32:
-            raise ZooError(
-                f"efficientad_cdo: expected image_size as a multiple of 32 from 64 on, got {self.image_size}."
-            )
-        if min(self.steps, self.teacher_steps, self.pictures) < 1:
-            raise ZooError(
-                f"efficientad_cdo: expected steps, teacher_steps and pictures of at least 1, got {self.steps}, "
-                f"{self.teacher_steps} and {self.pictures}."
-            )
-        shares_fit = 0 < self.hard <= 1 and 0 <= self.alpha <= 1
-        if not (shares_fit and self.gamma >= 0 and 0 <= self.margin <= LARGEST):
-            raise ZooError(
-                f"efficientad_cdo: expected hard in (0, 1], alpha in [0, 1], gamma of at least 0 and margin in [0, 4], "
-                f"got {self.hard}, {self.alpha}, {self.gamma} and {self.margin}."
-            )
+        for problem, expected, got in (
+            (self.size not in TABLES, "size S or M", self.size),
+            (not _is_side(self.image_size), "image_size as a multiple of 32 from 64 on", self.image_size),
+            (
+                self.tile is not None and not (_is_side(self.tile) and self.tile <= self.image_size),
+                "tile as a multiple of 32 from 64 to image_size, or none",
+                self.tile,
+            ),
+            (not 0 <= self.overlap <= 0.9, "overlap in 0..0.9", self.overlap),
+            (self.fusion not in get_args(Fusion), "fusion mean or max", self.fusion),
+            (min(self.steps, self.teacher_steps) < 1, "steps of at least 1", (self.steps, self.teacher_steps)),
+            (min(self.pictures, self.teacher_batch) < 1, "pictures and teacher_batch of at least 1", self.pictures),
+            (not 0 < self.hard <= 1, "hard in (0, 1]", self.hard),
+            (not 0 <= self.alpha <= 1, "alpha in 0..1", self.alpha),
+            (self.gamma < 0, "gamma of at least 0", self.gamma),
+            (not 0 <= self.margin <= LARGEST, "margin in 0..4", self.margin),
+            (min(self._weights) < 0, "weights of at least 0", self._weights),
+            (not self._learns, "a weight above 0 of each map that alpha asks for", self._weights),
+            (not 0 <= self.defect_share <= 1, "defect_share in 0..1", self.defect_share),
+            (
+                len(self.defect_sides) != 2 or not 0 < self.defect_sides[0] <= self.defect_sides[-1] <= 1,
+                "defect_sides as two shares, the smaller first",
+                tuple(self.defect_sides),
+            ),
+            (self.defect_noise not in get_args(Noise), "defect_noise gaussian or uniform", self.defect_noise),
+            (not set(self.appearance) <= set(KINDS), f"appearance of {', '.join(KINDS)}", tuple(self.appearance)),
+            (
+                not 0 <= self.lower_quantile < self.upper_quantile <= 1,
+                "lower_quantile below upper_quantile, in 0..1",
+                (self.lower_quantile, self.upper_quantile),
+            ),
+        ):
+            if problem:
+                raise ZooError(f"efficientad_cdo: expected {expected}, got {got}.")
+
+    @property
+    def _weights(self) -> tuple[float, ...]:
+        return (
+            *(self.hard_weight, self.cdo_weight, self.penalty_weight),
+            *(self.autoencoder_weight, self.agreement_weight),
+        )
+
+    @property
+    def _learns(self) -> bool:
+        """Whether the losses train what the map is made of."""
+        student = self.hard_weight > 0 or self.cdo_weight > 0 or self.alpha == 0
+        return student and ((self.autoencoder_weight > 0 and self.agreement_weight > 0) or self.alpha == 1)
+
+    @property
+    def _side(self) -> int:
+        """Side of what the networks see, in pixels."""
+        return self.tile or self.image_size
+
+    @property
+    def _tiles(self) -> SquareTiles:
+        return SquareTiles(self.image_size, self._side, self.overlap, self.fusion)
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
@@ -138,26 +216,36 @@ class EfficientAdCdo:
         """Distill or load the teacher, train student and autoencoder, and set the quantiles; see `Method.fit`."""
         images = resized(normal, self.image_size).permute(0, 2, 3, 1).numpy()
         rng = np.random.default_rng([self.seed, 7])
-        pictures = GeneratedPictures(self.pictures, self.image_size, self.seed, progress)
+
+        @functools.cache
+        def pictures() -> GeneratedPictures:
+            """Pictures of anything else; a teacher from its file and no penalty need none."""
+            return GeneratedPictures(self.pictures, self._side, self.seed, progress)
+
         pdn = self._load_or_distill(pictures, progress)
         train, held = held_out(images, rng)
         with seeded(self.seed):
             # The second half of the student's channels imitates the autoencoder.
-            student, autoencoder = PDN(self.size, 2 * CHANNELS), Autoencoder(self.image_size)
-            networks = _Networks(_Teacher.standardized(pdn, train), student, autoencoder)
+            student, autoencoder = PDN(self.size, 2 * CHANNELS), Autoencoder(self._side)
+            networks = Networks(Teacher.standardized(pdn, train), student, autoencoder)
             self._train(networks, train, pictures, rng, progress)
         with torch.no_grad():
-            maps = [networks.maps(unit_tensor(held[i : i + 1])) for i in range(len(held))]
-        student_range, autoencoder_range = (Quantiles.of(kind) for kind in zip(*maps, strict=True))
-        self._discrepancies = _Discrepancies(networks, student_range, autoencoder_range)
+            tiles = [tile for i in range(len(held)) for tile in self._tiles.cut(unit_tensor(held[i : i + 1]))]
+            maps = [networks.maps(tile) for tile in tiles]
+        student_range, autoencoder_range = (
+            Quantiles.of(kind, self.lower_quantile, self.upper_quantile) for kind in zip(*maps, strict=True)
+        )
+        self._discrepancies = Discrepancies(networks, student_range, autoencoder_range)
 
-    def _load_or_distill(self, pictures: GeneratedPictures, progress: Progress | None) -> PDN:
+    def _load_or_distill(self, pictures: Callable[[], GeneratedPictures], progress: Progress | None) -> PDN:
         """The teacher from its file, or a new one, which is then written to the file."""
         record = {
             "size": self.size,
             "backbone": self.backbone,
             "weights": self.weights and Path(self.weights).name,
             "teacher_steps": self.teacher_steps,
+            # Left out where it is as published: files from before there was this setting say nothing of it.
+            **({"teacher_batch": self.teacher_batch} if self.teacher_batch != BATCH else {}),
         }
         if self.teacher is not None and Path(self.teacher).exists():
             return load_teacher(Path(self.teacher), record)
@@ -165,39 +253,47 @@ class EfficientAdCdo:
             backbone = Backbone(self.backbone, STAGES, self.weights)
         if backbone.strides != (8, 16):
             raise ZooError(f"expected a backbone with stages at strides 8 and 16, got {backbone.strides}.")
-        pdn, _ = distill(self.size, backbone, pictures, self.teacher_steps, self.seed, progress)
+        pdn, _ = distill(self.size, backbone, pictures(), self.teacher_steps, self.seed, progress, self.teacher_batch)
         if self.teacher is not None:
-            save_teacher(Path(self.teacher), pdn, {**record, "image_size": self.image_size, "seed": self.seed})
+            save_teacher(Path(self.teacher), pdn, {**record, "image_size": self._side, "seed": self.seed})
         return pdn
 
     def _train(
         self,
-        networks: _Networks,
+        networks: Networks,
         images: Uint8Array,
-        pictures: GeneratedPictures,
+        pictures: Callable[[], GeneratedPictures],
         rng: np.random.Generator,
         progress: Progress | None,
     ) -> None:
         """Train student and autoencoder. Source: section 3.2 and 3.3, with CDO's loss added."""
+        low, high = self.defect_sides
+        defects = NoisePatches(self.defect_share, (low, high), self.defect_noise, self.skip_background)
 
         def loss() -> torch.Tensor:
-            image = images[rng.integers(len(images))]
-            noisy, mask = noise_patches(image, rng)
-            good, relit = unit_tensor(image[None]), _relit(unit_tensor(image[None]), rng)
-            batch = torch.cat([good, unit_tensor(noisy[None]), relit])
-            with torch.no_grad():
-                target = networks.teacher(batch)
-            penalty = pictures.crops(1, PENALTY_GRAY_SHARE, rng)
-            of_teacher, of_autoencoder = networks.student(torch.cat([batch, penalty])).split(CHANNELS, 1)
-            reconstruction = networks.autoencoder(relit)
-            cells = F.max_pool2d(torch.as_tensor(mask)[None].float(), 4)[:, BORDER:-BORDER, BORDER:-BORDER] > 0
-            return (
-                hard_feature_loss((target[:1] - of_teacher[:1]).square(), self.hard)
-                + of_teacher[3:].square().mean()
-                + cdo_loss(target[1:2], of_teacher[1:2], cells, self.gamma, self.margin)
-                + F.mse_loss(reconstruction, target[2:])
-                + F.mse_loss(of_autoencoder[2:3], reconstruction)
-            )
+            image = self._tiles.drawn(images[rng.integers(len(images))], rng)
+            good, total = unit_tensor(image[None]), torch.zeros(())
+            if self.hard_weight > 0:
+                distance = (networks.target(good) - networks.imitation(good)).square()
+                total = total + self.hard_weight * hard_feature_loss(distance, self.hard)
+            if self.cdo_weight > 0:
+                noisy, mask = defects.draw(image, rng)
+                batch = unit_tensor(noisy[None])
+                cells = F.max_pool2d(torch.as_tensor(mask)[None].float(), 4)[:, BORDER:-BORDER, BORDER:-BORDER] > 0
+                discrepancy = cdo_loss(
+                    networks.target(batch), networks.imitation(batch), cells, self.gamma, self.margin
+                )
+                total = total + self.cdo_weight * discrepancy
+            if self.penalty_weight > 0:
+                others = pictures().crops(1, PENALTY_GRAY_SHARE, rng)
+                total = total + self.penalty_weight * networks.imitation(others).square().mean()
+            if self.autoencoder_weight > 0 or self.agreement_weight > 0:
+                changed = relit(good, self.appearance, rng)
+                reconstruction = networks.autoencoder(changed)
+                total = total + self.autoencoder_weight * F.mse_loss(reconstruction, networks.target(changed))
+                agreement = F.mse_loss(networks.student(changed)[:, CHANNELS:], reconstruction)
+                total = total + self.agreement_weight * agreement
+            return total
 
         weights = [*networks.student.parameters(), *networks.autoencoder.parameters()]
         optimizer = torch.optim.Adam(weights, RATE, weight_decay=WEIGHT_DECAY)
@@ -209,23 +305,28 @@ class EfficientAdCdo:
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score = maximum of the map; see `Method.predict`.
 
-        Within 16 pixels of the border (at `image_size`) the map repeats the value of the nearest position further in.
+        Within 16 pixels of the border of the image, or tile, at `image_size`, the map repeats the value of the nearest
+        position further in.
         """
         discrepancies = require_fitted(self._discrepancies, "efficientad_cdo")
 
         def judge(image: Uint8Array) -> tuple[float, torch.Tensor]:
-            heat = discrepancies.map(to_batch([image], self.image_size), self.alpha)
-            return float(heat.max()), F.pad(heat[None], (BORDER,) * 4, mode="replicate")[0]
+            def whole(batch: torch.Tensor) -> torch.Tensor:
+                heat = discrepancies.map(batch, self.alpha)
+                return F.pad(heat[None], (BORDER,) * 4, mode="replicate")[0]
+
+            heat = self._tiles.joined(to_batch([image], self.image_size), whole)
+            return float(heat.max()), heat
 
         return one_by_one(images, judge)
 
     def skeleton(self) -> dict[str, Any]:
         """See `Method.skeleton`."""
         empty = torch.empty(0)
-        student, autoencoder = PDN(self.size, 2 * CHANNELS), Autoencoder(self.image_size)
-        networks = _Networks(_Teacher(PDN(self.size), empty, empty), student, autoencoder)
+        student, autoencoder = PDN(self.size, 2 * CHANNELS), Autoencoder(self._side)
+        networks = Networks(Teacher(PDN(self.size), empty, empty), student, autoencoder)
         # The classes of the named tuples stand for their values.
-        return {"_discrepancies": _Discrepancies(networks, Quantiles, Quantiles)}  # type: ignore[arg-type]
+        return {"_discrepancies": Discrepancies(networks, Quantiles, Quantiles)}  # type: ignore[arg-type]
 
     def model_bytes(self) -> int:
         """The three networks and the statistics of the teacher."""
@@ -234,79 +335,5 @@ class EfficientAdCdo:
         return tensor_bytes(teacher.pdn, networks.student, networks.autoencoder, teacher.mean, teacher.deviation)
 
 
-@dataclass(frozen=True, eq=False)
-class _Teacher:
-    """A PDN whose features are standardized, per channel, over the good images.
-
-    Attributes:
-        pdn: The network, frozen.
-        mean: (1, 384, 1, 1) of its features.
-        deviation: (1, 384, 1, 1) standard deviation of its features, above 0.
-    """
-
-    pdn: PDN
-    mean: torch.Tensor
-    deviation: torch.Tensor
-
-    @classmethod
-    def standardized(cls, pdn: PDN, images: Uint8Array) -> _Teacher:
-        """With the statistics of images (n, side, side, 3) uint8 RGB."""
-        with torch.no_grad():
-            outputs = [pdn(unit_tensor(images[i : i + 1])) for i in range(len(images))]
-        mean = torch.stack([o.mean((0, 2, 3)) for o in outputs]).mean(0).view(1, -1, 1, 1)
-        variance = torch.stack([(o - mean).square().mean((0, 2, 3)) for o in outputs]).mean(0)
-        return cls(pdn, mean, variance.sqrt().clamp_min(1e-6).view(1, -1, 1, 1))
-
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """(N, 3, side, side) in 0..1 -> (N, 384, h, w)."""
-        return (self.pdn(batch) - self.mean) / self.deviation
-
-
-@dataclass(frozen=True, eq=False)
-class _Networks:
-    """The teacher, and the student and the autoencoder that imitate it."""
-
-    teacher: _Teacher
-    student: PDN
-    autoencoder: Autoencoder
-
-    def maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(1, 3, side, side) -> the raw maps of student against teacher and against autoencoder, (h, w) each."""
-        of_teacher, of_autoencoder = self.student(batch).split(CHANNELS, 1)
-        against_teacher = (self.teacher(batch) - of_teacher).square().mean(1)[0]
-        return against_teacher, (self.autoencoder(batch) - of_autoencoder).square().mean(1)[0]
-
-
-@dataclass(frozen=True, eq=False)
-class _Discrepancies:
-    """The networks, and the quantiles that bring their two maps to one scale."""
-
-    networks: _Networks
-    student_range: Quantiles
-    autoencoder_range: Quantiles
-
-    def map(self, batch: torch.Tensor, alpha: float) -> torch.Tensor:
-        """(1, 3, side, side) -> (h, w): the weighted mean of both maps; `alpha` is the weight of the first."""
-        against_teacher, against_autoencoder = self.networks.maps(batch)
-        heat = alpha * self.student_range.normalized(against_teacher)
-        return heat + (1 - alpha) * self.autoencoder_range.normalized(against_autoencoder)
-
-
-def hard_feature_loss(distance: torch.Tensor, hard: float) -> torch.Tensor:
-    """Mean of the largest squared distances.
-
-    Args:
-        distance: Any shape: squared distances of single features.
-        hard: Share of the distances that counts, in 0..1; at least one counts.
-
-    Source: section 3.2, p_hard = 0.999.
-    """
-    flat = distance.flatten()
-    return flat.topk(max(1, round(hard * len(flat)))).values.mean()
-
-
-def _relit(batch: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Brightness, contrast or saturation times 0.8 to 1.2. Source: section 3.3."""
-    gray = batch.mean(1, keepdim=True)
-    origin = (torch.zeros_like(batch), gray.mean((2, 3), keepdim=True), gray)[int(rng.integers(3))]
-    return (origin + float(rng.uniform(*LIGHT)) * (batch - origin)).clamp(0, 1)
+def _is_side(side: int) -> bool:
+    return side >= 64 and side % 32 == 0

@@ -150,6 +150,37 @@ def test_overlays_among_the_images_are_no_images(product: Path, part_folder: Pat
     assert len(Inspector.load(tmp_path / "q.fsad").enrollment.support) == 5
 
 
+def test_maps_are_float_pictures_of_the_images_size(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    image = part_folder / "0.png"
+    for _ in range(2):
+        code, out, _ = run("inspect", product, image, "--maps", part_folder, "--json")
+        assert code == 0
+    path = Path(json.loads(out)["map"])
+    assert path == part_folder / "0_map.tiff"
+    written = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    expected = Inspector.load(product).inspect(image).anomaly_map
+    assert written.dtype == np.float32
+    np.testing.assert_allclose(written, expected, rtol=1e-5)
+    # It is no image of a part.
+    code, out, _ = run("inspect", product, part_folder)
+    assert "5 good, 0 anomalous, 0 not readable" in out
+
+
+def test_a_map_replaces_an_older_map_alone(product: Path, part_folder: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / "0_map.tiff").write_text("of someone else")
+    cv2.imwrite(str(maps / "1_map.tiff"), make_part(1))
+    for number in (0, 1):
+        refused(tmp_path, "older map", "inspect", product, part_folder / f"{number}.png", "--maps", maps)
+    refused(tmp_path, "older map", "inspect", product, part_folder / "0.png", "--maps", maps, "--force")
+    assert run("inspect", product, part_folder / "1.png", "--maps", maps, "--force")[0] == 0
+    refused(tmp_path, "--csv", "inspect", product, part_folder / "2.png", "--maps", maps, "--csv", maps / "2_map.tiff")
+    (part_folder / "1.png").write_bytes(b"damaged")
+    assert run("inspect", product, part_folder / "1.png", "--maps", maps)[0] == 2
+    assert not (maps / "1_map.tiff").exists()
+
+
 def test_a_table_and_an_overlay_have_names_of_their_own(product: Path, part_folder: Path, tmp_path: Path) -> None:
     heat = tmp_path / "heat"
     heat.mkdir()

@@ -123,7 +123,11 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "product", enroll, 0
     yield "product", ["add", grown, root / "late"], 0
     yield "product", ["info", product], 0
-    yield "inspect", ["inspect", product, root / "line" / "1.png", "--heatmaps", tmp / "heat"], 1
+    yield (
+        "inspect",
+        ["inspect", product, root / "line" / "1.png", "--heatmaps", tmp / "heat", "--maps", tmp / "maps"],
+        1,
+    )
     yield "check", ["check", product, "--good", root / "line" / "0.png", "--bad", root / "line" / "1.png"], 0
     yield "product", ["calibrate", grown, "--good", root / "line" / "0.png"], 0
     yield "bench", ["bench", product], 0

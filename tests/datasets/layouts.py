@@ -207,6 +207,10 @@ def real_iad(root: Path) -> list[Expected]:
     return drawn(root, expected)
 
 
+def real_iad_products(root: Path) -> list[Expected]:
+    return [one._replace(category="toy") for one in real_iad(root)]
+
+
 def deep_pcb(root: Path) -> list[Expected]:
     expected = []
     rows = {"one": "6 4 14 10 1\n", "two": "6 4 14 10 2\n20 15 30 20 6\n"}
@@ -288,6 +292,7 @@ LAYOUTS: dict[str, Callable[[Path], list[Expected]]] = {
         coco,
         yolo,
         real_iad,
+        real_iad_products,
         rsdd,
         severstal,
         visa,

@@ -14,6 +14,8 @@ from tests.datasets.layouts import LAYOUTS, Expected, image, mask
 NAMES = sorted(LAYOUTS)
 # Severstal has no files of masks, but run lengths in its table.
 WITH_MASKS = [name for name in NAMES if dataset_cards()[name].masks == "pixel" and name != "severstal"]
+# Their lists name the masks.
+BY_LIST = ("visa", "real_iad", "real_iad_products", "manifest")
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_a_mask_of_another_size_or_cut_off_is_found(
     assert any(str(path) in line and "truncated" in line for line in report.unreadable)
 
 
-@pytest.mark.parametrize("name", [n for n in WITH_MASKS if n not in ("visa", "real_iad", "manifest")])
+@pytest.mark.parametrize("name", [n for n in WITH_MASKS if n not in BY_LIST])
 def test_a_mask_whose_image_is_gone_is_found(make: Callable[..., tuple[Path, list[Expected]]], name: str) -> None:
     root, _ = make(name)
     sample = _defective(name, root)
@@ -105,7 +107,7 @@ def test_a_mask_whose_image_is_gone_is_found(make: Callable[..., tuple[Path, lis
         assert check(name, root, category=other).complete
 
 
-@pytest.mark.parametrize("name", ["visa", "real_iad", "manifest"])
+@pytest.mark.parametrize("name", BY_LIST)
 def test_a_listed_image_that_is_gone_is_missing(make: Callable[..., tuple[Path, list[Expected]]], name: str) -> None:
     root, _ = make(name)
     sample = _defective(name, root)

@@ -210,10 +210,13 @@ def test_masks_that_tell_good_from_bad_are_decoded_once_and_again_when_changed(
 
 def test_another_layout_is_refused_and_named(copy: tuple[str, Path, list[Expected]]) -> None:
     name, root, _ = copy
+    # Two ways to read one layout.
+    same = ("real_iad", "real_iad_products")
     for other in NAMES:
-        if other == name:
+        if other == name or (other in same and name in same):
             continue
-        with pytest.raises(DatasetError, match=f"(open it|Open it) as '{name}'"):
+        named = same[0] if name in same else name
+        with pytest.raises(DatasetError, match=f"(open it|Open it) as '{named}'"):
             open_dataset(other, root)
 
 

@@ -44,7 +44,10 @@ def test_ranking_figures_are_those_of_scikit_learn(seed: int, digits: int) -> No
     best = f1_max(labels, scores)
     assert best.f1 == pytest.approx(f1.max())
     assert best.threshold in thresholds[np.isclose(f1[:-1], f1.max())]
-    assert at_threshold(labels, scores >= best.threshold).f1 == pytest.approx(best.f1)
+    rejected = scores >= best.threshold
+    assert at_threshold(labels, rejected).f1 == pytest.approx(best.f1)
+    for decisions in (rejected, scores > np.median(scores), np.zeros(len(labels), bool)):
+        assert at_threshold(labels, decisions).mcc == pytest.approx(metrics.matthews_corrcoef(labels, decisions))
 
 
 @settings(max_examples=50, deadline=None)
@@ -97,12 +100,13 @@ def test_figures_at_a_threshold_by_hand() -> None:
     assert figures.false_reject_rate == 0.25
     assert figures.escape_rate == pytest.approx(1 / 3)
     assert figures.balanced_accuracy == pytest.approx((2 / 3 + 3 / 4) / 2)
+    assert figures.mcc == pytest.approx((2 * 3 - 1 * 1) / np.sqrt(3 * 3 * 4 * 4))
 
 
 def test_figures_at_a_threshold_that_are_undefined() -> None:
     figures = at_threshold([0, 0], [0, 0])
     assert figures.false_reject_rate == 0
-    assert np.isnan([figures.precision, figures.recall, figures.f1, figures.balanced_accuracy]).all()
+    assert np.isnan([figures.precision, figures.recall, figures.f1, figures.balanced_accuracy, figures.mcc]).all()
 
 
 @pytest.mark.parametrize("figure", [at_threshold, false_reject_rate, escape_rate])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ torch = pytest.importorskip("torch")
 from fewshot_ad.errors import ZooError  # noqa: E402
 from fewshot_ad.zoo import create, options  # noqa: E402
 from fewshot_ad.zoo.components import pdn  # noqa: E402
-from fewshot_ad.zoo.components.cdo import cdo_loss, noise_patches  # noqa: E402
+from fewshot_ad.zoo.components.appearance import KINDS, relit  # noqa: E402
+from fewshot_ad.zoo.components.cdo import NoisePatches, cdo_loss, foreground  # noqa: E402
 from fewshot_ad.zoo.components.efficientad_autoencoder import Autoencoder  # noqa: E402
+from fewshot_ad.zoo.components.efficientad_networks import hard_feature_loss  # noqa: E402
 from fewshot_ad.zoo.components.efficientad_quantiles import Quantiles, held_out  # noqa: E402
 from fewshot_ad.zoo.components.pdn import (  # noqa: E402
     PDN,
@@ -23,11 +26,11 @@ from fewshot_ad.zoo.components.pdn import (  # noqa: E402
     save_teacher,
     targets,
 )
+from fewshot_ad.zoo.components.square_tiles import SquareTiles  # noqa: E402
 from fewshot_ad.zoo.components.tensors import Backbone  # noqa: E402
-from fewshot_ad.zoo.efficientad_cdo import hard_feature_loss  # noqa: E402
 from tests.conftest import make_part  # noqa: E402
 
-TINY = {"image_size": 64, "steps": 2, "teacher_steps": 1, "pictures": 2}
+TINY = {"image_size": 64, "steps": 2, "teacher_steps": 1, "teacher_batch": 2, "pictures": 2}
 TEACHER_STEPS = 16
 
 
@@ -37,7 +40,6 @@ def _little_work():
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         # One picture, only turned and mirrored, so that a few small steps teach a teacher something.
-        patch.setattr(pdn, "BATCH", 2)
         patch.setattr(pdn, "MAGNIFICATIONS", (1.0, 1.0))
         patch.setattr(pdn, "GRAY_SHARE", 0.0)
         yield
@@ -56,14 +58,16 @@ def pictures() -> GeneratedPictures:
 
 @pytest.fixture(scope="module")
 def distilled(backbone: Backbone, pictures: GeneratedPictures) -> tuple[PDN, tuple[float, ...]]:
-    return distill("S", backbone, pictures, TEACHER_STEPS, seed=1)
+    return distill("S", backbone, pictures, TEACHER_STEPS, seed=1, batch=2)
 
 
 @pytest.fixture(scope="module")
 def teacher_file(distilled: tuple[PDN, tuple[float, ...]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("teacher") / "pdn.safetensors"
     save_teacher(
-        path, distilled[0], {"size": "S", "backbone": "resnet18", "weights": None, "teacher_steps": TEACHER_STEPS}
+        path,
+        distilled[0],
+        {"size": "S", "backbone": "resnet18", "weights": None, "teacher_steps": TEACHER_STEPS, "teacher_batch": 2},
     )
     return path
 
@@ -195,13 +199,112 @@ def test_cdo_loss_of_equal_features_and_of_no_defect_is_finite():
     assert float(cdo_loss(features, features.clone(), ~nowhere, 2.0, 4.0)) == pytest.approx(4.0)
 
 
-def test_noise_patches_change_only_what_the_mask_says():
-    part = make_part(0, 96)
+@pytest.mark.parametrize("noise", ["gaussian", "uniform"])
+def test_noise_patches_change_only_what_the_mask_says(noise):
+    part, patches = make_part(0, 96), NoisePatches(1.0, (1 / 40, 1 / 10), noise)
     for seed in range(5):
-        noisy, mask = noise_patches(part, np.random.default_rng(seed))
-        assert 0 < mask.mean() < 0.2
+        noisy, mask = patches.draw(part, np.random.default_rng(seed))
+        # Four of a tenth of the side at most.
+        assert 0 < mask.mean() < 0.05
         np.testing.assert_array_equal(noisy[~mask], part[~mask])
         assert np.abs(noisy[mask].astype(int) - part[mask]).mean() > 20
+
+
+def test_a_share_of_the_images_gets_noise_patches():
+    part, rng = make_part(0, 64), np.random.default_rng(0)
+    changed = sum(NoisePatches(0.4).draw(part, rng)[1].any() for _ in range(400))
+    assert 130 < changed < 190
+    assert not NoisePatches(0.0).draw(part, rng)[1].any()
+
+
+def test_noise_patches_lie_on_the_part_where_the_background_is_skipped():
+    image = np.full((80, 80, 3), 230, np.uint8)
+    image[30:50, 25:60] = 60
+    np.testing.assert_array_equal(foreground(image), image[..., 0] == 60)
+    patches = NoisePatches(1.0, (1 / 40, 1 / 40), "uniform", skip_background=True)
+    for seed in range(10):
+        assert patches.draw(image, np.random.default_rng(seed))[1][29:51, 24:61].any()
+        assert not patches.draw(image, np.random.default_rng(seed))[1][:28].any()
+    # A plain image has no part to find.
+    assert foreground(np.full((40, 40, 3), 9, np.uint8)).all()
+
+
+def test_appearance_changes_a_little_and_none_not_at_all():
+    batch = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert relit(batch, (), np.random.default_rng(0)) is batch
+    for kind in KINDS:
+        changed = relit(batch, (kind,), np.random.default_rng(1))
+        assert not torch.equal(changed, batch)
+        assert (changed - batch).abs().max() < 0.3
+        assert 0 <= changed.min() <= changed.max() <= 1
+
+
+@pytest.mark.parametrize(("side", "tile", "overlap"), [(128, 64, 0.25), (96, 64, 0.0), (64, 64, 0.5), (160, 64, 0.9)])
+@pytest.mark.parametrize("fusion", ["mean", "max"])
+def test_tiles_cover_the_image_and_their_maps_join_to_the_whole(side, tile, overlap, fusion):
+    tiles = SquareTiles(side, tile, overlap, fusion)
+    starts = tiles.starts()
+    assert (starts[0], starts[-1] + tile) == (0, side)
+    assert all(after - before <= tile * (1 - overlap) + 4 for before, after in itertools.pairwise(starts))
+    image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+    def judge(part):
+        return part.mean(1)[0, ::4, ::4]
+
+    # Of a judge that sees single pixels, all tiles say the same of one place.
+    torch.testing.assert_close(tiles.joined(image, judge), judge(image))
+
+
+def test_where_tiles_overlap_the_mean_or_the_largest_value_counts():
+    assert SquareTiles(96, 64, 0.5).starts() == [0, 32]
+    values = {"mean": 2.5, "max": 4.0}
+    for fusion, expected in values.items():
+        places = iter([1.0, 2.0, 3.0, 4.0])
+        joined = SquareTiles(96, 64, 0.5, fusion).joined(
+            torch.zeros(1, 3, 96, 96),
+            lambda _: torch.full((16, 16), next(places)),  # noqa: B023 - called at once
+        )
+        assert joined[0, 0] == 1.0
+        assert joined[12, 12] == expected
+
+
+def test_tiles_are_judged_at_their_own_resolution(teacher_file: Path):
+    method = fitted(teacher_file, image_size=96, tile=64, fusion="max", skip_background=True, appearance=["gamma"])
+    predictions = method.predict([make_part(7, 120)])
+    assert predictions.maps[0].shape == (120, 120)
+    assert method.skeleton()["_discrepancies"].networks.autoencoder.decoder[-1].out_channels == 384
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"cdo_weight": 0.0},
+        {"hard_weight": 0.0},
+        {"penalty_weight": 1.0},
+        {"alpha": 1.0, "autoencoder_weight": 0.0, "agreement_weight": 0.0},
+        {"alpha": 0.0, "hard_weight": 0.0, "cdo_weight": 0.0},
+    ],
+    ids=["no CDO", "CDO alone", "penalty", "student alone", "autoencoder alone"],
+)
+def test_each_part_of_the_loss_can_be_taken_out(teacher_file: Path, off):
+    method = fitted(teacher_file, **off)
+    assert np.isfinite(method.predict(good(1)).scores).all()
+
+
+def test_without_the_penalty_no_pictures_are_made_beside_a_stored_teacher(teacher_file: Path):
+    stages: list[str] = []
+    settings = {**TINY, "teacher": str(teacher_file), "teacher_steps": TEACHER_STEPS}
+    create("efficientad_cdo", **settings).fit(good(2), progress=lambda stage, *_: stages.append(stage))
+    assert set(stages) == {"training"}
+
+
+def test_the_quantiles_are_settings(teacher_file: Path):
+    wide, narrow = (
+        fitted(teacher_file, lower_quantile=low, upper_quantile=high)._discrepancies
+        for low, high in ((0.1, 1.0), (0.9, 0.995))
+    )
+    assert wide.student_range.lower < narrow.student_range.lower
+    assert wide.student_range.upper > narrow.student_range.upper
 
 
 @pytest.mark.parametrize("size", ["S", "M"])
@@ -290,7 +393,7 @@ def test_a_named_file_is_written_once_and_read_from_then_on(tmp_path: Path):
     two = create("efficientad_cdo", **TINY, teacher=str(path))
     two.fit(good(2), progress=lambda stage, done, total: stages.append(stage))
     assert path.read_bytes() == written
-    assert set(stages) == {"generating pictures", "training"}
+    assert set(stages) == {"training"}
     np.testing.assert_array_equal(one.predict(good(1)).scores, two.predict(good(1)).scores)
     assert list(tmp_path.glob("new/.*")) == []
 
@@ -298,12 +401,31 @@ def test_a_named_file_is_written_once_and_read_from_then_on(tmp_path: Path):
 def test_the_defaults_are_the_published_ones():
     defaults = options("efficientad_cdo")
     assert (defaults["steps"], defaults["teacher_steps"], defaults["image_size"]) == (70_000, 60_000, 256)
-    assert (defaults["hard"], defaults["alpha"], defaults["size"]) == (0.001, 0.5, "S")
+    assert (defaults["hard"], defaults["alpha"], defaults["size"]) == (0.01, 0.5, "S")
+    assert (defaults["penalty_weight"], defaults["defect_share"], defaults["defect_sides"]) == (0.0, 0.4, (0.025, 0.1))
 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"size": "L"}, {"image_size": 100}, {"steps": 0}, {"hard": 0.0}, {"alpha": 1.5}, {"margin": 5.0}, {"gamma": -1.0}],
+    [
+        {"size": "L"},
+        {"image_size": 100},
+        {"steps": 0},
+        {"hard": 0.0},
+        {"alpha": 1.5},
+        {"margin": 5.0},
+        {"gamma": -1.0},
+        {"tile": 512},
+        {"tile": 70},
+        {"overlap": 1.0},
+        {"cdo_weight": -1.0},
+        {"agreement_weight": 0.0},
+        {"hard_weight": 0.0, "cdo_weight": 0.0},
+        {"defect_sides": [0.2, 0.1]},
+        {"defect_share": 2.0},
+        {"appearance": ["snow"]},
+        {"lower_quantile": 0.999},
+    ],
 )
 def test_senseless_settings_are_refused(setting: dict):
     with pytest.raises(ZooError, match="expected"):

@@ -12,7 +12,7 @@ TINY: dict[str, dict[str, Any]] = {
     "differnet": {"image_size": 64, "epochs": 1, "transforms": 3, "blocks": 2, "hidden": 32},
     "diffusionad": {"image_size": 32, "channels": 8, "steps": 2, "batch": 2},
     "dra": {"image_size": 64, "steps": 2, "batch_size": 4, "references": 2},
-    "efficientad_cdo": {"image_size": 64, "steps": 2, "teacher_steps": 1, "pictures": 2},
+    "efficientad_cdo": {"image_size": 64, "steps": 2, "teacher_steps": 1, "teacher_batch": 2, "pictures": 2},
     "fastrecon": {"image_size": 64},
     "fcdd": {"image_size": 64, "width": 8, "steps": 2, "batch_size": 2},
     "fewshot_ad": {"image_size": 96, "views": "hflip", "budget": 200, "threads": 1},

@@ -27,10 +27,12 @@ class Quantiles(NamedTuple):
     upper: float
 
     @classmethod
-    def of(cls, maps: Sequence[torch.Tensor]) -> Quantiles:
-        """The 90% and the 99.5% quantile over all positions of all maps."""
+    def of(
+        cls, maps: Sequence[torch.Tensor], lower: float = LOWER_QUANTILE, upper: float = UPPER_QUANTILE
+    ) -> Quantiles:
+        """Two quantiles over all positions of all maps; EfficientAD's are 90% and 99.5%."""
         values = np.concatenate([m.flatten().numpy() for m in maps])
-        lower, upper = np.quantile(values, (LOWER_QUANTILE, UPPER_QUANTILE))
+        lower, upper = np.quantile(values, (lower, upper))
         return cls(float(lower), float(upper))
 
     def normalized(self, heat: torch.Tensor) -> torch.Tensor:

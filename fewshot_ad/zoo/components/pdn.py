@@ -148,6 +148,7 @@ def distill(
     steps: int,
     seed: int,
     progress: Progress | None = None,
+    batch: int = BATCH,
 ) -> tuple[PDN, tuple[float, ...]]:
     """A PDN whose output is the backbone's features, each channel brought to mean 0 and standard deviation 1.
 
@@ -155,9 +156,10 @@ def distill(
         size: `S` or `M`.
         backbone: See `targets`.
         pictures: Pictures to distill on; their side is a multiple of 32.
-        steps: Gradient steps, 16 crops each.
+        steps: Gradient steps.
         seed: Seed of the weights and the crops.
         progress: Called as `progress(stage, done, total)`.
+        batch: Crops per step.
 
     Returns:
         The PDN, frozen, and the mean squared error of each step.
@@ -169,10 +171,10 @@ def distill(
         pdn = PDN(size)
 
     def loss() -> torch.Tensor:
-        batch = pictures.crops(BATCH, GRAY_SHARE, rng)
+        crops = pictures.crops(batch, GRAY_SHARE, rng)
         with torch.no_grad():
-            target = (targets(backbone, batch) - mean) / deviation
-        error = F.mse_loss(pdn(batch, padded=True), target)
+            target = (targets(backbone, crops) - mean) / deviation
+        error = F.mse_loss(pdn(crops, padded=True), target)
         losses.append(error.item())
         return error
 
