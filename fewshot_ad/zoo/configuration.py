@@ -45,8 +45,8 @@ def differences(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     Raises:
         ZooError: No baseline has that name.
     """
-    published = published_options(name)
-    card, resolved = cards()[name], {**_defaults(name), **settings}
+    published = {**running_options(name), **published_options(name)}
+    card, resolved = cards()[name], {**running_options(name), **_defaults(name), **settings}
     ignored = {*IGNORED, *WEIGHTS, *(() if card.trains else ("batch_size", "batch"))}
     found = [
         f"{option} {_text(resolved[option])} (published: {_text(value)})"
@@ -108,8 +108,7 @@ def _of_weights(card: Card, resolved: Mapping[str, Any]) -> list[str]:
 
 
 def _defaults(name: str) -> dict[str, Any]:
-    known = {**running_options(name), **options(name)}
-    return {option: value for option, value in known.items() if value is not inspect.Parameter.empty}
+    return {option: value for option, value in options(name).items() if value is not inspect.Parameter.empty}
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from fewshot_ad.errors import ZooError
+from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.anomalib.adapter import (
     DISTILLED,
     AnomalibMethod,
@@ -20,7 +20,11 @@ from fewshot_ad.zoo.anomalib.adapter import (
 )
 from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.components.tensors import Backbone
-from fewshot_ad.zoo.method import Method, baseline
+from fewshot_ad.zoo.method import FROM_TIMM, Method, baseline
+
+# U-Flow's transformers, of which as many blocks are computed, and the side of the image that they were trained for.
+CAITS = (("cait_m48_448", 41), ("cait_s24_224", 21))
+CAIT_SIDE = 448
 
 
 class _SupportScale(torch.nn.Module):
@@ -204,9 +208,11 @@ def fastflow(
         "Threshold, Journal of Mathematical Imaging and Vision",
         2024,
         "normalizing flow",
-        DISTILLED.format("two CaiT transformers"),
+        "resnet18 distilled on generated pictures (or lite0 with ImageNet's weights) in place of the paper's two CaiT "
+        "transformers, which run with backbone=mcait and weights=FOLDER of cait_m48_448 and cait_s24_224 "
+        "(.safetensors or .pth).",
+        published={"backbone": "mcait"},
         pretrained="ImageNet",
-        departs=("one network with three stages, not two CaiT transformers",),
     )
 )
 def uflow(
@@ -225,16 +231,50 @@ def uflow(
     """U-Flow. Source: Tailanian et al. 2024, section 4: 4 flow steps per scale; anomalib's 200 epochs at 448 pixels.
 
     The learning rate falls to 0.4 of itself over anomalib's 25,000 batches, which a small support set does not reach.
+    `stages` are those of a backbone other than `mcait`, the paper's pair of transformers.
     """
-    network = timm_name(backbone, weights)
+    networks = _caits(weights, image_size) if backbone == "mcait" else None
+    network = timm_name(backbone, weights) if networks is None else ""
 
     def build(_: Path) -> Any:
-        from fewshot_ad.zoo.anomalib.runtime.offline import OfflineUflow, OfflineUflowModel
+        from fewshot_ad.zoo.anomalib.runtime.offline import OfflineUflow, OfflineUflowModel, UflowCaits, UflowStages
 
-        return OfflineUflow(OfflineUflowModel(network, list(stages), image_size, flow_steps, clamp, hidden_ratio))
+        features = (
+            UflowCaits(networks, image_size) if networks is not None else UflowStages(network, list(stages), image_size)
+        )
+        return OfflineUflow(OfflineUflowModel(features, image_size, flow_steps, clamp, hidden_ratio))
 
     schedule = Schedule(image_size, epochs, batch_size=batch_size, rate_per="step")
     return AnomalibMethod("anomalib_uflow", build, schedule, seed)
+
+
+def _caits(weights: str | None, image_size: int) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The paper's two transformers by the names under which timm makes them, and how many blocks are computed.
+
+    Raises:
+        WeightsError: There are no weights for them.
+        ZooError: The size of the images is another than that of the weights.
+    """
+    if weights is None:
+        raise WeightsError(
+            "anomalib_uflow: expected the weights of cait_m48_448 and cait_s24_224, which are not at hand. Give "
+            "weights=FOLDER that holds them (.safetensors or .pth), or weights='timm'; weights='random' runs the code, "
+            "but its figures mean nothing."
+        )
+    if image_size % 32 or (weights != "random" and image_size != CAIT_SIDE):
+        raise ZooError(f"anomalib_uflow: expected image_size {CAIT_SIDE} with backbone mcait, got {image_size}.")
+    (large, blocks), (small, fewer) = CAITS
+    return (timm_name(large, _of_cait(large, weights)), blocks), (timm_name(small, _of_cait(small, weights)), fewer)
+
+
+def _of_cait(network: str, weights: str) -> str:
+    if weights in ("random", FROM_TIMM):
+        return weights
+    files = [Path(weights) / f"{network}{suffix}" for suffix in (".safetensors", ".pth")]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise WeightsError(f"anomalib_uflow: expected {files[0].name} or {files[1].name} in {weights}, found neither.")
+    return str(found)
 
 
 @baseline(

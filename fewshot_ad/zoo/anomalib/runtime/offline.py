@@ -23,7 +23,7 @@ from anomalib.models.image.foundad import FoundAD
 from anomalib.models.image.foundad.components.cutpaste import CutPasteUnion
 from anomalib.models.image.l2bt import L2BT
 from anomalib.models.image.uflow.anomaly_map import AnomalyMapGenerator as UflowMaps
-from anomalib.models.image.uflow.feature_extraction import LayerNormFeatureExtractor
+from anomalib.models.image.uflow.feature_extraction import CaitFeatureExtractor, LayerNormFeatureExtractor
 from anomalib.models.image.uflow.loss import UFlowLoss
 from anomalib.models.image.uflow.torch_model import UflowModel
 from torch import nn
@@ -102,25 +102,67 @@ class OfflineCsflow(Csflow):
 
 
 class OfflineUflowModel(UflowModel):
-    """U-Flow's model around a timm backbone with stages of halving size."""
+    """U-Flow's model around a timm backbone with stages of halving size, or two transformers, see `UflowCaits`."""
 
-    def __init__(
-        self, network: str, stages: list[int], image_size: int, steps: int, clamp: float, ratio: float
-    ) -> None:
+    def __init__(self, features: nn.Module, image_size: int, steps: int, clamp: float, ratio: float) -> None:
         nn.Module.__init__(self)
         self.input_size = (image_size, image_size)
         self.affine_clamp, self.affine_subnet_channels_ratio, self.permute_soft = clamp, ratio, False
-        self.feature_extractor = _UflowFeatures(network, stages, image_size).eval()
+        self.feature_extractor = features.eval()
         self.flow = self.build_flow(steps)
         self.anomaly_map_generator = UflowMaps(self.input_size)
 
 
-class _UflowFeatures(LayerNormFeatureExtractor):
+class UflowStages(LayerNormFeatureExtractor):
+    """Stages of a timm backbone, each half as large as the one before, normalized."""
+
     def __init__(self, network: str, stages: list[int], image_size: int) -> None:
         super().__init__(network, (image_size, image_size), tuple(stages))  # type: ignore[arg-type]
 
     def extract_features(self, img: torch.Tensor) -> Any:
+        """(N, 3, S, S) -> the stages, (N, C, h, w) each."""
         return self.feature_extractor.eval()(img)
+
+
+class UflowCaits(CaitFeatureExtractor):
+    """Two CaiT transformers, one for the image and one for half of it, up to a block of each.
+
+    Args:
+        networks: Names in timm's registry, and the number of blocks that are computed, for the image and for half.
+        image_size: Side of the image in pixels.
+
+    Source: Tailanian et al. 2024, table 6: blocks 40 and 20, counted from 0.
+    """
+
+    def __init__(self, networks: tuple[tuple[str, int], tuple[str, int]], image_size: int) -> None:
+        nn.Module.__init__(self)
+        self.input_size = image_size
+        self.scale_factors, self.scales = [16, 32], range(2)
+        self.extractor1, self.extractor2 = (
+            self._cut(name, blocks, side)
+            for (name, blocks), side in zip(networks, (image_size, image_size // 2), strict=True)
+        )
+        self.channels = [int(self.extractor1.embed_dim), int(self.extractor2.embed_dim)]
+
+    @staticmethod
+    def _cut(network: str, blocks: int, side: int) -> Any:
+        model: Any = timm.create_model(network, pretrained=True, num_classes=0, img_size=side)
+        model.blocks = model.blocks[:blocks]
+        # What would follow the blocks is not computed.
+        model.blocks_token_only = nn.ModuleList()
+        return model.requires_grad_(False).eval()
+
+    def extract_features(self, img: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(N, 3, S, S) -> the patches after the last block of each, (N, positions, channels)."""
+        half = functional.interpolate(img, size=(self.input_size // 2,) * 2, mode="bicubic", align_corners=True)
+        return self._after(self.extractor1.eval(), img), self._after(self.extractor2.eval(), half)
+
+    @staticmethod
+    def _after(model: Any, batch: torch.Tensor) -> torch.Tensor:
+        patches = model.pos_drop(model.patch_embed(batch) + model.pos_embed)
+        for block in model.blocks:
+            patches = block(patches)
+        return patches
 
 
 class OfflineUflow(Uflow):
