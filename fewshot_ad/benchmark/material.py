@@ -109,10 +109,14 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
     labeled: list[Sample] = []
     if job.reserve:
         labeled = ([s for s in defective if s.has_mask] or defective)[::2]
+    kept_out = labeled
     if job.abnormal:
-        labeled = _abnormal(job, category, defective, name)
+        kept_out = _abnormal(job, category, defective, name)
+        labeled = kept_out[: job.abnormal]
     # What is known of one type of defects is tested on the others.
-    defective = [s for s in _without(defective, labeled) if not job.abnormal_type or s.defect_type != job.abnormal_type]
+    defective = [
+        s for s in _without(defective, kept_out) if not job.abnormal_type or s.defect_type != job.abnormal_type
+    ]
     if job.noise > 0:
         count = round(job.noise * len(support))
         drawn = by_hash(defective, name, f"{category}/noise/{job.draw}")[:count]
@@ -138,23 +142,24 @@ def _material(job: Job, category: str, samples: Sequence[Sample], listed: Sequen
 
 
 def _abnormal(job: Job, category: str, defective: Sequence[Sample], name: Callable[[Sample], str]) -> list[Sample]:
-    """The labeled defects of the setting `few-abnormal`: by hash, another set for every draw.
+    """The defects that the setting `few-abnormal` sets aside, the labeled ones first: by hash, anew for every draw.
 
     Raises:
         BenchmarkError: There are not so many, or none would be left for the test.
     """
     kind = [s for s in defective if job.abnormal_type in ("", s.defect_type)]
     drawn = by_hash(kind, name, f"{category}/abnormal/{job.draw}")
-    labeled = sorted(drawn, key=lambda sample: not sample.has_mask)[: job.abnormal]
-    others = len(defective) - (len(kind) if job.abnormal_type else job.abnormal)
-    if len(labeled) < job.abnormal or not others:
+    count = max(job.abnormal, job.set_aside)
+    aside = sorted(drawn, key=lambda sample: not sample.has_mask)[:count]
+    others = len(defective) - (len(kind) if job.abnormal_type else count)
+    if len(aside) < count or not others:
         types = ", ".join(sorted({s.defect_type for s in defective}))
         raise BenchmarkError(
-            f"{category}: expected more than {job.abnormal} defective images, {job.abnormal} to learn from"
+            f"{category}: expected more than {count} defective images, {count} to learn from"
             f"{f' that show {job.abnormal_type}' if job.abnormal_type else ''} and others to test, got {len(kind)} and "
             f"{len(defective) - len(kind)} others. Its types of defects: {types}."
         )
-    return labeled
+    return aside
 
 
 def _copy(samples: Sequence[Sample]) -> dict[str, int]:

@@ -103,6 +103,8 @@ class Job:
         reserve: Whether the images that supervised methods learn from are left out of the test.
         abnormal: Labeled defective images of each category; 0 where the setting does not say.
         abnormal_type: Their type of defect; empty = any.
+        set_aside: How many defective images are left out of the test for it, the labeled ones among them: as many as
+            the plan's largest number for this type, so that all of them are tested on the same images.
         device: Where the method computes, unless its options say; no part of the job's identity.
     """
 
@@ -122,6 +124,7 @@ class Job:
     reserve: bool = False
     abnormal: int = 0
     abnormal_type: str = ""
+    set_aside: int = 0
     device: str = "cpu"
 
     @property
@@ -160,6 +163,8 @@ class Job:
             identity["fitted_on"] = self.fitted_on
         if self.abnormal:
             identity["abnormal"] = [self.abnormal, self.abnormal_type]
+            if self.set_aside > self.abnormal:
+                identity["set_aside"] = self.set_aside
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def __str__(self) -> str:
@@ -282,6 +287,14 @@ class Plan:
             reserve=reserve and setting != "few-abnormal",
             abnormal=int(options.get("count", 0)),
             abnormal_type=str(options.get("defect_type") or ""),
+            set_aside=self._set_aside(options),
+        )
+
+    def _set_aside(self, options: Mapping[str, Any]) -> int:
+        """The largest number of labeled images of a setting's type of defect, over all settings `few-abnormal`."""
+        kind = options.get("defect_type")
+        return max(
+            (int(o["count"]) for _, o in self.settings if "count" in o and o.get("defect_type") == kind), default=0
         )
 
 

@@ -22,7 +22,8 @@ from fewshot_ad import metrics
 from fewshot_ad.benchmark import record as ledger
 from fewshot_ad.benchmark import run as run_module
 from fewshot_ad.benchmark.job import Outcome
-from fewshot_ad.benchmark.plan import Job, Plan
+from fewshot_ad.benchmark.material import material
+from fewshot_ad.benchmark.plan import Job, MethodPlan, Plan
 from fewshot_ad.benchmark.plan_file import parse_plan
 from fewshot_ad.benchmark.run import in_process, pending, processes, run_plan, shares
 from fewshot_ad.errors import BenchmarkError
@@ -448,3 +449,16 @@ def test_few_abnormal_images_are_learned_from_and_tested_by_no_method(
         assert record.counts["test_defective"] == ours[place].counts["test_defective"] == 2
         assert ours[place].labeled == ()
     assert len({record.labeled for record in theirs.values()}) > 1
+
+
+def test_several_numbers_of_abnormal_images_are_tested_on_the_same_ones(
+    dataset: Path, mean_baseline: str, tmp_path: Path
+) -> None:
+    settings = [{"few-abnormal": {"count": n}} for n in (1, 2)]
+    jobs = [job for job in plan(dataset, settings=settings, draws=1).jobs() if job.categories == ("washer",)]
+    few, more = (material(dataclasses.replace(job, method=MethodPlan("dra", "dra")))["washer"] for job in jobs)
+    assert few.test == more.test
+    assert (len(few.labeled), len(more.labeled)) == (1, 2)
+    assert few.labeled == more.labeled[:1]
+    alone = next(iter(plan(dataset, settings=settings[:1], draws=1).jobs()))
+    assert alone.key("washer") != jobs[0].key("washer")
