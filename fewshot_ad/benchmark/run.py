@@ -27,6 +27,7 @@ from fewshot_ad.benchmark import record as ledger
 from fewshot_ad.benchmark.continual import run_continual
 from fewshot_ad.benchmark.job import Outcome, failure, run_single_fit
 from fewshot_ad.benchmark.machine import forget_peak
+from fewshot_ad.benchmark.partial_copies import partial_copies
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
@@ -79,7 +80,8 @@ def run_plan(
         out: The record file (JSONL); pictures go into `overlays` beside it.
         runner: Where jobs run: `in_process`, `processes` or `ray_runner.on_ray`.
         retry_failed: Whether jobs on record as failed are tried again.
-        note: Called with what is to be known of the record file, see `record.read`.
+        note: Called with what is to be known of the record file, see `record.read`, and of copies of datasets that lack
+            something.
         allow_download: Whether timm may fetch weights from the internet, as the option `weights: timm` asks for.
         device: Where methods compute whose options do not say: `cpu`, `cuda` or `cuda:N`. Results of one device count
             as done for all; each record says its own.
@@ -106,6 +108,8 @@ def run_plan(
         ended = len(jobs) - len(left)
         recorded = [job for job in jobs if _ended(job, known, retry_failed)]
         failures = sum(any(_status(job, c, known) == "failed" for c in job.categories) for job in recorded)
+        for text in partial_copies(left):
+            note(text)
         yield RunState(ended, len(jobs), failures, None)
         for job, outcomes in runner(left):
             for outcome in outcomes:

@@ -98,7 +98,7 @@ def run(
         importlib.import_module("fewshot_ad.zoo")
         from fewshot_ad.benchmark.plan_file import read_plan
         from fewshot_ad.benchmark.run import pending, run_plan
-        from fewshot_ad.zoo.components.placement import check_device
+        from fewshot_ad.zoo.placement import check_device
 
         _check_runner(context, runner, limit)
         drawn = training_curves(monitor, curves, out)

@@ -300,7 +300,7 @@ def create(
     if running == default:
         return factory(seed=seed, **settings)
     # Here, since it needs torch, and this module is read where only the cards are.
-    from fewshot_ad.zoo.components.placement import made_on
+    from fewshot_ad.zoo.placement import made_on
 
     return made_on(lambda: factory(seed=seed, **settings), **{**RUNNING, **running})
 

@@ -30,6 +30,7 @@ from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.metrics import au_pro
 from fewshot_ad.zoo.components.curves import Curves
 from tests.benchmark.test_plan import content
+from tests.datasets.layouts import LAYOUTS
 
 
 def plan(dataset: Path, **changes: Any) -> Plan:
@@ -462,3 +463,28 @@ def test_several_numbers_of_abnormal_images_are_tested_on_the_same_ones(
     assert few.labeled == more.labeled[:1]
     alone = next(iter(plan(dataset, settings=settings[:1], draws=1).jobs()))
     assert alone.key("washer") != jobs[0].key("washer")
+
+
+def test_a_partial_copy_is_told_once_before_any_job(mean_baseline: str, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    LAYOUTS["real_iad"](root)
+    lost = next(root.rglob("*_OK_C1_*.jpg"))
+    lost.unlink()
+    plan_of = {"datasets": {"iad": {"root": str(root), "layout": "real_iad"}}, "methods": {"mean": {}}, "shots": [1]}
+    notes: list[str] = []
+    states = run_plan(parse_plan(plan_of, tmp_path), tmp_path / "records.jsonl", in_process, note=notes.append)
+    assert next(states).jobs == 0
+    assert len(notes) == 1
+    assert "iad: a partial copy" in notes[0]
+    assert lost.name in notes[0]
+    assert "datasets check real_iad" in notes[0]
+    list(states)
+    assert len(notes) == 1
+
+
+def test_whole_copies_and_products_of_ones_own_are_no_partial_copies(
+    dataset: Path, mean_baseline: str, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    next(run_plan(plan(dataset), tmp_path / "records.jsonl", in_process, note=notes.append))
+    assert notes == []

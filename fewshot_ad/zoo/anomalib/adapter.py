@@ -114,7 +114,7 @@ class AnomalibMethod:
             )
 
     def run_on(self, device: str, precision: str) -> None:
-        """Fit and predict on a device, in a precision, see `components.placement`."""
+        """Fit and predict on a device, in a precision, see `placement`."""
         self._device, self._precision = device, precision
 
     def fit(

@@ -11,8 +11,8 @@ import torch
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import Labeled, cards, create, differences, running_options
 from fewshot_ad.zoo.anomalib.runtime import training
-from fewshot_ad.zoo.components.placement import placed
 from fewshot_ad.zoo.fitted import Baseline
+from fewshot_ad.zoo.placement import placed
 from tests.conftest import real_part
 from tests.stand_in_gpu import OnDevice, stand_in_gpu
 from tests.zoo.tiny import TINY
