@@ -70,7 +70,8 @@ def run_and_kill(plan: Path, out: Path, jobs: int) -> int:
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     # Ray's own processes are in groups of their own.
-    subprocess.run([shutil.which("ray") or str(Path(sys.executable).parent / "ray"), "stop", "--force"], check=False)
+    stop = [shutil.which("ray") or str(Path(sys.executable).parent / "ray"), "stop", "--force"]
+    subprocess.run(stop, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return lines(out)
 
 

@@ -37,6 +37,15 @@ def fit(
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the fitted baseline to.")],
     product: Annotated[str | None, typer.Option(help="Name of the product. Default: the folder's name.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="GOOD is the folder of a dataset in this layout, see `fewshot-ad datasets`: its good images."
+        ),
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="With --layout: the product. Default: the only one there is.")
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,11 +100,14 @@ def fit(
 
         check_model_folder(output, inputs=[Path(path) for path in good], force=force)
         settings = with_running(_settings(changes), device, precision)
+        images = good if layout is None else good_of_dataset(layout, good, category)
+        if layout is None and category is not None:
+            raise ArgumentError("--category: expected --layout with it, got none.")
         drawn = training_curves(monitor, curves, output)
         with progress_bar(as_json) as progress:
             baseline = Baseline.fit(
                 method,
-                good,
+                images,
                 product=product or output.resolve().name,
                 labeled=_labeled(method, defects, masks, boxes),
                 threshold=threshold,
@@ -157,6 +169,29 @@ def predict(
         force=force,
         as_json=as_json,
     )
+
+
+def good_of_dataset(layout: str, folders: list[str], category: str | None) -> list[Path]:
+    """The good training images of one category of a dataset.
+
+    Raises:
+        ArgumentError: There is more than one folder or category, or no such images.
+        DatasetError: The folder does not have the layout.
+    """
+    from fewshot_ad.datasets import open_dataset
+
+    if len(folders) != 1:
+        raise ArgumentError(f"--layout: expected one folder of a dataset, got {len(folders)}.")
+    dataset = open_dataset(layout, folders[0])
+    categories = dataset.categories
+    if category is None and len(categories) > 1:
+        raise ArgumentError(f"--category: expected one of {', '.join(categories)}, got none.")
+    if category is not None and category not in categories:
+        raise ArgumentError(f"--category: expected one of {', '.join(categories)}, got {category!r}.")
+    paths = [s.path for s in dataset.samples(category=category, split="train") if s.label == 0]
+    if not paths:
+        raise ArgumentError(f"{folders[0]}: expected good training images of {category or categories}, found none.")
+    return paths
 
 
 def with_running(settings: dict[str, Any], device: str | None, precision: str | None) -> dict[str, Any]:

@@ -57,3 +57,13 @@ def test_an_unknown_name_is_an_error_that_tells_the_known_ones(as_json):
     message = json.loads(result.stdout)["error"] if as_json else result.stderr
     assert "nonesuch" in message
     assert "tdg" in message
+
+
+def test_fit_takes_the_good_images_of_a_dataset(dataset, tmp_path):
+    chosen = ["--layout", "mvtec", "--category", "washer"]
+    result = run(
+        app, ["fit", "spade", str(dataset), "-o", str(tmp_path / "m"), *chosen, "--set", "image_size=64", "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    support = json.loads(result.stdout)["support"]
+    assert sorted(support) == sorted(path.name for path in (dataset / "washer/train/good").iterdir())
