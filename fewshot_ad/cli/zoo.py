@@ -54,8 +54,12 @@ def zoo(
             _print_cards(list(cards().values()), as_json)
         else:
             _print_card(options(name), cards()[name], as_json)
-            if running_options(name) and not as_json:
+            how = running_options(name)
+            if "device" in how and not as_json:
                 say("how it runs, as options or --set: device=cpu, cuda or cuda:N; precision=f32 or bf16")
+            if "patience" in how and not as_json:
+                say("when training stops: patience=N epochs without a lower loss, of a share validation=0..0.5 of the")
+                say("good images, which is held out; by default it runs to its end")
 
 
 def _print_cards(cards: list[Card], as_json: bool) -> None:

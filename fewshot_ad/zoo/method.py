@@ -35,6 +35,9 @@ WEIGHTS = ("weights", "teacher_weights", "latent_weights", "points_weights")
 # How a baseline runs, whatever it is: options of every one that has none of that name itself, with their defaults.
 RUNNING: Mapping[str, Any] = {"device": "cpu", "precision": "f32"}
 RUNNING_TYPES: Mapping[str, Any] = {"device": str, "precision": Literal["f32", "bf16"]}
+# And of those that anomalib trains.
+STOPPING: Mapping[str, Any] = {"patience": None, "validation": 0.0}
+STOPPING_TYPES: Mapping[str, Any] = {"patience": int | None, "validation": float}
 # In place of a file of weights: those that timm fetches from the internet.
 FROM_TIMM = "timm"
 
@@ -248,18 +251,22 @@ def option_types(name: str) -> dict[str, Any]:
     factory = _factory(name)
     hints = typing.get_type_hints(factory)
     kinds = {key: hints.get(key, Any) for key in options(name)}
-    return {**{key: RUNNING_TYPES[key] for key in running_options(name)}, **kinds}
+    return {**{key: {**RUNNING_TYPES, **STOPPING_TYPES}[key] for key in running_options(name)}, **kinds}
 
 
 def running_options(name: str) -> dict[str, Any]:
     """How a baseline can be told to run, beside its hyper-parameters, and the defaults.
 
-    `device` is `cpu`, `cuda` or `cuda:N`; `precision` is `f32`, or `bf16` for mixed precision by torch.autocast.
+    `device` is `cpu`, `cuda` or `cuda:N`; `precision` is `f32`, or `bf16` for mixed precision by torch.autocast. Those
+    that anomalib trains also have `patience`, epochs without a lower loss after which training stops, and `validation`,
+    the share of the good images that are held out for that loss, 0 to 0.5; 0 takes the training's own.
 
     Raises:
         ZooError: No baseline has that name.
     """
-    return {key: value for key, value in RUNNING.items() if key not in options(name)}
+    card = cards()[name]
+    stopping = STOPPING if card.source == "anomalib" and card.trains else {}
+    return {key: value for key, value in {**RUNNING, **stopping}.items() if key not in options(name)}
 
 
 def create(
@@ -299,10 +306,14 @@ def create(
     running = {key: settings.pop(key, value) for key, value in default.items()}
     if running == default:
         return factory(seed=seed, **settings)
+    stopping = {key: running.pop(key) for key in STOPPING if key in running}
     # Here, since it needs torch, and this module is read where only the cards are.
     from fewshot_ad.zoo.placement import made_on
 
-    return made_on(lambda: factory(seed=seed, **settings), **{**RUNNING, **running})
+    method = made_on(lambda: factory(seed=seed, **settings), **{**RUNNING, **running})
+    if stopping:
+        method.stop_early(**stopping)
+    return method
 
 
 def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:

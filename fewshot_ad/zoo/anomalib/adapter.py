@@ -44,6 +44,8 @@ DISTILLED = (
     "resnet18 distilled on generated pictures (or lite0 with ImageNet's weights) in place of the paper's {}, which "
     "runs with backbone= and weights=FILE."
 )
+# Share of the images that may be held out.
+MOST_HELD_OUT = 0.5
 # Called with anomalib's module and the images, (N, 3, side, side) float32.
 Hook: TypeAlias = Callable[[Any, torch.Tensor], None]
 
@@ -102,6 +104,8 @@ class AnomalibMethod:
     numbers: tuple[str, ...] = ()
     _device: str = field(default="cpu", init=False)
     _precision: str = field(default="f32", init=False)
+    _patience: int | None = field(default=None, init=False)
+    _validation: float = field(default=0.0, init=False)
     _model: torch.nn.Module | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +120,21 @@ class AnomalibMethod:
     def run_on(self, device: str, precision: str) -> None:
         """Fit and predict on a device, in a precision, see `placement`."""
         self._device, self._precision = device, precision
+
+    def stop_early(self, patience: int | None, validation: float) -> None:
+        """Stop training when the loss falls no longer, see `running_options`.
+
+        Raises:
+            ZooError: A number is out of range, or one asks for the other.
+        """
+        if (patience is not None and patience < 1) or not 0 <= validation <= MOST_HELD_OUT:
+            raise ZooError(
+                f"{self.name}: expected patience of at least 1 or none and validation in 0..{MOST_HELD_OUT}, got "
+                f"{patience} and {validation}."
+            )
+        if validation > 0 and patience is None:
+            raise ZooError(f"{self.name}: expected patience with validation, got none: nothing would come of it.")
+        self._patience, self._validation = patience, validation
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
@@ -137,7 +156,8 @@ class AnomalibMethod:
                 module = self.build(folder).to(self._device)
                 if self.prepare:
                     self.prepare(module, images.to(self._device))
-                shots = Shots(images, min(schedule.batch_size, len(images)), self.seed)
+                trained_on, held_out = self._split(images)
+                shots = Shots(trained_on, min(schedule.batch_size, len(trained_on)), self.seed)
                 train(
                     module,
                     shots,
@@ -149,10 +169,35 @@ class AnomalibMethod:
                     schedule.rate_per,
                     device=self._device,
                     precision=self._precision,
+                    callbacks=self._callbacks(shots, held_out),
                 )
                 self._model = module.model.eval().requires_grad_(False)
                 if self.finish:
                     self.finish(module, images.to(self._device))
+
+    def _split(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The images to train on, and those whose loss tells when to stop, evenly spaced.
+
+        Raises:
+            ZooError: There are too few for both.
+        """
+        count = round(self._validation * len(images))
+        if self._validation > 0 and not 0 < count < len(images):
+            raise ZooError(
+                f"{self.name}: expected images enough to hold {self._validation:g} of them out, got {len(images)}. "
+                "Give more, or leave validation out."
+            )
+        held = {int((i + 0.5) * len(images) / count) for i in range(count)}
+        chosen = torch.tensor([i in held for i in range(len(images))], dtype=torch.bool)
+        return images[~chosen], images[chosen]
+
+    def _callbacks(self, shots: Any, held_out: torch.Tensor) -> list[Any]:
+        if self._patience is None:
+            return []
+        from fewshot_ad.zoo.anomalib.runtime.patience import Patience
+
+        batch = shots.batch_of(held_out.to(self._device)) if len(held_out) else None
+        return [Patience(self.name, self._patience, batch)]
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score images; see `Method.predict`."""

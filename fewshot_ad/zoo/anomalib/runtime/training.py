@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,8 +49,12 @@ class Shots(LightningDataModule):
         )
 
     def _batch(self, indices: list[int]) -> ImageBatch | DepthBatch:
-        images = self._images[indices].clone()
-        truth = {"gt_label": torch.zeros(len(indices), dtype=torch.bool)}
+        return self.batch_of(self._images[indices].clone())
+
+    @staticmethod
+    def batch_of(images: torch.Tensor) -> ImageBatch | DepthBatch:
+        """Good images as one of anomalib's batches."""
+        truth = {"gt_label": torch.zeros(len(images), dtype=torch.bool)}
         truth["gt_mask"] = torch.zeros(images[:, 0].shape, dtype=torch.bool)
         if images.shape[1] == CHANNELS:
             return DepthBatch(image=images[:, :3], depth_map=images[:, 3:], **truth)
@@ -74,6 +79,11 @@ class _Watch(Callback):
         self._done += 1
         if self._progress:
             self._progress("training", self._done, self._total)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        # Where it stopped early, nothing is left to do.
+        if self._progress and self._done < self._total:
+            self._progress("training", self._total, self._total)
 
 
 class _Rates(Callback):
@@ -113,6 +123,7 @@ def train(
     *,
     device: str = "cpu",
     precision: str = "f32",
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Run anomalib's training: its steps, optimizers, schedules and hooks, without validation.
 
@@ -127,6 +138,7 @@ def train(
         rate_per: Unit in which the module's learning-rate schedules count.
         device: `cpu`, `cuda` or `cuda:N`; the module is there afterwards.
         precision: `f32`, or `bf16` for mixed precision.
+        callbacks: Lightning's, further ones.
     """
     batches = len(shots.train_dataloader())
     total = min(n for n in (epochs * batches, steps) if n > 0)
@@ -146,7 +158,7 @@ def train(
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        callbacks=[_Watch(seed, progress, total), _Rates(rate_per)],
+        callbacks=[_Watch(seed, progress, total), _Rates(rate_per), *callbacks],
     )
     trainer.fit(module, datamodule=shots)
     # Lightning takes it back to the CPU.

@@ -1,0 +1,78 @@
+"""Early stopping: by held-out good images, or by the training's own loss; never by a label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fewshot_ad.errors import ZooError
+from fewshot_ad.zoo import create, differences, running_options
+from tests.conftest import make_part
+
+pytest.importorskip("anomalib")
+
+from fewshot_ad.zoo.anomalib.runtime.patience import Patience
+
+IMAGES = [make_part(seed, 64) for seed in range(6)]
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loss of each epoch that a training came to; from the second on, it does not fall."""
+    told: list[float] = []
+    original = Patience._of_held_out
+
+    def rising(self: Patience, module: Any) -> float:
+        assert np.isfinite(original(self, module))
+        told.append(1.0 + (len(told) > 0))
+        return told[-1]
+
+    monkeypatch.setattr(Patience, "_of_held_out", rising)
+    return told
+
+
+@pytest.mark.parametrize("name", ["anomalib_stfpm", "anomalib_fastflow", "anomalib_draem"])
+def test_it_stops_after_as_many_epochs_without_a_lower_loss(name: str, losses: list[float]) -> None:
+    method, steps = create(name, image_size=64, epochs=9, patience=2, validation=0.34), []
+    images = IMAGES[:3] if name == "anomalib_draem" else IMAGES
+    method.fit(images, progress=lambda stage, done, total: steps.append((stage, done, total)))
+    assert len(losses) == 3
+    assert steps[-1][1] == steps[-1][2]
+    assert np.isfinite(method.predict(IMAGES[:1]).scores).all()
+
+
+def test_the_weights_are_those_of_the_best_epoch(losses: list[float]) -> None:
+    stopped = create("anomalib_fre", image_size=64, epochs=9, patience=3, validation=0.34)
+    stopped.fit(IMAGES)
+    assert len(losses) == 4
+    losses.clear()
+    once = create("anomalib_fre", image_size=64, epochs=1, patience=1, validation=0.34)
+    once.fit(IMAGES)
+    np.testing.assert_allclose(stopped.predict(IMAGES).scores, once.predict(IMAGES).scores, rtol=1e-5)
+
+
+def test_the_loss_of_the_training_tells_where_nothing_is_held_out(losses: list[float]) -> None:
+    method = create("anomalib_stfpm", image_size=64, epochs=2, patience=1)
+    method.fit(IMAGES[:2])
+    assert losses == []
+    assert np.isfinite(method.predict(IMAGES[:1]).scores).all()
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    assert {"patience", "validation"} <= running_options("anomalib_stfpm").keys()
+    assert "patience" not in running_options("anomalib_padim")
+    assert "patience" not in running_options("simplenet")
+    for settings, message in (
+        ({"patience": 0}, "patience of at least 1"),
+        ({"patience": 1, "validation": 0.9}, r"validation in 0\.\.0\.5"),
+        ({"validation": 0.2}, "expected patience with validation"),
+    ):
+        with pytest.raises(ZooError, match=message):
+            create("anomalib_stfpm", **settings)
+    with pytest.raises(ZooError, match="images enough to hold"):
+        create("anomalib_stfpm", image_size=64, patience=1, validation=0.1).fit(IMAGES[:2])
+    with pytest.raises(ZooError, match="steps its optimizers itself"):
+        create("anomalib_ganomaly", image_size=32, features=8, epochs=1, patience=1).fit(IMAGES[:2])
+    assert "patience 3 (published: default)" in differences("anomalib_stfpm", {"patience": 3})
