@@ -93,7 +93,8 @@ def main() -> None:
             print(
                 f"{plan.stem}: {len(asked)} jobs, {killed_at} on record when killed, {len(keys)} in the end, "
                 f"{sum(n > 1 for n in keys.values())} doubled, {len(asked - keys.keys())} missing, "
-                f"{len(failed)} failed"
+                f"{len(failed)} failed",
+                flush=True,
             )
             for one in failed[:5]:
                 print(f"  {one.method} {one.dataset}/{one.category}: {one.reason}")

@@ -31,7 +31,7 @@ NOTES = {
 # Figures of decisions, and which methods have them.
 DECISIONS = ("precision", "recall", "f1", "balanced_accuracy", "mcc", "false_reject_rate", "escape_rate")
 HOW_DECISIONS = (
-    "Precision, recall, F1, balanced accuracy, false rejects and escapes exist only for methods that decide at a "
+    "Precision, recall, F1, balanced accuracy, MCC, false rejects and escapes exist only for methods that decide at a "
     "threshold of their own; in the zoo that is fewshot_ad alone."
 )
 

@@ -67,12 +67,17 @@ def create_method(job: Job) -> Method:
     settings = dict(job.method.options)
     if len(job.categories) == 1 and "class_name" in options(job.method.baseline):
         settings.setdefault("class_name", job.categories[0].replace("_", " "))
-    if job.device != "cpu":
-        # This package's own method knows one GPU.
-        own = "device" in options(job.method.baseline)
-        settings.setdefault("device", job.device.partition(":")[0] if own else job.device)
+    if device_of(job) != "cpu":
+        settings["device"] = device_of(job)
     # Whether anything may be fetched was asked before the run, see `run_plan`.
     return create(job.method.baseline, seed=job.seed, allow_download=True, **settings)
+
+
+def device_of(job: Job) -> str:
+    """Where the method of a job computes: as its options say, or as the run does."""
+    # This package's own method knows one GPU.
+    own = "device" in options(job.method.baseline)
+    return str(job.method.options.get("device", job.device.partition(":")[0] if own else job.device))
 
 
 def fit_method(
@@ -161,7 +166,7 @@ def measure(
         labeled=tuple(printable(sample_name(sample, job.dataset.root)) for sample in part.labeled),
         overlays=tuple(pictures),
         versions=versions(),
-        machine=machine(job.device),
+        machine=machine(device_of(job)),
         date=now(),
     )
     return Outcome(record, pictures)
@@ -315,7 +320,7 @@ def failure(job: Job, reason: str) -> list[Outcome]:
         "status": "failed",
         "reason": printable(reason),
         "versions": versions(),
-        "machine": machine(job.device),
+        "machine": machine(device_of(job)),
         "date": now(),
     }
     return [Outcome(Record(**_identity(job, category), **cause)) for category in job.categories]

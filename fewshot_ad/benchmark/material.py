@@ -154,10 +154,12 @@ def _abnormal(job: Job, category: str, defective: Sequence[Sample], name: Callab
     others = len(defective) - (len(kind) if job.abnormal_type else count)
     if len(aside) < count or not others:
         types = ", ".join(sorted({s.defect_type for s in defective}))
+        aside_too = f" ({count} set aside, for the plan's largest number)" if count > job.abnormal else ""
+        shown = f" that show {job.abnormal_type}" if job.abnormal_type else ""
         raise BenchmarkError(
-            f"{category}: expected more than {count} defective images, {count} to learn from"
-            f"{f' that show {job.abnormal_type}' if job.abnormal_type else ''} and others to test, got {len(kind)} and "
-            f"{len(defective) - len(kind)} others. Its types of defects: {types}."
+            f"{category}: expected more than {count} defective images, {job.abnormal} to learn from{shown}{aside_too} "
+            f"and others to test, got {len(kind)} and {len(defective) - len(kind)} others. Its types of defects: "
+            f"{types}."
         )
     return aside
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from fewshot_ad.benchmark.plan import DatasetPlan, Job
-from fewshot_ad.datasets import check
+from fewshot_ad.datasets import DatasetCard, Sample, open_dataset
 
 NAMED = 3
 
 
 def partial_copies(jobs: Sequence[Job]) -> Iterator[str]:
-    """A sentence for each dataset whose copy lacks images or masks, or has other numbers of images than published.
+    """A sentence for each dataset whose copy lacks images or masks, or has fewer images than were published.
 
     Args:
         jobs: Whose datasets and categories are looked at; files are not opened.
@@ -19,21 +20,23 @@ def partial_copies(jobs: Sequence[Job]) -> Iterator[str]:
     Raises:
         DatasetError: A folder does not have its dataset's layout.
     """
-    datasets: dict[tuple[str, str], tuple[DatasetPlan, set[str]]] = {}
+    datasets: dict[tuple[str, Path], tuple[DatasetPlan, set[str]]] = {}
     for job in jobs:
-        for dataset in (job.dataset, job.source):
-            if dataset is not None:
-                _, categories = datasets.setdefault((dataset.layout, str(dataset.root)), (dataset, set()))
-                categories.update(job.categories if dataset is job.dataset else dataset.categories)
+        _, categories = datasets.setdefault((job.dataset.layout, job.dataset.root), (job.dataset, set()))
+        categories.update(job.categories)
+        if job.source is not None:
+            _, categories = datasets.setdefault((job.source.layout, job.source.root), (job.source, set()))
+            categories.update(job.source.categories or open_dataset(job.source.layout, job.source.root).categories)
     for dataset, categories in datasets.values():
-        report = check(dataset.layout, dataset.root, decode=False)
-        # A folder of products of one's own lacks the published ones; a plan says which it means.
-        lacking = [name for name in report.missing if not name.startswith("category ")]
-        lacking += [text for text in report.unpaired if text.endswith("does not exist")]
-        other = [text for text in report.differences if text.partition(",")[0] in categories]
+        opened = open_dataset(dataset.layout, dataset.root)
+        samples = [sample for sample in opened.samples() if sample.category in categories]
         said = [
             f"{len(found)} {what} ({'; '.join(found[:NAMED])}{'; ...' if len(found) > NAMED else ''})"
-            for found, what in ((lacking, "files are missing"), (other, "numbers of images are not the published ones"))
+            for found, what in (
+                ([str(sample.path) for sample in samples if not sample.path.is_file()], "images are missing"),
+                (_without_masks(samples, opened.card), "masks are missing"),
+                (_fewer(samples, opened.card), "categories have fewer images than published, if they are those"),
+            )
             if found
         ]
         if said:
@@ -41,3 +44,23 @@ def partial_copies(jobs: Sequence[Job]) -> Iterator[str]:
                 f"{dataset.name}: a partial copy in {dataset.root}: {', '.join(said)}. Its figures do not compare with "
                 f"published ones. `fewshot-ad datasets check {dataset.layout} {dataset.root}` lists everything."
             )
+
+
+def _without_masks(samples: Sequence[Sample], card: DatasetCard) -> list[str]:
+    if card.masks == "none":
+        return []
+    return [
+        str(sample.path)
+        for sample in samples
+        if sample.label and not (sample.has_mask and all(path.is_file() for path in sample.mask_paths))
+    ]
+
+
+def _fewer(samples: Sequence[Sample], card: DatasetCard) -> list[str]:
+    found = []
+    for category, published in card.counts.items():
+        own = [sample for sample in samples if sample.category == category]
+        expected = sum(count or 0 for count in published)
+        if own and len(own) < expected:
+            found.append(f"{category}: {len(own)} of {expected}")
+    return found

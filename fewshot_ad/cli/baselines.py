@@ -154,10 +154,13 @@ def predict(
 ) -> None:
     """Inspect with a fitted baseline; verdicts, table, overlays and exit codes are those of `inspect`."""
     with reported_errors(as_json):
+        from fewshot_ad.zoo import cards
         from fewshot_ad.zoo.components.model_folder import MANIFEST, TENSORS
         from fewshot_ad.zoo.fitted import Baseline
 
         baseline = Baseline.load(model, device=device or "cpu")
+        if maps is not None and not cards()[baseline.name].maps:
+            raise ArgumentError(f"--maps: expected a method with anomaly maps, but {baseline.name} has none.")
     judge_images(
         partial(baseline.inspect_batch, errors="return"),
         images,

@@ -91,7 +91,8 @@ class AtThreshold:
         false_reject_rate: Share of the good images that are rejected.
         escape_rate: Share of the defective images that are passed.
         balanced_accuracy: Mean of the share of defective images rejected and the share of good images passed.
-        mcc: Matthews correlation coefficient of decisions and labels, -1..1; 0 where all decisions are the same.
+        mcc: Matthews correlation coefficient of decisions and labels, -1..1; 0 where all decisions are the same, NaN
+            where one class is absent.
     """
 
     precision: float

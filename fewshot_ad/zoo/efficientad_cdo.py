@@ -11,6 +11,7 @@ those of EfficientAD unless another paper is named.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.nn import functional as F  # noqa: N812
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.components.appearance import KINDS, relit
-from fewshot_ad.zoo.components.cdo import LARGEST, Noise, NoisePatches, cdo_loss
+from fewshot_ad.zoo.components.cdo import LARGEST, Noise, NoisePatches, cdo_loss, foreground
 from fewshot_ad.zoo.components.efficientad_autoencoder import Autoencoder
 from fewshot_ad.zoo.components.efficientad_networks import Discrepancies, Networks, Teacher, hard_feature_loss
 from fewshot_ad.zoo.components.efficientad_quantiles import LOWER_QUANTILE, UPPER_QUANTILE, Quantiles, held_out
@@ -103,7 +104,7 @@ class EfficientAdCdo:
         gamma: Exponent of CDO's weights, at least 0.
         margin: See `cdo_loss`, in 0..4.
         defect_share: Share of the images that get noise patches, 0..1.
-        defect_sides: Smallest and largest side of a patch, in shares of the image's.
+        defect_sides: Smallest and largest side of a patch, in shares of the side of what the networks see.
         defect_noise: `gaussian` or `uniform`.
         skip_background: Whether patches are put on the part alone, see `cdo.foreground`.
         appearance: Kinds of appearance augmentation, one for each image: `color`, `sharpness`, `gamma`; empty for none.
@@ -164,12 +165,16 @@ class EfficientAdCdo:
             (not 0 <= self.overlap <= 0.9, "overlap in 0..0.9", self.overlap),
             (self.fusion not in get_args(Fusion), "fusion mean or max", self.fusion),
             (min(self.steps, self.teacher_steps) < 1, "steps of at least 1", (self.steps, self.teacher_steps)),
-            (min(self.pictures, self.teacher_batch) < 1, "pictures and teacher_batch of at least 1", self.pictures),
+            (
+                min(self.pictures, self.teacher_batch) < 1,
+                "pictures and teacher_batch of at least 1",
+                (self.pictures, self.teacher_batch),
+            ),
             (not 0 < self.hard <= 1, "hard in (0, 1]", self.hard),
             (not 0 <= self.alpha <= 1, "alpha in 0..1", self.alpha),
             (self.gamma < 0, "gamma of at least 0", self.gamma),
             (not 0 <= self.margin <= LARGEST, "margin in 0..4", self.margin),
-            (min(self._weights) < 0, "weights of at least 0", self._weights),
+            (not all(0 <= weight < math.inf for weight in self._weights), "weights of at least 0", self._weights),
             (not self._learns, "a weight above 0 of each map that alpha asks for", self._weights),
             (not 0 <= self.defect_share <= 1, "defect_share in 0..1", self.defect_share),
             (
@@ -268,16 +273,20 @@ class EfficientAdCdo:
     ) -> None:
         """Train student and autoencoder. Source: section 3.2 and 3.3, with CDO's loss added."""
         low, high = self.defect_sides
-        defects = NoisePatches(self.defect_share, (low, high), self.defect_noise, self.skip_background)
+        defects = NoisePatches(self.defect_share, (low, high), self.defect_noise)
+        # Of whole images: a tile of nothing but background, or of the part, could not tell.
+        parts = [foreground(image) for image in images] if self.skip_background else []
 
         def loss() -> torch.Tensor:
-            image = self._tiles.drawn(images[rng.integers(len(images))], rng)
+            chosen = rng.integers(len(images))
+            place = self._tiles.drawn(rng)
+            image, part = images[chosen][place], parts[chosen][place] if parts else None
             good, total = unit_tensor(image[None]), torch.zeros(())
             if self.hard_weight > 0:
                 distance = (networks.target(good) - networks.imitation(good)).square()
                 total = total + self.hard_weight * hard_feature_loss(distance, self.hard)
             if self.cdo_weight > 0:
-                noisy, mask = defects.draw(image, rng)
+                noisy, mask = defects.draw(image, rng, part)
                 batch = unit_tensor(noisy[None])
                 cells = F.max_pool2d(torch.as_tensor(mask)[None].float(), 4)[:, BORDER:-BORDER, BORDER:-BORDER] > 0
                 discrepancy = cdo_loss(

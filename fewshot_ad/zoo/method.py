@@ -173,6 +173,7 @@ class Card:
         needs_points: Whether its images have the position of each pixel beside the color, see
             `components.colored_points`.
         weights: Weights that it runs on here, and how they differ from the paper's.
+        stops_early: Whether its training can stop before its end, see `running_options`.
         original: How it was published, where that differs.
     """
 
@@ -190,6 +191,7 @@ class Card:
     trains: bool
     zero_shot: bool = False
     needs_points: bool = False
+    stops_early: bool = False
     weights: str
     original: Original = field(default_factory=Original)
 
@@ -258,15 +260,15 @@ def running_options(name: str) -> dict[str, Any]:
     """How a baseline can be told to run, beside its hyper-parameters, and the defaults.
 
     `device` is `cpu`, `cuda` or `cuda:N`; `precision` is `f32`, or `bf16` for mixed precision by torch.autocast. Those
-    that anomalib trains also have `patience`, epochs without a lower loss after which training stops, and `validation`,
-    the share of the good images that are held out for that loss, 0 to 0.5; 0 takes the training's own.
+    whose card says `stops_early` also have `patience`, epochs without a lower loss after which training stops, and
+    `validation`, the share of the good images that are held out for that loss, 0 to 0.5; 0 takes the training's own.
 
     Raises:
         ZooError: No baseline has that name.
     """
-    card = cards()[name]
-    stopping = STOPPING if card.source == "anomalib" and card.trains else {}
-    return {key: value for key, value in {**RUNNING, **stopping}.items() if key not in options(name)}
+    own = options(name)
+    stopping = STOPPING if cards()[name].stops_early else {}
+    return {key: value for key, value in {**RUNNING, **stopping}.items() if key not in own}
 
 
 def create(
@@ -301,7 +303,7 @@ def create(
     default = running_options(name)
     for setting in settings:
         if setting not in known and setting not in default:
-            what = unknown(setting, known, "a hyper-parameter")
+            what = unknown(setting, {**known, **default}, "a hyper-parameter")
             raise ZooError(f"{name}: {what}. `fewshot-ad zoo {name}` lists them.")
     running = {key: settings.pop(key, value) for key, value in default.items()}
     if running == default:

@@ -13,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 from fewshot_ad.errors import ZooError
 
 PRECISIONS = ("f32", "bf16")
+# What draws a tensor of its own, and is told where.
+_DRAWN = (torch.rand, torch.randn, torch.randint, torch.randperm)
 
 
 @contextlib.contextmanager
@@ -88,10 +90,14 @@ class _Crossing(TorchFunctionMode):
             # numpy knows no bfloat16.
             tensor = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
             return func(tensor.cpu(), *rest, **kwargs)
-        if isinstance(kwargs.get("generator"), torch.Generator) and "device" not in kwargs:
+        generator = kwargs.get("generator")
+        if isinstance(generator, torch.Generator) and generator.device.type == "cpu":
             if func.__name__.endswith("_"):
                 return args[0].copy_(func(torch.empty_like(args[0], device="cpu"), *args[1:], **kwargs))
-            return func(*args, **kwargs, device="cpu").to(self._device)
+            target = kwargs.pop("device", None) or self._device
+            made = {"device": "cpu"} if func in _DRAWN else {}
+            here = [value.cpu() if isinstance(value, torch.Tensor) else value for value in args]
+            return func(*here, **kwargs, **made).to(target)
         return func(*args, **kwargs)
 
 

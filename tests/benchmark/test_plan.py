@@ -72,7 +72,7 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
         ({"methods": {}}, "methods: expected at least 1 entry, got 0"),
         (
             {"methods": {"mean": {"options": {"sides": 3}}}},
-            "methods.mean.options.sides: expected an option among fail, side, got 'sides'",
+            "methods.mean.options.sides: expected an option among device, fail, precision, side, got 'sides'",
         ),
         (
             {"methods": {"patchkore": {}}},
@@ -199,7 +199,8 @@ def test_all_mistakes_of_a_file_are_named_with_their_lines(tmp_path: Path, mean_
     assert str(raised.value) == (
         f"{file}: 4 mistakes. "
         f"[1] methods.mean.options.side: expected a whole number, got 'big' ({file}, line 3). "
-        "[2] methods.mean.options.fial: expected an option among fail, side, got 'fial' (did you mean 'fail'?) "
+        "[2] methods.mean.options.fial: expected an option among device, fail, precision, side, got 'fial' "
+        "(did you mean 'fail'?) "
         f"({file}, line 3). "
         "[3] methods.padim.options.regularisation: expected 'regularization', as it is called since version 0.2, "
         f"got its former name ({file}, line 4). "

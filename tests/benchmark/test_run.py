@@ -477,6 +477,7 @@ def test_a_partial_copy_is_told_once_before_any_job(mean_baseline: str, tmp_path
     assert len(notes) == 1
     assert "iad: a partial copy" in notes[0]
     assert lost.name in notes[0]
+    assert "1 images are missing" in notes[0]
     assert "datasets check real_iad" in notes[0]
     list(states)
     assert len(notes) == 1
@@ -488,3 +489,13 @@ def test_whole_copies_and_products_of_ones_own_are_no_partial_copies(
     notes: list[str] = []
     next(run_plan(plan(dataset), tmp_path / "records.jsonl", in_process, note=notes.append))
     assert notes == []
+
+
+def test_masks_that_are_missing_are_told(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"
+    shutil.copytree(dataset, copied)
+    next((copied / "washer/ground_truth/blot").iterdir()).unlink()
+    notes: list[str] = []
+    next(run_plan(plan(copied), tmp_path / "records.jsonl", in_process, note=notes.append))
+    assert len(notes) == 1
+    assert "1 masks are missing" in notes[0]

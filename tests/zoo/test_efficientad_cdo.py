@@ -221,10 +221,13 @@ def test_noise_patches_lie_on_the_part_where_the_background_is_skipped():
     image = np.full((80, 80, 3), 230, np.uint8)
     image[30:50, 25:60] = 60
     np.testing.assert_array_equal(foreground(image), image[..., 0] == 60)
-    patches = NoisePatches(1.0, (1 / 40, 1 / 40), "uniform", skip_background=True)
+    patches, part = NoisePatches(1.0, (1 / 40, 1 / 40), "uniform"), foreground(image)
     for seed in range(10):
-        assert patches.draw(image, np.random.default_rng(seed))[1][29:51, 24:61].any()
-        assert not patches.draw(image, np.random.default_rng(seed))[1][:28].any()
+        mask = patches.draw(image, np.random.default_rng(seed), part)[1]
+        assert mask[29:51, 24:61].any()
+        assert not mask[:28].any()
+        # On a tile of background alone there is none.
+        assert not patches.draw(image[:20], np.random.default_rng(seed), part[:20])[1].any()
     # A plain image has no part to find.
     assert foreground(np.full((40, 40, 3), 9, np.uint8)).all()
 

@@ -76,6 +76,15 @@ def test_random_numbers_of_a_generator_are_the_same_in_place_too(monkeypatch: py
         np.testing.assert_array_equal(np.asarray(drawn), expected.numpy())
 
 
+def test_draws_without_a_device_of_their_own_work_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    expected = torch.multinomial(weights, 2, generator=torch.Generator().manual_seed(2))
+    with stand_in_gpu(monkeypatch), placed("cuda", "f32"):
+        drawn = torch.multinomial(weights.to("cuda"), 2, generator=torch.Generator().manual_seed(2))
+        assert isinstance(drawn, OnDevice)
+        np.testing.assert_array_equal(drawn.numpy(), expected.numpy())
+
+
 def test_anomalibs_trainer_gets_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     class AskedError(Exception):
         """Raised in place of a training."""
@@ -105,6 +114,12 @@ def test_mixed_precision_is_close_and_said(name: str) -> None:
     assert not np.array_equal(*scores)
     np.testing.assert_allclose(*scores, rtol=0.1)
     assert "precision bf16 (published: f32)" in differences(name, {"precision": "bf16"})
+
+
+def test_a_stored_model_says_what_is_wrong_with_the_device(tmp_path: Any) -> None:
+    Baseline.fit("spade", [*IMAGES, real_part(2)], **TINY["spade"]).save(tmp_path / "model")
+    with pytest.raises(ZooError, match=r"^expected a device of cpu, cuda or cuda:N, got 'gpu'\.$"):
+        Baseline.load(tmp_path / "model", device="gpu")
 
 
 def test_what_is_no_device_or_not_here_is_refused() -> None:

@@ -127,7 +127,8 @@ class AnomalibMethod:
         Raises:
             ZooError: A number is out of range, or one asks for the other.
         """
-        if (patience is not None and patience < 1) or not 0 <= validation <= MOST_HELD_OUT:
+        numbers = (patience is None or type(patience) is int) and type(validation) in (int, float)
+        if not numbers or (patience is not None and patience < 1) or not 0 <= validation <= MOST_HELD_OUT:
             raise ZooError(
                 f"{self.name}: expected patience of at least 1 or none and validation in 0..{MOST_HELD_OUT}, got "
                 f"{patience} and {validation}."
@@ -341,6 +342,7 @@ def card(
     at_hand: str = "distilled by this package",
     departs: tuple[str, ...] = (),
     zero_shot: bool = False,
+    stops_early: bool = True,
 ) -> Card:
     """The card of one of anomalib's models.
 
@@ -358,6 +360,7 @@ def card(
         trains=trains,
         weights=weights,
         zero_shot=zero_shot,
+        stops_early=trains and stops_early,
         original=Original(options=published or {}, pretrained=pretrained, at_hand=at_hand, departs=departs),
     )
 

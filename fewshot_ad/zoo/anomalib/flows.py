@@ -66,6 +66,7 @@ class _SupportScale(torch.nn.Module):
         published={"backbone": "wide_resnet50_2", "stages": (2, 3, 4)},
         pretrained="ImageNet",
         departs=("likelihoods scaled by the support images, not by the test set",),
+        stops_early=False,
     )
 )
 def cflow(

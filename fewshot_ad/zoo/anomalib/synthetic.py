@@ -61,6 +61,7 @@ def draem(
         "trained on ImageNet. latent_weights=FILE takes anomalib's.",
         pretrained="on ImageNet",
         at_hand="of the latent model trained here on generated images",
+        stops_early=False,
     )
 )
 def dsr(
@@ -107,6 +108,7 @@ def dsr(
         published={"backbone": "wide_resnet50_2"},
         pretrained="ImageNet",
         departs=("generated textures, not the Describable Textures Dataset",),
+        stops_early=False,
     )
 )
 def glass(
@@ -221,6 +223,7 @@ def supersimplenet(
         maps=False,
         needs_internet=False,
         published={"image_size": 32, "epochs": 15, "batch_size": 64},
+        stops_early=False,
     )
 )
 def ganomaly(

@@ -36,7 +36,6 @@ class NoisePatches:
         share: Share of the images that get some, 0..1.
         sides: Smallest and largest side of a square, in shares of the image's shorter side.
         noise: Its distribution, per pixel and channel.
-        skip_background: Whether centers lie on the part, see `foreground`.
 
     Source: one to four patches, their share and sides as in EfficientAD + CDO.
     """
@@ -44,15 +43,25 @@ class NoisePatches:
     share: float = 0.4
     sides: tuple[float, float] = (1 / 40, 1 / 10)
     noise: Noise = "gaussian"
-    skip_background: bool = False
 
-    def draw(self, image: Uint8Array, rng: np.random.Generator) -> tuple[Uint8Array, BoolArray]:
-        """An image (H, W, 3) uint8, perhaps with patches, and their mask (H, W) bool."""
+    def draw(
+        self, image: Uint8Array, rng: np.random.Generator, part: BoolArray | None = None
+    ) -> tuple[Uint8Array, BoolArray]:
+        """An image, perhaps with patches, and their mask.
+
+        Args:
+            image: (H, W, 3) uint8.
+            rng: Source of everything random.
+            part: (H, W) bool, where centers of patches may lie, see `foreground`; None is everywhere.
+
+        Returns:
+            The image (H, W, 3) uint8 and the mask (H, W) bool.
+        """
         height, width = image.shape[:2]
         mask = np.zeros((height, width), np.bool_)
-        if rng.random() >= self.share:
+        places = None if part is None else np.argwhere(part)
+        if rng.random() >= self.share or (places is not None and len(places) == 0):
             return image, mask
-        places = np.argwhere(foreground(image)) if self.skip_background else None
         for _ in range(int(rng.integers(1, MOST_PATCHES + 1))):
             side = max(2, round(float(rng.uniform(*self.sides)) * min(height, width)))
             if places is None:

@@ -19,6 +19,7 @@ from fewshot_ad.errors import FewshotADError, ZooError
 from fewshot_ad.storage import check_folder, replace_folder, write_failure
 from fewshot_ad.zoo.components.freezing import Tensors, freeze, thaw
 from fewshot_ad.zoo.method import WEIGHTS, cards, create, options
+from fewshot_ad.zoo.placement import check_device
 
 SCHEMA = "fewshot-ad/baseline/1"
 MANIFEST, TENSORS = "baseline.json", "tensors.safetensors"
@@ -65,6 +66,7 @@ def model_read(folder: Path, device: str = "cpu") -> Iterator[tuple[dict[str, An
     Raises:
         ZooError: There is none, it is damaged, or does not fit this installation.
     """
+    check_device(device)
     manifest, content = _read(folder)
     if manifest["baseline"] not in cards():
         raise ZooError(

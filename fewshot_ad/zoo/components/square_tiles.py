@@ -9,8 +9,6 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 
-from fewshot_ad.arrays import Uint8Array
-
 Fusion: TypeAlias = Literal["mean", "max"]
 # Places of tiles, in pixels: the cells of a map are as large.
 CELL = 4
@@ -60,8 +58,8 @@ class SquareTiles:
             count[place] += 1
         return heat if self.fusion == "max" else heat / count
 
-    def drawn(self, image: Uint8Array, rng: np.random.Generator) -> Uint8Array:
-        """A tile of an image (S, S, 3), anywhere in it."""
+    def drawn(self, rng: np.random.Generator) -> tuple[slice, slice]:
+        """The rows and columns of a tile, anywhere in the image."""
         rest = self.image_side - self.tile_side
         top, left = (int(rng.integers(rest + 1)) for _ in range(2)) if rest else (0, 0)
-        return image[top : top + self.tile_side, left : left + self.tile_side]
+        return slice(top, top + self.tile_side), slice(left, left + self.tile_side)

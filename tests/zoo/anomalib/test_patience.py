@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo import create, differences, running_options
@@ -73,6 +75,39 @@ def test_what_makes_no_sense_is_refused() -> None:
             create("anomalib_stfpm", **settings)
     with pytest.raises(ZooError, match="images enough to hold"):
         create("anomalib_stfpm", image_size=64, patience=1, validation=0.1).fit(IMAGES[:2])
-    with pytest.raises(ZooError, match="steps its optimizers itself"):
-        create("anomalib_ganomaly", image_size=32, features=8, epochs=1, patience=1).fit(IMAGES[:2])
+    for value in (2.5, True, "abc"):
+        with pytest.raises(ZooError, match="patience of at least 1"):
+            create("anomalib_stfpm", patience=value)
+    # They step their optimizers themselves, or take other data in every step.
+    for name in ("cflow", "dsr", "glass", "ganomaly", "efficient_ad_s"):
+        with pytest.raises(ZooError, match="a hyper-parameter among"):
+            create(f"anomalib_{name}", patience=1)
+    with pytest.raises(ZooError, match="expected a baseline"):
+        running_options("nope")
+
+
+def test_every_epoch_is_judged_by_the_same_random_numbers() -> None:
+    class Drawing(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def log(self, *_: Any) -> None:
+            raise AssertionError("logged")
+
+        def training_step(self, *_: Any) -> torch.Tensor:
+            self.log("loss", 1.0)
+            return torch.tensor(random.random() + np.random.random()) + torch.rand(())
+
+    module, patience = Drawing(), Patience("x", 1, object())
+    states = (random.getstate(), torch.get_rng_state())
+    assert len({patience._of_held_out(module) for _ in range(3)}) == 1
+    assert random.getstate() == states[0]
+    assert torch.equal(torch.get_rng_state(), states[1])
+    assert "log" not in vars(module)
+
+
+def test_a_loss_that_is_no_number_is_an_error() -> None:
+    with pytest.raises(ZooError, match="a finite loss"):
+        Patience("x", 1, None).on_train_epoch_end(None, None)  # type: ignore[arg-type]
     assert "patience 3 (published: default)" in differences("anomalib_stfpm", {"patience": 3})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -31,14 +33,6 @@ class Patience(Callback):
         self._best, self._waited = math.inf, 0
         self._weights: dict[str, torch.Tensor] | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a module whose step cannot be taken without training."""
-        if not pl_module.automatic_optimization:
-            raise ZooError(
-                f"{self._name}: expected no patience, since anomalib's module steps its optimizers itself and tells no "
-                "loss, got one. Leave patience out, and set the number of epochs."
-            )
-
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         """Keep the loss of a batch."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
@@ -47,7 +41,12 @@ class Patience(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the epoch with the best one."""
-        loss = self._of_held_out(pl_module) if self._held_out is not None else sum(self._losses) / len(self._losses)
+        loss = self._of_held_out(pl_module) if self._held_out is not None else self._of_epoch()
+        if not math.isfinite(loss):
+            raise ZooError(
+                f"{self._name}: expected a finite loss, by which it is told when to stop, got {loss}. Leave patience "
+                "out, or take a lower learning rate where the method has one."
+            )
         self._losses = []
         if current_logger() is not None:
             draw({"validation/loss": loss}, trainer.current_epoch)
@@ -63,18 +62,27 @@ class Patience(Callback):
         if self._weights is not None:
             pl_module.load_state_dict(self._weights)
 
+    def _of_epoch(self) -> float:
+        return sum(self._losses) / len(self._losses) if self._losses else math.nan
+
     def _of_held_out(self, module: Any) -> float:
         # In training mode, since some models give maps otherwise; the statistics that this changes are taken back.
         before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-        log = module.log
+        device = next(module.parameters()).device
+        gpus = [device] if device.type == "cuda" else []
+        numpy_state, python_state = np.random.get_state(), random.getstate()
         module.log = _nothing
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), torch.random.fork_rng(devices=gpus):
                 # The same random numbers for every epoch, so that losses compare.
                 torch.manual_seed(0)
+                np.random.seed(0)
+                random.seed(0)
                 outputs = module.training_step(self._held_out, 0)
         finally:
-            module.log = log
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+            del module.log
             module.load_state_dict(before)
         return float(outputs["loss"] if isinstance(outputs, Mapping) else outputs)
 
