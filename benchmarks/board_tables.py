@@ -350,7 +350,7 @@ def few_shot() -> str:
     done.sort(key=lambda row: (row.shots, -row.cells["image_auroc"].mean))
     lines = [
         [str(row.shots), row.method, text(row, "image_auroc"), text(row, "au_pro"),
-         worst("few_shot", "image_auroc", [row.method], row.shots)[row.method], in_short(row.departed or ())]
+         worst("few_shot", "image_auroc", [row.method], row.shots)[row.method], in_short(row.departed)]
         for row in done
     ]  # fmt: skip
     return table(

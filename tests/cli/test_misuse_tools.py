@@ -50,7 +50,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("fit padim DATASET/washer/train/good -o OUT --device gpu", ("cpu, cuda or cuda:n", "'gpu'")),
     ("fit padim DATASET/washer/train/good -o OUT --precision half", ("precision", "f32", "'half'")),
     ("fit padim DATASET/washer/train/good -o OUT --device cpu --set device=cpu", ("expected it once",)),
-    ("predict OUT PICTURE --device gpu", ("OUT",)),
+    ("predict OUT PICTURE --device gpu", ("cpu, cuda or cuda:n", "'gpu'")),
     ("fit padim DATASET -o OUT --layout mvtec --category nut", ("--category", "washer", "'nut'")),
     ("fit padim DATASET/washer/train/good -o OUT --category nut", ("--layout",)),
     ("fit padim DATASET DATASET -o OUT --layout mvtec", ("one folder",)),
