@@ -75,7 +75,7 @@ def _plan(document: Document, folder: Path) -> Plan:
 
 
 def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
-    from fewshot_ad.zoo import cards, check_published_weights, option_types, options, running_options
+    from fewshot_ad.zoo import cards, check_published_weights, option_types
     from fewshot_ad.zoo.configuration import fits, lacks_weights
 
     place = ("methods", name)
@@ -83,11 +83,11 @@ def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
     if baseline not in cards():
         yield _unknown_name(place, "baseline", method.baseline, baseline, cards())
         return
-    known, kinds = {**options(baseline), **running_options(baseline)}, option_types(baseline)
+    kinds = option_types(baseline)
     for option, value in method.options.items():
         where = (*place, "options", option)
-        if option not in known:
-            yield Problem(where, unknown(option, known, "an option", FORMER_OPTIONS))
+        if option not in kinds:
+            yield Problem(where, unknown(option, kinds, "an option", FORMER_OPTIONS))
         elif not fits(value, kinds[option]):
             yield Problem(where, f"expected {words(kinds[option])}, got {shown(value)}")
 

@@ -99,8 +99,8 @@ def fit(
         from fewshot_ad.zoo.fitted import Baseline
 
         check_model_folder(output, inputs=[Path(path) for path in good], force=force)
-        settings = with_running(_settings(changes), device, precision)
-        images = good if layout is None else good_of_dataset(layout, good, category)
+        settings = _with_running(_settings(changes), device, precision)
+        images = good if layout is None else _good_of_dataset(layout, good, category)
         if layout is None and category is not None:
             raise ArgumentError("--category: expected --layout with it, got none.")
         drawn = training_curves(monitor, curves, output)
@@ -174,7 +174,7 @@ def predict(
     )
 
 
-def good_of_dataset(layout: str, folders: list[str], category: str | None) -> list[Path]:
+def _good_of_dataset(layout: str, folders: list[str], category: str | None) -> list[Path]:
     """The good training images of one category of a dataset.
 
     Raises:
@@ -197,7 +197,7 @@ def good_of_dataset(layout: str, folders: list[str], category: str | None) -> li
     return paths
 
 
-def with_running(settings: dict[str, Any], device: str | None, precision: str | None) -> dict[str, Any]:
+def _with_running(settings: dict[str, Any], device: str | None, precision: str | None) -> dict[str, Any]:
     """Hyper-parameters, and how a baseline is to run, as far as the options say.
 
     Raises:

@@ -28,6 +28,7 @@ from fewshot_ad.cli.options import (
 )
 from fewshot_ad.cli.outputs import (
     MAP,
+    OVERLAY,
     Outputs,
     check_maps,
     check_overlays,
@@ -152,10 +153,10 @@ def judge_images(
     with reported_errors(as_json):
         paths, failures = _image_paths(images)
         inputs = [*read, *paths]
-        overlays = [heatmaps / name if heatmaps is not None else None for name in overlay_names(paths)]
+        overlays = _files_in(heatmaps, paths, OVERLAY)
         check_table(csv_file, inputs, force)
         check_overlays(filter(None, overlays), csv_file, inputs, force=force)
-        map_files = [maps / name if maps is not None else None for name in overlay_names(paths, MAP)]
+        map_files = _files_in(maps, paths, MAP)
         check_maps(filter(None, map_files), csv_file, inputs, force=force)
         quiet = as_json or len(paths) < 20
         with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet, lines=False) as progress:
@@ -187,6 +188,11 @@ def judge_images(
         say(_summary(counts, heatmaps))
     failed = counts["unreadable"] or counts["not found"] or counts["not_inspectable"] or not outputs.complete
     raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
+
+
+def _files_in(folder: Path | None, paths: list[Path], suffix: str) -> list[Path | None]:
+    """The file of each image in a folder; None for each where no folder is asked for."""
+    return [None] * len(paths) if folder is None else [folder / name for name in overlay_names(paths, suffix)]
 
 
 def _drawn(overlay: Path | None, result: Inspection, outputs: Outputs, force: bool) -> Path | None:

@@ -133,8 +133,26 @@ def check_overlays(overlays: Iterable[Path], table: Path | None, inputs: Iterabl
     """
     from fewshot_ad.demo import check_png
 
-    overlays = list(overlays)
-    for folder in {overlay.parent for overlay in overlays}:
+    _check_drawn(overlays, "overlay", table, inputs, partial(check_png, mark=MARK, force=force))
+
+
+def _check_drawn(
+    files: Iterable[Path], what: str, table: Path | None, inputs: Iterable[Path], check: Callable[..., None]
+) -> None:
+    """Make the folders of files that are drawn of images, and see that each file may be written.
+
+    Args:
+        files: The files to write.
+        what: What one is called in messages.
+        table: The table of verdicts; None for none.
+        inputs: Files that the command reads.
+        check: Called as `check(file, inputs=...)` with the input that has its place, or none.
+
+    Raises:
+        FewshotADError: A folder cannot be made, or a file has the place of something that must stay.
+    """
+    files = list(files)
+    for folder in {file.parent for file in files}:
         check_name(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -142,12 +160,12 @@ def check_overlays(overlays: Iterable[Path], table: Path | None, inputs: Iterabl
             raise FewshotADError(write_failure(folder, error)) from error
         sweep(folder)
     # Under whatever names and links: there may be thousands of either.
-    read = {_identity(path): path for path in inputs} if overlays else {}
-    for overlay in overlays:
-        if table is not None and _identity(overlay) == _identity(table):
-            raise FewshotADError(f"--csv: expected a name that no overlay has, got {table}. Choose another name.")
-        source = read.get(_identity(overlay))
-        check_png(overlay, MARK, inputs=[] if source is None else [source], force=force)
+    read = {_identity(path): path for path in inputs} if files else {}
+    for file in files:
+        if table is not None and _identity(file) == _identity(table):
+            raise FewshotADError(f"--csv: expected a name that no {what} has, got {table}. Choose another name.")
+        source = read.get(_identity(file))
+        check(file, inputs=[] if source is None else [source])
 
 
 def _identity(path: Path) -> tuple[int, int] | str:
@@ -282,7 +300,7 @@ def write_overlay(path: Path, result: Inspection, *, force: bool) -> None:
     write_png(path, result.overlay(bar=True), MARK, force=force)
 
 
-def check_maps(maps: Iterable[Path], table: Path | None, inputs: Sequence[Path], *, force: bool) -> None:
+def check_maps(maps: Iterable[Path], table: Path | None, inputs: Iterable[Path], *, force: bool) -> None:
     """Make sure that anomaly maps can be written, and replace nothing but older maps.
 
     Args:
@@ -294,18 +312,7 @@ def check_maps(maps: Iterable[Path], table: Path | None, inputs: Sequence[Path],
     Raises:
         FewshotADError: The folder cannot be made, or a map has the place of something that must stay.
     """
-    maps = list(maps)
-    for folder in {path.parent for path in maps}:
-        check_name(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FewshotADError(write_failure(folder, error)) from error
-        sweep(folder)
-    for path in maps:
-        if table is not None and _identity(path) == _identity(table):
-            raise FewshotADError(f"--csv: expected a name that no map has, got {table}. Choose another name.")
-        check_output(path, inputs=inputs, obstacle=partial(_map_obstacle, force=force))
+    _check_drawn(maps, "map", table, inputs, partial(check_output, obstacle=partial(_map_obstacle, force=force)))
 
 
 def _map_obstacle(path: Path, force: bool) -> str | None:

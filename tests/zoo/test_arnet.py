@@ -16,14 +16,6 @@ from tests.conftest import make_part  # noqa: E402
 TINY = {"image_size": 64, "epochs": 1, "width": 4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def fitted(count: int = 4, **settings):
     method = create("arnet", **{**TINY, **settings})
     method.fit([make_part(seed, 96) for seed in range(count)])

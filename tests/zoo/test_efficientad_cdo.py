@@ -36,14 +36,11 @@ TEACHER_STEPS = 16
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_work():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         # One picture, only turned and mirrored, so that a few small steps teach a teacher something.
         patch.setattr(pdn, "MAGNIFICATIONS", (1.0, 1.0))
         patch.setattr(pdn, "GRAY_SHARE", 0.0)
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import torch
 
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import WeightsError, ZooError
-from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card, timm_name
+from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card
+from fewshot_ad.zoo.anomalib.backbones import timm_name
 from fewshot_ad.zoo.components.colored_points import points_batch
 from fewshot_ad.zoo.components.tensors import seeded, standardize
 from fewshot_ad.zoo.method import Method, baseline

@@ -10,14 +10,8 @@ import torch
 from torch.nn import functional
 
 from fewshot_ad.errors import WeightsError, ZooError
-from fewshot_ad.zoo.anomalib.adapter import (
-    DISTILLED,
-    AnomalibMethod,
-    Schedule,
-    card,
-    from_imagenet,
-    timm_name,
-)
+from fewshot_ad.zoo.anomalib.adapter import DISTILLED, AnomalibMethod, Schedule, card
+from fewshot_ad.zoo.anomalib.backbones import from_imagenet, timm_name
 from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.components.tensors import Backbone
 from fewshot_ad.zoo.method import FROM_TIMM, Method, baseline

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card, timm_name
+from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card
+from fewshot_ad.zoo.anomalib.backbones import timm_name
 from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.components.tensors import Backbone
 from fewshot_ad.zoo.method import Method, baseline

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_ad.errors import ZooError
-from fewshot_ad.zoo.anomalib.adapter import DISTILLED, AnomalibMethod, Schedule, card, timm_name
+from fewshot_ad.zoo.anomalib.adapter import DISTILLED, AnomalibMethod, Schedule, card
+from fewshot_ad.zoo.anomalib.backbones import timm_name
 from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.method import Method, baseline
 

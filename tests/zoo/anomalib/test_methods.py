@@ -11,7 +11,7 @@ import torch
 
 from fewshot_ad import zoo
 from fewshot_ad.errors import WeightsError, ZooError
-from fewshot_ad.zoo.anomalib.adapter import timm_name
+from fewshot_ad.zoo.anomalib.backbones import timm_name
 from fewshot_ad.zoo.components.colored_points import colored_points
 from fewshot_ad.zoo.components.tensors import Backbone, standardize
 from tests.conftest import make_part, real_part
