@@ -45,6 +45,14 @@ LeaveOutOption = Annotated[
         "seen; may be repeated."
     ),
 ]
+LoadersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Processes that prepare the images. Default: none on the CPU, whose cores train; on a GPU one per further "
+        "core. Changes the time alone.",
+    ),
+]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away the run in the output folder, if any.")]
 RecipeOption = Annotated[
     str | None,
@@ -90,6 +98,7 @@ def train(
     parity: ParityOption = None,
     float16: Float16Option = False,
     device: TrainingDeviceOption = None,
+    loaders: LoadersOption = None,
     restart: RestartOption = False,
     force: ForceOption = False,
     allow_download: DownloadOption = False,
@@ -111,7 +120,13 @@ def train(
         _check_recipe_stays(recipe, output, restart)
         with progress_bar(as_json) as progress:
             trained = run(
-                settings, output, device=device, restart=restart, allow_download=allow_download, progress=progress
+                settings,
+                output,
+                device=device,
+                loaders=loaders,
+                restart=restart,
+                allow_download=allow_download,
+                progress=progress,
             )
         if trained is None:  # another process of torchrun publishes
             return
@@ -156,6 +171,7 @@ def distill(
     parity: ParityOption = None,
     float16: Float16Option = False,
     device: TrainingDeviceOption = None,
+    loaders: LoadersOption = None,
     restart: RestartOption = False,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -178,7 +194,7 @@ def distill(
         check_encoder_files(output, encoder_name, inputs=read, replace=replace)
         _check_recipe_stays(recipe, output, restart)
         with progress_bar(as_json) as progress:
-            weights = run(settings, output, device=device, restart=restart, progress=progress)
+            weights = run(settings, output, device=device, loaders=loaders, restart=restart, progress=progress)
         if weights is None:
             return
         student_network = load_pyramid(settings.student, weights, three_stages(settings.student))

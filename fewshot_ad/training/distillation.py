@@ -49,6 +49,7 @@ from fewshot_ad.training.run import (
     check_run_folder,
     join_workers,
     memory_advice,
+    number_of_loaders,
     one_cosine,
     prefetch,
     set_learning_rate,
@@ -144,6 +145,7 @@ def distill(
     output: str | Path,
     *,
     device: str | None = None,
+    loaders: int | None = None,
     restart: bool = False,
     progress: Progress | None = None,
 ) -> Path | None:
@@ -153,6 +155,8 @@ def distill(
         recipe: The recipe.
         output: Folder of the run, for the recipe, the log, the checkpoint and `backbone.safetensors`.
         device: `cpu` or `cuda`; None = a GPU if there is one. `torchrun` starts several processes.
+        loaders: Number of processes that prepare the crops; None = none on the CPU, whose cores train, and on a GPU
+            one per further core. It changes nothing but the time.
         restart: Whether to discard an existing run and start anew.
         progress: Called with (`distill`, steps done, steps in all).
 
@@ -172,6 +176,7 @@ def distill(
         if workers.is_main:
             files = [file for file in (recipe.student_weights, *recipe.teacher_weights) if file is not None]
             check_run_folder(output, type(recipe), files)
+        processes = number_of_loaders(loaders, workers)
         teachers = [
             load_pyramid(name, None if file == "bundled" else file, recipe.teacher_stages or teacher_stages(name))
             for name, file in zip(recipe.teachers, recipe.teacher_weights, strict=True)
@@ -185,7 +190,7 @@ def distill(
         with workers.main_first():
             run = RunFolder(output, recipe, restart=restart and workers.is_main)
         crops = _Crops(recipe, workers)
-        _fit(recipe, model, run, crops, workers, progress)
+        _fit(recipe, model, run, crops, workers, processes, progress)
         if not workers.is_main:
             return None
         student.save_weights(run.folder / WEIGHTS)
@@ -317,6 +322,7 @@ def _fit(
     run: RunFolder,
     crops: _Crops,
     workers: Workers,
+    loaders: int,
     progress: Progress | None,
 ) -> None:
     model.to(memory_format=torch.channels_last)
@@ -334,7 +340,8 @@ def _fit(
     model.train()
     clock, sums, last_save = Clock(first, recipe.steps), torch.zeros(len(model.pairs)), first
     start = time.monotonic()
-    for step, batch in prefetch(crops.batch, first, recipe.steps):
+    pin = workers.device.type == "cuda"
+    for step, batch in prefetch(crops.batch, first, recipe.steps, loaders, pin=pin):
         set_learning_rate(optimizer, recipe.learning_rate * one_cosine(step, recipe.steps, recipe.warmup))
         optimizer.zero_grad(set_to_none=True)
         for part in batch.to(workers.device, memory_format=torch.channels_last).chunk(recipe.accumulate):

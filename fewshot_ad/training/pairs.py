@@ -19,7 +19,7 @@ from fewshot_ad.registration import ORDERS, Registration, pose_estimator
 from fewshot_ad.training.augmentation import PhotometricJitter
 from fewshot_ad.training.images import GENERATED, ImageStore, drop_unreadable, find_categories, generated_categories
 from fewshot_ad.training.recipe import TrainingRecipe
-from fewshot_ad.training.run import Workers
+from fewshot_ad.training.run import Workers, in_processes
 
 # Moments of at least this length tell a turn; parts without one stay below, see `PoseNetwork`.
 MIN_MOMENT = 0.15
@@ -31,19 +31,20 @@ class Pairs:
     Args:
         recipe: The recipe of the training.
         workers: The processes that share each batch.
+        loaders: Number of processes that render generated parts; 0 = this one.
 
     Raises:
         TrainingError: A folder or a category cannot be used.
     """
 
-    def __init__(self, recipe: TrainingRecipe, workers: Workers) -> None:
+    def __init__(self, recipe: TrainingRecipe, workers: Workers, loaders: int = 0) -> None:
         self._recipe, self._workers = recipe, workers
         self._store = ImageStore(max(recipe.size, 256))
         self._products: list[Sequence[Path | Uint8Array]] = []
         data: list[dict[str, Any]] = []
         for n, folder in enumerate(recipe.folders):
             if folder == GENERATED:
-                self._products += _generated(recipe)
+                self._products += _generated(recipe, loaders)
                 count = recipe.generated * recipe.generated_images
                 count *= len(generated_categories(recipe.leave_out))
                 data.append({"name": "generated parts", "images": count, "license": "Apache-2.0"})
@@ -149,14 +150,18 @@ def draw_defects(image: Uint8Array, rng: np.random.Generator) -> tuple[Uint8Arra
     return defective, mask
 
 
-def _generated(recipe: TrainingRecipe) -> list[Sequence[Path | Uint8Array]]:
+def _generated(recipe: TrainingRecipe, loaders: int) -> list[Sequence[Path | Uint8Array]]:
     from fewshot_ad.training.parts import render
 
-    return [
-        [render(name, n, recipe.size, variant=recipe.seed * 1000 + variant) for n in range(recipe.generated_images)]
-        for name in generated_categories(recipe.leave_out)
-        for variant in range(recipe.generated)
-    ]
+    products = [(name, n) for name in generated_categories(recipe.leave_out) for n in range(recipe.generated)]
+
+    def product(index: int) -> list[Path | Uint8Array]:
+        name, variant = products[index]
+        variant += recipe.seed * 1000
+        return [render(name, n, recipe.size, variant=variant) for n in range(recipe.generated_images)]
+
+    indices = range(len(products))
+    return list(in_processes(product, indices, loaders)) if loaders else [product(index) for index in indices]
 
 
 def in_pose_of(first: Uint8Array, second: Uint8Array) -> Uint8Array:

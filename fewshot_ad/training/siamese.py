@@ -44,6 +44,7 @@ from fewshot_ad.training.run import (
     check_run_folder,
     join_workers,
     memory_advice,
+    number_of_loaders,
     one_cosine,
     prefetch,
     set_learning_rate,
@@ -78,6 +79,7 @@ def train(
     output: str | Path,
     *,
     device: str | None = None,
+    loaders: int | None = None,
     restart: bool = False,
     allow_download: bool = False,
     progress: Progress | None = None,
@@ -88,6 +90,8 @@ def train(
         recipe: The recipe.
         output: Folder of the run, for the recipe, the log (one line per epoch) and the checkpoint.
         device: `cpu` or `cuda`; None = a GPU if there is one. `torchrun` starts several processes.
+        loaders: Number of processes that prepare the images; None = none on the CPU, whose cores train, and on a GPU
+            one per further core. It changes nothing but the time.
         restart: Whether to discard an existing run and start anew.
         allow_download: Whether timm may fetch the initial weights, as `init: timm` asks for.
         progress: Called with (`train`, steps done, steps in all).
@@ -111,6 +115,7 @@ def train(
         )
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)
+        processes = number_of_loaders(loaders, workers)
         if workers.is_main:
             check_run_folder(output, type(recipe), [recipe.init])
         source = None if recipe.init in ("bundled", "timm") else initial_weights(recipe.init, recipe.backbone)
@@ -118,10 +123,10 @@ def train(
         advice = "init=FILE (command line: --set init=FILE)"
         pyramid = load_pyramid(recipe.backbone, source, stages, recipe.init == "timm", advice)
         encoder = SiameseEncoder(recipe.architecture, pyramid).to(workers.device)
-        pairs = Pairs(recipe, workers)
+        pairs = Pairs(recipe, workers, processes)
         with workers.main_first():
             run = RunFolder(output, recipe, restart=restart and workers.is_main)
-        _fit(recipe, encoder, run, pairs, workers, progress)
+        _fit(recipe, encoder, run, pairs, workers, processes, progress)
         if recipe.keep > 0:
             encoder.keep_initial(recipe.keep)
         return TrainingResult(encoder.eval(), pairs.data, run.folder) if workers.is_main else None
@@ -133,6 +138,7 @@ def _fit(
     run: RunFolder,
     pairs: Pairs,
     workers: Workers,
+    loaders: int,
     progress: Progress | None,
 ) -> None:
     encoder.pyramid.requires_grad_(not recipe.freeze)
@@ -152,7 +158,8 @@ def _fit(
     _set_modes(recipe, encoder)
     clock, epoch_start = Clock(first, total), time.monotonic()
     sums: dict[str, float] = {}
-    for step, batch in prefetch(pairs.batch, first, total):
+    pin = workers.device.type == "cuda"
+    for step, batch in prefetch(pairs.batch, first, total, loaders, pin=pin):
         set_learning_rate(optimizer, recipe.learning_rate * one_cosine(step, total, recipe.warmup))
         optimizer.zero_grad(set_to_none=True)
         for name, value in _backward(recipe, losses, batch, step, workers.device).items():
@@ -211,7 +218,7 @@ def _backward(
     recipe: TrainingRecipe, losses: Losses, batch: tuple[torch.Tensor, ...], step: int, device: torch.device
 ) -> dict[str, float]:
     """Accumulate the gradients of one batch; the mean losses and spread over its parts."""
-    batch = tuple(part.to(device) for part in batch)
+    batch = tuple(part.to(device, non_blocking=True) for part in batch)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     means: dict[str, float] = {}
     for n in range(recipe.accumulate):

@@ -110,9 +110,12 @@ class RegAD:
                 f"each, got {len(normal)}. Give fewer; it is a method for 2 to 8."
             )
 
+        # In 16 bits: these lie in memory for all views at once. In mixed precision torch joins no others than its own.
+        mixed = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+        dtype = torch.bfloat16 if mixed else torch.float16
+
         def embed(batch: torch.Tensor) -> torch.Tensor:
-            # Half precision: these lie in memory for all views at once.
-            return self._embed(batch).half()
+            return self._embed(batch).to(dtype)
 
         features, shown = embed_shots(normal, self.image_size, SUPPORT_VIEWS, embed, progress)
         self._gaussians = Gaussians.fit(features, shown, self.regularization, progress)

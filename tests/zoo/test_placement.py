@@ -38,6 +38,13 @@ def test_a_method_leaves_nothing_on_the_cpu(name: str, monkeypatch: pytest.Monke
     assert all(type(one) is np.ndarray for one in (predictions.scores, *(predictions.maps or ())))
 
 
+@pytest.mark.parametrize("name", OWN)
+def test_a_method_runs_in_mixed_precision(name: str) -> None:
+    method = create(name, seed=3, precision="bf16", **TINY.get(name, {}))
+    method.fit(IMAGES, defects())
+    assert np.isfinite(method.predict(IMAGES[:1]).scores).all()
+
+
 @pytest.mark.parametrize("name", ["ast", "fastrecon"])
 def test_a_seed_gives_the_same_on_either_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here = create(name, seed=3, **TINY[name])
