@@ -33,8 +33,8 @@ from fewshot_ad.training.siamese import train
 HERE = Path(__file__).parent
 SHIPPED = HERE.parent / "fewshot_ad" / "training" / "recipes" / "siamese.yaml"
 LICENSE = "Apache-2.0"
-# What the runs change in the recipe `siamese`: larger images and more products.
-LONG: dict[str, Any] = {"size": 224, "generated": 24}
+# What the runs change in the recipe `siamese`: larger images, more products, and transformers that follow first of all.
+LONG: dict[str, Any] = {"size": 224, "generated": 24, "equivariance": 4.0}
 PLAIN: dict[str, Any] = {"registration": None, "equivariance": 0.0}
 LITE0: dict[str, Any] = {"backbone": "tf_efficientnet_lite0", "init": "lite0_parts", **PLAIN}
 RUNS: dict[str, dict[str, Any]] = {

@@ -15,6 +15,8 @@ from fewshot_ad.errors import ZooError
 PRECISIONS = ("f32", "bf16")
 # What draws a tensor of its own, and is told where.
 _DRAWN = (torch.rand, torch.randn, torch.randint, torch.randperm)
+# What draws into a tensor that is there.
+_DRAWN_INTO = ("uniform_", "normal_", "kaiming_uniform_", "random_", "bernoulli_", "exponential_")
 
 
 @contextlib.contextmanager
@@ -22,14 +24,17 @@ def placed(device: str, precision: str) -> Iterator[None]:
     """Let what torch makes within the block be made on a device, and multiply in a precision.
 
     Tensors from arrays and numbers begin on the device, and arrays of tensors come back from it, so that a method needs
-    no word about devices. Random numbers of a generator are drawn on the CPU and moved: they are the same everywhere.
+    no word about devices. Random numbers are drawn on the CPU and moved, initial weights too: a seed gives the same ones
+    everywhere.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
         precision: `f32`, or `bf16` for multiplications in bfloat16, as torch.autocast chooses them.
     """
     target = torch.device(device)
-    autocast = torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16")
+    # Without its cache: that keeps the first bfloat16 copy of each weight until the block ends, whatever an optimizer
+    # has made of the weight since.
+    autocast = torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
     with target, _Crossing(target), autocast:
         yield
 
@@ -91,9 +96,15 @@ class _Crossing(TorchFunctionMode):
             tensor = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
             return func(tensor.cpu(), *rest, **kwargs)
         generator = kwargs.get("generator")
-        if isinstance(generator, torch.Generator) and generator.device.type == "cpu":
-            if func.__name__.endswith("_"):
-                return args[0].copy_(func(torch.empty_like(args[0], device="cpu"), *args[1:], **kwargs))
+        into = getattr(func, "__name__", "") in _DRAWN_INTO
+        drawn = generator is None and self._device.type != "cpu" and (into or func in _DRAWN)
+        if drawn or (isinstance(generator, torch.Generator) and generator.device.type == "cpu"):
+            if into or func.__name__.endswith("_"):
+                # torch.nn.init hands its tensor on by name.
+                filled, *rest = args or (kwargs.pop("tensor"),)
+                here = [value.cpu() if isinstance(value, torch.Tensor) else value for value in rest]
+                with torch.no_grad():
+                    return filled.copy_(func(torch.empty_like(filled, device="cpu"), *here, **kwargs))
             target = kwargs.pop("device", None) or self._device
             made = {"device": "cpu"} if func in _DRAWN else {}
             here = [value.cpu() if isinstance(value, torch.Tensor) else value for value in args]

@@ -45,6 +45,38 @@ def test_a_method_runs_in_mixed_precision(name: str) -> None:
     assert np.isfinite(method.predict(IMAGES[:1]).scores).all()
 
 
+def test_training_in_mixed_precision_uses_what_it_has_learned() -> None:
+    losses = []
+    with placed("cpu", "bf16"):
+        network = torch.nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(network.parameters(), 0.1)
+        for _ in range(20):
+            loss = (network(torch.ones(1, 4)) - 3).square().mean()
+            losses.append(loss.item())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert losses[-1] < 0.01 * losses[0]
+
+
+def test_initial_weights_are_drawn_where_a_seed_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn_on = []
+    empty_like = torch.empty_like
+
+    def watched(*args: Any, **kwargs: Any) -> torch.Tensor:
+        drawn_on.append(kwargs.get("device"))
+        return empty_like(*args, **kwargs)
+
+    torch.manual_seed(5)
+    expected = torch.nn.Linear(4, 3)
+    torch.manual_seed(5)
+    monkeypatch.setattr(torch, "empty_like", watched)
+    with stand_in_gpu(monkeypatch), placed("cuda", "f32"):
+        made = torch.nn.Linear(4, 3)
+        assert drawn_on == ["cpu", "cpu"]
+        np.testing.assert_array_equal(made.weight.detach().numpy(), expected.weight.detach().numpy())
+
+
 @pytest.mark.parametrize("name", ["ast", "fastrecon"])
 def test_a_seed_gives_the_same_on_either_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here = create(name, seed=3, **TINY[name])
