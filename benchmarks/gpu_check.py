@@ -1,9 +1,9 @@
-"""Every baseline of this package on a GPU beside the CPU: does it run there, does it say the same, how long does it take?
+"""Every baseline of this package on a GPU beside the CPU: does it run there, say the same, and how long does it take.
 
     python benchmarks/gpu_check.py [--baselines padim mkd] [--out gpu_check.jsonl]
 
-Tiny settings and generated parts: what is checked is that nothing stays behind on the CPU and that the scores agree, not
-how good they are. Methods that draw random numbers while they train may part from the CPU's by rounding.
+Tiny settings and generated parts: what is checked is that nothing stays behind on the CPU and that the scores agree,
+not how good they are. Methods that draw random numbers while they train may part from the CPU's by rounding.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def placed(device: str, precision: str) -> Iterator[None]:
     """Let what torch makes within the block be made on a device, and multiply in a precision.
 
     Tensors from arrays and numbers begin on the device, and arrays of tensors come back from it, so that a method needs
-    no word about devices. Random numbers are drawn on the CPU and moved, initial weights too: a seed gives the same ones
-    everywhere.
+    no word about devices. Random numbers are drawn on the CPU and moved, initial weights too: a seed gives the same
+    ones everywhere.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
