@@ -23,7 +23,7 @@ ACCURACY = ("image_auroc", "pixel_auroc", "au_pro")
 RATES = ("false_reject_rate", "escape_rate")
 DECISIONS = (*ACCURACY, "f1", *RATES)
 FLIPS = "256 px, flips"
-SHIPPED = ("lite0_parts", "resnet18_parts", "convnext_atto_parts")
+SHIPPED = ("lite0_parts", "lite0_tuned", "resnet18_parts", "convnext_atto_parts")
 SIAMESE = ("resnet18_siamese", "convnext_siamese")
 TRAINED = (
     "E, margin alone",
@@ -405,6 +405,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "dinov2": of_today("dinov2_board"),
     "objective": of_today("objective"),
     "teachers": of_today("teachers"),
+    "gpu-training": of_today("gpu_training"),
     "views": views,
     "bank-contents": bank_contents,
     "bank-sizes": bank_sizes,

@@ -56,19 +56,42 @@ def former_test_list() -> str:
     return former_list.report(former_list.read_rows(measurements.RECORDS / "former_list.jsonl"))
 
 
+def tuned() -> str:
+    """The encoder `lite0_tuned` beside the default, on the same draws, each with what its own records teach."""
+    records = verdicts.read_records(measurements.RECORDS / "verdicts_tuned.jsonl")
+    draws = {(record["product"], record["shots"], record["draw"]) for record in records}
+    default = [
+        record
+        for record in verdicts.read_records(measurements.RECORDS / "verdicts.jsonl")
+        if (record["product"], record["shots"], record["draw"]) in draws
+    ]
+    judged = {"lite0_parts": _judge(default), "lite0_tuned": _judge(records)}
+    rows = []
+    for shots in sorted({shots for _, shots, _ in draws}):
+        for encoder, one_by_one in judged.items():
+            rejected, _, _, escaped, behind = _mean([(product, one) for n, product, one in one_by_one if n == shots])
+            sums = [f"{100 * (rejected + escaped) / 2:.1f}", f"{100 * behind:.1f}"]
+            rows.append([f"{shots}", f"`{encoder}`", *_shares(rejected, escaped), *sums])
+    return table(["K", "encoder", "false rejects", "escapes", "mean of both", "behind"], rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "promises": promises,
     "promises-by-product": by_product,
     "hygiene": support_hygiene,
     "small-defects": small_defect_board,
     "former-list": former_test_list,
+    "verdicts-tuned": tuned,
 }
 
 
 @functools.cache
 def _judged() -> tuple[tuple[int, str, verdicts.Judged], ...]:
     """Shots and product of each recorded enrollment, and what the threshold does that others have taught."""
-    records = verdicts.read_records(measurements.RECORDS / "verdicts.jsonl")
+    return _judge(verdicts.read_records(measurements.RECORDS / "verdicts.jsonl"))
+
+
+def _judge(records: Sequence[verdicts.Record]) -> tuple[tuple[int, str, verdicts.Judged], ...]:
     real = [record for record in records if not record["generated"] and record["shots"] > 1]
     fits = {product: verdicts.fit(records, without=product) for product in {record["product"] for record in real}}
     settings = enrollment_settings()

@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=DRAWS)
     parser.add_argument("--shots", type=int, nargs="*", default=list(SHOTS))
     parser.add_argument("--products", nargs="*", default=[*PRODUCTS, *(GENERATED + name for name in CATEGORIES)])
+    parser.add_argument("--encoder", default="lite0_parts", help="needs a record file of its own (--out)")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--report", action="store_true", help="print the tables of what is recorded")
     parser.add_argument("--fit", action="store_true", help="print the population of all recorded products")
@@ -106,7 +107,7 @@ def read_records(path: Path) -> list[Record]:
 def collect(args: argparse.Namespace) -> None:
     """Enroll what is not recorded yet, and score its test images."""
     known = {(r["product"], r["shots"], r["draw"]) for r in read_records(args.out)}
-    encoder = load_encoder("lite0_parts", threads=args.threads)
+    encoder = load_encoder(args.encoder, threads=args.threads)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for product in args.products:
         generated = product.startswith(GENERATED)

@@ -49,16 +49,16 @@ LoadersOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Processes that prepare the images. Default: none on the CPU, whose cores train; on a GPU one per further "
-        "core. Changes the time alone.",
+        help="Processes that prepare the images, for each process that trains. Default: none on the CPU, whose cores "
+        "train; on a GPU one per further core, at most 16. Changes the time alone.",
     ),
 ]
 RestartOption = Annotated[bool, typer.Option("--restart", help="Throw away the run in the output folder, if any.")]
 RecipeOption = Annotated[
     str | None,
     typer.Option(
-        help="A YAML file with fields of the recipe, or the name of a shipped one: parts, siamese, published. "
-        "Default: published, whose initial weights timm fetches (--allow-download); offline: --recipe parts, --recipe "
+        help="A YAML file with fields of the recipe, or the name of a shipped one: parts, tuned, siamese, published. "
+        "Default: published, whose initial weights timm fetches (--allow-download); offline: --recipe parts, tuned or "
         "siamese, or --set init=FILE."
     ),
 ]

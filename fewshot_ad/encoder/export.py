@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -15,6 +17,9 @@ from torch.nn import functional as F  # noqa: N812
 from fewshot_ad.encoder.pyramid import Pyramid, load_pyramid
 from fewshot_ad.encoder.siamese import Outputs
 from fewshot_ad.encoder.weights import WeightsCard
+
+# Number of values from which on a constant is stored as float16, see `halve_constants`.
+HALVED_FROM = 256
 
 
 def export_lite0(folder: Path, stages: Sequence[int] = (1, 2, 3)) -> WeightsCard:
@@ -94,6 +99,30 @@ def save_program(program: torch.onnx.ONNXProgram | None, path: Path) -> None:
         node.metadata_props.clear()
         node.doc_string = None
     program.save(path)
+
+
+def halve_constants(path: Path) -> None:
+    """Store the large constants of an ONNX file as float16 where that changes no value; the graph makes them float32.
+
+    Args:
+        path: The file; replaced.
+    """
+    model = onnx.load(path)
+    casts = []
+    for constant in model.graph.initializer:
+        if constant.data_type != onnx.TensorProto.FLOAT:
+            continue
+        values = onnx.numpy_helper.to_array(constant)
+        halves = values.astype(np.float16)
+        if values.size < HALVED_FROM or not np.array_equal(halves.astype(np.float32), values):
+            continue
+        name = constant.name
+        constant.CopyFrom(onnx.numpy_helper.from_array(halves, f"{name}_float16"))
+        casts.append(onnx.helper.make_node("Cast", [constant.name], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
 
 
 def _fix_padding(module: nn.Module) -> None:

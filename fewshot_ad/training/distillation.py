@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from fewshot_ad.training.images import (
     find_categories,
     generated_categories,
 )
+from fewshot_ad.training.loaders import in_processes, number_of_loaders, prefetch
 from fewshot_ad.training.run import (
     WEIGHTS,
     Clock,
@@ -49,9 +50,7 @@ from fewshot_ad.training.run import (
     check_run_folder,
     join_workers,
     memory_advice,
-    number_of_loaders,
     one_cosine,
-    prefetch,
     set_learning_rate,
 )
 
@@ -156,7 +155,7 @@ def distill(
         output: Folder of the run, for the recipe, the log, the checkpoint and `backbone.safetensors`.
         device: `cpu` or `cuda`; None = a GPU if there is one. `torchrun` starts several processes.
         loaders: Number of processes that prepare the crops; None = none on the CPU, whose cores train, and on a GPU
-            one per further core. It changes nothing but the time.
+            one per further core, at most 16. It changes nothing but the time.
         restart: Whether to discard an existing run and start anew.
         progress: Called with (`distill`, steps done, steps in all).
 
@@ -189,7 +188,7 @@ def distill(
             teacher.to(workers.device, memory_format=torch.channels_last)
         with workers.main_first():
             run = RunFolder(output, recipe, restart=restart and workers.is_main)
-        crops = _Crops(recipe, workers)
+        crops = _Crops(recipe, workers, processes)
         _fit(recipe, model, run, crops, workers, processes, progress)
         if not workers.is_main:
             return None
@@ -344,7 +343,8 @@ def _fit(
     for step, batch in prefetch(crops.batch, first, recipe.steps, loaders, pin=pin):
         set_learning_rate(optimizer, recipe.learning_rate * one_cosine(step, recipe.steps, recipe.warmup))
         optimizer.zero_grad(set_to_none=True)
-        for part in batch.to(workers.device, memory_format=torch.channels_last).chunk(recipe.accumulate):
+        batch = batch.to(workers.device, memory_format=torch.channels_last, non_blocking=True)
+        for part in batch.chunk(recipe.accumulate):
             with autocast:
                 losses = model(part)
             (sum(losses) / len(losses) / recipe.accumulate).backward()
@@ -376,11 +376,17 @@ def _fit(
             last_save, start = done, time.monotonic()
 
 
+def _made(make: Callable[[int], Uint8Array], count: int, loaders: int) -> list[Uint8Array]:
+    """Images 0 to count - 1, by processes if there are any."""
+    return list(in_processes(make, range(count), loaders)) if loaders else [make(index) for index in range(count)]
+
+
 class _Crops:
     """Batches of crops, each determined by its step number alone."""
 
-    def __init__(self, recipe: DistillationRecipe, workers: Workers) -> None:
+    def __init__(self, recipe: DistillationRecipe, workers: Workers, loaders: int) -> None:
         self._recipe, self._workers = recipe, workers
+        workers.share(recipe.batch)  # what does not fit is said before any image is read
         self._store = ImageStore(recipe.short_side)
         self._sources: list[Path | Uint8Array] = []
         folders = [f for f in recipe.folders if f not in (GENERATED, COLLAGES)]
@@ -393,17 +399,19 @@ class _Crops:
             from fewshot_ad.training.parts import render
 
             # Each image shows another product: a student needs variety, not pairs.
-            parts = [
-                render(name, recipe.seed, recipe.short_side, variant=n)
-                for name in generated_categories(recipe.leave_out)
-                for n in range(recipe.generated)
-            ]
+            products = [(name, n) for name in generated_categories(recipe.leave_out) for n in range(recipe.generated)]
+
+            def part(index: int) -> Uint8Array:
+                name, variant = products[index]
+                return render(name, recipe.seed, recipe.short_side, variant=variant)
+
+            parts = _made(part, len(products), loaders)
             if GENERATED in recipe.folders:
                 self._sources += parts
             if COLLAGES in recipe.folders:
-                self._sources += [
-                    collage(parts, recipe.seed * 1_000_003 + n, recipe.short_side) for n in range(len(parts))
-                ]
+                self._sources += _made(
+                    lambda n: collage(parts, recipe.seed * 1_000_003 + n, recipe.short_side), len(parts), loaders
+                )
         self._jitter = PhotometricJitter()
 
     def batch(self, step: int) -> torch.Tensor:

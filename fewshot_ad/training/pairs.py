@@ -18,8 +18,9 @@ from fewshot_ad.errors import TrainingError
 from fewshot_ad.registration import ORDERS, Registration, pose_estimator
 from fewshot_ad.training.augmentation import PhotometricJitter
 from fewshot_ad.training.images import GENERATED, ImageStore, drop_unreadable, find_categories, generated_categories
+from fewshot_ad.training.loaders import in_processes
 from fewshot_ad.training.recipe import TrainingRecipe
-from fewshot_ad.training.run import Workers, in_processes
+from fewshot_ad.training.run import Workers
 
 # Moments of at least this length tell a turn; parts without one stay below, see `PoseNetwork`.
 MIN_MOMENT = 0.15
@@ -39,6 +40,7 @@ class Pairs:
 
     def __init__(self, recipe: TrainingRecipe, workers: Workers, loaders: int = 0) -> None:
         self._recipe, self._workers = recipe, workers
+        workers.share(recipe.batch)  # what does not fit is said before any image is read
         self._store = ImageStore(max(recipe.size, 256))
         self._products: list[Sequence[Path | Uint8Array]] = []
         data: list[dict[str, Any]] = []

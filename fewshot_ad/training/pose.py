@@ -27,8 +27,9 @@ from fewshot_ad.errors import TrainingError
 from fewshot_ad.registration import POSE_SIDE, squared
 from fewshot_ad.training.augmentation import PhotometricJitter
 from fewshot_ad.training.images import GENERATED, ImageStore, check_folders, drop_unreadable, find_categories
+from fewshot_ad.training.loaders import prefetch
 from fewshot_ad.training.pose_network import PoseNetwork, Poses, as_seen_by_the_part
-from fewshot_ad.training.run import Clock, RunFolder, one_cosine, prefetch, set_learning_rate
+from fewshot_ad.training.run import Clock, RunFolder, one_cosine, set_learning_rate
 
 # Images are warped at twice the network's side, then halved: a warp of the small copy itself would blur it.
 WARP_SIDE = 2 * POSE_SIDE

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from safetensors.torch import save_file
 
@@ -20,7 +21,7 @@ from fewshot_ad.arguments import flag
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.encoder import DEFAULT_NORM_POWER, EncoderSpec
 from fewshot_ad.encoder.engine import OnnxRuntimeEngine, OpenVINOEngine, TorchEngine
-from fewshot_ad.encoder.export import export_onnx
+from fewshot_ad.encoder.export import export_onnx, halve_constants
 from fewshot_ad.encoder.pyramid import Pyramid
 from fewshot_ad.encoder.siamese import Outputs, SiameseEncoder
 from fewshot_ad.encoder.state_dict import read_state_dict
@@ -55,7 +56,7 @@ def publish(
 
     Args:
         network: A trained encoder, or a distilled backbone. One in half precision (`network.half()`) is stored so, in
-            half the size; the ONNX file has the same rounded values as float32.
+            half the size; so are those values of the ONNX file that are the same after rounding.
         folder: Folder to write into; created if it does not exist.
         name: Name of the encoder.
         recipe: The recipe, a dataclass; stored in the card.
@@ -164,6 +165,7 @@ def _write_encoder(
 ) -> WeightsCard:
     network = copy.deepcopy(network).cpu().eval()
     tensors = {k: v.clone().contiguous() for k, v in network.state_dict().items() if not k.startswith("P.")}
+    halved = any(v.dtype is torch.float16 for v in tensors.values())
     network.float()
     # Half precision has rounded the color scaling, too, which is not stored: whoever loads the tensors has it exactly.
     (network if isinstance(network, Pyramid) else network.pyramid).set_colors()
@@ -186,6 +188,8 @@ def _write_encoder(
     save_file(tensors, weights)
     onnx = folder / f"{name}.onnx"
     export_onnx(copy.deepcopy(network if isinstance(network, Pyramid) else Outputs(network, stages)), onnx)
+    if halved:
+        halve_constants(onnx)
     # What the parity is of: the network as anyone will load it from the file.
     reloaded = _reloaded(network, weights, stages)
 

@@ -1,27 +1,23 @@
-"""The parts common to all trainings: processes, recipe files, run folder with checkpoints, schedule, batch loading."""
+"""The parts common to all trainings: processes, recipe files, run folder with checkpoints, schedule."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import cv2
 import torch
 import torch.distributed as dist
 import yaml
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from fewshot_ad.documents.fields import check_dataclass
 from fewshot_ad.documents.reading import Document
@@ -43,7 +39,6 @@ FORMER_FIELDS = {
     "generated_photographs": "generated_images",
 }
 Recipe = TypeVar("Recipe")
-Batch = TypeVar("Batch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,101 +292,6 @@ class RunFolder:
                 f"({str(error).splitlines()[0]}). Start anew with restart=True (--restart)."
             ) from error
         return step
-
-
-def number_of_loaders(loaders: int | None, workers: Workers) -> int:
-    """The number of processes that prepare the batches of this process.
-
-    Args:
-        loaders: As asked for; None = none on the CPU, whose cores train, and on a GPU one per further core.
-        workers: The processes that train, which share the cores.
-
-    Raises:
-        TrainingError: The number is negative, or this platform has no processes that share memory by a fork.
-    """
-    can_fork = "fork" in multiprocessing.get_all_start_methods()
-    if loaders is None:
-        cores = (os.cpu_count() or 1) // workers.size
-        return max(cores - 1, 0) if can_fork and workers.device.type == "cuda" else 0
-    if loaders < 0:
-        raise TrainingError(f"expected loaders of at least 0, got {loaders}.")
-    if loaders and not can_fork:
-        raise TrainingError(f"expected loaders=0 on this platform, which cannot fork a process, got {loaders}.")
-    return loaders
-
-
-def prefetch(
-    load: Callable[[int], Batch], first: int, total: int, loaders: int = 0, *, pin: bool = False
-) -> Iterator[tuple[int, Batch]]:
-    """Load the batches of steps while the steps before are computed.
-
-    Args:
-        load: Loads the batch of a step.
-        first: First step.
-        total: Number of steps in total.
-        loaders: Number of processes that load; 0 = a second thread of this one.
-        pin: Whether processes put the batches where a GPU copies them from fastest.
-
-    Yields:
-        Number of the step and its batch.
-    """
-    if loaders:
-        yield from enumerate(in_processes(load, range(first, total), loaders, pin=pin), start=first)
-        return
-    with ThreadPoolExecutor(1) as loader:
-        upcoming = loader.submit(load, first)
-        for step in range(first, total):
-            batch = upcoming.result()
-            upcoming = loader.submit(load, step + 1)
-            yield step, batch
-
-
-def in_processes(
-    load: Callable[[int], Batch], indices: Sequence[int], processes: int, *, pin: bool = False
-) -> Iterator[Batch]:
-    """`load` of each index, in order, computed by processes.
-
-    Args:
-        load: Loads an item; must not use a GPU.
-        indices: Its arguments.
-        processes: Number of processes.
-        pin: See `prefetch`.
-
-    Yields:
-        The items.
-    """
-    yield from DataLoader(
-        _Items(load, indices),
-        batch_size=None,
-        num_workers=processes,
-        collate_fn=_as_it_is,
-        worker_init_fn=_without_threads,
-        # The images that are held in memory are shared, not copied.
-        multiprocessing_context="fork",
-        pin_memory=pin,
-    )
-
-
-class _Items(Dataset[Any]):
-    """`load` of each index, as a dataset of torch."""
-
-    def __init__(self, load: Callable[[int], Any], indices: Sequence[int]) -> None:
-        self._load, self._indices = load, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, position: int) -> Any:
-        return self._load(self._indices[position])
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def _without_threads(_: int) -> None:
-    # OpenCV's threads do not survive a fork: without this a process can wait for them forever.
-    cv2.setNumThreads(0)
 
 
 def one_cosine(step: int, steps: int, warmup: int = 0) -> float:

@@ -32,6 +32,7 @@ from fewshot_ad.encoder.siamese import SiameseEncoder, three_stages
 from fewshot_ad.encoder.weights import initial_weights
 from fewshot_ad.errors import TrainingError
 from fewshot_ad.training.images import check_folders
+from fewshot_ad.training.loaders import number_of_loaders, prefetch
 from fewshot_ad.training.losses import Losses
 from fewshot_ad.training.pairs import Pairs
 from fewshot_ad.training.recipe import TrainingRecipe
@@ -44,9 +45,7 @@ from fewshot_ad.training.run import (
     check_run_folder,
     join_workers,
     memory_advice,
-    number_of_loaders,
     one_cosine,
-    prefetch,
     set_learning_rate,
 )
 
@@ -91,7 +90,7 @@ def train(
         output: Folder of the run, for the recipe, the log (one line per epoch) and the checkpoint.
         device: `cpu` or `cuda`; None = a GPU if there is one. `torchrun` starts several processes.
         loaders: Number of processes that prepare the images; None = none on the CPU, whose cores train, and on a GPU
-            one per further core. It changes nothing but the time.
+            one per further core, at most 16. It changes nothing but the time.
         restart: Whether to discard an existing run and start anew.
         allow_download: Whether timm may fetch the initial weights, as `init: timm` asks for.
         progress: Called with (`train`, steps done, steps in all).
@@ -110,8 +109,8 @@ def train(
     if recipe.init == "timm" and not allow_download:
         raise TrainingError(
             f"expected leave to fetch the initial weights of {recipe.backbone}, for the recipe says init: timm, got "
-            "none. Give allow_download=True (--allow-download), or train offline: the recipe `parts` or `siamese`, or "
-            "init=FILE."
+            "none. Give allow_download=True (--allow-download), or train offline: the recipe `parts`, `tuned` or "
+            "`siamese`, or init=FILE."
         )
     with join_workers(device) as workers, memory_advice(recipe.batch // recipe.accumulate, recipe.size):
         torch.manual_seed(recipe.seed)

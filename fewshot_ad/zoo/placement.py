@@ -15,6 +15,8 @@ from fewshot_ad.errors import ZooError
 PRECISIONS = ("f32", "bf16")
 # What draws a tensor of its own, and is told where.
 _DRAWN = (torch.rand, torch.randn, torch.randint, torch.randperm)
+# What draws a tensor like others.
+_DRAWN_LIKE = (torch.rand_like, torch.randn_like, torch.randint_like, torch.normal, torch.bernoulli, torch.multinomial)
 # What draws into a tensor that is there.
 _DRAWN_INTO = ("uniform_", "normal_", "kaiming_uniform_", "random_", "bernoulli_", "exponential_")
 
@@ -24,8 +26,8 @@ def placed(device: str, precision: str) -> Iterator[None]:
     """Let what torch makes within the block be made on a device, and multiply in a precision.
 
     Tensors from arrays and numbers begin on the device, and arrays of tensors come back from it, so that a method needs
-    no word about devices. Random numbers are drawn on the CPU and moved, initial weights too: a seed gives the same
-    ones everywhere.
+    no word about devices. Random numbers are drawn on the CPU and moved, initial weights too: but for dropout, a
+    seed gives the same ones everywhere.
 
     Args:
         device: `cpu`, `cuda` or `cuda:N`.
@@ -97,15 +99,17 @@ class _Crossing(TorchFunctionMode):
             return func(tensor.cpu(), *rest, **kwargs)
         generator = kwargs.get("generator")
         into = getattr(func, "__name__", "") in _DRAWN_INTO
-        drawn = generator is None and self._device.type != "cpu" and (into or func in _DRAWN)
+        drawn = generator is None and self._device.type != "cpu" and (into or func in _DRAWN or func in _DRAWN_LIKE)
         if drawn or (isinstance(generator, torch.Generator) and generator.device.type == "cpu"):
             if into or func.__name__.endswith("_"):
                 # torch.nn.init hands its tensor on by name.
                 filled, *rest = args or (kwargs.pop("tensor"),)
                 here = [value.cpu() if isinstance(value, torch.Tensor) else value for value in rest]
-                with torch.no_grad():
+                # torch.nn.init sets the values of parameters without a gradient, only further inside.
+                with torch.no_grad() if filled.is_leaf and filled.requires_grad else contextlib.nullcontext():
                     return filled.copy_(func(torch.empty_like(filled, device="cpu"), *here, **kwargs))
-            target = kwargs.pop("device", None) or self._device
+            on_cpu = [value.device.type == "cpu" for value in args if isinstance(value, torch.Tensor)]
+            target = kwargs.pop("device", None) or ("cpu" if on_cpu and all(on_cpu) else self._device)
             made = {"device": "cpu"} if func in _DRAWN else {}
             here = [value.cpu() if isinstance(value, torch.Tensor) else value for value in args]
             return func(*here, **kwargs, **made).to(target)

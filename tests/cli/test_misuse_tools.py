@@ -136,7 +136,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("train DATASET -o OUT", ("--allow-download", "init: timm")),
     (
         "train DATASET -o OUT --recipe part",
-        ("expected a recipe file, or a recipe among parts, published, siamese", "'part'"),
+        ("expected a recipe file, or a recipe among parts, published, siamese, tuned", "'part'"),
     ),
     ("train DATASET -o OUT --recipe PICTURE", ("expected a recipe in YAML", "no UTF-8")),
     ("train DATASET -o OUT --recipe PLAN", ("methods: expected a name among", "line")),

@@ -65,6 +65,7 @@ def test_what_takes_one_pass_is_not_tiled(input_hw: tuple[int, int]) -> None:
     ("name", "fusion", "tolerance"),
     [
         ("lite0_parts", "concat", 1e-4),
+        ("lite0_tuned", "concat", 1e-4),
         ("efficientnet_lite0", "concat", 1e-4),
         ("efficientnet_lite0", "separate", 1e-4),
         ("resnet18_parts", "concat", 1e-4),

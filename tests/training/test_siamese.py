@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+import yaml
 
 from fewshot_ad import Inspector, load_encoder
 from fewshot_ad.encoder import siamese as siamese_encoder
@@ -53,6 +54,30 @@ def folders(tmp_path):
     return (str(tmp_path / "data"),)
 
 
+def test_the_recipe_of_a_shipped_encoder_is_the_one_that_its_card_tells():
+    card = json.loads((weights_folder() / "lite0_tuned.json").read_text())
+    told = TrainingRecipe(**yaml.safe_load(card["recipe"]) | {"folders": ("parts",), "licenses": (), "leave_out": ()})
+    assert told == read_recipe(Path(siamese.__file__).parent / "recipes" / "tuned.yaml", TrainingRecipe)
+
+
+def test_processes_that_prepare_images_change_nothing_but_the_time(tmp_path):
+    recipe = TrainingRecipe(**{**SMALL, "generated": 1, "generated_images": 2, "epochs": 1, "batch": 16})
+    logs = []
+    for loaders in (0, 2):
+        train(recipe, tmp_path / str(loaders), device="cpu", loaders=loaders)
+        line = json.loads((tmp_path / str(loaders) / LOG).read_text())
+        logs.append({name: value for name, value in line.items() if name not in ("pairs_per_s", "eta_s")})
+    assert logs[0] == logs[1]
+    assert logs[0]["step"] == 4
+
+
+@pytest.mark.parametrize("loaders", [-1, "2", 1.5])
+def test_what_is_no_number_of_processes_is_refused(loaders, folders, tmp_path):
+    recipe = TrainingRecipe(**{**SMALL, "folders": folders})
+    with pytest.raises(TrainingError, match=r"loaders.*got"):
+        train(recipe, tmp_path / "run", device="cpu", loaders=loaders)
+
+
 @pytest.mark.parametrize(
     ("name", "backbone"), [("resnet18_parts", "resnet18"), ("convnext_atto_parts", "convnext_atto")]
 )
@@ -78,7 +103,8 @@ def test_a_shipped_encoder_is_named_as_the_start(folders, tmp_path):
         train(dataclasses.replace(recipes[0], init="resnet81_parts"), tmp_path / "none")
     with pytest.raises(WeightsError, match=r"weights of resnet18, got lite0_parts, which is a tf_efficientnet_lite0"):
         train(dataclasses.replace(recipes[0], init="lite0_parts"), tmp_path / "none")
-    # As it ships, the recipe starts without a network.
+    # As they ship, the recipes start without a network.
+    assert read_recipe(Path(siamese.__file__).parent / "recipes" / "tuned.yaml", TrainingRecipe).init == "lite0_parts"
     shipped = read_recipe(Path(siamese.__file__).parent / "recipes" / "siamese.yaml", TrainingRecipe)
     assert shipped.init == "resnet18_parts"
 
