@@ -339,11 +339,10 @@ def _fit(
     model.train()
     clock, sums, last_save = Clock(first, recipe.steps), torch.zeros(len(model.pairs)), first
     start = time.monotonic()
-    pin = workers.device.type == "cuda"
-    for step, batch in prefetch(crops.batch, first, recipe.steps, loaders, pin=pin):
+    for step, batch in prefetch(crops.batch, first, recipe.steps, loaders):
         set_learning_rate(optimizer, recipe.learning_rate * one_cosine(step, recipe.steps, recipe.warmup))
         optimizer.zero_grad(set_to_none=True)
-        batch = batch.to(workers.device, memory_format=torch.channels_last, non_blocking=True)
+        batch = batch.to(workers.device, memory_format=torch.channels_last)
         for part in batch.chunk(recipe.accumulate):
             with autocast:
                 losses = model(part)

@@ -44,9 +44,7 @@ def number_of_loaders(loaders: int | None, workers: Workers) -> int:
     return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 0), MOST_BY_DEFAULT)
 
 
-def prefetch(
-    load: Callable[[int], Batch], first: int, total: int, loaders: int = 0, *, pin: bool = False
-) -> Iterator[tuple[int, Batch]]:
+def prefetch(load: Callable[[int], Batch], first: int, total: int, loaders: int = 0) -> Iterator[tuple[int, Batch]]:
     """Load the batches of steps while the steps before are computed.
 
     Args:
@@ -54,7 +52,6 @@ def prefetch(
         first: First step.
         total: Number of steps in total.
         loaders: Number of processes that load; 0 = a second thread of this one.
-        pin: Whether processes put the batches where a GPU copies them from fastest.
 
     Yields:
         Number of the step and its batch.
@@ -63,7 +60,7 @@ def prefetch(
         TrainingError: As for `in_processes`.
     """
     if loaders:
-        yield from enumerate(in_processes(load, range(first, total), loaders, pin=pin), start=first)
+        yield from enumerate(in_processes(load, range(first, total), loaders), start=first)
         return
     with ThreadPoolExecutor(1) as loader:
         upcoming = loader.submit(load, first)
@@ -73,16 +70,13 @@ def prefetch(
             yield step, batch
 
 
-def in_processes(
-    load: Callable[[int], Batch], indices: Sequence[int], processes: int, *, pin: bool = False
-) -> Iterator[Batch]:
+def in_processes(load: Callable[[int], Batch], indices: Sequence[int], processes: int) -> Iterator[Batch]:
     """`load` of each index, in order, computed by processes.
 
     Args:
         load: Loads an item; must not use a GPU.
         indices: Its arguments.
         processes: Number of processes.
-        pin: See `prefetch`.
 
     Yields:
         The items.
@@ -98,7 +92,6 @@ def in_processes(
         worker_init_fn=_without_threads,
         # Arrays that are held in memory are shared, not copied.
         multiprocessing_context="fork",
-        pin_memory=pin,
         # One of its own: the global one stays as it would be without processes.
         generator=torch.Generator(),
     )

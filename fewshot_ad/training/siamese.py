@@ -157,8 +157,7 @@ def _fit(
     _set_modes(recipe, encoder)
     clock, epoch_start = Clock(first, total), time.monotonic()
     sums: dict[str, float] = {}
-    pin = workers.device.type == "cuda"
-    for step, batch in prefetch(pairs.batch, first, total, loaders, pin=pin):
+    for step, batch in prefetch(pairs.batch, first, total, loaders):
         set_learning_rate(optimizer, recipe.learning_rate * one_cosine(step, total, recipe.warmup))
         optimizer.zero_grad(set_to_none=True)
         for name, value in _backward(recipe, losses, batch, step, workers.device).items():
@@ -217,7 +216,7 @@ def _backward(
     recipe: TrainingRecipe, losses: Losses, batch: tuple[torch.Tensor, ...], step: int, device: torch.device
 ) -> dict[str, float]:
     """Accumulate the gradients of one batch; the mean losses and spread over its parts."""
-    batch = tuple(part.to(device, non_blocking=True) for part in batch)
+    batch = tuple(part.to(device) for part in batch)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     means: dict[str, float] = {}
     for n in range(recipe.accumulate):
