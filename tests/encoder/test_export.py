@@ -7,9 +7,10 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
-onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxruntime")
 
 import onnx
+import onnxruntime
 from onnx import helper, numpy_helper
 
 from fewshot_ad.encoder.engine import OpenVINOEngine, TorchEngine
