@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from fewshot_ad.cores import usable_cores
 from fewshot_ad.encoder.siamese import SiameseEncoder
 from fewshot_ad.training.images import generated_categories
 from fewshot_ad.training.recipe import TrainingRecipe
@@ -79,7 +79,7 @@ def run(name: str, out: Path, deadline: float, loaders: int, device: str | None)
         train(trial, out / "trials" / name, device=device, loaders=loaders, restart=True)
         line = json.loads((out / "trials" / name / "log.jsonl").read_text().splitlines()[-1])
         images = line["step"] * trial.batch // trial.epochs
-        training_s = 2 * images / line["pairs_per_s"]
+        training_s = trial.epochs * images / line["pairs_per_s"]
         rendering_s = max(time.time() - start - training_s, 0) * settings.generated / trial.generated
         left = (deadline - time.time() - RESERVE) * SAFETY - rendering_s
         epoch_s = images * settings.generated / trial.generated / line["pairs_per_s"]
@@ -103,8 +103,7 @@ def run_all(names: list[str], out: Path, minutes: float, device: str | None) -> 
     """
     out.mkdir(parents=True, exist_ok=True)
     deadline = time.time() + minutes * 60
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    loaders = max(1, (cores - 1) // len(names))
+    loaders = max(1, (usable_cores() - 1) // len(names))
     command = [sys.executable, __file__, "--out", str(out), "--deadline", str(deadline), "--loaders", str(loaders)]
     command += ["--device", device] if device else []
     running = {name: subprocess.Popen([*command, "--run", name]) for name in names}

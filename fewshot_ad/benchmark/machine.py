@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 
+from fewshot_ad.cores import usable_cores
 from fewshot_ad.doctor import processor_name
 
 LIBRARIES = (
@@ -19,11 +19,10 @@ LIBRARIES = (
 
 def machine(device: str = "cpu") -> dict[str, str]:
     """Processor, number of usable cores, system and architecture of this machine, and its GPU where it computes."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = {} if device == "cpu" else {"device": _gpu_name(device)}
     return {
         "processor": processor_name(),
-        "cpus": str(cpus),
+        "cpus": str(usable_cores()),
         "system": platform.system(),
         "architecture": platform.machine(),
         **gpu,

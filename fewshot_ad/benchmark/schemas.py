@@ -58,7 +58,7 @@ def _recipe() -> dict[str, Any]:
 
 
 def _distillation() -> dict[str, Any]:
-    from fewshot_ad.training.distillation import DistillationRecipe
+    from fewshot_ad.training.distillation_recipe import DistillationRecipe
 
     return _recipe_of(DistillationRecipe, "A recipe of `fewshot-ad distill`.")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fewshot_ad.cli.options import DownloadOption, ForceOption, JsonOption, TrainingDeviceOption
+from fewshot_ad.cli.recipes import check_recipe_stays, files, recipe_of_run, without
 from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say
 from fewshot_ad.errors import TrainingError
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fewshot_ad.encoder.weights import WeightsCard
 
 commands = typer.Typer()
-
-RECIPES = Path(__file__).parents[1] / "training" / "recipes"
 
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="Folder of the run: recipe, log, checkpoint, and the encoder at the end.")
@@ -114,10 +112,10 @@ def train(
         from fewshot_ad.training.recipe import TrainingRecipe
         from fewshot_ad.training.siamese import train as run
 
-        settings = _without(_recipe(TrainingRecipe, recipe, folders, changes), leave_out)
+        settings = without(recipe_of_run(TrainingRecipe, recipe, folders, changes), leave_out)
         encoder_name, replace = name or output.resolve().name, force or restart
-        check_encoder_files(output, encoder_name, inputs=_files(recipe, settings.init), replace=replace)
-        _check_recipe_stays(recipe, output, restart)
+        check_encoder_files(output, encoder_name, inputs=files(recipe, settings.init), replace=replace)
+        check_recipe_stays(recipe, output, restart)
         with progress_bar(as_json) as progress:
             trained = run(
                 settings,
@@ -181,18 +179,19 @@ def distill(
         _need_libraries()
         from fewshot_ad.encoder.pyramid import load_pyramid
         from fewshot_ad.encoder.siamese import three_stages
-        from fewshot_ad.training.distillation import DistillationRecipe, training_data
         from fewshot_ad.training.distillation import distill as run
+        from fewshot_ad.training.distillation import training_data
+        from fewshot_ad.training.distillation_recipe import DistillationRecipe
         from fewshot_ad.training.publish import check_encoder_files, publish
 
         networks = [f"student={student}"]
         if teacher:
             networks += [f"teachers={teacher}", f"teacher_weights={teacher_weights or ['bundled'] * len(teacher)}"]
-        settings = _without(_recipe(DistillationRecipe, recipe, folders, [*networks, *(changes or [])]), leave_out)
+        settings = without(recipe_of_run(DistillationRecipe, recipe, folders, [*networks, *(changes or [])]), leave_out)
         encoder_name, replace = name or output.resolve().name, force or restart
-        read = _files(recipe, settings.student_weights, *settings.teacher_weights)
+        read = files(recipe, settings.student_weights, *settings.teacher_weights)
         check_encoder_files(output, encoder_name, inputs=read, replace=replace)
-        _check_recipe_stays(recipe, output, restart)
+        check_recipe_stays(recipe, output, restart)
         with progress_bar(as_json) as progress:
             weights = run(settings, output, device=device, loaders=loaders, restart=restart, progress=progress)
         if weights is None:
@@ -242,9 +241,9 @@ def train_pose(
         from fewshot_ad.training.pose import train_pose as run
         from fewshot_ad.training.publish_pose import check_pose_files, publish_pose
 
-        settings = _recipe(PoseRecipe, recipe, folders, changes)
+        settings = recipe_of_run(PoseRecipe, recipe, folders, changes)
         check_pose_files(output, replace=force or restart)
-        _check_recipe_stays(recipe, output, restart)
+        check_recipe_stays(recipe, output, restart)
         with progress_bar(as_json) as progress:
             trained = run(settings, output, restart=restart, progress=progress)
         card = publish_pose(
@@ -309,66 +308,6 @@ def _need_libraries() -> None:
         raise TrainingError(
             f"training needs the extra 'export' (no module {error.name}): pip install 'fewshot-ad[export]'."
         ) from error
-
-
-def _without(recipe: Any, names: list[str] | None) -> Any:
-    """A recipe with the categories of `--leave-out` beside those that it leaves out itself."""
-    return dataclasses.replace(recipe, leave_out=tuple(dict.fromkeys([*recipe.leave_out, *(names or [])])))
-
-
-def _recipe(kind: Any, name: str | None, folders: list[str] | None, changes: list[str] | None) -> Any:
-    """The recipe of a run: from a file if one is named, then the folders, then the changes of `--set`.
-
-    Args:
-        kind: Class of the recipe, a dataclass.
-        name: File, or name of a shipped recipe; None for the defaults of the class.
-        folders: Training data in place of the recipe's.
-        changes: `field=value`, the value in YAML.
-
-    Raises:
-        TrainingError: There is no such recipe, or a change does not fit it.
-    """
-    from fewshot_ad.documents.naming import unknown
-    from fewshot_ad.documents.yaml_text import parse_yaml
-    from fewshot_ad.training.run import FORMER_FIELDS, read_recipe, recipe_from
-
-    fields = dataclasses.asdict(read_recipe(_recipe_file(name), kind)) if name is not None else {}
-    if folders:
-        fields["folders"] = folders
-        fields.pop("licenses", None)
-    names = [field.name for field in dataclasses.fields(kind)]
-    for change in changes or []:
-        field, equals, value = change.partition("=")
-        field = FORMER_FIELDS.get(field, field)
-        if not equals:
-            raise TrainingError(f"--set: expected name=value, as in epochs=5, got {change!r}.")
-        if field not in names:
-            raise TrainingError(f"--set {change}: {unknown(field, names, 'a field of the recipe')}.")
-        fields[field] = parse_yaml(value, f"--set {change}", TrainingError).content
-    return recipe_from(fields, kind)
-
-
-def _recipe_file(name: str) -> Path:
-    from fewshot_ad.documents.naming import unknown
-
-    recipes = {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
-    path = recipes.get(name, Path(name))
-    if not os.path.isfile(path):
-        raise TrainingError(f"--recipe: {unknown(name, recipes, 'a recipe file, or a recipe')}.")
-    return path
-
-
-def _files(*names: str | None) -> list[str]:
-    """Those of the names that are files; others stand for what ships."""
-    return [name for name in names if name is not None and os.path.isfile(name)]
-
-
-def _check_recipe_stays(recipe: str | None, output: Path, restart: bool) -> None:
-    if restart and recipe is not None and os.path.isfile(recipe):
-        from fewshot_ad.storage import check_output
-        from fewshot_ad.training.run import RECIPE
-
-        check_output(output / RECIPE, inputs=[recipe], error=TrainingError)
 
 
 def _initialization(backbone: str, init: str, license: str) -> str:

@@ -13,35 +13,32 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from fewshot_ad.arguments import flag
-from fewshot_ad.arrays import Progress, Uint8Array
+from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder.dinov2 import DINOV2, STAGES
 from fewshot_ad.encoder.pyramid import Pyramid, deepest_stages, load_pyramid
 from fewshot_ad.encoder.siamese import STRIDES, three_stages
 from fewshot_ad.encoder.state_dict import read_state_dict
 from fewshot_ad.encoder.weights import initial_weights
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.augmentation import PhotometricJitter, random_crop
+from fewshot_ad.training.crops import Crops
+from fewshot_ad.training.distillation_recipe import DistillationRecipe
 from fewshot_ad.training.images import (
     COLLAGES,
     GENERATED,
-    ImageStore,
     check_folders,
-    drop_unreadable,
     find_categories,
     generated_categories,
 )
-from fewshot_ad.training.loaders import in_processes, number_of_loaders, prefetch
+from fewshot_ad.training.loaders import number_of_loaders, prefetch
 from fewshot_ad.training.run import (
     WEIGHTS,
     Clock,
@@ -58,85 +55,6 @@ log = logging.getLogger(__name__)
 
 # Number of batches on which the teachers' means and standard deviations are measured.
 STATISTICS_BATCHES = 16
-
-
-@dataclass(frozen=True)
-class DistillationRecipe:
-    """All settings of a distillation; stored as YAML with the run.
-
-    Attributes:
-        student: timm model with stages at strides 4, 8 and 16.
-        folders: Folders of images, see `find_categories`; `parts` stands for the built-in generator of parts,
-            `collages` for that of collages.
-        leave_out: Names of categories that are not trained on, see `TrainingRecipe.leave_out`.
-        teachers: timm models, or `dinov2_small`, all of which the student learns to predict.
-        teacher_weights: A file of weights for each teacher, or `bundled` for the weights that come with a package
-            (`tf_efficientnet_lite0`, `dinov2_small`).
-        student_weights: A file of initial weights, or the name of a shipped encoder; None = random weights.
-        teacher_stages: timm's stage indices of the teachers; None = the stages at strides 4, 8 and 16, of a ViT the
-            last block of each third, of `dinov2_small` its own.
-        size: Side of the crops in pixels, a multiple of 16.
-        batch: Number of crops per step, over all processes.
-        accumulate: Number of parts in which a batch is computed, to save memory.
-        steps: Number of steps.
-        learning_rate: Highest learning rate, reached after `warmup` steps; it then falls to 0 along half a cosine.
-        weight_decay: Weight decay of AdamW.
-        warmup: Number of steps of linear warm-up.
-        scales: Smallest and largest magnification of a crop.
-        short_side: Images with a longer short side are shrunk to this short side, in pixels.
-        generated: Number of generated images per category, if `folders` has `parts`; if it has `collages`, there are
-            as many collages in total.
-        precision: Precision of the forward and backward pass, `bf16` or `f32`.
-        seed: Seed of all random numbers.
-        checkpoint_every: Number of steps between checkpoints.
-
-    Raises:
-        TrainingError: A setting is out of range, or two settings contradict each other.
-    """
-
-    student: str = "resnet18"
-    folders: tuple[str, ...] = (GENERATED,)
-    leave_out: tuple[str, ...] = ()
-    teachers: tuple[str, ...] = ("tf_efficientnet_lite0",)
-    teacher_weights: tuple[str, ...] = ("bundled",)
-    student_weights: str | None = None
-    teacher_stages: tuple[int, ...] | None = None
-    size: int = 160
-    batch: int = 24
-    accumulate: int = 1
-    steps: int = 12000
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.02
-    warmup: int = 200
-    scales: tuple[float, float] = (0.5, 1.6)
-    short_side: int = 256
-    generated: int = 64
-    precision: str = "bf16"
-    seed: int = 0
-    checkpoint_every: int = 500
-
-    def __post_init__(self) -> None:
-        if self.size < 32 or self.size % 16:
-            raise TrainingError(f"expected size to be a multiple of 16, at least 32, got {self.size}.")
-        if self.seed < 0:
-            raise TrainingError(f"expected seed of at least 0, got {self.seed}.")
-        counts = (self.batch, self.steps, self.accumulate, self.checkpoint_every, self.generated)
-        if min(counts) < 1 or self.batch % self.accumulate:
-            raise TrainingError(
-                f"expected positive steps and generated and a batch that is a multiple of accumulate, got "
-                f"steps={self.steps}, generated={self.generated}, batch={self.batch}, accumulate={self.accumulate}."
-            )
-        if len(self.teachers) != len(self.teacher_weights) or not self.teachers:
-            raise TrainingError(
-                f"expected one weights file per teacher, got {len(self.teachers)} teachers and "
-                f"{len(self.teacher_weights)} files."
-            )
-        if self.precision not in ("bf16", "f32"):
-            raise TrainingError(f"expected precision among ('bf16', 'f32'), got {self.precision!r}.")
-        if not 0 < self.scales[0] <= self.scales[1]:
-            raise TrainingError(f"expected scales as smallest, largest magnification, got {self.scales}.")
-        if not self.folders:
-            raise TrainingError("expected at least one folder of images, or 'parts' or 'collages' for generated ones.")
 
 
 def distill(
@@ -188,7 +106,7 @@ def distill(
             teacher.to(workers.device, memory_format=torch.channels_last)
         with workers.main_first():
             run = RunFolder(output, recipe, restart=restart and workers.is_main)
-        crops = _Crops(recipe, workers, processes)
+        crops = Crops(recipe, workers, processes)
         _fit(recipe, model, run, crops, workers, processes, progress)
         if not workers.is_main:
             return None
@@ -319,7 +237,7 @@ def _fit(
     recipe: DistillationRecipe,
     model: Distiller,
     run: RunFolder,
-    crops: _Crops,
+    crops: Crops,
     workers: Workers,
     loaders: int,
     progress: Progress | None,
@@ -373,54 +291,3 @@ def _fit(
                 )
             sums.zero_()
             last_save, start = done, time.monotonic()
-
-
-def _made(make: Callable[[int], Uint8Array], count: int, loaders: int) -> list[Uint8Array]:
-    """Images 0 to count - 1, by processes if there are any."""
-    return list(in_processes(make, range(count), loaders)) if loaders else [make(index) for index in range(count)]
-
-
-class _Crops:
-    """Batches of crops, each determined by its step number alone."""
-
-    def __init__(self, recipe: DistillationRecipe, workers: Workers, loaders: int) -> None:
-        self._recipe, self._workers = recipe, workers
-        workers.share(recipe.batch)  # what does not fit is said before any image is read
-        self._store = ImageStore(recipe.short_side)
-        self._sources: list[Path | Uint8Array] = []
-        folders = [f for f in recipe.folders if f not in (GENERATED, COLLAGES)]
-        if folders:
-            found = [c for c in find_categories(folders) if c.name not in recipe.leave_out]
-            categories, _ = drop_unreadable(found, self._store)
-            self._sources += [path for category in categories for path in category.files]
-        if {GENERATED, COLLAGES} & set(recipe.folders):
-            from fewshot_ad.training.collage import collage
-            from fewshot_ad.training.parts import render
-
-            # Each image shows another product: a student needs variety, not pairs.
-            products = [(name, n) for name in generated_categories(recipe.leave_out) for n in range(recipe.generated)]
-
-            def part(index: int) -> Uint8Array:
-                name, variant = products[index]
-                return render(name, recipe.seed, recipe.short_side, variant=variant)
-
-            parts = _made(part, len(products), loaders)
-            if GENERATED in recipe.folders:
-                self._sources += parts
-            if COLLAGES in recipe.folders:
-                self._sources += _made(
-                    lambda n: collage(parts, recipe.seed * 1_000_003 + n, recipe.short_side), len(parts), loaders
-                )
-        self._jitter = PhotometricJitter()
-
-    def batch(self, step: int) -> torch.Tensor:
-        """(N, 3, size, size) float32 in 0..1: this process's share of the batch of one step."""
-        recipe, workers = self._recipe, self._workers
-        rng = np.random.default_rng([recipe.seed, step, workers.rank])
-        indices = rng.integers(len(self._sources), size=workers.share(recipe.batch))
-        crops = [random_crop(self._read(self._sources[i]), recipe.size, recipe.scales, rng) for i in indices]
-        batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255
-        return self._jitter(batch, int(rng.integers(2**31)))
-
-    def _read(self, source: Path | Uint8Array) -> Uint8Array:
-        return self._store.read(source) if isinstance(source, Path) else source

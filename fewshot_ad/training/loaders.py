@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fewshot_ad.arguments import whole_number
+from fewshot_ad.cores import usable_cores
 from fewshot_ad.errors import FewshotADError, TrainingError
 from fewshot_ad.training.run import Workers
 
@@ -40,8 +41,7 @@ def number_of_loaders(loaders: int | None, workers: Workers) -> int:
         return number
     if workers.device.type != "cuda" or not can_fork or multiprocessing.current_process().daemon:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 0), MOST_BY_DEFAULT)
+    return min(max(usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1, 0), MOST_BY_DEFAULT)
 
 
 def prefetch(load: Callable[[int], Batch], first: int, total: int, loaders: int = 0) -> Iterator[tuple[int, Batch]]:
@@ -107,6 +107,11 @@ def in_processes(load: Callable[[int], Batch], indices: Sequence[int], processes
             f"a process that prepares images was killed ({str(error).splitlines()[0]}). Lower loaders (--loaders, 0 "
             "for none), or give them more memory: a container more shared memory (docker run --shm-size 8g)."
         ) from error
+
+
+def made(make: Callable[[int], Batch], count: int, loaders: int) -> list[Batch]:
+    """`make` of 0 to count - 1, computed by processes if there are any. Errors as for `in_processes`."""
+    return list(in_processes(make, range(count), loaders)) if loaders else [make(index) for index in range(count)]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from fewshot_ad.errors import TrainingError
 from fewshot_ad.registration import ORDERS, Registration, pose_estimator
 from fewshot_ad.training.augmentation import PhotometricJitter
 from fewshot_ad.training.images import GENERATED, ImageStore, drop_unreadable, find_categories, generated_categories
-from fewshot_ad.training.loaders import in_processes
+from fewshot_ad.training.loaders import made
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import Workers
 
@@ -162,8 +162,7 @@ def _generated(recipe: TrainingRecipe, loaders: int) -> list[Sequence[Path | Uin
         variant += recipe.seed * 1000
         return [render(name, n, recipe.size, variant=variant) for n in range(recipe.generated_images)]
 
-    indices = range(len(products))
-    return list(in_processes(product, indices, loaders)) if loaders else [product(index) for index in indices]
+    return made(product, len(products), loaders)
 
 
 def in_pose_of(first: Uint8Array, second: Uint8Array) -> Uint8Array:

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from fewshot_ad.training.collage import collage
-from fewshot_ad.training.distillation import DistillationRecipe, distill, training_data
+from fewshot_ad.training.distillation import distill, training_data
+from fewshot_ad.training.distillation_recipe import DistillationRecipe
 from fewshot_ad.training.parts import CATEGORIES, render
 
 

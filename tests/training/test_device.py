@@ -10,7 +10,8 @@ pytest.importorskip("timm")
 
 from fewshot_ad.encoder import load_encoder  # noqa: E402
 from fewshot_ad.encoder.weights import weights_folder  # noqa: E402
-from fewshot_ad.training.distillation import DistillationRecipe, distill  # noqa: E402
+from fewshot_ad.training.distillation import distill  # noqa: E402
+from fewshot_ad.training.distillation_recipe import DistillationRecipe  # noqa: E402
 from fewshot_ad.training.recipe import TrainingRecipe  # noqa: E402
 from fewshot_ad.training.siamese import train  # noqa: E402
 from tests.stand_in_gpu import OnDevice, stand_in_gpu  # noqa: E402

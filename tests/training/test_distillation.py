@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from fewshot_ad.encoder.pyramid import load_pyramid
 from fewshot_ad.encoder.weights import weights_folder
 from fewshot_ad.errors import TrainingError, WeightsError
-from fewshot_ad.training.distillation import DistillationRecipe, Distiller, distill, teacher_stages
+from fewshot_ad.training.distillation import Distiller, distill, teacher_stages
+from fewshot_ad.training.distillation_recipe import DistillationRecipe
 from fewshot_ad.training.run import CHECKPOINT, LOG, RunFolder, one_cosine
 
 SMALL = {

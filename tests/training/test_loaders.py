@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.distillation import DistillationRecipe, distill
+from fewshot_ad.training.distillation import distill
+from fewshot_ad.training.distillation_recipe import DistillationRecipe
 from fewshot_ad.training.loaders import in_processes, number_of_loaders, prefetch
 from fewshot_ad.training.run import Workers
 
