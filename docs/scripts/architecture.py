@@ -52,10 +52,10 @@ LAYERS = (
     ("encoder/   inspection/", "image to feature maps; a result, its places and picture; can it be judged?"),
     ("images/   metrics/   documents/", "any input to RGB; figures of merit; YAML and JSON"),
     (
-        "arguments.py   cores.py   failures.py   lifetime.py   plugins.py   runtimes.py   storage/",
+        "arguments.py   failures.py   lifetime.py   plugins.py   runtimes.py   storage/",
         "arguments; errors of others; fork and exit; imports; files",
     ),
-    ("errors.py   arrays.py   printable.py", "exceptions; array types; text that may be printed"),
+    ("errors.py   arrays.py   cores.py   printable.py", "exceptions; array types; cores; text that may be printed"),
 )
 
 
