@@ -41,6 +41,18 @@ def by_product() -> str:
     return table(["product", "promised", "rejected", "at most (95%)", "defects missed"], rows)
 
 
+def rules() -> str:
+    """The shipped threshold beside other rules, and beside one that has seen the labels of half of the test images."""
+    by_rule = _by_rule()
+    rows = []
+    for shots in sorted({shots for shots, _, _ in by_rule}):
+        for name in by_rule[0][2]:
+            own = [(product, one[name]) for number, product, one in by_rule if number == shots]
+            rejected, _, _, escaped, behind = _mean(own)
+            rows.append([f"{shots}", name, *_shares(rejected, escaped), f"{100 * behind:.1f}"])
+    return table(["K", "threshold", "false rejects", "escapes", "behind the best threshold, points"], rows)
+
+
 def support_hygiene() -> str:
     """One bad photograph among eight: what becomes of it, and of good ones."""
     return hygiene.table(hygiene.read_rows(measurements.RECORDS / "hygiene.jsonl"))
@@ -65,7 +77,7 @@ def tuned() -> str:
         for record in verdicts.read_records(measurements.RECORDS / "verdicts.jsonl")
         if (record["product"], record["shots"], record["draw"]) in draws
     ]
-    judged = {"lite0_parts": _judge(default), "lite0_tuned": _judge(records)}
+    judged = {"lite0_parts": _shipped(_judge(default)), "lite0_tuned": _shipped(_judge(records))}
     rows = []
     for shots in sorted({shots for _, shots, _ in draws}):
         for encoder, one_by_one in judged.items():
@@ -78,6 +90,7 @@ def tuned() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "promises": promises,
     "promises-by-product": by_product,
+    "rules": rules,
     "hygiene": support_hygiene,
     "small-defects": small_defect_board,
     "former-list": former_test_list,
@@ -86,17 +99,27 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 @functools.cache
-def _judged() -> tuple[tuple[int, str, verdicts.Judged], ...]:
-    """Shots and product of each recorded enrollment, and what the threshold does that others have taught."""
+def _by_rule() -> tuple[tuple[int, str, dict[str, verdicts.Judged]], ...]:
     return _judge(verdicts.read_records(measurements.RECORDS / "verdicts.jsonl"))
 
 
-def _judge(records: Sequence[verdicts.Record]) -> tuple[tuple[int, str, verdicts.Judged], ...]:
+def _judged() -> tuple[tuple[int, str, verdicts.Judged], ...]:
+    """Shots and product of each recorded enrollment, and what the threshold does that others have taught."""
+    return _shipped(_by_rule())
+
+
+def _shipped(
+    judged: Sequence[tuple[int, str, dict[str, verdicts.Judged]]],
+) -> tuple[tuple[int, str, verdicts.Judged], ...]:
+    return tuple((shots, product, by_rule["shipped"]) for shots, product, by_rule in judged)
+
+
+def _judge(records: Sequence[verdicts.Record]) -> tuple[tuple[int, str, dict[str, verdicts.Judged]], ...]:
     real = [record for record in records if not record["generated"] and record["shots"] > 1]
     fits = {product: verdicts.fit(records, without=product) for product in {record["product"] for record in real}}
     settings = enrollment_settings()
     return tuple(
-        (record["shots"], record["product"], verdicts.judged(record, fits[record["product"]], settings)["shipped"])
+        (record["shots"], record["product"], verdicts.judged(record, fits[record["product"]], settings))
         for record in real
     )
 

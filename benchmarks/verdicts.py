@@ -73,6 +73,8 @@ MIN_SPREAD_IMAGES = 8
 # What the fit chooses from: see `Population`.
 WEIGHTS, DEFECT_SPREADS = (20, 8, 50), (0.7, 0.5, 0.9)
 GENERATED = "generated "
+# Halvings of the test images for the yardstick `labels of half`.
+HALVINGS = 10
 
 Record = dict[str, Any]
 
@@ -351,10 +353,22 @@ def gap(good: np.ndarray, bad: np.ndarray, threshold: float) -> float:
 
 def best_balanced_accuracy(good: np.ndarray, bad: np.ndarray) -> float:
     """The largest balanced accuracy that a threshold could have, chosen with the test images."""
+    return float(_balanced_accuracies(good, bad)[1].max())
+
+
+def best_threshold(good: np.ndarray, bad: np.ndarray) -> float:
+    """The threshold of that balanced accuracy: half-way to the next score."""
+    thresholds, accuracies = _balanced_accuracies(good, bad)
+    at = int(accuracies.argmax())
+    return float(thresholds[at : at + 2].mean())
+
+
+def _balanced_accuracies(good: np.ndarray, bad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every threshold that makes a difference, ascending, and what each reaches."""
     thresholds = np.unique(np.concatenate([good, bad, [0.0]]))
     rejected = 1 - np.searchsorted(np.sort(good), thresholds, "right") / len(good)
     escaped = np.searchsorted(np.sort(bad), thresholds, "right") / len(bad)
-    return float((1 - (rejected + escaped) / 2).max())
+    return thresholds, 1 - (rejected + escaped) / 2
 
 
 class Judged(NamedTuple):
@@ -407,10 +421,28 @@ def judged(record: Record, population: Population, settings: EnrollmentSettings)
     thresholds["until 0.1"] = (thresholds["until 0.1"][0], 1 / (n + 1), math.nan)
     bound = calibration.false_reject_bound
     thresholds = {"shipped": (calibration.threshold, calibration.false_reject_rate, bound or math.nan), **thresholds}
-    return {
+    by_rule = {
         name: Judged(float(np.mean(good > t)), promised, limit, float(np.mean(bad <= t)), gap(good, bad, t))
         for name, (t, promised, limit) in thresholds.items()
     }
+    return by_rule | {"labels of half": labels_of_half(good, bad)}
+
+
+def labels_of_half(good: np.ndarray, bad: np.ndarray) -> Judged:
+    """A yardstick, no rule of a peer: the best threshold of half the labelled test images, judged on the other half.
+
+    No rule that sees good images alone can be expected to do better.
+    """
+    rng = np.random.default_rng(79)
+    halvings = []
+    for _ in range(HALVINGS):
+        (seen, left), (seen_bad, left_bad) = (
+            np.array_split(rng.permutation(one), [len(one) // 2]) for one in (good, bad)
+        )
+        t = best_threshold(seen, seen_bad)
+        rates = float(np.mean(left > t)), float(np.mean(left_bad <= t))
+        halvings.append(Judged(rates[0], math.nan, math.nan, rates[1], gap(left, left_bad, t)))
+    return Judged(*np.mean(halvings, axis=0).tolist())
 
 
 def report(records: Sequence[Record]) -> str:
