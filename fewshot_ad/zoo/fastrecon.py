@@ -86,7 +86,7 @@ class FastRecon:
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Choose the coreset and average the images; see `Method.fit`."""
-        features, _ = embed_shots(normal, self.image_size, (), self._embed, progress)
+        features, _ = embed_shots("fastrecon", normal, self.image_size, (), self._embed, progress)
         patches = features.permute(0, 2, 3, 1).flatten(0, 2)
         budget = max(1, round(self.coreset_ratio * len(patches)))
         coreset = greedy_coreset(np.ascontiguousarray(patches.numpy()), budget, self.seed, progress)

@@ -97,7 +97,7 @@ class PaDiM:
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Estimate the Gaussians from the images and their views; see `Method.fit`."""
-        features, shown = embed_shots(normal, self.image_size, self._chains, self._embed, progress)
+        features, shown = embed_shots("padim", normal, self.image_size, self._chains, self._embed, progress)
         self._gaussians = Gaussians.fit(features, shown, self.regularization, progress, self.trim)
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:

@@ -14,6 +14,7 @@ from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ZooError
 from fewshot_ad.scoring import reweighted
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset
+from fewshot_ad.zoo.components.memory import require_room
 from fewshot_ad.zoo.components.shots import Chain, patch_features, read_views, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
@@ -93,6 +94,8 @@ class PatchCore:
             grids = self._embed(batch)
             keep = shown_patches(masks, grids.shape[1:3])
             pools.append(grids[keep])
+            if not i:
+                require_room("patchcore", pools[0].nbytes, len(normal), len(self._chains))
             view = np.nonzero(keep)[0]
             images.append(np.full(len(view), i, np.int32))
             views.append(view.astype(np.int32))

@@ -152,7 +152,9 @@ class PNI:
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Choose the representatives, count them by position and learn them from neighborhoods; see `Method.fit`."""
-        grids = embed_shots(normal, self.image_size, (), self._embed, progress)[0].permute(0, 2, 3, 1).contiguous()
+        grids = (
+            embed_shots("pni", normal, self.image_size, (), self._embed, progress)[0].permute(0, 2, 3, 1).contiguous()
+        )
         pool = grids.flatten(0, 2)
         size = max(1, round(self.coreset_ratio * len(pool)))
         representatives = pool[greedy_coreset(pool.numpy(), size, self.seed, progress)]

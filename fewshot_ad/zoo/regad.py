@@ -117,7 +117,7 @@ class RegAD:
         def embed(batch: torch.Tensor) -> torch.Tensor:
             return self._embed(batch).to(dtype)
 
-        features, shown = embed_shots(normal, self.image_size, SUPPORT_VIEWS, embed, progress)
+        features, shown = embed_shots("regad", normal, self.image_size, SUPPORT_VIEWS, embed, progress)
         self._gaussians = Gaussians.fit(features, shown, self.regularization, progress)
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:

@@ -110,7 +110,7 @@ class SimpleNet:
     ) -> None:
         """Train the adapter and the discriminator; see `Method.fit`."""
         # The backbone is frozen and no image is changed, so the features are computed once.
-        features, _ = embed_shots(normal, self.image_size, (), self._embed, progress)
+        features, _ = embed_shots("simplenet", normal, self.image_size, (), self._embed, progress)
         noise = NOISE_SHARE * float(features.square().mean().sqrt()) if self.noise is None else self.noise
         with seeded(self.seed) as generator, torch.inference_mode(False), torch.enable_grad():
             judge = Judge(features.shape[1], self.hidden)

@@ -101,7 +101,7 @@ class SoftPatch:
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
     ) -> None:
         """Fill the memory bank with the patches that are not unusual and thin it; see `Method.fit`."""
-        features, _ = embed_shots(normal, self.image_size, (), self._embed, progress)
+        features, _ = embed_shots("softpatch", normal, self.image_size, (), self._embed, progress)
         weights = outlier_weights(features, self.discriminator, self.neighbors, self.seed, progress).flatten().numpy()
         usual = np.flatnonzero(weights <= np.quantile(weights, 1 - self.threshold))
         pool = patches_of(features)[usual]

@@ -14,6 +14,7 @@ from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
 from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ZooError
 from fewshot_ad.search.nearest import NearestSearch
+from fewshot_ad.zoo.components.memory import require_room
 from fewshot_ad.zoo.components.shots import Chain, joined, read_views, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
@@ -91,6 +92,10 @@ class Spade:
             whole.extend(pooled)
             keep = shown_patches(masks, grids.shape[1:3])
             pixels.extend(grid[shown].astype(np.float16) for grid, shown in zip(grids, keep, strict=True))
+            if len(pixels) == len(batch):
+                # They stay apart, image by image, so nothing of them is joined.
+                kept = sum(one.nbytes for one in pixels) / 2
+                require_room("spade", kept, len(normal), len(self._chains))
         self._gallery = _Gallery(np.stack(whole), tuple(pixels))
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:

@@ -185,12 +185,15 @@ class AnomalibMethod:
         return images[~chosen], images[chosen]
 
     def _callbacks(self, shots: Any, held_out: torch.Tensor) -> list[Any]:
-        if self._patience is None:
-            return []
-        from fewshot_ad.zoo.anomalib.runtime.patience import Patience
+        from fewshot_ad.zoo.anomalib.runtime.room import Room
 
-        batch = shots.batch_of(held_out.to(self._device)) if len(held_out) else None
-        return [Patience(self.name, self._patience, batch)]
+        callbacks: list[Any] = [Room(self.name)]
+        if self._patience is not None:
+            from fewshot_ad.zoo.anomalib.runtime.patience import Patience
+
+            batch = shots.batch_of(held_out.to(self._device)) if len(held_out) else None
+            callbacks.append(Patience(self.name, self._patience, batch))
+        return callbacks
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:
         """Score images; see `Method.predict`."""

@@ -37,9 +37,33 @@ def require_memory(name: str, needed: float, advice: str) -> None:
     Raises:
         ZooError: It takes more than is there.
     """
+    _require(name, needed, "these settings", advice)
+
+
+def require_room(name: str, kept: float, images: int, views: int = 0) -> None:
+    """Refuse, after the first of several images, what their features would take in the end.
+
+    A memory bank and Gaussians are made of the features of all images at once, which have to be joined: twice their
+    size. So it is known after one image what a dataset of any size takes, whatever the backbone.
+
+    Args:
+        name: Name of the baseline.
+        kept: Bytes of the features of the first image and its views.
+        images: Number of the images.
+        views: Views of each.
+
+    Raises:
+        ZooError: They take more than is there.
+    """
+    of_each = f" with {views} views each" if views else ""
+    advice = "Give fewer images, a smaller image_size" + (", fewer views" if views else "") + " or coarser stages."
+    _require(name, kept * (2 * images - 1), f"the features of {images} images{of_each}", advice)
+
+
+def _require(name: str, needed: float, what: str, advice: str) -> None:
     available = available_bytes()
     if available is not None and needed > available:
         raise ZooError(
-            f"{name}: expected about {needed / 1e9:.0f} GB of free memory for these settings, got "
-            f"{available / 1e9:.0f} GB. {advice}"
+            f"{name}: expected about {needed / 1e9:.3g} GB of free memory for {what}, got "
+            f"{available / 1e9:.3g} GB. {advice}"
         )

@@ -15,6 +15,7 @@ from fewshot_ad.encoder.pyramid import local_average
 from fewshot_ad.enrollment.views import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.images import inside_patches
+from fewshot_ad.zoo.components.memory import require_room
 from fewshot_ad.zoo.components.tensors import Backbone, require_images, resized, unit_tensor
 
 # Views applied one after the other, which make one view of the image.
@@ -68,6 +69,7 @@ def shots(
 
 
 def embed_shots(
+    name: str,
     normal: Sequence[Uint8Array],
     side: int,
     chains: Sequence[Chain],
@@ -77,6 +79,7 @@ def embed_shots(
     """Feature maps of all images and their views.
 
     Args:
+        name: Name of the baseline, for the message.
         normal: As for `shots`, like `side`, `chains` and `progress`.
         side: Both sides of the input, in pixels.
         chains: The views.
@@ -85,10 +88,15 @@ def embed_shots(
 
     Returns:
         (n, d, h, w), and (n, h, w) bool: the patches that lie wholly on the image; n = images times (1 + views).
+
+    Raises:
+        ZooError: There are no images, or the features of all would not fit into memory.
     """
     features, shown = [], []
     for batch, masks in shots(normal, side, chains, progress):
         features.append(embed(batch))
+        if len(features) == 1:
+            require_room(name, features[0].nbytes, len(normal), len(chains))
         shown.append(torch.as_tensor(shown_patches(masks, features[-1].shape[2:])))
     return torch.cat(features), torch.cat(shown)
 

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from fewshot_ad.errors import ZooError
+from fewshot_ad.zoo import create
 from fewshot_ad.zoo.components import memory
+from tests.conftest import make_part
+from tests.zoo.tiny import TINY
 
 
 @pytest.mark.parametrize(
@@ -29,3 +33,26 @@ def test_where_nothing_is_known_nothing_is_refused(tmp_path: Path, monkeypatch: 
         monkeypatch.setattr(memory, name, tmp_path / "none")
     assert memory.available_bytes() is None
     memory.require_memory("any", 1e18, "")
+
+
+KEEPS_FEATURES = ("fastrecon", "padim", "patchcore", "pni", "regad", "simplenet", "softpatch", "spade")
+
+
+@pytest.mark.parametrize("name", KEEPS_FEATURES)
+def test_features_that_would_not_fit_are_refused_after_the_first_image(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
+    with pytest.raises(ZooError, match=rf"{name}: expected about .* for the features of 4 images.*Give fewer images"):
+        create(name, **TINY[name]).fit(
+            [make_part(seed, 64) for seed in range(4)], progress=lambda _, done, total: encoded.append(done)
+        )
+    assert len(encoded) <= 1
+
+
+def test_room_is_asked_for_twice_what_the_features_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1999)
+    memory.require_room("any", 100, 10)
+    with pytest.raises(ZooError, match=r"of 11 images with 3 views each.*fewer views"):
+        memory.require_room("any", 100, 11, 3)
