@@ -48,8 +48,8 @@ def with_points(image: Uint8Array, sample: Sample) -> Float32Array:
 
     if sample.points is None:
         raise BenchmarkError(
-            f"{sample.path}: expected the position of each pixel beside the image, as mvtec_3d has it, got none. Leave "
-            "this method out, or get the file from the publisher."
+            f"{sample.path}: expected the position of each pixel beside the image, as mvtec_3d and eyecandies have it, "
+            "got none. Leave this method out, or get the file from the publisher."
         )
     return colored_points(image, read_points(sample.points, image.shape[:2]))
 

@@ -1,4 +1,4 @@
-"""Eyecandies: rendered candies, of which the color image under global light is read, not depth and normals."""
+"""Eyecandies: rendered candies, of which the color image under global light is read, and depth where it is needed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
 from fewshot_ad.datasets.files import images, subfolders
 from fewshot_ad.datasets.kolektor_sdd import is_defective
+from fewshot_ad.datasets.points import DEPTH
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
 CANDIES = (
@@ -45,7 +46,8 @@ _SPLITS: tuple[tuple[str, Split], ...] = (("train", "train"), ("val", "validatio
 {category}/val/data/00_image_5.png
 {category}/test_public/data/00_image_5.png
 {category}/test_public/data/00_mask.png (all black for a good image)
-(image_0 to image_4, depth and normals beside it, and test_private, which has no masks: not read)""",
+({number}_depth.png and {number}_info_depth.yaml beside it: read for methods that need the position of each pixel;
+image_0 to image_4, normals, and test_private, which has no masks: not read)""",
         marks=(f"*/train/data/*{IMAGE}.png", f"*/test_public/data/*{IMAGE}.png", "*/test_public/data/*_mask.png"),
         mask_of=(r"(.+/test_public/data/\d+)_mask\.png", rf"\1{IMAGE}"),
     )
@@ -57,8 +59,11 @@ def eyecandies(root: Path) -> Iterator[Sample]:
             for path in images(folder / name / "data"):
                 if not path.stem.endswith(IMAGE):
                     continue
-                mask = path.with_name(f"{path.stem.removesuffix(IMAGE)}_mask.png")
+                number = path.stem.removesuffix(IMAGE)
+                mask, depth = path.with_name(f"{number}_mask.png"), path.with_name(f"{number}{DEPTH}")
+                points = depth if depth.is_file() else None
                 if split == "test" and is_defective(mask):
-                    yield Sample(path, folder.name, split, 1, "anomaly", (mask,) if mask.is_file() else ())
+                    masks = (mask,) if mask.is_file() else ()
+                    yield Sample(path, folder.name, split, 1, "anomaly", masks, points=points)
                 else:
-                    yield Sample(path, folder.name, split, 0, GOOD)
+                    yield Sample(path, folder.name, split, 0, GOOD, points=points)

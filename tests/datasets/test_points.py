@@ -8,7 +8,7 @@ import pytest
 
 from fewshot_ad.datasets import DatasetError, open_dataset
 from fewshot_ad.datasets.points import read_points
-from tests.datasets.drawing import image
+from tests.datasets.drawing import image, mask
 
 
 def points() -> np.ndarray:
@@ -55,3 +55,47 @@ def test_samples_of_mvtec_3d_name_their_file(tmp_path: Path) -> None:
     path = write(tmp_path / "bagel/train/good/xyz/000.tiff", points())
     samples = list(open_dataset("mvtec_3d", tmp_path).samples())
     assert [sample.points for sample in samples] == [path, None, None]
+
+
+def write_depth(
+    folder: Path, number: str, depths: np.ndarray, info: str = "normalization: {min: 0.5, max: 1.5}\n"
+) -> Path:
+    (folder / f"{number}_info_depth.yaml").write_text(info)
+    return write(folder / f"{number}_depth.png", depths)
+
+
+def test_a_depth_image_is_where_the_camera_saw_its_pixels(tmp_path: Path) -> None:
+    depths = np.full((4, 6), 65535, np.uint16)
+    depths[0, 0] = 0
+    points = read_points(write_depth(tmp_path, "000", depths), (4, 6))
+    np.testing.assert_allclose(points[2, 3], [0, 0, 1.5])
+    # One pixel to the right and two down, at 1.5 m of a camera whose focal length is 711.11 pixels.
+    np.testing.assert_allclose(points[3, 5], [2 * 1.5 / 711.11, 1.5 / 711.11, 1.5], rtol=1e-6)
+    np.testing.assert_allclose(points[0, 0], [-3 * 0.5 / 711.11, -2 * 0.5 / 711.11, 0.5], rtol=1e-6)
+    assert points.dtype == np.float32
+
+
+@pytest.mark.parametrize("info", ["", "normalization: 3\n", "normalization: {min: near, max: far}\n", "min: [\n"])
+def test_a_depth_image_without_its_range_is_refused(tmp_path: Path, info: str) -> None:
+    path = write_depth(tmp_path, "000", np.zeros((4, 6), np.uint16), info)
+    with pytest.raises(DatasetError, match=r"000_info_depth\.yaml.*expected"):
+        read_points(path, (4, 6))
+    (tmp_path / "000_info_depth.yaml").unlink()
+    with pytest.raises(DatasetError, match=r"000_info_depth\.yaml"):
+        read_points(path, (4, 6))
+
+
+def test_a_depth_image_of_8_bits_is_refused(tmp_path: Path) -> None:
+    path = write_depth(tmp_path, "000", np.zeros((4, 6), np.uint8))
+    with pytest.raises(DatasetError, match="expected uint16 positions"):
+        read_points(path, (4, 6))
+
+
+def test_samples_of_eyecandies_name_their_depth(tmp_path: Path) -> None:
+    folder = tmp_path / "Lollipop" / "train" / "data"
+    for number in ("000", "001"):
+        image(folder / f"{number}_image_5.png")
+    image(tmp_path / "Lollipop/test_public/data/00_image_5.png")
+    mask(tmp_path / "Lollipop/test_public/data/00_mask.png", where=None)
+    path = write_depth(folder, "001", np.zeros((4, 6), np.uint16))
+    assert [sample.points for sample in open_dataset("eyecandies", tmp_path).samples()] == [None, path, None]
