@@ -13,7 +13,17 @@ import numpy as np
 
 from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress, Uint8Array
-from fewshot_ad.artifact import checked_spec, describe, load_allowed, pack, read_artifact, replace_product, unpack
+from fewshot_ad.artifact import (
+    checked_spec,
+    describe,
+    load_allowed,
+    pack,
+    read_artifact,
+    recorded,
+    replace_product,
+    undone,
+    unpack,
+)
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.check import Check, Recalibration, check_product, draw_limits, recalibration
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
@@ -22,13 +32,27 @@ from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
 from fewshot_ad.enrollment.presets import FALSE_REJECTS, PresetName, SizesSpec, defect_share, enrollment_settings
 from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
-from fewshot_ad.enrollment.support import read_support
+from fewshot_ad.enrollment.support import SupportSet, read_support
 from fewshot_ad.enrollment.views import ViewsSpec
-from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError
+from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, SupportSetError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.lifetime import ForkSafeLock, at_hand, interruptible, native_work
-from fewshot_ad.product import MAX_NAME, Enrollment, Product, add_images, enroll, product_name, size_of_images
+from fewshot_ad.product import (
+    MAX_NAME,
+    Change,
+    ChangeKind,
+    Enrollment,
+    KnownDefect,
+    Product,
+    accept_image,
+    add_images,
+    checked_region,
+    enroll,
+    product_name,
+    reject_image,
+    size_of_images,
+)
 from fewshot_ad.scoring import MAX_DISTANCE, MIN_DISTANCE, Model, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
 
@@ -345,7 +369,8 @@ class Inspector:
             check = self._checked(good, bad, color, step, bursts_count_once=True)
             with self._setting:
                 change = recalibration(self._product, check, max_false_reject)
-                self._product = self._product.with_calibration(change.calibration, change.event, change.notes)
+                changed = self._product.with_calibration(change.calibration, change.event, change.notes)
+                self._change(changed, "calibrate", change.event)
         return change
 
     def add(
@@ -384,8 +409,105 @@ class Inspector:
             with self._setting:
                 # Looked at last: a threshold may have been set by hand meanwhile.
                 by_hand = self._product.threshold_set_by_hand
-                self._product = extended.with_threshold(self.threshold) if by_hand else extended
+                extended = extended.with_threshold(self.threshold) if by_hand else extended
+                added = [name for name, _ in extended.enrollment.support[len(taken) :]]
+                self._change(extended, "add", f"added {', '.join(added)}")
         return notes
+
+    def accept(
+        self,
+        image: ImageSource,
+        *,
+        color: ColorOrder = "rgb",
+        progress: Progress | None = None,
+        force: bool = False,
+    ) -> tuple[str, ...]:
+        """Take an image that was rejected and is good into the product: it and images like it are good from then on.
+
+        Its patches join the memory bank, within the budget, and the threshold is set again, unless it was set by hand
+        or rests on further images. It is refused where defects that are caught now would then pass. `undo` takes it
+        back.
+
+        Args:
+            image: The image, as `inspect` takes it.
+            color: Channel order of an array with color.
+            progress: Called as `progress("coreset", done, total)`.
+            force: Take it although it cannot be judged, is like a known defect, or lets defects pass.
+
+        Returns:
+            What was noticed.
+
+        Raises:
+            SupportSetError: It cannot be read, was enrolled or rejected already, or is refused; nothing is changed.
+        """
+        arguments.function(progress, "progress")
+        arguments.flag(force, "force", ArgumentError)
+        with self._adding, native_work():
+            support = self._single(image, color)
+            extended, notes = accept_image(self._product, self._encoder, support, interruptible(progress), force)
+            with self._setting:
+                by_hand = self._product.threshold_set_by_hand
+                extended = extended.with_threshold(self.threshold) if by_hand else extended
+                self._change(extended, "accept", f"accepted {support.images[0].name}")
+        return notes
+
+    def reject(
+        self,
+        image: ImageSource,
+        region: Sequence[int] | None = None,
+        *,
+        color: ColorOrder = "rgb",
+    ) -> tuple[str, ...]:
+        """Keep an image of a defective part as evidence.
+
+        `add` and `accept` then refuse images with patches like its own, and `accept` whatever would let it pass. The
+        bank and the threshold stay: an image like it is judged as before. `undo` takes it back.
+
+        Args:
+            image: The image, as `inspect` takes it.
+            region: x, y, width and height of the defect in pixels of the image; None takes what is most unusual.
+            color: Channel order of an array with color.
+
+        Returns:
+            What was noticed: whether it is rejected as it is, or passes.
+
+        Raises:
+            SupportSetError: It cannot be read, was enrolled as a good one or rejected already, or the region lies
+                beside it; nothing is changed.
+        """
+        with self._adding, native_work():
+            [read_one] = self._single(image, color).images
+            place = None if region is None else checked_region(region, read_one.pixels.shape[:2])  # type: ignore[arg-type]
+            changed, notes = reject_image(self._product, self._encoder, read_one, place)
+            with self._setting:
+                # A threshold may have been set by hand meanwhile.
+                changed = dataclasses.replace(self._product, known_defects=changed.known_defects)
+                self._change(changed, "reject", f"rejected {read_one.name}")
+        return notes
+
+    def history(self) -> tuple[Change, ...]:
+        """What was done to the product since it was enrolled, the latest last; it is stored with it."""
+        return self._product.history
+
+    def undo(self) -> Change:
+        """Take the last change back: the product is what it was before it, to the byte.
+
+        Thresholds that were set one after the other are one change. A file keeps the last 8 MiB of steps back.
+
+        Returns:
+            The change that was taken back.
+
+        Raises:
+            ArtifactError: There is none, or its step back was dropped.
+        """
+        with self._adding, self._setting, native_work():
+            self._product, change = undone(self._encoder.spec, self._product, self._encoder)
+        return change
+
+    @property
+    def known_defects(self) -> tuple[KnownDefect, ...]:
+        """The defects that were shown by `reject`."""
+        return self._product.known_defects
 
     def warm_up(self, image_hw: tuple[int, int] | None = None) -> None:
         """Do what the first inspection of a size takes longer for: compile the network (a few tenths of a second).
@@ -496,7 +618,9 @@ class Inspector:
     def threshold(self, value: float) -> None:
         threshold = arguments.number(value, "threshold", MIN_DISTANCE, MAX_DISTANCE)
         with self._setting:
-            self._product = self._product.with_threshold(threshold)
+            self._change(
+                self._product.with_threshold(threshold), "threshold", f"threshold set to {threshold:.6g} by hand"
+            )
 
     @property
     def scoring(self) -> ScoringConfig:
@@ -517,6 +641,18 @@ class Inspector:
     def encoder(self) -> Encoder:
         """The encoder; pass it to the next `from_support` or `load` to share it between products."""
         return self._encoder
+
+    def _change(self, changed: Product, kind: ChangeKind, text: str) -> None:
+        """Replace the product, and put down what was done; the caller holds `_setting`."""
+        self._product = recorded(self._encoder.spec, self._product, changed, kind, text)
+
+    def _single(self, image: ImageSource, color: ColorOrder) -> SupportSet:
+        """One image, with a name that no other image of the product has."""
+        taken = [name for name, _ in self.enrollment.support] + [defect.name for defect in self.known_defects]
+        support = read_support([image], color, None, taken)
+        if len(support.images) != 1:
+            raise SupportSetError(f"expected one image, got {len(support.images)}. Give them one after the other.")
+        return support
 
     def _checked(
         self,

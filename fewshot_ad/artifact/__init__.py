@@ -2,6 +2,7 @@
 
 from fewshot_ad.artifact.allowed_encoder import load_allowed
 from fewshot_ad.artifact.file import read_artifact, write_artifact
+from fewshot_ad.artifact.history import recorded, undone
 from fewshot_ad.artifact.packing import check_encoder, checked_spec, describe, pack, unpack, unpacked_references
 from fewshot_ad.artifact.replacing import check_product_file, replace_product
 from fewshot_ad.artifact.schema import FORMAT_VERSION
@@ -15,7 +16,9 @@ __all__ = [
     "load_allowed",
     "pack",
     "read_artifact",
+    "recorded",
     "replace_product",
+    "undone",
     "unpack",
     "unpacked_references",
     "write_artifact",

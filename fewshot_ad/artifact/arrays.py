@@ -6,7 +6,7 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy.typing as npt
 from pydantic import BaseModel, Field
@@ -17,11 +17,13 @@ from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.enrollment.embedding import REFERENCE_BYTES
 from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
+from fewshot_ad.product.history import MAX_PATCHES
 
 # Embeddings are of the order of 1 to 1,000. Up to here no distance of them overflows float32.
 LARGEST_VALUE = 1e9
 # The longest side that an image of the largest allowed size can have.
 _LONGEST = MAX_PIXELS // MIN_SIDE
+_DTYPES = {"float16": "F16", "float32": "F32", "int32": "I32", "uint8": "U8"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -44,19 +46,7 @@ def check_forms(forms: Mapping[str, ArrayForm], description: Mapping[str, Any], 
     Raises:
         ArtifactError: An array is missing, unexpected, or of another type or shape.
     """
-    expected: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {}
-    settings = description["enrollment"]["settings"]
-    for level, dims in enumerate(EncoderSpec.from_dict(description["encoder"]).dims * len(settings["image_sizes"])):
-        name = f"bank{level}.vectors"
-        n = forms[name].shape[0] if name in forms and forms[name].shape else 0
-        if name in forms and not 1 <= n <= settings["budget"]:
-            raise refused(path, name, f"1 to {settings['budget']} bank vectors (the budget)", f"{n}")
-        expected[name] = (("F16", "F32"), (n, dims))
-        expected |= {f"bank{level}.{part}": (("I32",), (n,)) for part in ("image", "view")}
-        expected[f"bank{level}.xy"] = (("I32",), (n, 2))
-    for i in range(len(description["references"])):
-        name = f"reference{i}"
-        expected[name] = (("U8",), forms[name].shape[:1] if name in forms else ())
+    expected = _expected_forms(forms, description, path)
     for name in sorted(expected.keys() ^ forms.keys()):
         there = "an array of this name" if name in expected else "no array of this name"
         raise refused(path, name if name in expected else shown(name), there, "none" if name in expected else "one")
@@ -69,6 +59,50 @@ def check_forms(forms: Mapping[str, ArrayForm], description: Mapping[str, Any], 
     total = sum(form.shape[0] for name, form in forms.items() if name.startswith("reference"))
     if total > REFERENCE_BYTES:
         raise refused(path, "references", f"at most {REFERENCE_BYTES} bytes of images", f"{total}")
+
+
+# Types and shape that an array must have.
+_Form: TypeAlias = tuple[tuple[str, ...], tuple[int, ...]]
+
+
+def _expected_forms(
+    forms: Mapping[str, ArrayForm], description: Mapping[str, Any], path: str | os.PathLike[str]
+) -> dict[str, _Form]:
+    """What a description calls for; lengths that it does not give are those in the file, if they are in range."""
+
+    def length(name: str, most: int, what: str) -> int:
+        n = forms[name].shape[0] if name in forms and forms[name].shape else 0
+        if name in forms and not 1 <= n <= most:
+            raise refused(path, name, f"1 to {most} {what}", f"{n}")
+        return n
+
+    expected: dict[str, _Form] = {}
+    settings = description["enrollment"]["settings"]
+    all_dims = EncoderSpec.from_dict(description["encoder"]).dims * len(settings["image_sizes"])
+    for level, dims in enumerate(all_dims):
+        n = length(f"bank{level}.vectors", settings["budget"], "bank vectors (the budget)")
+        expected[f"bank{level}.vectors"] = (("F16", "F32"), (n, dims))
+        expected |= {f"bank{level}.{part}": (("I32",), (n,)) for part in ("image", "view")}
+        expected[f"bank{level}.xy"] = (("I32",), (n, 2))
+    for i in range(len(description["references"])):
+        name = f"reference{i}"
+        expected[name] = (("U8",), forms[name].shape[:1] if name in forms else ())
+    for i in range(len(description.get("known_defects", ()))):
+        for level, dims in enumerate(all_dims):
+            name = f"defect{i}.{level}"
+            expected[name] = (("F16",), (length(name, MAX_PATCHES, "patches"), dims))
+    for i, change in enumerate(description.get("history", ())):
+        if change["undo_bytes"]:
+            expected[f"undo{i}"] = (("U8",), (change["undo_bytes"],))
+    return expected
+
+
+def array_forms(tensors: Mapping[str, npt.NDArray[Any]]) -> dict[str, ArrayForm]:
+    """What the header of a file would say of arrays."""
+    return {
+        name: ArrayForm(dtype=_DTYPES.get(array.dtype.name, array.dtype.name), shape=array.shape, data_offsets=(0, 0))
+        for name, array in tensors.items()
+    }
 
 
 def check_values(
@@ -97,6 +131,9 @@ def check_values(
     for level in range(len(spec.dims) * len(settings["image_sizes"])):
         for part, (low, high) in limits.items():
             _check_range(tensors[f"bank{level}.{part}"], low, high, f"bank{level}.{part}", path)
+    for name in tensors:
+        if name.startswith("defect"):
+            _check_range(tensors[name], -largest, largest, name, path)
     for i, (height, width) in enumerate(description["references"]):
         geometry = Geometry.fit((height, width), max(settings["image_sizes"]), spec.multiple)
         _check_png(tensors[f"reference{i}"], geometry.content_hw, f"reference{i}", path)

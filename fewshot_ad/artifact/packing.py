@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
-from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, set_by_hand, shown
+from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, refused, set_by_hand, shown
 from fewshot_ad.encoder import Encoder, EncoderSpec, is_exported
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.embedding import Reference
@@ -20,9 +22,13 @@ from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import SMOOTHING
 from fewshot_ad.inspection.inspectability import Expectations
 from fewshot_ad.product import Enrollment, Product
+from fewshot_ad.product.history import Change, KnownDefect
 from fewshot_ad.registration import Registration, pose_estimator
 from fewshot_ad.scoring import Scale
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
+
+# Of a change, what stands in the description; the step back itself is an array.
+CHANGE_FIELDS = ("kind", "time", "text", "before", "previous", "undo_sha256")
 
 
 def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
@@ -40,6 +46,12 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         tensors[f"bank{i}.xy"] = bank.origin.xy
     for i, reference in enumerate(product.references):
         tensors[f"reference{i}"] = reference.png
+    for i, defect in enumerate(product.known_defects):
+        for at, patches in enumerate(defect.patches):
+            tensors[f"defect{i}.{at}"] = patches.astype(np.float16)
+    for i, change in enumerate(product.history):
+        if change.undo is not None:
+            tensors[f"undo{i}"] = change.undo
     record = {
         "encoder": dataclasses.asdict(spec),
         "preprocessing": _preprocessing(spec, model.image_sizes),
@@ -51,6 +63,17 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         "enrollment": dataclasses.asdict(product.enrollment),
         "expectations": None if model.expectations is None else dataclasses.asdict(model.expectations),
         "references": [list(reference.image_hw) for reference in product.references],
+        "known_defects": [
+            {"name": defect.name, "sha256": defect.sha256, "region": defect.region} for defect in product.known_defects
+        ],
+        "history": [
+            {
+                **{name: getattr(change, name) for name in CHANGE_FIELDS},
+                "link": change.link,
+                "undo_bytes": 0 if change.undo is None else change.undo.nbytes,
+            }
+            for change in product.history
+        ],
     }
     # What cannot be read again is not written.
     whole = {"format_version": FORMAT_VERSION, "sha256": "0" * 64, **record}
@@ -128,7 +151,35 @@ def unpack(
         unpacked_references(tensors, record),
         record["threshold"] if set_by_hand(record) else None,
         Expectations.from_dict(expected) if (expected := record.get("expectations")) else None,
+        unpacked_history(tensors, record, path),
+        tuple(
+            KnownDefect(
+                *(fields["name"], fields["sha256"]),
+                None if fields["region"] is None else tuple(fields["region"]),
+                tuple(tensors[f"defect{i}.{at}"].astype(np.float32) for at in range(len(scales) * levels)),
+            )
+            for i, fields in enumerate(record.get("known_defects", ()))
+        ),
     )
+
+
+def unpacked_history(
+    tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any], path: str | os.PathLike[str]
+) -> tuple[Change, ...]:
+    """What was done to a stored product, from its arrays and its description; needs no encoder.
+
+    Raises:
+        ArtifactError: A change does not follow on the one before, or a step back is not the one that was written.
+    """
+    history: list[Change] = []
+    for i, fields in enumerate(record.get("history", ())):
+        undo = tensors[f"undo{i}"] if fields["undo_bytes"] else None
+        change = Change(**{name: fields[name] for name in CHANGE_FIELDS}, undo=undo)
+        follows = change.link == fields["link"] and (not history or change.previous == history[-1].link)
+        if not follows or (undo is not None and hashlib.sha256(undo.tobytes()).hexdigest() != change.undo_sha256):
+            raise refused(path, f"history[{i}]", "a change that follows on the one before", "one that was altered")
+        history.append(change)
+    return tuple(history)
 
 
 def unpacked_references(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> list[Reference]:
@@ -248,6 +299,14 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
         "seed": settings["seed"],
         "created": enrollment["created"],
         "versions": enrollment["versions"],
+        "history": [
+            {"kind": change.kind, "time": change.time, "text": change.text, "can_be_undone": change.can_be_undone}
+            for change in unpacked_history(tensors, record, f"product {enrollment['product_name']!r}")
+        ],
+        "known_defects": [
+            {"name": defect["name"], "sha256": defect["sha256"], "region": defect["region"] and list(defect["region"])}
+            for defect in record.get("known_defects", ())
+        ],
     }
 
 

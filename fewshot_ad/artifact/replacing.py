@@ -73,7 +73,7 @@ def replace_product(
         record: Likewise.
         known: By path, the hash that a file bore when it was last read or written; that of this one is put down.
         force: Whether to replace what has another hash, is of another product, or holds work that no enrollment brings
-            back: images added later, a threshold set by hand, or a calibration on further images.
+            back: images added, accepted or rejected later, a threshold set by hand, or a calibration on further images.
 
     Raises:
         ArtifactError: It cannot be written, or something is there that must stay.
@@ -132,6 +132,8 @@ def _lost(path: str, record: dict[str, Any]) -> str:
         return "whose threshold, set by hand, would be lost"
     if there["calibration"].get("further_scores"):
         return "whose calibration on further images would be lost"
+    if there.get("history"):
+        return "whose changes since, such as images accepted and rejected, would be lost"
     return ""
 
 

@@ -32,6 +32,7 @@ from fewshot_ad.enrollment.views import MAX_VIEWS, VIEW_KINDS
 from fewshot_ad.errors import ArtifactError
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE
 from fewshot_ad.product import MAX_NAME
+from fewshot_ad.product.history import MAX_CHANGES, MAX_KNOWN_DEFECTS, UNDO_BYTES, ChangeKind
 from fewshot_ad.scoring import MAX_DISTANCE, MAX_NEIGHBORS, MAX_PATCHES, MAX_SIGMA, MIN_DISTANCE, ImageScore
 from fewshot_ad.search.nearest import Metric
 
@@ -228,6 +229,31 @@ class ExpectationsForm(BaseModel):
     closeness: Annotated[tuple[Distance, ...], FIRST_ERROR, Field(min_length=1)]
 
 
+class KnownDefectForm(BaseModel):
+    """See `KnownDefect`."""
+
+    model_config = _FORM
+
+    name: Name
+    sha256: Sha256
+    region: tuple[Whole, Whole, Count, Count] | None
+
+
+class ChangeForm(BaseModel):
+    """See `Change`; `undo_bytes` is the length of its array, 0 where that was dropped."""
+
+    model_config = _FORM
+
+    kind: ChangeKind
+    time: Annotated[str, Field(strict=True, max_length=64)]
+    text: Text
+    before: Sha256
+    previous: Sha256
+    link: Sha256
+    undo_sha256: Sha256
+    undo_bytes: Annotated[int, Field(strict=True, ge=0, le=UNDO_BYTES)]
+
+
 class Description(BaseModel):
     """The description of a product, format 3."""
 
@@ -245,6 +271,8 @@ class Description(BaseModel):
     enrollment: EnrollmentForm
     references: Annotated[tuple[tuple[Side, Side], ...], FIRST_ERROR] = ()
     expectations: ExpectationsForm | None = None
+    known_defects: Annotated[tuple[KnownDefectForm, ...], FIRST_ERROR, Field(max_length=MAX_KNOWN_DEFECTS)] = ()
+    history: Annotated[tuple[ChangeForm, ...], FIRST_ERROR, Field(max_length=MAX_CHANGES)] = ()
 
 
 def checked_description(

@@ -11,6 +11,7 @@ import typer
 from fewshot_ad.cli import (
     baselines,
     benchmark,
+    corrections,
     datasets,
     encoders,
     inspecting,
@@ -59,7 +60,7 @@ def options(
     """Options of the program itself; its help is the application's."""
 
 
-for _group in (products, inspecting, verdicts, tools, encoders, training, zoo, baselines):
+for _group in (products, inspecting, verdicts, corrections, tools, encoders, training, zoo, baselines):
     app.add_typer(_group.commands)
 app.add_typer(datasets.commands, name="datasets")
 app.add_typer(benchmark.commands, name="benchmark")

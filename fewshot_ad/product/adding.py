@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.enrollment.banks import extend_banks
+from fewshot_ad.enrollment.banks import Extension, extend_banks
 from fewshot_ad.enrollment.calibration import extended_calibration
 from fewshot_ad.enrollment.hygiene import check_additions
+from fewshot_ad.enrollment.known_defects import LIKE, like_defect, see
 from fewshot_ad.enrollment.probes import distinct_images
 from fewshot_ad.enrollment.support import SupportImage, SupportSet
 from fewshot_ad.errors import SupportSetError, sentence
@@ -59,16 +60,48 @@ def add_images(
         )
     if not force:
         _require_inspectable(product, encoder, new)
+        _require_unlike_defects(product, encoder, new)
     extension = extend_banks(model, new, settings, encoder, len(enrollment.support), progress)
     names = [new[stand_in.image].name for stand_in in extension.embedded.stand_ins]
     notes += check_additions(before, extension.scores, names, force)
+    event = f"added {', '.join(image.name for image in new)}."
+    extended, further = extended_product(product, encoder, new, extension, event, notes)
+    return extended, (*notes, *further)
+
+
+def extended_product(
+    product: Product,
+    encoder: Encoder,
+    new: Sequence[SupportImage],
+    extension: Extension,
+    event: str,
+    notes: Sequence[str],
+) -> tuple[Product, tuple[str, ...]]:
+    """The product with images that its banks have been extended by.
+
+    Args:
+        product: The product as it is.
+        encoder: Its encoder.
+        new: The images.
+        extension: The banks with them, and their scores against the banks before.
+        event: What was done, for the record.
+        notes: What was noticed of the images, for the record.
+
+    Returns:
+        The product, and what was noticed of its threshold.
+    """
+    model, enrollment = product.model, product.enrollment
+    before, settings = product.calibration, enrollment.settings
     distinct = distinct_images([image.pixels for image in new])
     calibration = extended_calibration(before, extension.scores, extension.map_peaks, distinct, settings)
     expectations = model.expectations
     if expectations is not None:
         expectations = expectations.extended(extension.embedded.appearances, extension.closeness)
-    if calibration is before:
-        notes.append("the threshold stays as it was calibrated on further images; calibrate again to make use of these")
+    further = (
+        ("the threshold stays as it was calibrated on further images; calibrate again to make use of these",)
+        if calibration is before
+        else ()
+    )
     extended = Product.assemble(
         encoder,
         extension.scales,
@@ -76,20 +109,58 @@ def add_images(
         dataclasses.replace(
             enrollment,
             support=(*enrollment.support, *((image.name, image.sha256) for image in new)),
-            notes=(*enrollment.notes, *notes),
-            reasons=(*enrollment.reasons, f"{now()}: added {', '.join(image.name for image in new)}."),
+            notes=(*enrollment.notes, *notes, *further),
+            reasons=(*enrollment.reasons, f"{now()}: {event}"),
         ),
         # They are the first images of the support set; where one of these is not stored, no later one is.
         product.references
         if len(product.references) < len(enrollment.support)
         else (*product.references, *extension.embedded.references),
         expectations=expectations,
+        history=product.history,
+        known_defects=product.known_defects,
     )
     for scale, former in zip(extended.model.scales, model.scales, strict=True):
         if scale.one_pass is not None and former.one_pass is not None:
             # So that the next image of the line does not wait for it.
             scale.one_pass.compile(former.one_pass.sizes)
-    return extended, tuple(notes)
+    return extended, further
+
+
+def _require_unlike_defects(product: Product, encoder: Encoder, images: Sequence[SupportImage]) -> None:
+    """Make sure that no image to be added shows a defect that the operator has shown.
+
+    Raises:
+        SupportSetError: One does; nothing has been changed.
+    """
+    if not product.known_defects:
+        return
+    reasons = [
+        f"{image.name} ({likeness})" for image in images if (likeness := known_likeness(product, encoder, image))
+    ]
+    if reasons:
+        raise SupportSetError(
+            f"expected further good images, got {len(reasons)} of {len(images)} with patches like those of a known "
+            f"defect: {', '.join(reasons)}. Nothing was added. Look at them: leave them out, or, if they are good, "
+            "give force=True (command line: --force)."
+        )
+
+
+def known_likeness(product: Product, encoder: Encoder, image: SupportImage) -> str:
+    """Which known defect an image is like, in words; empty where it is like none.
+
+    Args:
+        product: The product.
+        encoder: Its encoder.
+        image: The image.
+    """
+    if any(defect.sha256 == image.sha256 for defect in product.known_defects):
+        return "it was rejected as a defect"
+    seen = see(image.pixels, product.model, encoder)
+    for defect in product.known_defects:
+        if like_defect(seen, product.model, defect.patches) >= LIKE:
+            return f"like the defect of {defect.name}"
+    return ""
 
 
 def _require_inspectable(product: Product, encoder: Encoder, images: Sequence[SupportImage]) -> None:

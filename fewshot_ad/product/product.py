@@ -15,6 +15,7 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.errors import FewshotADError, ImageError
 from fewshot_ad.images import check_size
 from fewshot_ad.inspection.inspectability import Expectations
+from fewshot_ad.product.history import Change, KnownDefect
 from fewshot_ad.scoring import Model, Scale
 from fewshot_ad.search.one_pass import OnePass
 
@@ -55,6 +56,8 @@ class Product:
         enrollment: How it was enrolled.
         references: Support images at the working scale.
         threshold_set_by_hand: Whether the threshold that holds was set by hand, be it to the calibration's own.
+        history: What was done to it since it was enrolled, the latest last.
+        known_defects: Those that its operator has shown.
     """
 
     model: Model
@@ -62,6 +65,8 @@ class Product:
     enrollment: Enrollment
     references: tuple[Reference, ...]
     threshold_set_by_hand: bool = False
+    history: tuple[Change, ...] = ()
+    known_defects: tuple[KnownDefect, ...] = ()
 
     @classmethod
     def assemble(
@@ -73,6 +78,8 @@ class Product:
         references: Sequence[Reference],
         threshold: float | None = None,
         expectations: Expectations | None = None,
+        history: tuple[Change, ...] = (),
+        known_defects: tuple[KnownDefect, ...] = (),
     ) -> Product:
         """Put a product together: enrolled, extended or loaded.
 
@@ -84,6 +91,8 @@ class Product:
             references: Support images at the working scale; as many are kept as `embedding.REFERENCE_BYTES` hold.
             threshold: The threshold that was set by hand; None for the calibration's.
             expectations: What good images look like as a whole; None where that is not known.
+            history: What was done to it since it was enrolled.
+            known_defects: Those that its operator has shown.
         """
         settings, by_hand = enrollment.settings, threshold is not None
         threshold = calibration.threshold if threshold is None else threshold
@@ -100,7 +109,7 @@ class Product:
             expectations=expectations,
             registration=settings.registration,
         )
-        return cls(model, calibration, enrollment, kept_references(references), by_hand)
+        return cls(model, calibration, enrollment, kept_references(references), by_hand, history, known_defects)
 
     def with_threshold(self, threshold: float) -> Product:
         """The same with a threshold that was set by hand; the maps' scale moves in proportion."""
@@ -117,8 +126,8 @@ class Product:
             notes: What was noticed.
         """
         model = dataclasses.replace(self.model, threshold=calibration.threshold, map_scale=calibration.map_scale)
-        changed = Product(model, calibration, self.enrollment, self.references).with_notes(*notes)
-        return changed.with_reasons(f"{now()}: {event}")
+        changed = dataclasses.replace(self, model=model, calibration=calibration, threshold_set_by_hand=False)
+        return changed.with_notes(*notes).with_reasons(f"{now()}: {event}")
 
     def with_expectations(self, expectations: Expectations | None) -> Product:
         """The same with what good images look like as a whole."""

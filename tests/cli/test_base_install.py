@@ -102,6 +102,10 @@ def cases(tmp_path: Path, good: Path, dataset: Path) -> dict[tuple[str, ...], tu
     return {
         ("enroll",): ([good, "-o", product, "--views", "none", "--image-size", 64], None),
         ("add",): ([product, image], None),
+        ("accept",): ([product, image], None),
+        ("reject",): ([product, image], None),
+        ("undo",): ([product], None),
+        ("history",): ([product], None),
         ("inspect",): ([product, image], None),
         ("check",): ([product, "--good", image], None),
         ("calibrate",): ([product, "--good", image], None),

@@ -32,6 +32,10 @@ KINDS = {
     "enroll": "product",
     "add": "product",
     "info": "product",
+    "accept": "product",
+    "reject": "product",
+    "undo": "product",
+    "history": "product",
     "inspect": "inspect",
     "check": "check",
     "calibrate": "product",
@@ -132,6 +136,11 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
         1,
     )
     yield "check", ["check", product, "--good", root / "line" / "0.png", "--bad", root / "line" / "1.png"], 0
+    yield "product", ["accept", grown, root / "line" / "0.png", "--force"], 0
+    yield "product", ["reject", grown, root / "line" / "1.png", "--region", "8,8,30,30"], 0
+    yield "product", ["history", grown], 0
+    yield "product", ["undo", grown], 0
+    yield "product", ["undo", grown], 0
     yield "product", ["calibrate", grown, "--good", root / "line" / "0.png"], 0
     yield "bench", ["bench", product], 0
     yield "doctor", ["doctor"], 0
