@@ -44,10 +44,12 @@ from fewshot_ad.product import (
     ChangeKind,
     Enrollment,
     KnownDefect,
+    Patches,
     Product,
     accept_image,
     add_images,
     checked_region,
+    drawn_patches,
     enroll,
     product_name,
     reject_image,
@@ -79,6 +81,8 @@ class Inspector:
         self._adding = ForkSafeLock()
         # What this object has read from a file or written to it last, by path: the hash that the file bore then.
         self._stored: dict[str, str] = {}
+        # What `accept` must not let pass, made when it is first called: drawn defects stay those of the enrollment.
+        self._drawn: tuple[Patches, ...] | None = None
 
     @classmethod
     @native_work()
@@ -444,7 +448,10 @@ class Inspector:
         arguments.flag(force, "force", ArgumentError)
         with self._adding, native_work():
             support = self._single(image, color)
-            extended, notes = accept_image(self._product, self._encoder, support, interruptible(progress), force)
+            product, encoder = self._product, self._encoder
+            if self._drawn is None:
+                self._drawn = drawn_patches(product, encoder)
+            extended, notes = accept_image(product, encoder, support, self._drawn, interruptible(progress), force)
             with self._setting:
                 by_hand = self._product.threshold_set_by_hand
                 extended = extended.with_threshold(self.threshold) if by_hand else extended

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import Extension, extend_banks
-from fewshot_ad.enrollment.calibration import extended_calibration
+from fewshot_ad.enrollment.calibration import Calibration, extended_calibration
 from fewshot_ad.enrollment.hygiene import check_additions
-from fewshot_ad.enrollment.known_defects import LIKE, like_defect, see
+from fewshot_ad.enrollment.known_defects import LIKE, Seen, like_defect, see
 from fewshot_ad.enrollment.probes import distinct_images
 from fewshot_ad.enrollment.support import SupportImage, SupportSet
 from fewshot_ad.errors import SupportSetError, sentence
+from fewshot_ad.lifetime import native_work
 from fewshot_ad.product.product import Product, now
-from fewshot_ad.scoring import inspect_image
+from fewshot_ad.scoring import Scale, inspect_image
 
 
 def add_images(
@@ -64,9 +66,12 @@ def add_images(
     extension = extend_banks(model, new, settings, encoder, len(enrollment.support), progress)
     names = [new[stand_in.image].name for stand_in in extension.embedded.stand_ins]
     notes += check_additions(before, extension.scores, names, force)
+    distinct = distinct_images([image.pixels for image in new])
+    calibration = extended_calibration(before, extension.scores, extension.map_peaks, distinct, settings)
+    if calibration is before:
+        notes.append("the threshold stays as it was calibrated on further images; calibrate again to make use of these")
     event = f"added {', '.join(image.name for image in new)}."
-    extended, further = extended_product(product, encoder, new, extension, event, notes)
-    return extended, (*notes, *further)
+    return extended_product(product, encoder, new, extension, calibration, event, notes), tuple(notes)
 
 
 def extended_product(
@@ -74,34 +79,25 @@ def extended_product(
     encoder: Encoder,
     new: Sequence[SupportImage],
     extension: Extension,
+    calibration: Calibration,
     event: str,
     notes: Sequence[str],
-) -> tuple[Product, tuple[str, ...]]:
+) -> Product:
     """The product with images that its banks have been extended by.
 
     Args:
         product: The product as it is.
         encoder: Its encoder.
         new: The images.
-        extension: The banks with them, and their scores against the banks before.
+        extension: The banks with them.
+        calibration: Where the threshold comes from then.
         event: What was done, for the record.
         notes: What was noticed of the images, for the record.
-
-    Returns:
-        The product, and what was noticed of its threshold.
     """
     model, enrollment = product.model, product.enrollment
-    before, settings = product.calibration, enrollment.settings
-    distinct = distinct_images([image.pixels for image in new])
-    calibration = extended_calibration(before, extension.scores, extension.map_peaks, distinct, settings)
     expectations = model.expectations
     if expectations is not None:
         expectations = expectations.extended(extension.embedded.appearances, extension.closeness)
-    further = (
-        ("the threshold stays as it was calibrated on further images; calibrate again to make use of these",)
-        if calibration is before
-        else ()
-    )
     extended = Product.assemble(
         encoder,
         extension.scales,
@@ -109,7 +105,7 @@ def extended_product(
         dataclasses.replace(
             enrollment,
             support=(*enrollment.support, *((image.name, image.sha256) for image in new)),
-            notes=(*enrollment.notes, *notes, *further),
+            notes=(*enrollment.notes, *notes),
             reasons=(*enrollment.reasons, f"{now()}: {event}"),
         ),
         # They are the first images of the support set; where one of these is not stored, no later one is.
@@ -120,11 +116,16 @@ def extended_product(
         history=product.history,
         known_defects=product.known_defects,
     )
-    for scale, former in zip(extended.model.scales, model.scales, strict=True):
-        if scale.one_pass is not None and former.one_pass is not None:
-            # So that the next image of the line does not wait for it.
-            scale.one_pass.compile(former.one_pass.sizes)
-    return extended, further
+    # So that the next image of the line does not wait for it; one thread does not fill the cores.
+    with ThreadPoolExecutor(len(model.scales)) as pool:
+        list(pool.map(_compile_alike, extended.model.scales, model.scales))
+    return extended
+
+
+@native_work()
+def _compile_alike(scale: Scale, former: Scale) -> None:
+    if scale.one_pass is not None and former.one_pass is not None:
+        scale.one_pass.compile(former.one_pass.sizes)
 
 
 def _require_unlike_defects(product: Product, encoder: Encoder, images: Sequence[SupportImage]) -> None:
@@ -136,7 +137,9 @@ def _require_unlike_defects(product: Product, encoder: Encoder, images: Sequence
     if not product.known_defects:
         return
     reasons = [
-        f"{image.name} ({likeness})" for image in images if (likeness := known_likeness(product, encoder, image))
+        f"{image.name} ({likeness})"
+        for image in images
+        if (likeness := known_likeness(product, image, see(image.pixels, product.model, encoder)))
     ]
     if reasons:
         raise SupportSetError(
@@ -146,17 +149,16 @@ def _require_unlike_defects(product: Product, encoder: Encoder, images: Sequence
         )
 
 
-def known_likeness(product: Product, encoder: Encoder, image: SupportImage) -> str:
+def known_likeness(product: Product, image: SupportImage, seen: Seen) -> str:
     """Which known defect an image is like, in words; empty where it is like none.
 
     Args:
         product: The product.
-        encoder: Its encoder.
         image: The image.
+        seen: The same as the product sees it.
     """
     if any(defect.sha256 == image.sha256 for defect in product.known_defects):
         return "it was rejected as a defect"
-    seen = see(image.pixels, product.model, encoder)
     for defect in product.known_defects:
         if like_defect(seen, product.model, defect.patches) >= LIKE:
             return f"like the defect of {defect.name}"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import TypeAlias
 
 from fewshot_ad import arguments
-from fewshot_ad.arrays import Progress
+from fewshot_ad.arrays import Float32Array, Progress
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import extend_banks
 from fewshot_ad.enrollment.known_defects import Seen, defect_patches, score_against, see
@@ -16,14 +17,21 @@ from fewshot_ad.errors import SupportSetError
 from fewshot_ad.product.adding import extended_product, known_likeness
 from fewshot_ad.product.history import MAX_KNOWN_DEFECTS, MAX_PATCHES, KnownDefect
 from fewshot_ad.product.product import Product
-from fewshot_ad.scoring import Model, inspect_image, measure_at
+from fewshot_ad.scoring import inspect_image
 
+# Of each working scale, per level, (n, d) float32.
+Patches: TypeAlias = tuple[Float32Array, ...]
 # Of the drawn defects of the ordinary size that were caught before, at most this share may pass afterwards, and one.
 LOST_SHARE = 0.25
 
 
 def accept_image(
-    product: Product, encoder: Encoder, support: SupportSet, progress: Progress | None = None, force: bool = False
+    product: Product,
+    encoder: Encoder,
+    support: SupportSet,
+    drawn: Sequence[Patches],
+    progress: Progress | None = None,
+    force: bool = False,
 ) -> tuple[Product, tuple[str, ...]]:
     """The product with a good image that it rejects; see `Inspector.accept`.
 
@@ -31,6 +39,7 @@ def accept_image(
         product: The product as it is.
         encoder: Its encoder.
         support: The image.
+        drawn: Of the drawn defects, see `drawn_patches`.
         progress: Called as `progress("coreset", done, total)`.
         force: Whether it is taken although defects would pass, or although it is like one.
 
@@ -55,17 +64,27 @@ def accept_image(
     notes = [note for note in support.notes if not note.startswith("only one image")]
     if not inspection.is_anomalous:
         notes.append(f"{image.name} was judged good already (severity {inspection.severity_text}); it is taken along")
-    refused = _reasons_before(product, encoder, image, inspection.reason)
+    seen = see(image.pixels, product.model, encoder)
+    refused = _reasons_before(product, image, seen, inspection.reason)
     if refused and not force:
         raise SupportSetError(_refusal(image, refused))
     settings = enrollment.settings
     extension = extend_banks(product.model, [image], settings, encoder, len(enrollment.support), progress)
-    extended, further = extended_product(product, encoder, [image], extension, f"accepted {image.name}.", notes)
-    lost = _lost(product, extended, encoder)
+    # The calibration stays. An image that was chosen because it was rejected says nothing of how often good ones are:
+    # counted as one of the held-out scores, each would raise the threshold, and defects would pass.
+    event, calibration = f"accepted {image.name}.", product.calibration
+    extended = extended_product(product, encoder, [image], extension, calibration, event, notes)
+    lost = _lost(product, extended, drawn)
     if lost and not force:
         raise SupportSetError(_refusal(image, lost))
-    taken = [f"taken as asked: {reason}" for reason in (*refused, *lost)]
-    return extended, (*notes, *further, *taken)
+    patches = defect_patches(seen, product.model, None, MAX_PATCHES)
+    severity = score_against(patches, extended.model) / product.model.threshold
+    if severity > 1:
+        notes.append(
+            f"{image.name} is still rejected (severity {severity:.2f}): the memory bank is full. Enroll "
+            "again with a larger budget, or raise the threshold"
+        )
+    return extended, (*notes, *(f"taken as asked: {reason}" for reason in (*refused, *lost)))
 
 
 def _refusal(image: SupportImage, reasons: list[str]) -> str:
@@ -75,15 +94,15 @@ def _refusal(image: SupportImage, reasons: list[str]) -> str:
     )
 
 
-def _reasons_before(product: Product, encoder: Encoder, image: SupportImage, not_inspectable: str) -> list[str]:
+def _reasons_before(product: Product, image: SupportImage, seen: Seen, not_inspectable: str) -> list[str]:
     """What speaks against an image, before anything is made of it."""
     if not_inspectable:
         return [f"it cannot be judged ({not_inspectable})"]
-    likeness = known_likeness(product, encoder, image) if product.known_defects else ""
+    likeness = known_likeness(product, image, seen)
     return [likeness] if likeness else []
 
 
-def _lost(product: Product, extended: Product, encoder: Encoder) -> list[str]:
+def _lost(product: Product, extended: Product, drawn: Sequence[Patches]) -> list[str]:
     """Which defects are caught by a product and would pass the extended one, in words."""
     before, after = product.model, extended.model
     reasons = []
@@ -91,33 +110,27 @@ def _lost(product: Product, extended: Product, encoder: Encoder) -> list[str]:
         was, will = (score_against(defect.patches, model) for model in (before, after))
         if was > before.threshold and will <= after.threshold:
             reasons.append(f"the known defect of {defect.name} would pass (severity {will / after.threshold:.2f})")
-    caught = lost = 0
-    for seen in _drawn(product, encoder):
-        if seen.score > before.threshold:
-            caught += 1
-            lost += _score(seen, after) <= after.threshold
-    if lost > max(1, LOST_SHARE * caught):
-        reasons.append(f"{lost} of {caught} drawn defects that are caught now would pass")
+    caught = [patches for patches in drawn if score_against(patches, before) > before.threshold]
+    lost = sum(score_against(patches, after) <= after.threshold for patches in caught)
+    if lost > max(1, LOST_SHARE * len(caught)):
+        reasons.append(f"{lost} of {len(caught)} drawn defects that are caught now would pass")
     return reasons
 
 
-def _drawn(product: Product, encoder: Encoder) -> Iterator[Seen]:
-    """The drawn defects of the largest size, as the product sees them, on the images that are stored with it."""
+def drawn_patches(product: Product, encoder: Encoder) -> tuple[Patches, ...]:
+    """Of each drawn defect of the largest size the patches that make its score, as `known_defects.defect_patches`.
+
+    They are drawn on the images that are stored with the product.
+    """
+    found = []
     defects = product.calibration.defects
     largest = max((defect.size for defect in defects), default=0.0)
     for defect in defects:
         if defect.size == largest and defect.image < len(product.references):
             drawn = DrawnDefect(defect.image, defect.kind, defect.size, defect.seed)
-            yield see(drawn.draw(product.references[defect.image].content), product.model, encoder)
-
-
-def _score(seen: Seen, model: Model) -> float:
-    """The score of an image that was embedded for another model of the same product."""
-    measured = tuple(
-        measure_at(scale, levels, former.geometry, model.scoring)
-        for scale, levels, former in zip(model.scales, seen.levels, seen.measured, strict=True)
-    )
-    return Seen(seen.levels, measured).score
+            seen = see(drawn.draw(product.references[defect.image].content), product.model, encoder)
+            found.append(defect_patches(seen, product.model, None, MAX_PATCHES))
+    return tuple(found)
 
 
 def reject_image(

@@ -75,8 +75,7 @@ def test_what_is_refused_leaves_the_file_alone(workplace: Path, own: Path) -> No
 def test_json_is_the_product(workplace: Path, own: Path) -> None:
     code, out, err = run("reject", own, workplace / "bad.png", "--json")
     assert (code, err) == (0, "")
-    record = json.loads(out)
-    check_schema(record, "product")
+    record = check_schema(out, "product")
     assert record["artifact"] == str(own)
     assert [change["kind"] for change in record["history"]] == ["reject"]
     assert record["known_defects"][0]["name"] == "bad.png"

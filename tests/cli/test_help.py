@@ -52,7 +52,7 @@ def test_every_option_and_argument_has_a_help_text(path: tuple[str, ...], comman
 
 def test_examples_are_taken_from_readme_and_help() -> None:
     places = [place for place, _ in examples()]
-    assert places.count("README.md") == 5
+    assert places.count("README.md") == 7
     assert sum(place.startswith("docs/") for place in places) >= 20
     assert places.count("help of fewshot-ad") == 2
 

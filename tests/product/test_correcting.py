@@ -74,7 +74,10 @@ def test_good_parts_are_not_like_a_defect(product: Inspector) -> None:
 def test_an_image_with_which_drawn_defects_would_pass_is_refused(
     product: Inspector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewshot_ad.product.correcting._score", lambda seen, model: 0.0)
+    former = product.model
+    monkeypatch.setattr(
+        "fewshot_ad.product.correcting.score_against", lambda patches, model: 9.0 if model is former else 0.0
+    )
     with pytest.raises(SupportSetError, match=r"\d+ of \d+ drawn defects that are caught now would pass"):
         product.accept(variant(50))
     assert product.history() == ()
