@@ -87,10 +87,11 @@ def _expected_forms(
     for i in range(len(description["references"])):
         name = f"reference{i}"
         expected[name] = (("U8",), forms[name].shape[:1] if name in forms else ())
-    for i in range(len(description.get("known_defects", ()))):
+    for i, defect in enumerate(description.get("known_defects", ())):
         for level, dims in enumerate(all_dims):
-            name = f"defect{i}.{level}"
-            expected[name] = (("F16",), (length(name, MAX_PATCHES, "patches"), dims))
+            for part in ("",) if defect["region"] is None else ("", "top"):
+                name = f"defect{i}.{part}{level}"
+                expected[name] = (("F16",), (length(name, MAX_PATCHES, "patches"), dims))
     for i, change in enumerate(description.get("history", ())):
         if change["undo_bytes"]:
             expected[f"undo{i}"] = (("U8",), (change["undo_bytes"],))

@@ -49,6 +49,8 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
     for i, defect in enumerate(product.known_defects):
         for at, patches in enumerate(defect.patches):
             tensors[f"defect{i}.{at}"] = patches.astype(np.float16)
+            if defect.region is not None:
+                tensors[f"defect{i}.top{at}"] = defect.top[at].astype(np.float16)
     for i, change in enumerate(product.history):
         if change.undo is not None:
             tensors[f"undo{i}"] = change.undo
@@ -153,14 +155,21 @@ def unpack(
         Expectations.from_dict(expected) if (expected := record.get("expectations")) else None,
         unpacked_history(tensors, record, path),
         tuple(
-            KnownDefect(
-                *(fields["name"], fields["sha256"]),
-                None if fields["region"] is None else tuple(fields["region"]),
-                tuple(tensors[f"defect{i}.{at}"].astype(np.float32) for at in range(len(scales) * levels)),
-            )
+            _known_defect(tensors, i, fields, len(scales) * levels)
             for i, fields in enumerate(record.get("known_defects", ()))
         ),
     )
+
+
+def _known_defect(
+    tensors: Mapping[str, npt.NDArray[Any]], number: int, fields: Mapping[str, Any], levels: int
+) -> KnownDefect:
+    def patches(part: str) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(tensors[f"defect{number}.{part}{at}"].astype(np.float32) for at in range(levels))
+
+    region, shown = fields["region"], patches("")
+    top = shown if region is None else patches("top")
+    return KnownDefect(fields["name"], fields["sha256"], region and tuple(region), shown, top)
 
 
 def unpacked_history(

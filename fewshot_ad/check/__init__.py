@@ -3,11 +3,12 @@
 from fewshot_ad.check.judging import check_product
 from fewshot_ad.check.limits import draw_limits
 from fewshot_ad.check.recalibration import Recalibration, recalibration
-from fewshot_ad.check.report import Check, CheckedImage, UncountedImage
+from fewshot_ad.check.report import Check, CheckedDefect, CheckedImage, UncountedImage
 from fewshot_ad.check.suggestion import Suggestion
 
 __all__ = [
     "Check",
+    "CheckedDefect",
     "CheckedImage",
     "Recalibration",
     "Suggestion",

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from fewshot_ad.arguments import image_sources
 from fewshot_ad.arrays import Float32Array, Progress
-from fewshot_ad.check.report import Check, CheckedImage, Truth, UncountedImage
+from fewshot_ad.check.report import Check, CheckedDefect, CheckedImage, Truth, UncountedImage
+from fewshot_ad.enrollment.known_defects import score_against
 from fewshot_ad.enrollment.probes import near_identical, thumbnail
 from fewshot_ad.enrollment.support import distinct_names, pixel_hash
 from fewshot_ad.errors import ArgumentError, ImageError
@@ -62,7 +63,9 @@ def check_product(
     # The product keeps the scores of the images that it was calibrated on, but not the images.
     calibrated = {*product.calibration.further_scores, *product.calibration.bad_scores}
     again = sum(image.score in calibrated for image in checked)
-    return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable), again)
+    severities = [(d.name, score_against(d.top, product.model) / threshold) for d in product.known_defects]
+    defects = tuple(CheckedDefect(name, severity, severity > 1) for name, severity in severities)
+    return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable), again, defects)
 
 
 class _Source(NamedTuple):

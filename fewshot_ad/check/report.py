@@ -57,6 +57,21 @@ class UncountedImage:
 
 
 @dataclass(frozen=True)
+class CheckedDefect:
+    """What becomes of a defect that the operator has shown.
+
+    Attributes:
+        name: Of its image.
+        severity: Score / threshold, by the patches that are stored of it.
+        is_caught: Whether its image would be rejected.
+    """
+
+    name: str
+    severity: float
+    is_caught: bool
+
+
+@dataclass(frozen=True)
 class Check:
     """What a product says of images whose truth is known.
 
@@ -67,6 +82,7 @@ class Check:
         left_out: Images that say nothing: those of the support set, and exact copies of others.
         unreadable: Images that cannot be used.
         calibrated_on: How many of the images the threshold was calibrated on; of those it says little.
+        known_defects: The defects that were shown by `reject`; they are in no count.
     """
 
     product: str
@@ -75,6 +91,7 @@ class Check:
     left_out: tuple[UncountedImage, ...]
     unreadable: tuple[UncountedImage, ...]
     calibrated_on: int = 0
+    known_defects: tuple[CheckedDefect, ...] = ()
 
     @property
     def false_rejects(self) -> Rate:
@@ -138,6 +155,7 @@ class Check:
             "images": [{**vars(image), "outcome": image.outcome} for image in self.images],
             "left_out": [dict(vars(image)) for image in self.left_out],
             "unreadable": [dict(vars(image)) for image in self.unreadable],
+            "known_defects": [dict(vars(defect)) for defect in self.known_defects],
         }
 
     def explain(self) -> str:
@@ -149,6 +167,7 @@ class Check:
             self._warning(),
             _list("Missed (bad, judged good), least anomalous first", map(_named, self.missed)),
             _list("Rejected (good, judged anomalous), most anomalous first", map(_named, self.rejected)),
+            self._known(),
             self._advice(),
             _list("Left out of all counts", map(_reason, self.left_out)),
             _list("Not readable, and in no count", map(_reason, self.unreadable)),
@@ -168,6 +187,14 @@ class Check:
             return text
         accuracy = f"AUROC {self.auroc:.3f}, balanced accuracy {self.balanced_accuracy:.3f}"
         return f"{text}\nEscape rate {self.escapes}\n{accuracy}"
+
+    def _known(self) -> str:
+        if not self.known_defects:
+            return ""
+        passed = [defect for defect in self.known_defects if not defect.is_caught]
+        text = f"Known defects: {len(self.known_defects) - len(passed)} of {len(self.known_defects)} caught"
+        listed = _list("Known defects that would pass", (f"severity {d.severity:5.2f}  {d.name}" for d in passed))
+        return f"{text}\n\n{listed}" if listed else text
 
     def _warning(self) -> str:
         if not self.calibrated_on:

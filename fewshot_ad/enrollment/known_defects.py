@@ -106,12 +106,12 @@ def like_defect(seen: Seen, model: Model, patches: Sequence[Float32Array]) -> fl
 
 
 def score_against(patches: Sequence[Float32Array], model: Model) -> float:
-    """The score that a defect's patches alone give: the mean of their distances to good ones, the largest of all.
+    """The score of an image of which the patches that made it are known, against banks that may have grown since.
 
-    An image's score averages as many patches as `scoring.top_count` says, which a small region may not have.
+    It takes no account of the lower weight of patches at the image's edge.
 
     Args:
-        patches: Of the defect, as `defect_patches` returns them.
+        patches: Of the whole image, as `defect_patches` returns them.
         model: The product's, or a later one.
     """
     means, at = [], 0

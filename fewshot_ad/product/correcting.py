@@ -107,7 +107,7 @@ def _lost(product: Product, extended: Product, drawn: Sequence[Patches]) -> list
     before, after = product.model, extended.model
     reasons = []
     for defect in product.known_defects:
-        was, will = (score_against(defect.patches, model) for model in (before, after))
+        was, will = (score_against(defect.top, model) for model in (before, after))
         if was > before.threshold and will <= after.threshold:
             reasons.append(f"the known defect of {defect.name} would pass (severity {will / after.threshold:.2f})")
     caught = [patches for patches in drawn if score_against(patches, before) > before.threshold]
@@ -165,8 +165,9 @@ def reject_image(
             "(fewshot-ad calibrate --bad) instead."
         )
     seen = see(image.pixels, product.model, encoder)
-    patches = defect_patches(seen, product.model, region, MAX_PATCHES)
-    defect = KnownDefect(image.name, image.sha256, region, patches)
+    top = defect_patches(seen, product.model, None, MAX_PATCHES)
+    patches = top if region is None else defect_patches(seen, product.model, region, MAX_PATCHES)
+    defect = KnownDefect(image.name, image.sha256, region, patches, top)
     severity = seen.score / product.model.threshold
     notes = [
         f"{image.name} is rejected as it is (severity {severity:.2f}): it is kept as evidence"

@@ -16,7 +16,7 @@ UNDO_BYTES = 8 << 20
 # Changes on record, at most; the oldest are forgotten.
 MAX_CHANGES = 1000
 # Defects that an operator may show one product, and patches that are kept of each, per working scale and level.
-MAX_KNOWN_DEFECTS, MAX_PATCHES = 200, 64
+MAX_KNOWN_DEFECTS, MAX_PATCHES = 100, 128
 # The link of the first change.
 NO_LINK = "0" * 64
 
@@ -63,11 +63,13 @@ class KnownDefect:
         name: Of its image.
         sha256: Hash of the image's pixels.
         region: x, y, width and height in pixels of the image; None where none was given.
-        patches: Of each working scale, per level, (n, d) float32 embeddings of its patches, the most unusual first;
-            they are such as float16 holds.
+        patches: Of each working scale, per level, (n, d) float32 embeddings of its patches, the most unusual first, of
+            the region where one was given; what other images are compared with.
+        top: The same of the whole image: what makes its score.
     """
 
     name: str
     sha256: str
     region: tuple[int, int, int, int] | None
     patches: tuple[Float32Array, ...]
+    top: tuple[Float32Array, ...]

@@ -157,3 +157,18 @@ def test_a_product_of_one_image_cannot_accept(parts: list[np.ndarray], inspector
     single = Inspector.from_support(parts[:1], image_size=64, encoder=inspector.encoder)
     with pytest.raises(SupportSetError, match="from a single image"):
         single.accept(make_part(50))
+
+
+def test_check_says_which_known_defects_are_caught(product: Inspector) -> None:
+    product.reject(make_part(100, defect=True), (80, 50, 40, 30))
+    product.reject(make_part(43))
+    result = product.check([make_part(44)])
+    assert [(defect.name, defect.is_caught) for defect in result.known_defects] == [
+        ("image[5]", True),
+        ("image[6]", False),
+    ]
+    assert result.known_defects[0].severity == pytest.approx(
+        product.inspect(make_part(100, defect=True)).severity, rel=0.1
+    )
+    assert "Known defects: 1 of 2 caught" in result.explain()
+    assert "Known defects that would pass" in result.explain()
