@@ -429,10 +429,7 @@ def judged(record: Record, population: Population, settings: EnrollmentSettings)
 
 
 def labels_of_half(good: np.ndarray, bad: np.ndarray) -> Judged:
-    """A yardstick, no rule of a peer: the best threshold of half the labelled test images, judged on the other half.
-
-    No rule that sees good images alone can be expected to do better.
-    """
+    """A yardstick, no rule of a peer: the best threshold of half the labeled test images, judged on the other half."""
     rng = np.random.default_rng(79)
     halvings = []
     for _ in range(HALVINGS):

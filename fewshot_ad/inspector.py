@@ -42,14 +42,14 @@ from fewshot_ad.product import (
     MAX_NAME,
     Change,
     ChangeKind,
+    Drawn,
     Enrollment,
     KnownDefect,
-    Patches,
     Product,
     accept_image,
     add_images,
     checked_region,
-    drawn_patches,
+    drawn_defects,
     enroll,
     product_name,
     reject_image,
@@ -82,7 +82,7 @@ class Inspector:
         # What this object has read from a file or written to it last, by path: the hash that the file bore then.
         self._stored: dict[str, str] = {}
         # What `accept` must not let pass, made when it is first called: drawn defects stay those of the enrollment.
-        self._drawn: tuple[Patches, ...] | None = None
+        self._drawn: tuple[Drawn, ...] | None = None
 
     @classmethod
     @native_work()
@@ -394,14 +394,14 @@ class Inspector:
             images: Images in any form `from_support` takes.
             color: Channel order of arrays with color.
             progress: Called as `progress(stage, done, total)`.
-            force: Take images, too, that are unlike those that the product was enrolled from.
+            force: Take images, too, that are unlike those that the product was enrolled from, or like a known defect.
 
         Returns:
             What was noticed: images that were left out, are known already or look unlike the others.
 
         Raises:
-            SupportSetError: No usable new image, one that is unlike those before (nothing is added then), or the
-                product was enrolled from a single one.
+            SupportSetError: No usable new image, one that is unlike those before or like a known defect (nothing is
+                added then), or the product was enrolled from a single one.
         """
         arguments.function(progress, "progress")
         arguments.flag(force, "force", ArgumentError)
@@ -428,9 +428,10 @@ class Inspector:
     ) -> tuple[str, ...]:
         """Take an image that was rejected and is good into the product: it and images like it are good from then on.
 
-        Its patches join the memory bank, within the budget, and the threshold is set again, unless it was set by hand
-        or rests on further images. It is refused where defects that are caught now would then pass. `undo` takes it
-        back.
+        Its patches join the memory bank, within the budget; the notes say so where that was not enough. The threshold
+        stays: an image that was chosen because it was rejected says nothing of how often good ones are. It is refused
+        where defects that are caught now would then pass: a known one, or more than a quarter of the drawn ones of the
+        largest size. `undo` takes it back.
 
         Args:
             image: The image, as `inspect` takes it.
@@ -442,16 +443,21 @@ class Inspector:
             What was noticed.
 
         Raises:
-            SupportSetError: It cannot be read, was enrolled or rejected already, or is refused; nothing is changed.
+            SupportSetError: It cannot be read or judged, was enrolled or rejected already, is like a known defect, or
+                defects would pass; nothing is changed.
         """
         arguments.function(progress, "progress")
         arguments.flag(force, "force", ArgumentError)
         with self._adding, native_work():
             support = self._single(image, color)
             product, encoder = self._product, self._encoder
-            if self._drawn is None:
-                self._drawn = drawn_patches(product, encoder)
-            extended, notes = accept_image(product, encoder, support, self._drawn, interruptible(progress), force)
+
+            def drawn() -> tuple[Drawn, ...]:
+                if self._drawn is None:
+                    self._drawn = drawn_defects(product, encoder)
+                return self._drawn
+
+            extended, notes = accept_image(product, encoder, support, drawn, interruptible(progress), force)
             with self._setting:
                 by_hand = self._product.threshold_set_by_hand
                 extended = extended.with_threshold(self.threshold) if by_hand else extended
@@ -479,8 +485,8 @@ class Inspector:
             What was noticed: whether it is rejected as it is, or passes.
 
         Raises:
-            SupportSetError: It cannot be read, was enrolled as a good one or rejected already, or the region lies
-                beside it; nothing is changed.
+            SupportSetError: It cannot be read, was enrolled as a good one or rejected already, the region shows nothing
+                that is inspected, or 100 defects are known already; nothing is changed.
         """
         with self._adding, native_work():
             [read_one] = self._single(image, color).images
@@ -497,18 +503,21 @@ class Inspector:
         return self._product.history
 
     def undo(self) -> Change:
-        """Take the last change back: the product is what it was before it, to the byte.
+        """Take the last change back: the product is what it was before it.
 
-        Thresholds that were set one after the other are one change. A file keeps the last 8 MiB of steps back.
+        Its file then is the former one to the byte, if this version wrote that and no older step back had to be
+        dropped: a file keeps the last 8 MiB of them. Thresholds that were set one after the other are one change.
 
         Returns:
             The change that was taken back.
 
         Raises:
-            ArtifactError: There is none, or its step back was dropped.
+            ArtifactError: There is none, its step back was dropped, or it does not lead to the former product.
         """
         with self._adding, self._setting, native_work():
-            self._product, change = undone(self._encoder.spec, self._product, self._encoder)
+            former, change = undone(self._encoder.spec, self._product, self._encoder)
+            former.warm_up_like(self._product)
+            self._product = former
         return change
 
     @property

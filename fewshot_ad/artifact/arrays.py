@@ -91,7 +91,7 @@ def _expected_forms(
         for level, dims in enumerate(all_dims):
             for part in ("",) if defect["region"] is None else ("", "top"):
                 name = f"defect{i}.{part}{level}"
-                expected[name] = (("F16",), (length(name, MAX_PATCHES, "patches"), dims))
+                expected[name] = (("F16", "F32"), (length(name, MAX_PATCHES, "patches"), dims))
     for i, change in enumerate(description.get("history", ())):
         if change["undo_bytes"]:
             expected[f"undo{i}"] = (("U8",), (change["undo_bytes"],))

@@ -27,7 +27,7 @@ from fewshot_ad.storage import write_atomically, write_failure
 MAX_FILE_BYTES = 1 << 30
 MAX_HEADER_BYTES = 1 << 22
 # Of one JSON object; each wrong one would have its own message.
-MAX_FIELDS = 2000
+MAX_FIELDS = 10_000
 KEY = "fewshot_ad"
 _NO_HASH = "0" * 64
 

@@ -19,7 +19,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from fewshot_ad.arrays import Int32Array, Uint8Array
-from fewshot_ad.artifact.arrays import array_forms, check_forms, check_values
+from fewshot_ad.artifact.arrays import ArrayForm, array_forms, check_forms, check_values
 from fewshot_ad.artifact.packing import pack, unpack
 from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description
 from fewshot_ad.encoder import Encoder, EncoderSpec
@@ -52,6 +52,8 @@ def recorded(spec: EncoderSpec, before: Product, after: Product, kind: ChangeKin
         return dataclasses.replace(after, history=(*history[:-1], change))
     former, later = (pack(spec, dataclasses.replace(product, history=())) for product in (before, after))
     undo = _step_back(former, later[0])
+    if undo.nbytes > UNDO_BYTES:
+        text += f" (cannot be undone: that would take {undo.nbytes >> 20} MiB of the file)"
     change = Change(
         kind=kind,
         time=now(),
@@ -81,7 +83,7 @@ def undone(spec: EncoderSpec, product: Product, encoder: Encoder) -> tuple[Produ
             f"expected a change that can be undone, got one whose step back was dropped ({last.text}): a file keeps "
             f"{UNDO_BYTES >> 20} MiB of them. Enroll again."
         )
-    tensors, record = _applied(last.undo, *pack(spec, dataclasses.replace(product, history=())))
+    tensors, record = _applied(last.undo, pack(spec, dataclasses.replace(product, history=()))[0])
     if state_hash(tensors, record) != last.before:
         raise ArtifactError(
             f"expected the step back of {last.text!r} to lead to the product before it, got another one. The history "
@@ -92,7 +94,7 @@ def undone(spec: EncoderSpec, product: Product, encoder: Encoder) -> tuple[Produ
 
 
 def state_hash(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> str:
-    """SHA-256 hash of a packed product without its history."""
+    """SHA-256 hash of a packed product without its history, over the fields that the version has which packed it."""
     digest = hashlib.sha256(_text({key: value for key, value in record.items() if key not in _OUTSIDE}))
     for name in sorted(tensors):
         array = tensors[name]
@@ -155,25 +157,45 @@ def _row_bytes(tensors: Mapping[str, npt.NDArray[Any]], bank: str) -> list[bytes
 
 
 def _applied(
-    undo: Uint8Array, tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]
+    undo: Uint8Array, later: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """The arrays and the description before a change, checked as those of a file are."""
+    """The arrays and the description before a change; as those of a file they are checked before memory is taken."""
     place = "the step back"
     try:
         step = safetensors.numpy.load(undo.tobytes())
-        unpacker = zlib.decompressobj()
-        content = json.loads(unpacker.decompress(step["record"].tobytes(), _MAX_TEXT))
-        former = {name: _former_array(name, step, tensors) for name in content["arrays"]}
-        fields = {**content["record"], "format_version": FORMAT_VERSION, "sha256": NO_LINK}
+        content = json.loads(zlib.decompressobj().decompress(step["record"].tobytes(), _MAX_TEXT))
+        record, names = dict(content["record"]), list(content["arrays"])
+        fields = {**record, "format_version": FORMAT_VERSION, "sha256": NO_LINK}
         description = checked_description(fields, place)
-        check_forms(array_forms(former), description, place)
+        forms = {name: _former_form(name, step, later) for name in names}
+        if len(forms) != len(names):
+            raise ValueError("an array is named twice")
+        check_forms(forms, description, place)
+        former = {name: _former_array(name, step, later) for name in names}
         check_values(former, description, place)
-    except (SafetensorError, zlib.error, ValueError, KeyError, TypeError, IndexError) as error:
+    except (
+        *(SafetensorError, zlib.error, ValueError, KeyError, TypeError, AttributeError, IndexError),
+        *(RecursionError, MemoryError),
+    ) as error:
         raise ArtifactError(
             f"expected a step back as it was written, got something else ({error}): the history was altered. Enroll "
             "again."
         ) from error
-    return former, {name: description[name] for name in record}
+    return former, record
+
+
+def _former_form(name: str, step: Mapping[str, npt.NDArray[Any]], later: Mapping[str, npt.NDArray[Any]]) -> ArrayForm:
+    """What an array before a change is, by the parts that it is put together of."""
+    bank, _, part = name.partition(".")
+    rows = step.get(f"{bank}.rows")
+    if rows is None or part not in _BANK_PARTS:
+        return array_forms({name: step[name] if name in step else later[name]})[name]
+    missing, there = step[name], later[name]
+    if rows.dtype != np.int32 or rows.ndim != 1 or not len(rows) or rows.min() < -1 or rows.max() >= len(there):
+        raise ValueError(f"rows of {bank} that are none")
+    if missing.shape != (int((rows < 0).sum()), *there.shape[1:]):
+        raise ValueError(f"vectors of {bank} that are not those it lacks")
+    return array_forms({name: missing})[name].model_copy(update={"shape": (len(rows), *missing.shape[1:])})
 
 
 def _former_array(

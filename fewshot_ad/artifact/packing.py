@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fewshot_ad.artifact.arrays import array_forms, check_forms
 from fewshot_ad.artifact.schema import FORMAT_VERSION, checked_description, refused, set_by_hand, shown
 from fewshot_ad.encoder import Encoder, EncoderSpec, is_exported
 from fewshot_ad.enrollment.calibration import Calibration
@@ -25,7 +26,7 @@ from fewshot_ad.product import Enrollment, Product
 from fewshot_ad.product.history import Change, KnownDefect
 from fewshot_ad.registration import Registration, pose_estimator
 from fewshot_ad.scoring import Scale
-from fewshot_ad.search.memory_bank import MemoryBank, Origin
+from fewshot_ad.search.memory_bank import MemoryBank, Origin, stored_dtype
 
 # Of a change, what stands in the description; the step back itself is an array.
 CHANGE_FIELDS = ("kind", "time", "text", "before", "previous", "undo_sha256")
@@ -48,9 +49,9 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         tensors[f"reference{i}"] = reference.png
     for i, defect in enumerate(product.known_defects):
         for at, patches in enumerate(defect.patches):
-            tensors[f"defect{i}.{at}"] = patches.astype(np.float16)
+            tensors[f"defect{i}.{at}"] = patches.astype(stored_dtype(patches))
             if defect.region is not None:
-                tensors[f"defect{i}.top{at}"] = defect.top[at].astype(np.float16)
+                tensors[f"defect{i}.top{at}"] = defect.top[at].astype(stored_dtype(defect.top[at]))
     for i, change in enumerate(product.history):
         if change.undo is not None:
             tensors[f"undo{i}"] = change.undo
@@ -66,7 +67,8 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
         "expectations": None if model.expectations is None else dataclasses.asdict(model.expectations),
         "references": [list(reference.image_hw) for reference in product.references],
         "known_defects": [
-            {"name": defect.name, "sha256": defect.sha256, "region": defect.region} for defect in product.known_defects
+            {"name": defect.name, "sha256": defect.sha256, "region": defect.region, "factor": defect.factor}
+            for defect in product.known_defects
         ],
         "history": [
             {
@@ -79,7 +81,9 @@ def pack(spec: EncoderSpec, product: Product) -> tuple[dict[str, npt.NDArray[Any
     }
     # What cannot be read again is not written.
     whole = {"format_version": FORMAT_VERSION, "sha256": "0" * 64, **record}
-    checked_description(whole, product_name, "The product cannot be saved with it.")
+    advice = "The product cannot be saved with it."
+    checked_description(whole, product_name, advice)
+    check_forms(array_forms(tensors), whole, product_name)
     return tensors, record
 
 
@@ -169,7 +173,7 @@ def _known_defect(
 
     region, shown = fields["region"], patches("")
     top = shown if region is None else patches("top")
-    return KnownDefect(fields["name"], fields["sha256"], region and tuple(region), shown, top)
+    return KnownDefect(fields["name"], fields["sha256"], region and tuple(region), shown, top, fields["factor"])
 
 
 def unpacked_history(

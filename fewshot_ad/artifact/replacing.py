@@ -17,6 +17,8 @@ from fewshot_ad.errors import ArtifactError
 from fewshot_ad.storage import check_output, lock, write_failure
 
 SUFFIX = ".fsad"
+# By which words a reason says that images came to a product.
+_TAKEN = (": added ", ": accepted ")
 
 
 def check_product_file(path: str | os.PathLike[str], *, replace: bool = True, protected: bool = False) -> None:
@@ -162,10 +164,10 @@ def _standing(path: Path) -> str:
 
 
 def _added_images(names: list[str], reasons: list[str]) -> int:
-    """How many of the support images `add` has brought, the last of them; each call has left a reason."""
+    """How many of the support images `add` and `accept` have brought, the last of them; each has left a reason."""
     first = len(names)
     for reason in reversed(reasons):
-        _, marker, listed = reason.partition(": added ")
+        _, marker, listed = next((p for of in _TAKEN if (p := reason.partition(of))[1]), ("", "", ""))
         if marker:
             # A name may hold a comma, so the names are compared, not counted.
             first = next((n for n in range(first) if f"{', '.join(names[n:first])}." == listed), first)

@@ -237,6 +237,7 @@ class KnownDefectForm(BaseModel):
     name: Name
     sha256: Sha256
     region: tuple[Whole, Whole, Count, Count] | None
+    factor: Positive
 
 
 class ChangeForm(BaseModel):
@@ -364,6 +365,13 @@ def _contradictions(description: Description) -> Iterator[tuple[str, str, str]]:
         yield "enrollment.settings.precision", f"the encoder's ({encoder.precision})", settings.precision
     yield from _contradictions_of_views(settings.views)
     yield from _contradictions_of_calibration(description.calibration, len(description.enrollment.support))
+    yield from _contradictions_of_extras(description)
+
+
+def _contradictions_of_extras(description: Description) -> Iterator[tuple[str, str, str]]:
+    kept = sum(change.undo_bytes for change in description.history)
+    if kept > UNDO_BYTES:
+        yield "history", f"at most {UNDO_BYTES} bytes of steps back", f"{kept}"
     if len(description.references) > len(description.enrollment.support):
         yield (
             "references",

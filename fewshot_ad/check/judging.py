@@ -63,7 +63,7 @@ def check_product(
     # The product keeps the scores of the images that it was calibrated on, but not the images.
     calibrated = {*product.calibration.further_scores, *product.calibration.bad_scores}
     again = sum(image.score in calibrated for image in checked)
-    severities = [(d.name, score_against(d.top, product.model) / threshold) for d in product.known_defects]
+    severities = [(d.name, d.factor * score_against(d.top, product.model) / threshold) for d in product.known_defects]
     defects = tuple(CheckedDefect(name, severity, severity > 1) for name, severity in severities)
     return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable), again, defects)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,7 +44,7 @@ def accept(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take the image of a good part that was rejected: it and images like it are good from then on.
+    """Take the image of a good part that was rejected: it and images like it are good from then on, as a rule.
 
     It is refused where defects that are caught now would then pass. fewshot-ad undo takes it back.
     """
@@ -95,7 +96,7 @@ def undo(
 ) -> None:
     """Take the last change of a product back: add, accept, reject, calibrate, or a threshold set by hand.
 
-    The file is then what it was before, to the byte.
+    The file is then what it was before, to the byte, unless older steps back had to be dropped.
     """
     with reported_errors(as_json):
         refuse_misplaced("undo", artifact)
@@ -118,7 +119,7 @@ def history(artifact: ArtifactArgument, as_json: JsonOption = False) -> None:
         print_json("product", record)
         return
     for number, change in enumerate(record["history"], 1):
-        kept = "" if change["can_be_undone"] else " (too long ago to be undone)"
+        kept = "" if change["can_be_undone"] else " (cannot be undone: its step back was dropped)"
         say(f"{number:>4}  {change['time']}  {change['text']}{kept}")
     if not record["history"]:
         say(f"{record['product']}: as it was enrolled, {record['created']}")
@@ -154,8 +155,12 @@ def _report(inspector: Inspector, artifact: Path, notes: tuple[str, ...], as_jso
         return
     for note in notes:
         say(f"note: {note}")
-    changes = len(inspector.history())
     say(
-        f"{inspector.product}: threshold {inspector.threshold:.4g}, {len(inspector.enrollment.support)} images, "
-        f"{len(inspector.known_defects)} known defects, {changes} changes since it was enrolled -> {artifact}"
+        f"{inspector.product}: threshold {inspector.threshold:.4g}, {_count(inspector.enrollment.support, 'image')}, "
+        f"{_count(inspector.known_defects, 'known defect')}, {_count(inspector.history(), 'change')} since it was "
+        f"enrolled -> {artifact}"
     )
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}" + ("s" if len(things) != 1 else "")

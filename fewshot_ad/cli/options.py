@@ -45,7 +45,8 @@ RegisterOption = Annotated[
     ),
 ]
 TakeOutliersOption = Annotated[
-    bool, typer.Option("--force", help="Take images, too, that are unlike those of the product.")
+    bool,
+    typer.Option("--force", help="Take images, too, that are unlike those of the product, or like a known defect."),
 ]
 EngineOption = Annotated[Engine | None, typer.Option(help="What runs the encoder. Default: openvino.")]
 EncoderOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,8 +12,10 @@ import numpy as np
 from fewshot_ad.arrays import BoolArray, Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.embedding import embed_image, scale_image
+from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Geometry, inside_patches
 from fewshot_ad.scoring import Measurement, Model, joint_score, measure_at, patch_weights, top_count
+from fewshot_ad.search.memory_bank import stored_dtype
 from fewshot_ad.search.nearest import NearestSearch, normalize, to_distance
 
 # A patch is like a known defect where its distance to that is below this share of its distance to good patches, and an
@@ -58,6 +61,9 @@ def defect_patches(
         model: The product's.
         region: x, y, width and height in pixels of the image; None takes the patches that make its score.
         most: Patches of each, at most.
+
+    Raises:
+        SupportSetError: The region shows nothing that is inspected.
     """
     found = []
     for levels, measurement in zip(seen.levels, seen.measured, strict=True):
@@ -65,23 +71,34 @@ def defect_patches(
             weights = patch_weights(measurement.geometry, score_map.shape, model.scoring.edge_weight)
             count = top_count(weights, model.scoring)
             if region is not None:
-                inside = _inside(region, measurement.geometry, score_map.shape)
-                weights, count = np.where(inside, np.float32(1), np.float32(0)), int(inside.sum())
+                weights = np.where(_shows(region, measurement.geometry, score_map.shape), weights, np.float32(0))
+                count = int(np.count_nonzero(weights))
+            if not count:
+                raise SupportSetError(
+                    f"expected a region of the part as it is inspected, got {region}, of which nothing is left once "
+                    "the image is brought into its pose. Give a larger one, or none."
+                )
             at = np.argsort(-(score_map * weights).ravel(), kind="stable")[: min(most, count)]
             patches = normalize(level.reshape(-1, level.shape[2]), model.scoring.metric)[at]
-            found.append(patches.astype(np.float16).astype(np.float32))
+            # As they are stored.
+            found.append(patches.astype(stored_dtype(patches)).astype(np.float32))
     return tuple(found)
 
 
-def _inside(region: tuple[int, int, int, int], geometry: Geometry, grid_hw: tuple[int, ...]) -> BoolArray:
+def _shows(region: tuple[int, int, int, int], geometry: Geometry, grid_hw: tuple[int, ...]) -> BoolArray:
     """Which patches of a grid show any of a region."""
     x, y, width, height = region
-    mask = np.zeros(geometry.image_hw, np.uint8)
-    mask[y : y + height, x : x + width] = 255
-    content = cv2.resize(mask, geometry.content_hw[::-1], interpolation=cv2.INTER_AREA)
-    content = np.where(content > 0, 255, 0).astype(np.uint8)
-    turned = geometry.turn(np.repeat(content[..., None], 3, axis=2))[..., 0]
-    return inside_patches(geometry.content_mask(turned), grid_hw, partly=True)
+    across, down = geometry.scale_xy()
+    # At least the pixel of the scaled image that it lies in.
+    left, top = int(x / across), int(y / down)
+    right, bottom = (math.ceil((x + width) / across), math.ceil((y + height) / down))
+    content = np.zeros(geometry.content_hw, np.uint8)
+    content[top : max(bottom, top + 1), left : max(right, left + 1)] = 255
+    if geometry.turned is not None:
+        # Not mirrored at its edges, as the image is.
+        content = cv2.warpAffine(content, geometry.forward, content.shape[::-1], flags=cv2.INTER_LINEAR)
+        content = np.where(content > 0, 255, 0).astype(np.uint8)
+    return inside_patches(geometry.content_mask(content), grid_hw, partly=True)
 
 
 def like_defect(seen: Seen, model: Model, patches: Sequence[Float32Array]) -> float:
@@ -108,7 +125,8 @@ def like_defect(seen: Seen, model: Model, patches: Sequence[Float32Array]) -> fl
 def score_against(patches: Sequence[Float32Array], model: Model) -> float:
     """The score of an image of which the patches that made it are known, against banks that may have grown since.
 
-    It takes no account of the lower weight of patches at the image's edge.
+    It is a mean of their distances, which is not quite the score: patches at the image's edge count less in that, and
+    there may have been more of them. The caller keeps by which factor it differs.
 
     Args:
         patches: Of the whole image, as `defect_patches` returns them.

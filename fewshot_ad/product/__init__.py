@@ -1,7 +1,7 @@
 """A product: all that is known of one part, and how it comes about and grows."""
 
 from fewshot_ad.product.adding import add_images
-from fewshot_ad.product.correcting import Patches, accept_image, checked_region, drawn_patches, reject_image
+from fewshot_ad.product.correcting import Drawn, accept_image, checked_region, drawn_defects, reject_image
 from fewshot_ad.product.enrolling import enroll, library_versions, product_name
 from fewshot_ad.product.history import Change, ChangeKind, KnownDefect
 from fewshot_ad.product.product import MAX_NAME, Enrollment, Product, size_of_images
@@ -10,14 +10,14 @@ __all__ = [
     "MAX_NAME",
     "Change",
     "ChangeKind",
+    "Drawn",
     "Enrollment",
     "KnownDefect",
-    "Patches",
     "Product",
     "accept_image",
     "add_images",
     "checked_region",
-    "drawn_patches",
+    "drawn_defects",
     "enroll",
     "library_versions",
     "product_name",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from fewshot_ad.arrays import Progress
 from fewshot_ad.encoder import Encoder
@@ -15,9 +14,8 @@ from fewshot_ad.enrollment.known_defects import LIKE, Seen, like_defect, see
 from fewshot_ad.enrollment.probes import distinct_images
 from fewshot_ad.enrollment.support import SupportImage, SupportSet
 from fewshot_ad.errors import SupportSetError, sentence
-from fewshot_ad.lifetime import native_work
 from fewshot_ad.product.product import Product, now
-from fewshot_ad.scoring import Scale, inspect_image
+from fewshot_ad.scoring import inspect_image
 
 
 def add_images(
@@ -112,20 +110,13 @@ def extended_product(
         product.references
         if len(product.references) < len(enrollment.support)
         else (*product.references, *extension.embedded.references),
-        expectations=expectations,
+        product.model.threshold if product.threshold_set_by_hand else None,
+        expectations,
         history=product.history,
         known_defects=product.known_defects,
     )
-    # So that the next image of the line does not wait for it; one thread does not fill the cores.
-    with ThreadPoolExecutor(len(model.scales)) as pool:
-        list(pool.map(_compile_alike, extended.model.scales, model.scales))
+    extended.warm_up_like(product)
     return extended
-
-
-@native_work()
-def _compile_alike(scale: Scale, former: Scale) -> None:
-    if scale.one_pass is not None and former.one_pass is not None:
-        scale.one_pass.compile(former.one_pass.sizes)
 
 
 def _require_unlike_defects(product: Product, encoder: Encoder, images: Sequence[SupportImage]) -> None:

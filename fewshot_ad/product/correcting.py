@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from fewshot_ad import arguments
 from fewshot_ad.arrays import Float32Array, Progress
@@ -17,19 +17,26 @@ from fewshot_ad.errors import SupportSetError
 from fewshot_ad.product.adding import extended_product, known_likeness
 from fewshot_ad.product.history import MAX_KNOWN_DEFECTS, MAX_PATCHES, KnownDefect
 from fewshot_ad.product.product import Product
-from fewshot_ad.scoring import inspect_image
+from fewshot_ad.scoring import Model, inspect_image
 
 # Of each working scale, per level, (n, d) float32.
 Patches: TypeAlias = tuple[Float32Array, ...]
-# Of the drawn defects of the ordinary size that were caught before, at most this share may pass afterwards, and one.
+# Of the drawn defects of the largest size that were caught before, so large a share may pass afterwards, and one.
 LOST_SHARE = 0.25
+
+
+class Drawn(NamedTuple):
+    """A drawn defect: the patches that make its score, and the factor as in `KnownDefect`."""
+
+    patches: Patches
+    factor: float
 
 
 def accept_image(
     product: Product,
     encoder: Encoder,
     support: SupportSet,
-    drawn: Sequence[Patches],
+    drawn: Callable[[], Sequence[Drawn]],
     progress: Progress | None = None,
     force: bool = False,
 ) -> tuple[Product, tuple[str, ...]]:
@@ -39,7 +46,7 @@ def accept_image(
         product: The product as it is.
         encoder: Its encoder.
         support: The image.
-        drawn: Of the drawn defects, see `drawn_patches`.
+        drawn: Gives the drawn defects, see `drawn_defects`; asked only where nothing else speaks against the image.
         progress: Called as `progress("coreset", done, total)`.
         force: Whether it is taken although defects would pass, or although it is like one.
 
@@ -55,11 +62,6 @@ def accept_image(
     for name, sha256 in enrollment.support:
         if sha256 == image.sha256:
             raise SupportSetError(f"expected an image that is not enrolled, got {image.name}, which is: as {name}.")
-    if product.calibration.method == "leave-one-view-out":
-        raise SupportSetError(
-            "expected a product enrolled from at least two images, got one from a single image, whose threshold cannot "
-            "be set again. Enroll again from all good images together."
-        )
     inspection = inspect_image(image.pixels, encoder, product.model, "")
     notes = [note for note in support.notes if not note.startswith("only one image")]
     if not inspection.is_anomalous:
@@ -74,15 +76,14 @@ def accept_image(
     # counted as one of the held-out scores, each would raise the threshold, and defects would pass.
     event, calibration = f"accepted {image.name}.", product.calibration
     extended = extended_product(product, encoder, [image], extension, calibration, event, notes)
-    lost = _lost(product, extended, drawn)
+    lost = _lost(product, extended, drawn())
     if lost and not force:
         raise SupportSetError(_refusal(image, lost))
-    patches = defect_patches(seen, product.model, None, MAX_PATCHES)
-    severity = score_against(patches, extended.model) / product.model.threshold
-    if severity > 1:
+    after = inspect_image(image.pixels, encoder, extended.model, "")
+    if after.is_anomalous:
         notes.append(
-            f"{image.name} is still rejected (severity {severity:.2f}): the memory bank is full. Enroll "
-            "again with a larger budget, or raise the threshold"
+            f"{image.name} is still rejected (severity {after.severity_text}): what the memory bank keeps of it is not "
+            "enough. Enroll again with a larger budget, or raise the threshold"
         )
     return extended, (*notes, *(f"taken as asked: {reason}" for reason in (*refused, *lost)))
 
@@ -102,26 +103,23 @@ def _reasons_before(product: Product, image: SupportImage, seen: Seen, not_inspe
     return [likeness] if likeness else []
 
 
-def _lost(product: Product, extended: Product, drawn: Sequence[Patches]) -> list[str]:
+def _lost(product: Product, extended: Product, drawn: Sequence[Drawn]) -> list[str]:
     """Which defects are caught by a product and would pass the extended one, in words."""
     before, after = product.model, extended.model
     reasons = []
     for defect in product.known_defects:
-        was, will = (score_against(defect.top, model) for model in (before, after))
+        was, will = (defect.factor * score_against(defect.top, model) for model in (before, after))
         if was > before.threshold and will <= after.threshold:
             reasons.append(f"the known defect of {defect.name} would pass (severity {will / after.threshold:.2f})")
-    caught = [patches for patches in drawn if score_against(patches, before) > before.threshold]
-    lost = sum(score_against(patches, after) <= after.threshold for patches in caught)
+    caught = [one for one in drawn if one.factor * score_against(one.patches, before) > before.threshold]
+    lost = sum(one.factor * score_against(one.patches, after) <= after.threshold for one in caught)
     if lost > max(1, LOST_SHARE * len(caught)):
         reasons.append(f"{lost} of {len(caught)} drawn defects that are caught now would pass")
     return reasons
 
 
-def drawn_patches(product: Product, encoder: Encoder) -> tuple[Patches, ...]:
-    """Of each drawn defect of the largest size the patches that make its score, as `known_defects.defect_patches`.
-
-    They are drawn on the images that are stored with the product.
-    """
+def drawn_defects(product: Product, encoder: Encoder) -> tuple[Drawn, ...]:
+    """The drawn defects of the largest size, on the images that are stored with the product."""
     found = []
     defects = product.calibration.defects
     largest = max((defect.size for defect in defects), default=0.0)
@@ -129,8 +127,14 @@ def drawn_patches(product: Product, encoder: Encoder) -> tuple[Patches, ...]:
         if defect.size == largest and defect.image < len(product.references):
             drawn = DrawnDefect(defect.image, defect.kind, defect.size, defect.seed)
             seen = see(drawn.draw(product.references[defect.image].content), product.model, encoder)
-            found.append(defect_patches(seen, product.model, None, MAX_PATCHES))
+            found.append(Drawn(*_top_patches(seen, product.model)))
     return tuple(found)
+
+
+def _top_patches(seen: Seen, model: Model) -> tuple[Patches, float]:
+    """What makes an image's score, and by which factor that differs from `score_against` of it."""
+    patches = defect_patches(seen, model, None, MAX_PATCHES)
+    return patches, max(1e-9, seen.score) / max(1e-9, score_against(patches, model))
 
 
 def reject_image(
@@ -165,9 +169,9 @@ def reject_image(
             "(fewshot-ad calibrate --bad) instead."
         )
     seen = see(image.pixels, product.model, encoder)
-    top = defect_patches(seen, product.model, None, MAX_PATCHES)
+    top, factor = _top_patches(seen, product.model)
     patches = top if region is None else defect_patches(seen, product.model, region, MAX_PATCHES)
-    defect = KnownDefect(image.name, image.sha256, region, patches, top)
+    defect = KnownDefect(image.name, image.sha256, region, patches, top, factor)
     severity = seen.score / product.model.threshold
     notes = [
         f"{image.name} is rejected as it is (severity {severity:.2f}): it is kept as evidence"

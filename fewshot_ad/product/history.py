@@ -14,7 +14,7 @@ CHANGE_KINDS: tuple[ChangeKind, ...] = get_args(ChangeKind)
 # What the steps back may take in the file, all together; beyond, the oldest changes stay on record alone.
 UNDO_BYTES = 8 << 20
 # Changes on record, at most; the oldest are forgotten.
-MAX_CHANGES = 1000
+MAX_CHANGES = 500
 # Defects that an operator may show one product, and patches that are kept of each, per working scale and level.
 MAX_KNOWN_DEFECTS, MAX_PATCHES = 100, 128
 # The link of the first change.
@@ -66,6 +66,7 @@ class KnownDefect:
         patches: Of each working scale, per level, (n, d) float32 embeddings of its patches, the most unusual first, of
             the region where one was given; what other images are compared with.
         top: The same of the whole image: what makes its score.
+        factor: The score of the image over `known_defects.score_against` of `top`, when it was shown.
     """
 
     name: str
@@ -73,3 +74,4 @@ class KnownDefect:
     region: tuple[int, int, int, int] | None
     patches: tuple[Float32Array, ...]
     top: tuple[Float32Array, ...]
+    factor: float

@@ -51,8 +51,7 @@ class MemoryBank:
         if len(vectors) == 0:
             raise NotEnrolledError("the memory bank is empty: no patch of the support set was usable. Enroll again.")
         # Rounded to what the artifact stores, so that a product scores the same before and after saving.
-        fits = float(np.abs(vectors).max()) < FLOAT16_MAX
-        self.stored_dtype = np.dtype(np.float16 if fits else np.float32)
+        self.stored_dtype = stored_dtype(vectors)
         self.vectors = np.ascontiguousarray(vectors.astype(self.stored_dtype), np.float32)
         self.origin = origin
         self.metric: Metric = metric
@@ -99,6 +98,11 @@ class MemoryBank:
             (m,) float32 in the bank's metric.
         """
         return to_distance(self._nearest(embeddings), self.metric)
+
+
+def stored_dtype(vectors: Float32Array) -> np.dtype[Any]:
+    """What embeddings (n, d), n at least 1, are stored as: float16 unless they exceed its range."""
+    return np.dtype(np.float16 if float(np.abs(vectors).max()) < FLOAT16_MAX else np.float32)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def test_a_morning_at_the_line_and_back(workplace: Path, own: Path) -> None:
     assert "kept as evidence" in out or "passes" in out
     code, out, _ = run("accept", own, workplace / "10.png", "--force")
     assert code == 0
-    assert f"p: threshold {Inspector.load(own).threshold:.4g}, 5 images, 1 known defects, 2 changes" in out
+    assert f"p: threshold {Inspector.load(own).threshold:.4g}, 5 images, 1 known defect, 2 changes" in out
     code, out, _ = run("history", own)
     lines = out.splitlines()
     assert lines[0].endswith("rejected bad.png")

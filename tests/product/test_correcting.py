@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fewshot_ad import ArgumentError, Inspector, SupportSetError
+from fewshot_ad import ArgumentError, Inspector, ScoringConfig, SupportSetError
 from tests.conftest import make_part
 
 
@@ -153,10 +153,36 @@ def test_a_threshold_set_by_hand_stays(product: Inspector) -> None:
     assert (product.threshold, product.threshold_set_by_hand) == (3.25, True)
 
 
-def test_a_product_of_one_image_cannot_accept(parts: list[np.ndarray], inspector: Inspector) -> None:
+def test_a_product_of_one_image_accepts(parts: list[np.ndarray], inspector: Inspector) -> None:
     single = Inspector.from_support(parts[:1], image_size=64, encoder=inspector.encoder)
-    with pytest.raises(SupportSetError, match="from a single image"):
-        single.accept(make_part(50))
+    single.threshold = 0.5 * single.inspect(make_part(50)).score
+    single.accept(make_part(50))
+    assert single.inspect(make_part(50)).score < 2 * single.threshold
+    assert len(single.enrollment.support) == 2
+
+
+def test_a_known_defect_is_judged_at_the_threshold_that_holds(product: Inspector) -> None:
+    """Set by hand far above the calibration's, where nothing is caught and so nothing can be lost; and just below."""
+    defect = make_part(100, defect=True)
+    product.reject(defect)
+    score = product.inspect(defect).score
+    product.threshold = 2 * score
+    product.accept(variant(50))
+    assert product.threshold == 2 * score
+    product.undo()
+    product.threshold = 0.5 * score
+    product.accept(make_part(40), force=False)
+
+
+@pytest.mark.parametrize("region", [(0, 0, 1, 1), (127, 127, 1, 1), (64, 64, 1, 1)])
+def test_the_smallest_region_has_a_patch(product: Inspector, tmp_path: Path, region: tuple[int, ...]) -> None:
+    large = cv2.resize(make_part(100, defect=True), None, fx=8, fy=8)
+    product.reject(large, [8 * value if at < 2 else value for at, value in enumerate(region)])
+    assert all(len(patches) for patches in product.known_defects[0].patches)
+    product.save(tmp_path / "p.fsad")
+    again = Inspector.load(tmp_path / "p.fsad", encoder=product.encoder)
+    np.testing.assert_array_equal(again.known_defects[0].patches[0], product.known_defects[0].patches[0])
+    np.testing.assert_array_equal(again.known_defects[0].top[0], product.known_defects[0].top[0])
 
 
 def test_check_says_which_known_defects_are_caught(product: Inspector) -> None:
@@ -172,3 +198,13 @@ def test_check_says_which_known_defects_are_caught(product: Inspector) -> None:
     )
     assert "Known defects: 1 of 2 caught" in result.explain()
     assert "Known defects that would pass" in result.explain()
+
+
+def test_the_reweighted_score_is_guarded_as_well(parts: list[np.ndarray], inspector: Inspector) -> None:
+    reweighted = Inspector.from_support(
+        parts, image_size=128, encoder=inspector.encoder, scoring=ScoringConfig(image_score="reweighted")
+    )
+    defect = make_part(100, defect=True)
+    reweighted.reject(defect)
+    [known] = reweighted.check([make_part(44)]).known_defects
+    assert known.severity == pytest.approx(reweighted.inspect(defect).severity, rel=1e-3)

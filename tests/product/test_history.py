@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from fewshot_ad import ArtifactError, Inspector, SupportSetError
 from fewshot_ad.artifact import history as artifact_history
+from fewshot_ad.artifact import pack
 from tests.artifact.conftest import changed
 from tests.conftest import make_part
 from tests.robustness.artifact_mutator import put_together, taken_apart
@@ -152,4 +159,69 @@ def test_a_step_back_to_another_product_is_refused(product: Inspector) -> None:
     first, last = product.history()
     object.__setattr__(last, "undo", first.undo)
     with pytest.raises(ArtifactError, match="history was altered"):
+        product.undo()
+
+
+def crafted(undo: np.ndarray, change: Callable[[dict[str, np.ndarray], dict[str, Any]], None]) -> np.ndarray:
+    """A step back that says something else, and is whole."""
+    step = safetensors.numpy.load(undo.tobytes())
+    content = json.loads(zlib.decompress(step["record"].tobytes()))
+    change(step, content)
+    step["record"] = np.frombuffer(zlib.compress(json.dumps(content).encode()), np.uint8)
+    return np.frombuffer(safetensors.numpy.save(step), np.uint8)
+
+
+CRAFTED: dict[str, Callable[[dict[str, np.ndarray], dict[str, Any]], None]] = {
+    "rows beyond the bank": lambda step, _: step.update({"bank0.rows": step["bank0.rows"] + 100_000}),
+    "rows of bytes": lambda step, _: step.update({"bank0.rows": np.zeros(1_000_000, np.uint8)}),
+    "no rows": lambda step, _: step.update({"bank0.rows": np.zeros(0, np.int32)}),
+    "wide vectors": lambda step, _: step.update({"bank0.vectors": np.zeros((0, 50_000), np.float16)}),
+    "an array twice": lambda _, content: content["arrays"].append("bank0.vectors"),
+    "an array that is none": lambda _, content: content["arrays"].append("bank9.vectors"),
+    "numbers for names": lambda _, content: content.update(arrays=[1, 2]),
+    "another budget": lambda _, content: content["record"]["enrollment"]["settings"].update(budget=1),
+    "no threshold": lambda _, content: content["record"].pop("threshold"),
+    "another threshold": lambda _, content: content["record"].update(threshold=9.0),
+    "a list": lambda _, content: content.update(record=[]),
+}
+
+
+@pytest.mark.parametrize("how", CRAFTED)
+def test_a_crafted_step_back_is_one_error(how: str, product: Inspector) -> None:
+    CHANGES["accept"](product)
+    change = product._product.history[0]
+    object.__setattr__(change, "undo", crafted(change.undo, CRAFTED[how]))
+    with pytest.raises(ArtifactError):
+        product.undo()
+    assert len(product.history()) == 1
+
+
+def test_a_step_back_of_a_version_that_had_fewer_fields_leads_back(product: Inspector, tmp_path: Path) -> None:
+    CHANGES["accept"](product)
+    change = product._product.history[0]
+    states = []
+
+    def former(_: object, content: dict[str, Any]) -> None:
+        for field in ("known_defects", "history"):
+            del content["record"][field]
+        states.append(content["record"])
+
+    undo = crafted(change.undo, former)
+    object.__setattr__(change, "undo", undo)
+    tensors = pack(product.encoder.spec, dataclasses.replace(product._product, history=()))[0]
+    before = {
+        name: artifact_history._former_array(name, safetensors.numpy.load(undo.tobytes()), tensors)
+        for name in json.loads(zlib.decompress(safetensors.numpy.load(undo.tobytes())["record"].tobytes()))["arrays"]
+    }
+    object.__setattr__(change, "before", artifact_history.state_hash(before, states[0]))
+    product.undo()
+    assert product.known_defects == ()
+
+
+def test_a_change_too_large_to_be_undone_says_so(product: Inspector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact_history, "UNDO_BYTES", 100)
+    CHANGES["add"](product)
+    [change] = product.history()
+    assert "cannot be undone: that would take" in change.text
+    with pytest.raises(ArtifactError, match="step back was dropped"):
         product.undo()
