@@ -10,6 +10,7 @@ import former_list
 import hygiene
 import measurements
 import numpy as np
+import operator_line
 import small_defects
 import verdicts
 from measured_tables import table
@@ -58,6 +59,11 @@ def support_hygiene() -> str:
     return hygiene.table(hygiene.read_rows(measurements.RECORDS / "hygiene.jsonl"))
 
 
+def operator() -> str:
+    """A line without and with an operator who corrects verdicts."""
+    return operator_line.report(operator_line.read_rows(measurements.RECORDS / "operator_line.jsonl"))
+
+
 def small_defect_board() -> str:
     """Generated parts with defects of 1% of the side: means, by kind of defect and by kind of part."""
     return small_defects.report(small_defects.read_records(measurements.RECORDS / "small_defects.jsonl"))
@@ -91,6 +97,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "promises": promises,
     "promises-by-product": by_product,
     "rules": rules,
+    "operator": operator,
     "hygiene": support_hygiene,
     "small-defects": small_defect_board,
     "former-list": former_test_list,

@@ -440,7 +440,7 @@ class Inspector:
             force: Take it although it cannot be judged, is like a known defect, or lets defects pass.
 
         Returns:
-            What was noticed.
+            The severity before and after, and what was noticed.
 
         Raises:
             SupportSetError: It cannot be read or judged, was enrolled or rejected already, is like a known defect, or

@@ -10,6 +10,7 @@ from fewshot_ad import arguments
 from fewshot_ad.arrays import Float32Array, Progress
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import extend_banks
+from fewshot_ad.enrollment.hygiene import drawn_score
 from fewshot_ad.enrollment.known_defects import Seen, defect_patches, score_against, see
 from fewshot_ad.enrollment.probes import DrawnDefect
 from fewshot_ad.enrollment.support import SupportImage, SupportSet
@@ -51,7 +52,7 @@ def accept_image(
         force: Whether it is taken although defects would pass, or although it is like one.
 
     Returns:
-        The product, and what was noticed.
+        The product, and what was noticed; the first is the severity before and after.
 
     Raises:
         SupportSetError: It was enrolled or rejected already, cannot be judged, is like a known defect, or with it
@@ -65,7 +66,10 @@ def accept_image(
     inspection = inspect_image(image.pixels, encoder, product.model, "")
     notes = [note for note in support.notes if not note.startswith("only one image")]
     if not inspection.is_anomalous:
-        notes.append(f"{image.name} was judged good already (severity {inspection.severity_text}); it is taken along")
+        notes.append(f"{image.name} was judged good already; it is taken along")
+    largest = drawn_score(product.calibration.defects)
+    if inspection.score > largest > 0:
+        notes.append(f"{image.name} is as unlike the good images as a defect drawn on them: look at it again")
     seen = see(image.pixels, product.model, encoder)
     refused = _reasons_before(product, image, seen, inspection.reason)
     if refused and not force:
@@ -80,12 +84,13 @@ def accept_image(
     if lost and not force:
         raise SupportSetError(_refusal(image, lost))
     after = inspect_image(image.pixels, encoder, extended.model, "")
+    change = f"{image.name} accepted: severity {inspection.severity_text} before, {after.severity_text} now"
     if after.is_anomalous:
         notes.append(
-            f"{image.name} is still rejected (severity {after.severity_text}): what the memory bank keeps of it is not "
-            "enough. Enroll again with a larger budget, or raise the threshold"
+            f"{image.name} is still rejected: the memory bank keeps too little of it. Enroll again with a larger "
+            "budget, or raise the threshold"
         )
-    return extended, (*notes, *(f"taken as asked: {reason}" for reason in (*refused, *lost)))
+    return extended, (change, *notes, *(f"taken as asked: {reason}" for reason in (*refused, *lost)))
 
 
 def _refusal(image: SupportImage, reasons: list[str]) -> str:

@@ -28,8 +28,11 @@ def variant(seed: int) -> np.ndarray:
 def test_a_false_reject_and_its_like_are_good_once_it_is_accepted(product: Inspector) -> None:
     assert product.inspect(variant(50)).is_anomalous
     assert product.inspect(variant(51)).is_anomalous
-    assert product.accept(variant(50)) == ()
-    assert not product.inspect(variant(50)).is_anomalous
+    before = product.inspect(variant(50)).severity_text
+    note = product.accept(variant(50))[0]
+    after = product.inspect(variant(50))
+    assert note == f"image[5] accepted: severity {before} before, {after.severity_text} now"
+    assert not after.is_anomalous
     assert not product.inspect(variant(51)).is_anomalous
     assert product.inspect(make_part(100, defect=True)).is_anomalous
     assert product.enrollment.support[-1][0] == "image[5]"
@@ -37,8 +40,13 @@ def test_a_false_reject_and_its_like_are_good_once_it_is_accepted(product: Inspe
 
 
 def test_what_was_good_already_is_taken_and_said(product: Inspector) -> None:
-    [note] = product.accept(make_part(3 + 40))
+    _, note = product.accept(make_part(43))
     assert "was judged good already" in note
+
+
+def test_what_is_as_unlike_as_a_defect_is_taken_and_said(product: Inspector) -> None:
+    notes = product.accept(make_part(100, defect=True), force=True)
+    assert any("as unlike the good images as a defect drawn on them" in note for note in notes)
 
 
 def test_an_image_like_a_known_defect_is_refused(product: Inspector) -> None:
@@ -68,7 +76,8 @@ def test_an_image_that_lets_a_known_defect_pass_is_refused(product: Inspector) -
 def test_good_parts_are_not_like_a_defect(product: Inspector) -> None:
     product.reject(make_part(100, defect=True), (80, 50, 40, 30))
     assert product.add([make_part(40)], force=False) == ()
-    assert product.accept(variant(50)) == ()
+    product.accept(variant(50))
+    assert len(product.history()) == 3
 
 
 def test_an_image_with_which_drawn_defects_would_pass_is_refused(
