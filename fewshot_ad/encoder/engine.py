@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -141,20 +143,24 @@ class Requests:
     """A graph, compiled for each input size that comes, and its infer requests.
 
     Args:
-        graph: Makes the OpenVINO model of one input, of any size.
+        graph: Makes the OpenVINO model of one input, of any size. A method is held weakly: its owner, which holds this,
+            and this would hold each other, and with them 100 MB of compiled networks, until Python looks for circles.
         config: Of the compilation.
     """
 
     def __init__(self, graph: Callable[[], Any], config: Mapping[str, object]) -> None:
         self._ov = import_openvino()
-        self._graph = graph
+        self._graph = weakref.WeakMethod(graph) if inspect.ismethod(graph) else lambda: graph
         self._config = dict(config)
         self._fixed: dict[tuple[int, ...], Any] = {}
         self._any_size: Any = None
         self._lock = ForkSafeLock()
 
     def _compile(self, shape: tuple[int, ...] | None) -> Any:
-        model = self._graph()
+        graph = self._graph()
+        if graph is None:
+            raise ReferenceError("the owner of these requests is gone")
+        model = graph()
         if shape is not None:
             model.reshape(shape)
         with signal_stack_kept():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from pathlib import Path
 
 import cv2
@@ -217,3 +219,15 @@ def test_the_reweighted_score_is_guarded_as_well(parts: list[np.ndarray], inspec
     reweighted.reject(defect)
     [known] = reweighted.check([make_part(44)]).known_defects
     assert known.severity == pytest.approx(reweighted.inspect(defect).severity, rel=1e-3)
+
+
+def test_what_a_product_was_compiled_for_is_freed_at_once(product: Inspector) -> None:
+    """Not at the next search for circles, which may be long after the memory is used up."""
+    product.inspect(make_part(50))
+    former = [weakref.ref(scale.one_pass) for scale in product.model.scales]
+    gc.disable()
+    try:
+        product.accept(variant(50))
+        assert [one() for one in former] == [None]
+    finally:
+        gc.enable()
