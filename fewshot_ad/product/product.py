@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fewshot_ad import arguments
@@ -136,19 +135,9 @@ class Product:
 
     def warm_up_like(self, former: Product) -> None:
         """Compile for the sizes that a former product was compiled for: the next image must not wait for that."""
-        pairs = [
-            (scale.one_pass, of.one_pass.sizes)
-            for scale, of in zip(self.model.scales, former.model.scales, strict=False)
-            if scale.one_pass is not None and of.one_pass is not None
-        ]
-        try:
-            # One thread does not fill the cores.
-            with ThreadPoolExecutor(max(1, len(pairs))) as pool:
-                list(pool.map(lambda pair: pair[0].compile(pair[1]), pairs))
-        except RuntimeError:
-            # No thread starts while the interpreter ends.
-            for one_pass, sizes in pairs:
-                one_pass.compile(sizes)
+        for scale, of in zip(self.model.scales, former.model.scales, strict=False):
+            if scale.one_pass is not None and of.one_pass is not None:
+                scale.one_pass.compile(of.one_pass.sizes)
 
     def with_notes(self, *notes: str) -> Product:
         """The same with further notes on the support set."""

@@ -62,6 +62,7 @@ def describe(inspector: Inspector, photographs: list[Any]) -> dict[str, Any]:
     info = inspector.info()
     for volatile in ("versions", "created"):
         del info[volatile]
+    info["history"] = [{**change, "time": "TIME"} for change in info["history"]]
     info["reasons"] = [re.sub(r"^\d{4}-\S+:", "TIME:", reason) for reason in info["reasons"]]
     verdicts = []
     for result in inspector.inspect_batch(photographs):
@@ -219,7 +220,10 @@ def _line(line: str, root: Path) -> Any:
         record = json.loads(line)
         for volatile in ("versions", "created", "timings_ms"):
             record.pop(volatile, None)
+        for change in record.get("history", ()):
+            change["time"] = "TIME"
         return record
     if re.match(r"^(created:|versions:|  [\w-]+: '?\d+\.\d+\.\d+)", line):
         return None
+    line = re.sub(r"^  time: '\S+'$", "  time: TIME", line)
     return re.sub(r", \d+\.\d s,", ", # s,", re.sub(r"\(\d+ ms\)", "(# ms)", line))

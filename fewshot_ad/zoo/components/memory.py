@@ -64,6 +64,11 @@ def _require(name: str, needed: float, what: str, advice: str) -> None:
     available = available_bytes()
     if available is not None and needed > available:
         raise ZooError(
-            f"{name}: expected about {needed / 1e9:.3g} GB of free memory for {what}, got "
-            f"{available / 1e9:.3g} GB. {advice}"
+            f"{name}: expected about {_gigabytes(needed)} of free memory for {what}, got {_gigabytes(available)}. "
+            f"{advice}"
         )
+
+
+def _gigabytes(count: float) -> str:
+    gigabytes = count / 1e9
+    return f"{gigabytes:.0f} GB" if gigabytes >= 10 else f"{gigabytes:.2g} GB"
