@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fewshot_ad.artifact.schema import Description
+from fewshot_ad.artifact.forms import Description
 
 OUTPUT = Path(__file__).resolve().parents[1] / "reference" / "schemas" / "fsad.json"
 

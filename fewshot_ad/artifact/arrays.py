@@ -12,7 +12,8 @@ import numpy.typing as npt
 from pydantic import BaseModel, Field
 
 from fewshot_ad.arrays import Uint8Array
-from fewshot_ad.artifact.schema import FIRST_ERROR, refused, shown
+from fewshot_ad.artifact.forms import FIRST_ERROR
+from fewshot_ad.artifact.schema import refused, shown
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.enrollment.embedding import REFERENCE_BYTES
 from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE

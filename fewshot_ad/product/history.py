@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
 
 ChangeKind: TypeAlias = Literal["add", "accept", "reject", "calibrate", "threshold"]
-CHANGE_KINDS: tuple[ChangeKind, ...] = get_args(ChangeKind)
 # What the steps back may take in the file, all together; beyond, the oldest changes stay on record alone.
 UNDO_BYTES = 8 << 20
 # Changes on record, at most; the oldest are forgotten.

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from fewshot_ad import Inspector, ScoringConfig
-from fewshot_ad.artifact import read_artifact, schema
+from fewshot_ad.artifact import forms, read_artifact
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.enrollment.calibration import Calibration
 from fewshot_ad.enrollment.presets import EnrollmentSettings
@@ -82,13 +82,13 @@ def test_a_field_that_no_product_has_is_named(field: str, value: object, says: s
 
 
 FORMS = {
-    schema.EncoderForm: EncoderSpec,
-    schema.MapScaleForm: MapScale,
-    schema.CalibrationForm: Calibration,
-    schema.ViewForm: View,
-    schema.ScoringForm: ScoringConfig,
-    schema.SettingsForm: EnrollmentSettings,
-    schema.EnrollmentForm: Enrollment,
+    forms.EncoderForm: EncoderSpec,
+    forms.MapScaleForm: MapScale,
+    forms.CalibrationForm: Calibration,
+    forms.ViewForm: View,
+    forms.ScoringForm: ScoringConfig,
+    forms.SettingsForm: EnrollmentSettings,
+    forms.EnrollmentForm: Enrollment,
 }
 
 

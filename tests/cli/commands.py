@@ -40,3 +40,10 @@ def parse(arguments: list[str]) -> int | str | None:
     except SystemExit as end:
         return end.code
     return 0
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the program; nothing but its exit may be raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr

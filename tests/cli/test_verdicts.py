@@ -7,19 +7,12 @@ from pathlib import Path
 
 import cv2
 import pytest
-from typer.testing import CliRunner
 
-from fewshot_ad.cli import app
 from fewshot_ad.cli.verdicts import COLUMNS
 from fewshot_ad.inspector import Inspector
+from tests.cli.commands import run
 from tests.cli.schemas import check as check_schema
 from tests.conftest import make_part
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")
