@@ -64,22 +64,26 @@ def verdicts(
     Args:
         images: See `Inspector.inspect_batch`.
         color: Channel order of arrays.
-        prepare: Makes the encoder's input; called on another thread.
+        prepare: Makes the encoder's input, or raises an `ImageError`; called on another thread.
         judge: Gives the verdict.
     """
-    if isinstance(images, Iterator) and not hasattr(images, "read"):  # a file object is an image
-        # A stream (a camera) must get each verdict before it is asked for the next image.
-        for entry in images:
-            for source in expand_sources([entry], keep_errors=True):
-                yield judge(read(source, color))
-        return
 
     @native_work()
     def ready(source: ImageSource | ImageError) -> Reading:
         reading = read(source, color)
         if isinstance(reading.pixels, ImageError):
             return reading
-        return dataclasses.replace(reading, prepared=prepare(reading.pixels))
+        try:
+            return dataclasses.replace(reading, prepared=prepare(reading.pixels))
+        except ImageError as error:
+            return dataclasses.replace(reading, pixels=error)
+
+    if isinstance(images, Iterator) and not hasattr(images, "read"):  # a file object is an image
+        # A stream (a camera) must get each verdict before it is asked for the next image.
+        for entry in images:
+            for source in expand_sources([entry], keep_errors=True):
+                yield judge(ready(source))
+        return
 
     sources = iter(expand_sources(images, keep_errors=True))
     forks = fork_count()

@@ -35,27 +35,32 @@ from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
 from fewshot_ad.enrollment.support import SupportSet, read_support
 from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, SupportSetError
-from fewshot_ad.images import ColorOrder, ImageSource
+from fewshot_ad.images import ColorOrder, ImageSource, RegionSpec, drawn_weights, loaded_region
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.lifetime import ForkSafeLock, at_hand, interruptible, native_work
 from fewshot_ad.product import (
+    LIGHTING_CHOICES,
     MAX_NAME,
     Change,
     ChangeKind,
     Drawn,
     Enrollment,
+    ForegroundChoice,
     KnownDefect,
+    LightingChoice,
     Product,
+    Where,
     accept_image,
     add_images,
     checked_region,
     drawn_defects,
     enroll,
+    narrow_region,
     product_name,
     reject_image,
     size_of_images,
 )
-from fewshot_ad.scoring import MAX_DISTANCE, MIN_DISTANCE, Model, ScoringConfig, inspect_image, prepare
+from fewshot_ad.scoring import MAX_DISTANCE, MIN_DISTANCE, Model, Prepared, ScoringConfig, inspect_image, prepare
 from fewshot_ad.search.memory_bank import MemoryBank
 
 logger = logging.getLogger(__name__)
@@ -117,6 +122,10 @@ class Inspector:
         device: Device = "cpu",
         keep_outliers: bool = False,
         register: bool = False,
+        roi: RegionSpec | None = None,
+        ignore: RegionSpec | None = None,
+        foreground: ForegroundChoice = "off",
+        lighting: LightingChoice = "off",
     ) -> Inspector:
         """Enroll a product from good images, 2 to 8 of them as a rule.
 
@@ -162,6 +171,16 @@ class Inspector:
                 turn and place are read by a small trained network; where the support set shows that it cannot tell
                 them, images stay as they lie and `enrollment.notes` says so. What is turned out of the image, its
                 corners, is not inspected: leave a margin around the part.
+            roi: Region of interest, where images are looked at: a box (x, y, width, height), a polygon of (x, y),
+                several of these, or a mask image, in pixels of the first image. Nothing outside joins the memory bank,
+                the score, the map or the threshold. In a mask 255 counts in full, 0 not at all, and in between less.
+                It lies where it was drawn, whatever the part does; with `register`, it follows the part.
+            ignore: What does not count, in the same forms, cut out of that.
+            foreground: `part`: only the part on its plain background counts, and what is close to it; `auto`: so it
+                does where drawn defects stand out more from held-out good images then; `enrollment.reasons` say which.
+            lighting: `normalized`: exposure and tint of each image are brought to the support set's;
+                `log_chromaticity`: an input of one channel that light hardly changes (Maddern et al. 2014), for parts
+                of color; `auto`: the one by which drawn defects stand out more from support images under other light.
 
         Raises:
             SupportSetError: No usable image, or a setting that makes no sense.
@@ -187,6 +206,10 @@ class Inspector:
         images, progress = at_hand(images), interruptible(progress)
         support = read_support(images, color, progress)
         image_hw = support.images[0].pixels.shape[:2]
+        arguments.choice(foreground, "foreground", get_args(ForegroundChoice), ArgumentError)
+        arguments.choice(lighting, "lighting", LIGHTING_CHOICES, ArgumentError)
+        drawn = None if roi is None and ignore is None else drawn_weights(roi, ignore, image_hw)
+        where = Where(drawn, foreground, lighting)
         share = defect_share(image_hw, min_defect, min_defect_px, min_defect_mm, mm_per_px)
         if share is not None:
             settings = dataclasses.replace(settings, min_defect=round(share, 6))
@@ -203,7 +226,7 @@ class Inspector:
             device=device,
         )
         name = product or product_name(support)
-        network, enrolled = enroll(support, name, settings, network, faster, progress, keep_outliers, register)
+        network, enrolled = enroll(support, name, settings, network, faster, progress, keep_outliers, register, where)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -261,17 +284,24 @@ class Inspector:
         return _unpickled, (self._encoder, *pack(self._encoder.spec, self._product), dict(self._stored))
 
     @native_work()
-    def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
+    def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb", roi: RegionSpec | None = None) -> Inspection:
         """Inspect one image.
 
         Args:
             image: A path, a PIL image or an array (see `images.read_image`).
             color: Channel order of an array with color.
+            roi: Where this one is looked at, as `from_support` takes it, in pixels of this image. Of the product's own
+                region only what lies in both counts, since the product knows nothing of what lies outside.
 
         Raises:
-            ImageError: The image cannot be used.
+            ImageError: The image cannot be used, or the region has nothing in common with it or the product's own.
+            ArgumentError: The region is none.
         """
-        return self._judge(read(image, color))
+        roi = None if roi is None else loaded_region(roi, "roi")
+        reading = read(image, color)
+        if roi is not None and not isinstance(reading.pixels, ImageError):
+            reading = dataclasses.replace(reading, prepared=self._prepared(reading.pixels, roi))
+        return self._judge(reading)
 
     def inspect_batch(
         self,
@@ -279,6 +309,7 @@ class Inspector:
         *,
         color: ColorOrder = "rgb",
         errors: Literal["raise", "return"] = "raise",
+        roi: RegionSpec | None = None,
     ) -> Iterator[Inspection | ImageError]:
         """Inspect many images, in order.
 
@@ -289,6 +320,7 @@ class Inspector:
             color: Channel order of arrays.
             errors: What to do with an image that cannot be used, or a folder that holds none: `raise` its
                 `ImageError`, or `return` it in its place and go on.
+            roi: Where all of them are looked at, see `inspect`.
 
         Returns:
             An iterator of one `Inspection` per image, or its `ImageError`.
@@ -300,10 +332,11 @@ class Inspector:
         if errors not in ("raise", "return"):
             raise ArgumentError(f"expected errors='raise' or 'return', got {errors!r}.")
         arguments.choice(color, "color", get_args(ColorOrder), ImageError)
+        only = None if roi is None else loaded_region(roi, "roi")
         return verdicts(
             arguments.image_sources(images, ImageError),
             color,
-            lambda pixels: prepare(pixels, self._encoder, self._product.model),
+            lambda pixels: self._prepared(pixels, only),
             self._judge if errors == "raise" else self._judge_or_tell,
         )
 
@@ -521,6 +554,45 @@ class Inspector:
         return change
 
     @property
+    def roi(self) -> Uint8Array | None:
+        """How much each place of an image counts, (h, w) uint8, 0 (don't care) to 255; None for all of it.
+
+        It lies over the whole image whatever its size; of a registered product, over the registered image.
+        """
+        roi = self._product.model.roi
+        return None if roi is None else roi.weights
+
+    def narrow_roi(self, roi: RegionSpec | None = None, ignore: RegionSpec | None = None) -> tuple[str, ...]:
+        """Look at less of the images from now on; `undo` takes it back.
+
+        The memory bank and the threshold stay, so the region can only become smaller. For another one, or for a
+        threshold that was set for it, enroll again with `roi`.
+
+        Args:
+            roi: What counts, as `from_support` takes it, in pixels of the first support image.
+            ignore: What does not, cut out of that.
+
+        Returns:
+            What was noticed.
+
+        Raises:
+            ArgumentError: Neither is given, or one is no region, or nothing of the region before is left.
+            SupportSetError: The product holds no support image to tell the size from, or too little is left.
+        """
+        if roi is None and ignore is None:
+            raise ArgumentError("expected roi or ignore, got neither. Give roi=(x, y, width, height), say.")
+        drawn = drawn_weights(roi, ignore, size_of_images(self.references, None, SupportSetError))
+        with self._adding, self._setting, native_work():
+            narrowed = narrow_region(self._product, self._encoder, drawn)
+            share = 0.0 if narrowed.model.roi is None else narrowed.model.roi.share
+            self._drawn = None
+            self._change(narrowed, "roi", f"region of interest narrowed to {share:.0%} of the image")
+        return (
+            f"{share:.0%} of the image counts now; the threshold stays as it was set before: calibrate on further good "
+            "images, or enroll again with this region",
+        )
+
+    @property
     def known_defects(self) -> tuple[KnownDefect, ...]:
         """The defects that were shown by `reject`."""
         return self._product.known_defects
@@ -606,7 +678,7 @@ class Inspector:
             product.references,
             len(enrollment.support),
             product.model.threshold,
-            enrollment.settings.min_defect,
+            enrollment.settings,
         )
 
     @property
@@ -686,6 +758,14 @@ class Inspector:
             return unchanged.inspect_batch(images, color=color, errors="return")
 
         return check_product(unchanged._product, judge, good, bad, progress, bursts_count_once=bursts_count_once)
+
+    def _prepared(self, pixels: Uint8Array, roi: RegionSpec | None) -> Prepared:
+        """An image (H, W, 3) uint8 RGB made ready, looked at only in a region."""
+        try:
+            only = None if roi is None else drawn_weights(roi, None, pixels.shape[:2])  # type: ignore[arg-type]
+            return prepare(pixels, self._encoder, self._product.model, only)
+        except ArgumentError as error:
+            raise ImageError(str(error)) from error
 
     @native_work()
     def _judge(self, reading: Reading) -> Inspection:

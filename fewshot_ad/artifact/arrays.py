@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import struct
 import zlib
@@ -11,13 +13,13 @@ from typing import Annotated, Any, TypeAlias
 import numpy.typing as npt
 from pydantic import BaseModel, Field
 
-from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.artifact.forms import FIRST_ERROR
 from fewshot_ad.artifact.schema import refused, shown
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.enrollment.embedding import REFERENCE_BYTES
 from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
+from fewshot_ad.images.region_of_interest import LONGEST
 from fewshot_ad.product.history import MAX_PATCHES
 
 # Embeddings are of the order of 1 to 1,000. Up to here no distance of them overflows float32.
@@ -138,7 +140,9 @@ def check_values(
             _check_range(tensors[name], -largest, largest, name, path)
     for i, (height, width) in enumerate(description["references"]):
         geometry = Geometry.fit((height, width), max(settings["image_sizes"]), spec.multiple)
-        _check_png(tensors[f"reference{i}"], geometry.content_hw, f"reference{i}", path)
+        _check_png(tensors[f"reference{i}"].tobytes(), geometry.content_hw, f"reference{i}", path)
+    if settings.get("roi") is not None:
+        _check_region_of_interest(settings["roi"]["png"], path)
 
 
 def _check_range(values: npt.NDArray[Any], low: float, high: float, name: str, path: str | os.PathLike[str]) -> None:
@@ -148,8 +152,23 @@ def _check_range(values: npt.NDArray[Any], low: float, high: float, name: str, p
         raise refused(path, name, f"values in {low}..{high}", f"{smallest} to {largest}")
 
 
-def _check_png(png: Uint8Array, content_hw: tuple[int, int], name: str, path: str | os.PathLike[str]) -> None:
-    """Whether an image is a whole PNG as `Reference.make` writes it: RGB, 8 bits, of one size, no other data.
+def _check_region_of_interest(png: str, path: str | os.PathLike[str]) -> None:
+    name = "enrollment.settings.roi.png"
+    try:
+        packed = base64.b64decode(png, validate=True)
+    except (binascii.Error, ValueError):
+        raise refused(path, name, "a PNG file in base64", "something else") from None
+    header, _ = _png_parts(packed)
+    width, height = struct.unpack(">II", header[:8]) if len(header) == 13 else (0, 0)
+    if not 1 <= width <= LONGEST or not 1 <= height <= LONGEST:
+        raise refused(path, name, f"a gray PNG file of at most {LONGEST} x {LONGEST} pixels", "something else")
+    _check_png(packed, (height, width), name, path, channels=1)
+
+
+def _check_png(
+    png: bytes, content_hw: tuple[int, int], name: str, path: str | os.PathLike[str], channels: int = 3
+) -> None:
+    """Whether an image is a whole PNG as `Reference.make` writes it: RGB or gray, 8 bits, one size, no other data.
 
     Its pixels are unpacked here to exactly as many bytes as they must be, so that a small file can neither ask for
     more memory than that nor leave a decoder guessing.
@@ -157,17 +176,18 @@ def _check_png(png: Uint8Array, content_hw: tuple[int, int], name: str, path: st
     height, width = content_hw
     if height * width > 4 * MAX_IMAGE_SIZE**2:
         raise refused(path, name, f"at most {4 * MAX_IMAGE_SIZE**2} pixels at the working scale", f"{height} x {width}")
-    header, pixels = _png_parts(png.tobytes())
-    if header != struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0):
+    header, pixels = _png_parts(png)
+    kind, word = (2, "RGB") if channels == 3 else (0, "gray")
+    if header != struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0):
         got = f"width and height {struct.unpack('>II', header[:8])}" if len(header) == 13 else "something else"
-        raise refused(path, name, f"a PNG file, RGB, 8 bits, of {width} x {height} pixels", got)
-    length = height * (1 + 3 * width)
+        raise refused(path, name, f"a PNG file, {word}, 8 bits, of {width} x {height} pixels", got)
+    length = height * (1 + channels * width)
     unpacker = zlib.decompressobj()
     try:
         rows = unpacker.decompress(pixels, length + 1)
     except zlib.error as error:
         raise refused(path, name, "a whole PNG file", f"a damaged one ({error})") from None
-    if len(rows) != length or not unpacker.eof or max(rows[:: 1 + 3 * width]) > 4:
+    if len(rows) != length or not unpacker.eof or max(rows[:: 1 + channels * width]) > 4:
         raise refused(path, name, f"a whole PNG file of {width} x {height} pixels", "a damaged one")
 
 

@@ -25,7 +25,8 @@ from fewshot_ad.enrollment.presets import (
 )
 from fewshot_ad.enrollment.probes import DefectKind
 from fewshot_ad.enrollment.views import MAX_VIEWS
-from fewshot_ad.images import MAX_PIXELS, MIN_SIDE
+from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, LightingKind
+from fewshot_ad.images.region_of_interest import MAX_STORED
 from fewshot_ad.product import MAX_NAME
 from fewshot_ad.product.history import MAX_CHANGES, MAX_KNOWN_DEFECTS, UNDO_BYTES, ChangeKind
 from fewshot_ad.scoring import MAX_DISTANCE, MAX_NEIGHBORS, MAX_PATCHES, MAX_SIGMA, MIN_DISTANCE, ImageScore
@@ -163,6 +164,24 @@ class RegistrationForm(BaseModel):
     center: tuple[Coordinate, Coordinate] | None
 
 
+class RegionOfInterestForm(BaseModel):
+    """See `RegionOfInterest`; the picture in it is checked with the arrays."""
+
+    model_config = _FORM
+
+    image_hw: tuple[Side, Side]
+    png: Annotated[str, Field(strict=True, max_length=MAX_STORED)]
+
+
+class LightingForm(BaseModel):
+    """See `Lighting`."""
+
+    model_config = _FORM
+
+    kind: LightingKind
+    means: tuple[GrayLevel, GrayLevel, GrayLevel]
+
+
 class SettingsForm(BaseModel):
     """See `EnrollmentSettings`; nothing is left to be chosen."""
 
@@ -183,6 +202,8 @@ class SettingsForm(BaseModel):
     max_ms: Positive | None
     max_false_reject: Annotated[float, Field(strict=True, ge=FALSE_REJECTS[0], le=FALSE_REJECTS[1])] | None
     registration: RegistrationForm | None = None
+    roi: RegionOfInterestForm | None = None
+    lighting: LightingForm | None = None
 
 
 class EnrollmentForm(BaseModel):

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +21,7 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.sensitivity import sensitivity
 from fewshot_ad.enrollment.views import View
 from fewshot_ad.errors import ArtifactError
-from fewshot_ad.images import SMOOTHING
+from fewshot_ad.images import SMOOTHING, RegionOfInterest
 from fewshot_ad.inspection.inspectability import Expectations
 from fewshot_ad.product import Enrollment, Product
 from fewshot_ad.product.history import Change, KnownDefect
@@ -278,6 +279,8 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
         "image_sizes": list(settings["image_sizes"]),
         "views": [str(View(**view)) for view in settings["views"]],
         "registration": settings.get("registration"),
+        "roi": _region(settings.get("roi")),
+        "lighting": settings.get("lighting"),
         "reasons": list(enrollment["reasons"]),
         "preprocessing": record["preprocessing"],
         "scoring": settings["scoring"],
@@ -321,6 +324,18 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
             for defect in record.get("known_defects", ())
         ],
     }
+
+
+def _region(stored: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The region of interest without its picture: its share of the image, and the box around it."""
+    if stored is None:
+        return None
+    roi = RegionOfInterest(tuple(stored["image_hw"]), stored["png"])
+    (height, width), (h, w) = roi.image_hw, roi.weights.shape
+    x, y, across, down = cv2.boundingRect(roi.weights)
+    left, top, right, bottom = x * width / w, y * height / h, (x + across) * width / w, (y + down) * height / h
+    box = [round(left), round(top), round(right - left), round(bottom - top)]
+    return {"share": round(roi.share, 4), "box": box, "size": [width, height]}
 
 
 def _sensitivity(record: Mapping[str, Any], calibration: Calibration, threshold: float) -> dict[str, Any] | None:

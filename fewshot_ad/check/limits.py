@@ -11,8 +11,9 @@ import numpy as np
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.check.sheet import SIDE, fitted, strip
 from fewshot_ad.enrollment.calibration import Calibration
-from fewshot_ad.enrollment.embedding import Reference
+from fewshot_ad.enrollment.embedding import Reference, places_to_draw
 from fewshot_ad.enrollment.prediction import ScoredDefect
+from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import DEFECT_KINDS, DefectKind, DrawnDefect
 from fewshot_ad.enrollment.sensitivity import Sensitivity, length, sensitivity, shown_size
 from fewshot_ad.errors import ArtifactError
@@ -37,7 +38,7 @@ def draw_limits(
     references: Sequence[Reference],
     shots: int,
     threshold: float,
-    min_defect: float,
+    settings: EnrollmentSettings,
 ) -> Uint8Array:
     """Draw, of each kind, the smallest defect that is caught and the largest that is missed.
 
@@ -50,7 +51,7 @@ def draw_limits(
         references: Its stored support images, the first of the support set.
         shots: Number of images in the support set.
         threshold: The threshold that holds.
-        min_defect: Size of the smallest defect that matters, as a share of the image's side.
+        settings: The product's.
 
     Returns:
         (H, W, 3) uint8 RGB: what the product finds in words, then per kind two pairs of the whole image with a box, and
@@ -59,7 +60,7 @@ def draw_limits(
     Raises:
         ArtifactError: The product holds no drawn defects, as those of earlier versions, or no image to draw them on.
     """
-    found = sensitivity(calibration, threshold, min_defect)
+    found = sensitivity(calibration, threshold, settings.min_defect)
     if found is None or not references:
         raise ArtifactError(
             f"{product_name}: expected a product with drawn defects and stored images, got one without: it is of an "
@@ -76,7 +77,7 @@ def draw_limits(
         caught = [d for d in by_size if d.kind == kind and d.score > threshold >= clean.get(d.image, 0.0)]
         missed = [d for d in by_size[::-1] if d.kind == kind and d.score <= threshold]
         cells = [
-            _cell(d, is_caught, kind, references, threshold, clean)
+            _cell(d, is_caught, kind, references, threshold, clean, settings)
             for d, is_caught in ((caught, True), (missed, False))
         ]
         rows.append(np.hstack([cells[0], np.full((len(cells[0]), _GAP, 3), 255, np.uint8), cells[1]]))
@@ -113,12 +114,13 @@ def _cell(
     references: Sequence[Reference],
     threshold: float,
     clean: Mapping[int, float],
+    settings: EnrollmentSettings,
 ) -> Uint8Array:
     """The first of the defects that can be seen: whole image, crop, and two lines of text."""
     color, word = (_GREEN, "smallest caught") if caught else (_RED, "largest missed")
     for defect in defects:
         reference = references[defect.image]
-        image, box = _drawn(defect, reference.content)
+        image, box = _drawn(defect, reference.content, settings)
         if box is None:
             continue
         wide = " wide" if kind == "scratch" else ""
@@ -133,11 +135,14 @@ def _cell(
     return np.vstack([blank, strip(text, 2 * SIDE, _GRAY), strip("", 2 * SIDE, _GRAY)])
 
 
-def _drawn(defect: ScoredDefect, content: Uint8Array) -> tuple[Uint8Array, tuple[int, int, int, int] | None]:
+def _drawn(
+    defect: ScoredDefect, content: Uint8Array, settings: EnrollmentSettings
+) -> tuple[Uint8Array, tuple[int, int, int, int] | None]:
     """The stored image with the defect, and its box (x, y, width, height); None if nothing can be seen of it."""
     height, width = content.shape[:2]
     large = cv2.resize(content, (_ENLARGED * width, _ENLARGED * height), interpolation=cv2.INTER_LINEAR)
-    defective = DrawnDefect(defect.image, defect.kind, defect.size, defect.seed).draw(large)
+    within = places_to_draw(content, settings)
+    defective = DrawnDefect(defect.image, defect.kind, defect.size, defect.seed).draw(large, within)
     image, clean = (cv2.resize(one, (width, height), interpolation=cv2.INTER_AREA) for one in (defective, large))
     changed = cv2.absdiff(image, clean).max(axis=2) > _VISIBLE
     x, y, w, h = cv2.boundingRect(changed.astype(np.uint8))

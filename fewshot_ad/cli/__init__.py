@@ -15,6 +15,7 @@ from fewshot_ad.cli import (
     datasets,
     encoders,
     inspecting,
+    looking,
     products,
     tools,
     training,
@@ -60,7 +61,7 @@ def options(
     """Options of the program itself; its help is the application's."""
 
 
-for _group in (products, inspecting, verdicts, corrections, tools, encoders, training, zoo, baselines):
+for _group in (products, inspecting, verdicts, corrections, looking, tools, encoders, training, zoo, baselines):
     app.add_typer(_group.commands)
 app.add_typer(datasets.commands, name="datasets")
 app.add_typer(benchmark.commands, name="benchmark")

@@ -20,11 +20,13 @@ from fewshot_ad.cli.options import (
     ForceOption,
     JsonOption,
     MapsOption,
+    RoiOption,
     ThreadsOption,
     WeightsOption,
     height_and_width,
     load_product,
     refuse_misplaced,
+    region,
 )
 from fewshot_ad.cli.outputs import (
     MAP,
@@ -83,6 +85,7 @@ def inspect(
             "May be repeated.",
         ),
     ] = None,
+    roi: RoiOption = None,
     engine: EngineOption = None,
     weights: WeightsOption = None,
     allow_download: DownloadOption = False,
@@ -109,7 +112,7 @@ def inspect(
             inspector.warm_up(height_and_width(size, "--warm-up"))
         read = [artifact, *(Path(given) for given in (encoder, weights) if given is not None)]
     judge_images(
-        partial(inspector.inspect_batch, errors="return"),
+        partial(inspector.inspect_batch, errors="return", roi=region(roi, "--roi")),
         images,
         read=read,
         heatmaps=heatmaps,

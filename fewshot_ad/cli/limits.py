@@ -78,6 +78,7 @@ def stored_limits(tensors: Mapping[str, Any], record: Mapping[str, Any]) -> Uint
     from fewshot_ad.artifact import unpacked_references
     from fewshot_ad.check import draw_limits
     from fewshot_ad.enrollment.calibration import Calibration
+    from fewshot_ad.enrollment.presets import EnrollmentSettings
 
     return draw_limits(
         record["enrollment"]["product_name"],
@@ -85,7 +86,7 @@ def stored_limits(tensors: Mapping[str, Any], record: Mapping[str, Any]) -> Uint
         unpacked_references(tensors, record),
         len(record["enrollment"]["support"]),
         record["threshold"],
-        record["enrollment"]["settings"]["min_defect"],
+        EnrollmentSettings.from_dict(record["enrollment"]["settings"]),
     )
 
 

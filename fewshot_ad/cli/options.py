@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
 from fewshot_ad.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from fewshot_ad.images import RegionSpec
     from fewshot_ad.inspector import Inspector
     from fewshot_ad.zoo.components.curves import Curves
 
@@ -29,6 +30,8 @@ Fusion: TypeAlias = Literal["concat", "separate"]
 Metric: TypeAlias = Literal["l2", "cosine"]
 MonitorName: TypeAlias = Literal["tensorboard", "csv", "wandb", "mlflow", "comet"]
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
+ForegroundChoice: TypeAlias = Literal["off", "auto", "part"]
+LightingChoice: TypeAlias = Literal["off", "auto", "normalized", "log_chromaticity"]
 
 ArtifactArgument = Annotated[Path, typer.Argument(help="The product's .fsad file.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text, one object per line.")]
@@ -43,6 +46,18 @@ RegisterOption = Annotated[
         help="Bring every image into one pose first, for parts that lie at any angle. Corners that are turned out of "
         "the image are not inspected: leave a margin around the part.",
     ),
+]
+RoiOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--roi",
+        help="Region of interest: only there is looked at. A box X,Y,WIDTH,HEIGHT, a polygon 'X,Y X,Y X,Y' in pixels, "
+        "or a mask image, white where it counts. May be repeated.",
+    ),
+]
+IgnoreOption = Annotated[
+    list[str] | None,
+    typer.Option("--ignore", help="What is not looked at, in the same forms, cut out of that. May be repeated."),
 ]
 TakeOutliersOption = Annotated[
     bool,
@@ -128,6 +143,35 @@ def working_scales(text: str | None, option: str) -> list[int] | Literal["auto"]
     except ValueError:
         message = f"expected auto or whole numbers of pixels, such as 384 or 256,512, got {text!r}"
         raise typer.BadParameter(message, param_hint=option) from None
+
+
+def region(texts: Sequence[str] | None, option: str) -> RegionSpec | None:
+    """The values of an option as a region of interest; None where it was left out.
+
+    Args:
+        texts: What the user typed: boxes and polygons, or a single mask image.
+        option: Name of the option, for the message.
+
+    Raises:
+        typer.BadParameter: One is none, or a mask is not alone.
+    """
+    if not texts:
+        return None
+    shapes: list[Any] = []
+    for text in texts:
+        try:
+            points = [[float(number) for number in point.split(",")] for point in text.split()]
+        except ValueError:
+            if len(texts) == 1:
+                return Path(text)
+            message = f"expected boxes and polygons, or one mask image alone, got {text!r} among {len(texts)}"
+            raise typer.BadParameter(message, param_hint=option) from None
+        is_box, is_polygon = len(points) == 1 and len(points[0]) == 4, len(points) > 2 and {*map(len, points)} == {2}
+        if not is_box and not is_polygon:
+            message = f"expected X,Y,WIDTH,HEIGHT, or a polygon 'X,Y X,Y X,Y', or a mask image, got {text!r}"
+            raise typer.BadParameter(message, param_hint=option)
+        shapes.append(points[0] if is_box else points)
+    return shapes
 
 
 def height_and_width(text: str, option: str) -> tuple[int, int]:

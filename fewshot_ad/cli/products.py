@@ -16,14 +16,18 @@ from fewshot_ad.cli.options import (
     EncoderOption,
     EngineOption,
     ForceOption,
+    ForegroundChoice,
     Fusion,
+    IgnoreOption,
     ImageScore,
     JsonOption,
     KeepOutliersOption,
+    LightingChoice,
     Metric,
     Precision,
     PresetName,
     RegisterOption,
+    RoiOption,
     TakeOutliersOption,
     ThreadsOption,
     WeightsOption,
@@ -31,6 +35,7 @@ from fewshot_ad.cli.options import (
     load_product,
     locked,
     refuse_misplaced,
+    region,
     whole_numbers,
     working_scales,
 )
@@ -143,6 +148,22 @@ def enroll(
     device: DeviceOption = "cpu",
     keep_outliers: KeepOutliersOption = False,
     register: RegisterOption = False,
+    roi: RoiOption = None,
+    ignore: IgnoreOption = None,
+    foreground: Annotated[
+        ForegroundChoice,
+        typer.Option(
+            help="part: only the part on its plain background is looked at, and what is close to it; auto: so it is "
+            "where that tells drawn defects better from the good images."
+        ),
+    ] = "off",
+    lighting: Annotated[
+        LightingChoice,
+        typer.Option(
+            help="normalized: exposure and tint are brought to those of the good images; log_chromaticity: an input "
+            "that light hardly changes, for parts of color; auto: whichever helps on the good images under other light."
+        ),
+    ] = "off",
     limits: LimitsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -182,6 +203,10 @@ def enroll(
             device=device,
             keep_outliers=keep_outliers,
             register=register,
+            roi=region(roi, "--roi"),
+            ignore=region(ignore, "--ignore"),
+            foreground=foreground,
+            lighting=lighting,
         )
         # Once more: another process may have written it meanwhile.
         check_product_file(output, replace=force, protected=force)

@@ -101,15 +101,14 @@ def enroll_scale(
             for s, fold in folds(embedded, coresets, scoring, threads)
         ]
         level_scale = tuple(
-            max(1e-12, float(np.median(np.concatenate([m.score_maps[at].ravel() for m in good]))))
-            for at in range(len(banks))
+            max(1e-12, float(np.median(np.concatenate([m.distances(at) for m in good])))) for at in range(len(banks))
         )
     good, nuisances, defects = [], [], dict[int, float]()
     for done, (stand_in, fold) in enumerate(folds(embedded, coresets, scoring, threads), 1):
         good.append(measure(stand_in.levels, fold, level_scale, stand_in.geometry, scoring))
 
         def score(image: Uint8Array, fold: Sequence[MemoryBank] = fold) -> float:
-            scaled = scale_image(image, image_size, encoder, settings.registration)
+            scaled = scale_image(image, image_size, encoder, settings.framing)
             levels = embed_image(scaled, encoder).levels
             return measure(levels, fold, level_scale, scaled.geometry, scoring).score
 
@@ -172,7 +171,11 @@ def join_scales(
     return divisors, Evidence(
         scores=tuple(joint_score(measured) for measured in joined),
         map_peaks=tuple(_peaks(joined, [scale.image_size for scale in scales], settings)),
-        median_good=float(np.median(np.concatenate([g.ravel() for m in joined for one in m for g in one.score_maps]))),
+        median_good=float(
+            np.median(
+                np.concatenate([one.distances(at) for m in joined for one in m for at in range(len(one.score_maps))])
+            )
+        ),
         nuisances=_joined([scale.nuisances for scale in scales], divisors),
         defects=tuple(
             ScoredDefect(**dataclasses.asdict(defect), score=score)

@@ -16,9 +16,9 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.enrollment.views import IDENTITY, View
 from fewshot_ad.errors import ImageError
-from fewshot_ad.images import Geometry, inside_patches
+from fewshot_ad.images import Geometry, RegionOfInterest, inside_patches, patch_cares
 from fewshot_ad.inspection.inspectability import Appearance
-from fewshot_ad.registration import Registration, scaled_image
+from fewshot_ad.registration import AS_IT_IS, Framing, scaled_image
 from fewshot_ad.search.memory_bank import Origin
 from fewshot_ad.search.nearest import Metric, normalize
 
@@ -29,6 +29,9 @@ POOL_LIMIT = 131_072
 # beyond are encoded again when it is their turn, which bounds the memory to 160 MB at 152 dimensions.
 STAND_IN_LIMIT = 262_144
 MIN_STAND_INS = 8
+# Working scale in pixels at which the places of drawn defects are looked up, and what its sides are multiples of:
+# those of no encoder, since a product's limits are drawn without one.
+DRAWING_SCALE = (256, 32)
 # Images travel with the product at the working scale, as PNG, for proofs that need no other image.
 REFERENCE_BYTES = 1_500_000
 
@@ -95,10 +98,12 @@ def embed_support(
     views = (None, *settings.views)
     total = len(images) * len(views)
     for i, support_image in enumerate(images):
-        image = scale_image(support_image.pixels, image_size, encoder, settings.registration)
+        image = scale_image(support_image.pixels, image_size, encoder, settings.framing)
         if len(references) == i:  # none was too large yet
             as_it_lies = (
-                image if settings.registration is None else scale_image(support_image.pixels, image_size, encoder)
+                image
+                if settings.registration is None and settings.lighting is None
+                else scale_image(support_image.pixels, image_size, encoder)
             )
             references = list(kept_references((*references, Reference.make(as_it_lies))))
         appearances.append(Appearance.of(image.geometry.pad(image.content)))
@@ -110,9 +115,9 @@ def embed_support(
             # Of a single image, views that show all of it stand in for further images.
             if (v == 0 and i in held_out) or (alone and len(images) == 1 and patches.whole):
                 held += patches.count
-                again = functools.partial(_levels, support_image, image_size, encoder, view, settings.registration)
+                again = functools.partial(_levels, support_image.pixels, image_size, encoder, view, settings)
                 encode = again if held > STAND_IN_LIMIT else functools.partial(tuple, patches.levels)
-                stand_ins.append(StandIn(encode, image.geometry, i, v))
+                stand_ins.append(StandIn(encode, patches.own_geometry, i, v))
             for at, (pools, sample) in enumerate(zip(own, samples, strict=True)):
                 pools.append(_pool(patches, at, sample.rows[v], settings.scoring.metric, i, v))
             if progress is not None:
@@ -138,10 +143,22 @@ class ScaledImage:
 
 
 def scale_image(
-    image: Uint8Array, image_size: int, encoder: Encoder, registration: Registration | None = None
+    image: Uint8Array,
+    image_size: int,
+    encoder: Encoder,
+    framing: Framing = AS_IT_IS,
 ) -> ScaledImage:
     """An image (H, W, 3) uint8 RGB at the working scale; see `registration.scaled_image` for the arguments."""
-    return ScaledImage(*scaled_image(image, image_size, encoder.spec.multiple, registration, encoder.threads))
+    return ScaledImage(*scaled_image(image, image_size, encoder.spec.multiple, framing, encoder.threads))
+
+
+def places_to_draw(image: Uint8Array, settings: EnrollmentSettings, threads: int | None = None) -> Uint8Array | None:
+    """Where a defect may be drawn on an image (H, W, 3) uint8 RGB as it lies, (h, w) uint8; None for anywhere."""
+    if settings.roi is None:
+        return None
+    _, geometry = scaled_image(image, *DRAWING_SCALE, settings.framing, threads)
+    places = geometry.cares_as_it_lies()
+    return places if places is not None and places.any() else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +169,7 @@ class PatchEmbeddings:
         levels: (h, w, d) float32 per level.
         geometry: Of the image.
         mask: (H, W) uint8 of the encoder's input: 255 where it shows the image and not a mirrored border.
+        cares: (h, w) uint8: how much each pixel of the view counts; None where all count in full.
         back: (2, 3) affine matrix from (x, y) of the view to the registered image's.
         whole: Whether it is the image, or a view that shows all of it.
     """
@@ -159,8 +177,16 @@ class PatchEmbeddings:
     levels: tuple[Float32Array, ...]
     geometry: Geometry
     mask: Uint8Array
+    cares: Uint8Array | None
     back: Float64Array
     whole: bool
+
+    @property
+    def own_geometry(self) -> Geometry:
+        """Of the view, where that shows all of the image: a region of interest is turned with it."""
+        if self.cares is None or not self.whole:
+            return self.geometry
+        return dataclasses.replace(self.geometry, roi=RegionOfInterest.of(self.cares, self.geometry.image_hw))
 
     @property
     def count(self) -> int:
@@ -171,9 +197,9 @@ class PatchEmbeddings:
         """Which patches of a level count, (h * w,) bool.
 
         The image's own edge patches count as the inspection will see them; a view's must be whole, and those of a
-        registered image.
+        registered image. Outside the region of interest none does.
         """
-        return inside_patches(self.mask, self.levels[at].shape[:2], partly=_partly(self.geometry, self.whole)).ravel()
+        return _inside(self.mask, self.cares, self.geometry, self.levels[at].shape[:2], self.whole).ravel()
 
     def centers(self, at: int) -> Int32Array:
         """Patch centers of a level, (h * w, 2) int32, (x, y) in pixels of the image."""
@@ -192,24 +218,33 @@ class PatchEmbeddings:
 
 def embed_image(image: ScaledImage, encoder: Encoder, view: View | None = None) -> PatchEmbeddings:
     """Encode an image, or a view of it: wherever enrollment looks at an image, it does so here."""
-    content, mask, back = _apply(view, image)
+    content, mask, cares, back = _apply(view, image)
     levels = encoder.encode(image.geometry.pad(content))
-    return PatchEmbeddings(levels, image.geometry, image.geometry.content_mask(mask), back, _is_whole(view))
+    return PatchEmbeddings(levels, image.geometry, image.geometry.content_mask(mask), cares, back, _is_whole(view))
 
 
 def _levels(
-    support_image: SupportImage,
-    image_size: int,
-    encoder: Encoder,
-    view: View | None,
-    registration: Registration | None,
+    image: Uint8Array, image_size: int, encoder: Encoder, view: View | None, settings: EnrollmentSettings
 ) -> tuple[Float32Array, ...]:
-    return embed_image(scale_image(support_image.pixels, image_size, encoder, registration), encoder, view).levels
+    scaled = scale_image(image, image_size, encoder, settings.framing)
+    return embed_image(scaled, encoder, view).levels
 
 
-def _apply(view: View | None, image: ScaledImage) -> tuple[Uint8Array, Uint8Array, Float64Array]:
-    mask = image.geometry.shown()
-    return (image.content, mask, IDENTITY) if view is None else view.apply(image.content, mask)
+def _apply(view: View | None, image: ScaledImage) -> tuple[Uint8Array, Uint8Array, Uint8Array | None, Float64Array]:
+    """A view, the mask of what it shows, how much that counts, and the way back."""
+    mask, cares = image.geometry.shown(), image.geometry.cares()
+    if view is None:
+        return image.content, mask, cares, IDENTITY
+    content, shown, back = view.apply(image.content, mask)
+    return content, shown, None if cares is None else view.apply(image.content, cares)[1], back
+
+
+def _inside(
+    mask: Uint8Array, cares: Uint8Array | None, geometry: Geometry, grid_hw: tuple[int, ...], whole: bool
+) -> BoolArray:
+    """Which patches of an image or a view are looked at, (h, w) bool; see `PatchEmbeddings` for the arguments."""
+    shown = inside_patches(mask, grid_hw, _partly(geometry, whole))
+    return shown if cares is None else shown & (patch_cares(cares, geometry.input_hw, grid_hw) > 0)
 
 
 def _is_whole(view: View | None) -> bool:
@@ -274,10 +309,9 @@ def _samples(
     grids = [(height // stride, width // stride) for stride in spec.level_strides]
     counts = np.zeros((len(views), len(grids)), np.int64)
     for v, view in enumerate(views):
-        mask = image.geometry.content_mask(_apply(view, image)[1])
-        counts[v] = [
-            np.count_nonzero(inside_patches(mask, grid, _partly(image.geometry, _is_whole(view)))) for grid in grids
-        ]
+        _, shown, cares, _ = _apply(view, image)
+        mask = image.geometry.content_mask(shown)
+        counts[v] = [np.count_nonzero(_inside(mask, cares, image.geometry, grid, _is_whole(view))) for grid in grids]
     return [_sample(counts[:, at], limit, seed) for at in range(len(grids))]
 
 

@@ -44,7 +44,7 @@ def see(image: Uint8Array, model: Model, encoder: Encoder) -> Seen:
     """Embed an image (H, W, 3) uint8 RGB at each working scale and compare it with the good patches."""
     levels, measured = [], []
     for scale in model.scales:
-        scaled = scale_image(image, scale.image_size, encoder, model.registration)
+        scaled = scale_image(image, scale.image_size, encoder, model.framing)
         embedded = embed_image(scaled, encoder).levels
         levels.append(embedded)
         measured.append(measure_at(scale, embedded, scaled.geometry, model.scoring))

@@ -76,7 +76,7 @@ def severities(
         for view in (None, *settings.views):
             measured = []
             for scale in model.scales:
-                image = scale_image(support_image.pixels, scale.image_size, encoder, settings.registration)
+                image = scale_image(support_image.pixels, scale.image_size, encoder, settings.framing)
                 levels = embed_image(image, encoder, view).levels
                 measured.append(measure_at(scale, levels, image.geometry, settings.scoring))
             scores.append(joint_score(measured))

@@ -10,7 +10,8 @@ from fewshot_ad.arguments import choice, number, whole_number
 from fewshot_ad.encoder.engine import PRECISIONS, Precision
 from fewshot_ad.enrollment.views import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError
-from fewshot_ad.registration import Registration
+from fewshot_ad.images import Lighting, RegionOfInterest
+from fewshot_ad.registration import Framing, Registration
 from fewshot_ad.scoring import ScoringConfig
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 4096
@@ -46,6 +47,8 @@ class EnrollmentSettings:
         max_ms: Milliseconds that an inspection may take on this machine, decoding aside; None sets no limit.
         max_false_reject: Share of good parts that may be rejected; None weighs rejects and escapes against each other.
         registration: How images are brought into one pose; None leaves them as they lie.
+        roi: Where images are looked at; None for all of them. The memory bank holds nothing of what lies outside.
+        lighting: How the light of images is taken out; None leaves it as it is.
     """
 
     views: tuple[View, ...]
@@ -59,6 +62,13 @@ class EnrollmentSettings:
     max_ms: float | None = None
     max_false_reject: float | None = None
     registration: Registration | None = None
+    roi: RegionOfInterest | None = None
+    lighting: Lighting | None = None
+
+    @property
+    def framing(self) -> Framing:
+        """How an image is brought before the encoder."""
+        return Framing(self.registration, self.roi, self.lighting)
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> EnrollmentSettings:
@@ -66,7 +76,7 @@ class EnrollmentSettings:
         views = tuple(View(**view) for view in fields["views"])
         # Products that do not say it averaged a share of all patches.
         scoring = ScoringConfig(**{"max_patches": None, **fields["scoring"]})
-        registration = fields.get("registration")
+        registration, roi, lighting = (fields.get(name) for name in ("registration", "roi", "lighting"))
         return cls(
             **{
                 **fields,
@@ -75,6 +85,8 @@ class EnrollmentSettings:
                 "scoring": scoring,
                 "auto": tuple(fields["auto"]),
                 "registration": None if registration is None else Registration.from_dict(registration),
+                "roi": None if roi is None else RegionOfInterest(tuple(roi["image_hw"]), roi["png"]),
+                "lighting": None if lighting is None else Lighting.from_dict(lighting),
             }
         )
 

@@ -49,16 +49,21 @@ class DrawnDefect:
     size: float
     seed: int
 
-    def draw(self, image: Uint8Array) -> Uint8Array:
-        """The image (H, W, 3) uint8 RGB with the defect on it, at whatever resolution."""
+    def draw(self, image: Uint8Array, within: Uint8Array | None = None) -> Uint8Array:
+        """The image (H, W, 3) uint8 RGB with the defect on it, at whatever resolution.
+
+        Args:
+            image: The image.
+            within: (h, w) uint8, where it may lie; see `defects.scratch`.
+        """
         rng = np.random.default_rng(self.seed)
         if self.kind == "spot":
             # The axes of a blot are 0.5 to 1 times its radius.
-            return blot(image, rng, self.size / 1.5, CONTRAST)
+            return blot(image, rng, self.size / 1.5, CONTRAST, within)
         if self.kind == "scratch":
             length = max(SHORTEST_SCRATCH, SCRATCH_LENGTH * self.size)
-            return scratch(image, rng, length, SCRATCH_WIDTH * self.size, CONTRAST)
-        return displaced_patch(image, rng, self.size)
+            return scratch(image, rng, length, SCRATCH_WIDTH * self.size, CONTRAST, within)
+        return displaced_patch(image, rng, self.size, within)
 
 
 def defect_series(images: Sequence[int], min_defect: float, seed: int) -> tuple[DrawnDefect, ...]:
@@ -132,10 +137,19 @@ class Probes:
         series: The drawn defects.
         seed: Of the nuisances.
         side: Images are shrunk to this many pixels squared first: more detail than the working scales show costs time.
+        within: Where defects may be drawn, (h, w) uint8 by the image's index; none for anywhere.
     """
 
-    def __init__(self, images: Mapping[int, Uint8Array], series: Sequence[DrawnDefect], seed: int, side: int) -> None:
+    def __init__(
+        self,
+        images: Mapping[int, Uint8Array],
+        series: Sequence[DrawnDefect],
+        seed: int,
+        side: int,
+        within: Mapping[int, Uint8Array] | None = None,
+    ) -> None:
         self.series = tuple(series)
+        self._within = within or {}
         self._images = {at: shrunk(image, side) for at, image in images.items()}
         # The order of the images, not their numbers: the order of a support set must not decide anything.
         self._seeds = {at: seed + place for place, at in enumerate(images)}
@@ -148,7 +162,7 @@ class Probes:
         """Image number `at` with each of its drawn defects, and the defect's place in the series."""
         for number, defect in enumerate(self.series):
             if defect.image == at and at in self._images:
-                yield number, defect.draw(self._images[at])
+                yield number, defect.draw(self._images[at], self._within.get(at))
 
 
 def shrunk(image: Uint8Array, side: int) -> Uint8Array:

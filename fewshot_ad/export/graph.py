@@ -18,7 +18,7 @@ from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.errors import ExportError
 from fewshot_ad.images import SMOOTHING, Geometry
-from fewshot_ad.scoring import Model, Scale, ScoringConfig, patch_weights, top_count
+from fewshot_ad.scoring import Model, Scale, ScoringConfig, patch_weights, smoothing_within, top_count
 from fewshot_ad.search.memory_bank import MemoryBank
 
 OPSET = 20
@@ -42,7 +42,7 @@ def single_graph(
     Raises:
         ExportError: The smoothing of the map reaches farther than the map is wide.
     """
-    geometries = [Geometry.fit(image_hw, scale.image_size, spec.multiple) for scale in model.scales]
+    geometries = model.geometries(image_hw, spec.multiple)
     prepare, prepared = Builder(), []
     for at, geometry in enumerate(geometries):
         to_input(prepare, "photograph", geometry)
@@ -338,15 +338,30 @@ def _scores(
 
 def _map(b: Builder, levels: Sequence[str], sigma: float, geometry: Geometry, spec: EncoderSpec) -> str:
     """`scoring.anomaly_map`, (1, 1, h, w)."""
-    enlarged = [
-        _enlarged(
-            b, b.op("Reshape", score_map, b.ints(1, 1, *_grid_of_level(spec, i, geometry))), (1, 1, *geometry.input_hw)
+    grids = [_grid_of_level(spec, at, geometry) for at in range(len(levels))]
+    if geometry.roi is None:
+        heat = _smoothed(
+            b, _largest(b, [_on_input(b, *one, geometry) for one in zip(levels, grids, strict=True)]), sigma, geometry
         )
-        for i, score_map in enumerate(levels)
-    ]
-    heat = _largest(b, enlarged)
-    if sigma > 0:
-        # OpenCV's choice of the kernel's size for float images.
-        kernel = cv2.getGaussianKernel(int(np.rint(sigma * 8 + 1)) | 1, sigma).ravel()
-        heat = _filtered(b, heat, kernel, geometry.input_hw)
-    return b.op("Slice", heat, b.ints(0, 0), b.ints(*geometry.content_hw), b.ints(2, 3))
+        return b.op("Slice", heat, b.ints(0, 0), b.ints(*geometry.content_hw), b.ints(2, 3))
+    within = []
+    for level, grid in zip(levels, grids, strict=True):
+        cares, share = smoothing_within(geometry, grid, sigma)
+        counted = b.op("Mul", level, b.constant(cares))
+        heat = _smoothed(b, _on_input(b, counted, grid, geometry), sigma, geometry)
+        within.append(b.op("Div", heat, b.constant(share[None, None])))
+    heat = b.op("Slice", _largest(b, within), b.ints(0, 0), b.ints(*geometry.content_hw), b.ints(2, 3))
+    return b.op("Mul", heat, b.constant((geometry.roi.at(geometry.content_hw) > 0).astype(np.float32)[None, None]))
+
+
+def _on_input(b: Builder, score_map: str, grid_hw: tuple[int, int], geometry: Geometry) -> str:
+    """Patch distances at the size of the encoder's input, (1, 1, H, W)."""
+    return _enlarged(b, b.op("Reshape", score_map, b.ints(1, 1, *grid_hw)), (1, 1, *geometry.input_hw))
+
+
+def _smoothed(b: Builder, heat: str, sigma: float, geometry: Geometry) -> str:
+    if sigma <= 0:
+        return heat
+    # OpenCV's choice of the kernel's size for float images.
+    kernel = cv2.getGaussianKernel(int(np.rint(sigma * 8 + 1)) | 1, sigma).ravel()
+    return _filtered(b, heat, kernel, geometry.input_hw)

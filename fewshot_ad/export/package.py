@@ -84,6 +84,16 @@ def export(
             "expected a product whose images are inspected as they lie, got one that is registered: the exported graph "
             "would not turn them. Enroll without register=True (command line: without --register)."
         )
+    if inspector.model.lighting is not None:
+        raise ExportError(
+            f"expected a product whose images are inspected in the light they have, got lighting="
+            f"{inspector.model.lighting.kind!r}, which the exported graph does not know. Enroll with lighting='off'."
+        )
+    if inspector.model.roi is not None and target == "onnx":
+        raise ExportError(
+            "expected a product without a region of interest for target='onnx', which leaves the score to its reader, "
+            "got one with. Use target='onnx-single' or 'openvino': they hold the region."
+        )
     image_hw = size_of_images(inspector.references, image_hw, ExportError)
     _check_one_pass(inspector, image_hw)
     images_to_compare = proof_images(inspector, image_hw, images)
@@ -269,7 +279,7 @@ _WRITERS: dict[Target, Callable[[Inspector, Path, tuple[int, int]], ExportedMode
 def _write_manifest(inspector: Inspector, folder: Path, target: Target, image_hw: tuple[int, int]) -> None:
     info = inspector.info()
     spec, model = inspector.encoder.spec, inspector.model
-    geometries = [Geometry.fit(image_hw, size, spec.multiple) for size in model.image_sizes]
+    geometries = model.geometries(image_hw, spec.multiple)
     whole = target != "onnx"
     manifest = {
         "schema": MANIFEST_SCHEMA,

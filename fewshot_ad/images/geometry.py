@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float32Array, Float64Array, Uint8Array
+from fewshot_ad.images.region_of_interest import RegionOfInterest
 
 # Standard deviation, in pixels of the working scale, of the smoothing before the encoder: sensor noise and compression
 # differ between two images of one part, and the encoder's first layers amplify them.
@@ -32,27 +33,32 @@ class Geometry:
         input_hw: Height and width of the encoder's input: the scaled image plus the padding.
         turned: The affine matrix (2, 3), row by row, from (x, y) of the scaled image to (x, y) of the registered one,
             in pixels; None for an image that stays as it lies.
+        roi: Where the registered image is looked at; None for all of it.
     """
 
     image_hw: tuple[int, int]
     content_hw: tuple[int, int]
     input_hw: tuple[int, int]
     turned: tuple[float, ...] | None = None
+    roi: RegionOfInterest | None = None
 
     @classmethod
-    def fit(cls, image_hw: tuple[int, int], image_size: int, multiple: int) -> Geometry:
+    def fit(
+        cls, image_hw: tuple[int, int], image_size: int, multiple: int, roi: RegionOfInterest | None = None
+    ) -> Geometry:
         """The geometry of images of one size at a working scale.
 
         Args:
             image_hw: Height and width in pixels.
             image_size: Working scale: the square root of the scaled image's area, in pixels.
             multiple: Each side of the encoder's input is a multiple of this.
+            roi: Where they are looked at; None for all of them.
         """
         height, width = image_hw
         scale = image_size / (height * width) ** 0.5
         content = (max(multiple, round(height * scale)), max(multiple, round(width * scale)))
         padded = (-(-content[0] // multiple) * multiple, -(-content[1] // multiple) * multiple)
-        return cls((height, width), content, padded)
+        return cls((height, width), content, padded, roi=roi)
 
     def to_input(self, image: Uint8Array) -> Uint8Array:
         """Scale, turn and pad an image (H, W, 3) uint8 to the encoder's input (`input_hw`, 3) uint8."""
@@ -81,6 +87,42 @@ class Geometry:
             return mask
         return cv2.warpAffine(mask, self.forward, mask.shape[::-1], flags=cv2.INTER_LINEAR)
 
+    def cares(self) -> Uint8Array | None:
+        """How much each pixel of the registered image counts, (`content_hw`) uint8; None where all count in full."""
+        return None if self.roi is None else self.roi.at(self.content_hw)
+
+    def narrowed(self, weights: Uint8Array) -> Geometry:
+        """The same, where less of the image counts.
+
+        Args:
+            weights: (H, W) uint8 of the image as it lies: how much each pixel counts, 0 to 255.
+
+        Raises:
+            ArgumentError: Nothing of it is left.
+        """
+        height, width = self.content_hw
+        content = cv2.resize(weights, (width, height), interpolation=cv2.INTER_AREA)
+        if self.turned is not None:
+            content = cv2.warpAffine(content, self.forward, (width, height), flags=cv2.INTER_LINEAR)
+        own = RegionOfInterest.of(content, self.image_hw) if self.roi is None else self.roi.narrowed(content)
+        return dataclasses.replace(self, roi=own)
+
+    def cares_as_it_lies(self) -> Uint8Array | None:
+        """How much each pixel of the scaled image counts before it is turned, (`content_hw`) uint8; None for all."""
+        cares = self.cares()
+        if cares is None or self.turned is None:
+            return cares
+        back = cv2.invertAffineTransform(self.forward)
+        return cv2.warpAffine(cares, back, cares.shape[::-1], flags=cv2.INTER_LINEAR)
+
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the scaled image as it lies around all that counts."""
+        cares = self.cares_as_it_lies()
+        if cares is None or not cares.any():
+            return slice(None), slice(None)
+        x, y, width, height = cv2.boundingRect(cares)
+        return slice(y, y + height), slice(x, x + width)
+
     def scale(self, image: Uint8Array) -> Uint8Array:
         """Scale an image (H, W, 3) uint8 to `content_hw` and smooth it by `SMOOTHING`."""
         height, width = self.content_hw
@@ -95,9 +137,12 @@ class Geometry:
         return cv2.GaussianBlur(image, (5, 5), SMOOTHING)
 
     def unseen(self) -> float:
-        """Share of the image, 0..1, that the registered one does not show."""
+        """Share of the image, or of its region of interest, 0..1, that the registered one does not show."""
         if self.turned is None:
             return 0.0
+        cares = self.cares()
+        if cares is not None:
+            return float(1 - (self.shown()[cares > 0] >= WHOLE).mean()) if cares.any() else 1.0
         return float(1 - (self.crop(np.ones(self.input_hw, np.float32)) > 0.5).mean())
 
     def pad(self, content: Uint8Array) -> Uint8Array:
@@ -108,8 +153,14 @@ class Geometry:
         return content
 
     def crop(self, input_map: Float32Array) -> Float32Array:
-        """A map (`input_hw`) without its padding, and turned back; 0 where the registered image does not show it."""
+        """A map (`input_hw`) without its padding, and turned back.
+
+        It is 0 where the registered image does not show it, and outside the region of interest.
+        """
         content = input_map[: self.content_hw[0], : self.content_hw[1]]
+        cares = self.cares()
+        if cares is not None:
+            content = np.where(cares > 0, content, np.float32(0))
         if self.turned is None:
             return content
         content = np.where(self.shown() >= WHOLE, content, np.float32(0))
@@ -147,3 +198,19 @@ def inside_patches(mask: Uint8Array, grid_hw: Sequence[int], partly: bool = Fals
     """
     coverage = cv2.resize(mask, (grid_hw[1], grid_hw[0]), interpolation=cv2.INTER_AREA)
     return coverage >= (1 if partly else WHOLE)
+
+
+def patch_cares(cares: Uint8Array, input_hw: tuple[int, int], grid_hw: Sequence[int]) -> Float32Array:
+    """How much each patch of a grid counts, (h, w) float32 in 0..1: 0 where less than half of it does at all.
+
+    Args:
+        cares: (h, w) uint8, how much each pixel of a scaled image or of a view of it counts.
+        input_hw: Height and width of the encoder's input.
+        grid_hw: Height and width of the grid.
+    """
+    weights = np.zeros(input_hw, np.float32)
+    weights[: cares.shape[0], : cares.shape[1]] = cares
+    size = (grid_hw[1], grid_hw[0])
+    counted = cv2.resize((weights > 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    mean = cv2.resize(weights, size, interpolation=cv2.INTER_AREA) / 255
+    return np.where(counted >= 0.5, mean / np.maximum(counted, 0.5), 0).astype(np.float32)

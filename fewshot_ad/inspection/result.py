@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.inspection.overlay import Caption, Marks, draw_marks, framed
+from fewshot_ad.inspection.overlay import Caption, Marks, draw_marks, draw_region_of_interest, framed
 from fewshot_ad.inspection.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
 from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_words
 from fewshot_ad.lifetime import native_work
@@ -42,7 +42,10 @@ class Inspection:
         name: File name, or empty for one from memory.
         reason: Why the image cannot be judged: another product, red and blue swapped, too dark, overexposed, blurred.
             Empty if it can.
-        unseen: Share of the image, 0..1, that registration turned or shifted out of view; nothing is said of it.
+        unseen: Share of the image, or of its region of interest, 0..1, that registration turned or shifted out of view;
+            nothing is said of it.
+        cares: (h, w) uint8 at the working scale: how much each place of the image counted, 0 outside the region of
+            interest; None where all did.
     """
 
     product: str
@@ -59,6 +62,7 @@ class Inspection:
     name: str = ""
     reason: str = ""
     unseen: float = 0.0
+    cares: Uint8Array | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:
@@ -110,7 +114,7 @@ class Inspection:
         tint within and around it; each of `near_misses` has a dashed box and a contour in amber, and no number. The
         colors of the tint mean the same on every image of a product, see `map_scale`: blue and green are far below the
         map's threshold, amber is close to it, and red is above it. Nothing is red on a good part, nor outside of a
-        region.
+        region. A region of interest has a thin white line around it, and what lies outside is darkened.
 
         Args:
             opacity: Of the tint at the map's threshold, 0..1.
@@ -125,6 +129,8 @@ class Inspection:
         else:
             picture = shown = self.image.copy()
             enlarged = 1
+        if self.cares is not None:
+            draw_region_of_interest(shown, self.cares)
         regions = self.regions or self.near_misses
         if regions:
             heat = self.map_scale.apply(self.working_map)

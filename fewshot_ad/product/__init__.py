@@ -4,22 +4,29 @@ from fewshot_ad.product.adding import add_images
 from fewshot_ad.product.correcting import Drawn, accept_image, checked_region, drawn_defects, reject_image
 from fewshot_ad.product.enrolling import enroll, library_versions, product_name
 from fewshot_ad.product.history import Change, ChangeKind, KnownDefect
+from fewshot_ad.product.looking import ForegroundChoice, Where, narrow_region
 from fewshot_ad.product.product import MAX_NAME, Enrollment, Product, size_of_images
+from fewshot_ad.product.relighting import LIGHTING_CHOICES, LightingChoice
 
 __all__ = [
+    "LIGHTING_CHOICES",
     "MAX_NAME",
     "Change",
     "ChangeKind",
     "Drawn",
     "Enrollment",
+    "ForegroundChoice",
     "KnownDefect",
+    "LightingChoice",
     "Product",
+    "Where",
     "accept_image",
     "add_images",
     "checked_region",
     "drawn_defects",
     "enroll",
     "library_versions",
+    "narrow_region",
     "product_name",
     "reject_image",
     "size_of_images",

@@ -10,6 +10,7 @@ from fewshot_ad import arguments
 from fewshot_ad.arrays import Float32Array, Progress
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import extend_banks
+from fewshot_ad.enrollment.embedding import places_to_draw
 from fewshot_ad.enrollment.hygiene import drawn_score
 from fewshot_ad.enrollment.known_defects import Seen, defect_patches, score_against, see
 from fewshot_ad.enrollment.probes import DrawnDefect
@@ -131,7 +132,9 @@ def drawn_defects(product: Product, encoder: Encoder) -> tuple[Drawn, ...]:
     for defect in defects:
         if defect.size == largest and defect.image < len(product.references):
             drawn = DrawnDefect(defect.image, defect.kind, defect.size, defect.seed)
-            seen = see(drawn.draw(product.references[defect.image].content), product.model, encoder)
+            content = product.references[defect.image].content
+            within = places_to_draw(content, product.enrollment.settings, encoder.threads)
+            seen = see(drawn.draw(content, within), product.model, encoder)
             found.append(Drawn(*_top_patches(seen, product.model)))
     return tuple(found)
 

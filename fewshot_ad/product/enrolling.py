@@ -14,7 +14,7 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment import precision
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, join_scales
 from fewshot_ad.enrollment.calibration import calibrate
-from fewshot_ad.enrollment.embedding import Embedded, embed_support
+from fewshot_ad.enrollment.embedding import Embedded, embed_support, places_to_draw
 from fewshot_ad.enrollment.hygiene import check_support, expectations_of
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images
@@ -23,7 +23,9 @@ from fewshot_ad.enrollment.support import SupportImage, SupportSet
 from fewshot_ad.enrollment.views import View
 from fewshot_ad.metrics import decision_flips, relative_difference
 from fewshot_ad.printable import printable
+from fewshot_ad.product.looking import EVERYWHERE, Where, region_of_interest
 from fewshot_ad.product.product import Enrollment, Product, now
+from fewshot_ad.product.relighting import choose_lighting
 from fewshot_ad.registration import fit_registration, pose_estimator
 from fewshot_ad.scoring import Scale
 
@@ -37,6 +39,7 @@ def enroll(
     progress: Progress | None = None,
     keep_outliers: bool = False,
     register: bool = False,
+    where: Where = EVERYWHERE,
 ) -> tuple[Encoder, Product]:
     """Enroll a product.
 
@@ -49,6 +52,7 @@ def enroll(
         progress: Called as `progress(stage, done, total)`.
         keep_outliers: Whether images that are unlike the others are enrolled from all the same.
         register: Whether images are brought into one pose, where the turn of the part can be told.
+        where: What of the images counts, and of their light.
 
     Returns:
         The encoder that the product was enrolled with, and the product.
@@ -58,6 +62,10 @@ def enroll(
     pose_reasons: tuple[str, ...] = ()
     if register:
         settings, pose_notes, pose_reasons = _registered(images, settings, encoder)
+    roi, where_reasons = region_of_interest(images, settings, where, encoder)
+    settings = dataclasses.replace(settings, roi=roi)
+    lighting, light_reasons = choose_lighting(images, settings, where.lighting, encoder)
+    settings = dataclasses.replace(settings, lighting=lighting)
     settings, reasons, trial = choose_views(images, settings, encoder)
     sizes = candidate_sizes(images, settings)
     # What the choice of the views has embedded and thinned already is not done again.
@@ -81,7 +89,9 @@ def enroll(
     scales, reason = choose_scales(scales, settings, encoder, probes.series, distinct)
     settings = dataclasses.replace(settings, image_sizes=tuple(scale.image_size for scale in scales))
     product = _product_of(scales, probes, distinct, support, product_name, settings, encoder)
-    product = product.with_notes(*check.notes, *pose_notes).with_reasons(*pose_reasons, *reasons, *reason)
+    product = product.with_notes(*check.notes, *pose_notes).with_reasons(
+        *pose_reasons, *where_reasons, *light_reasons, *reasons, *reason
+    )
     if faster is None:
         return encoder, product
     return _faster_if_equal(product, encoder, faster, scales, distinct, support, progress)
@@ -117,6 +127,11 @@ def _enroll_scales(
         defect_series(drawn_on, settings.min_defect, settings.seed),
         settings.seed,
         2 * max(sizes),
+        {
+            at: places
+            for at in drawn_on
+            if (places := places_to_draw(images[at].pixels, settings, encoder.threads)) is not None
+        },
     )
     scales = [
         enroll_scale(

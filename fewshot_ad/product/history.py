@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
 
-ChangeKind: TypeAlias = Literal["add", "accept", "reject", "calibrate", "threshold"]
+ChangeKind: TypeAlias = Literal["add", "accept", "reject", "calibrate", "threshold", "roi"]
 # What the steps back may take in the file, all together; beyond, the oldest changes stay on record alone.
 UNDO_BYTES = 8 << 20
 # Changes on record, at most; the oldest are forgotten.
@@ -25,7 +25,7 @@ class Change:
     """One change of a product.
 
     Attributes:
-        kind: `add`, `accept`, `reject`, `calibrate` or `threshold`.
+        kind: `add`, `accept`, `reject`, `calibrate`, `threshold` or `roi`.
         time: ISO date and time, UTC.
         text: What was done, in words.
         before: SHA-256 hash of the product before it, see `artifact.history`.

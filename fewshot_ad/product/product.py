@@ -108,6 +108,8 @@ class Product:
             map_scale=calibration.map_scale_at(threshold),
             expectations=expectations,
             registration=settings.registration,
+            roi=settings.roi,
+            lighting=settings.lighting,
         )
         return cls(model, calibration, enrollment, kept_references(references), by_hand, history, known_defects)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float64Array, Uint8Array
-from fewshot_ad.images import Geometry
+from fewshot_ad.images import Geometry, Lighting, RegionOfInterest
 from fewshot_ad.registration.estimator import (
     ORDERS,
     POSE_SIDE,
@@ -89,8 +89,29 @@ class Registration:
         return np.column_stack([linear, target - linear @ own])
 
 
+class Framing(NamedTuple):
+    """How an image is brought before the encoder.
+
+    Attributes:
+        registration: How it is brought into one pose; None leaves it as it lies.
+        roi: Where it is looked at, once it is in that pose; None for all of it.
+        lighting: How its light is taken out; None leaves it as it is.
+    """
+
+    registration: Registration | None = None
+    roi: RegionOfInterest | None = None
+    lighting: Lighting | None = None
+
+
+AS_IT_IS = Framing()
+
+
 def scaled_image(
-    image: Uint8Array, image_size: int, multiple: int, registration: Registration | None, threads: int | None
+    image: Uint8Array,
+    image_size: int,
+    multiple: int,
+    framing: Framing,
+    threads: int | None,
 ) -> tuple[Uint8Array, Geometry]:
     """An image at a working scale, and how it lies there: registered, if the product is.
 
@@ -98,17 +119,19 @@ def scaled_image(
         image: (H, W, 3) uint8 RGB.
         image_size: Working scale, see `Geometry.fit`.
         multiple: Each side of the encoder's input is a multiple of this.
-        registration: The product's; None leaves images as they lie.
+        framing: The product's.
         threads: Number of CPU threads of the pose network.
 
     Returns:
         (h, w, 3) uint8 RGB, and the geometry.
     """
-    geometry = Geometry.fit(image.shape[:2], image_size, multiple)  # type: ignore[arg-type]
+    geometry = Geometry.fit(image.shape[:2], image_size, multiple, framing.roi)  # type: ignore[arg-type]
     content = geometry.scale(image)
-    if registration is None:
-        return content, geometry
-    geometry = geometry.with_turn(registration.forward(content, pose_estimator(threads)))
+    # The pose is read off the image as it was photographed: the network has seen all sorts of light.
+    if framing.registration is not None:
+        geometry = geometry.with_turn(framing.registration.forward(content, pose_estimator(threads)))
+    if framing.lighting is not None:
+        content = framing.lighting.apply(content, geometry.window())
     return geometry.turn(content), geometry
 
 

@@ -11,13 +11,21 @@ import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
-from fewshot_ad.images import Geometry
+from fewshot_ad.images import Geometry, Lighting, RegionOfInterest
 from fewshot_ad.inspection.inspectability import Expectations
 from fewshot_ad.inspection.regions import MapScale, Region, find_regions
 from fewshot_ad.inspection.result import Inspection
-from fewshot_ad.registration import Registration, scaled_image
+from fewshot_ad.registration import Framing, Registration, scaled_image
 from fewshot_ad.scoring.config import ScoringConfig
-from fewshot_ad.scoring.measuring import Measurement, Scale, joint_map, joint_score, measure_at, top_mean_score
+from fewshot_ad.scoring.measuring import (
+    Measurement,
+    Scale,
+    joint_map,
+    joint_score,
+    measure_at,
+    patch_weights,
+    top_mean_score,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +40,8 @@ class Model:
         expectations: What good images look like as a whole, at the coarsest scale; None where that is not known, and
             nothing is checked.
         registration: How images are brought into one pose; None leaves them as they lie.
+        roi: Where images are looked at, once they are in that pose; None for all of them.
+        lighting: How the light of images is taken out; None leaves it as it is.
     """
 
     scales: tuple[Scale, ...]
@@ -40,11 +50,22 @@ class Model:
     map_scale: MapScale
     expectations: Expectations | None = None
     registration: Registration | None = None
+    roi: RegionOfInterest | None = None
+    lighting: Lighting | None = None
+
+    @property
+    def framing(self) -> Framing:
+        """How an image is brought before the encoder."""
+        return Framing(self.registration, self.roi, self.lighting)
 
     @property
     def image_sizes(self) -> tuple[int, ...]:
         """The working scales in pixels."""
         return tuple(scale.image_size for scale in self.scales)
+
+    def geometries(self, image_hw: tuple[int, int], multiple: int) -> tuple[Geometry, ...]:
+        """How images of one size lie in the encoder's input at each working scale, if they are not registered."""
+        return tuple(Geometry.fit(image_hw, size, multiple, self.roi) for size in self.image_sizes)
 
 
 def inspect_image(
@@ -110,11 +131,20 @@ def inspect_image(
         name=name,
         reason=reason,
         unseen=max(view.geometry.unseen() for view in prepared.inputs),
+        cares=prepared.inputs[-1].geometry.cares_as_it_lies(),
     )
 
 
 def _reason_against(view: EncoderInput, measured: Measurement, encoder: Encoder, model: Model) -> str:
     """Why an image cannot be judged; empty if it can."""
+    if model.roi is not None and not model.roi.fits(view.geometry.image_hw):
+        (height, width), (own_height, own_width) = view.geometry.image_hw, model.roi.image_hw
+        return (
+            f"the region of interest was drawn on {own_width} x {own_height} pixels, and this image of {width} x "
+            f"{height} has other proportions"
+        )
+    if view.geometry.roi is not None and not patch_weights(view.geometry, measured.score_maps[0].shape, 1.0).any():
+        return "nothing of the region of interest is in view, or it is smaller than a patch"
     if model.expectations is None:
         return ""
 
@@ -165,14 +195,21 @@ class Prepared:
     milliseconds: float
 
 
-def prepare(image: Uint8Array, encoder: Encoder, model: Model) -> Prepared:
-    """Image (H, W, 3) uint8 RGB -> the encoder's input."""
+def prepare(image: Uint8Array, encoder: Encoder, model: Model, only: Uint8Array | None = None) -> Prepared:
+    """Image (H, W, 3) uint8 RGB -> the encoder's input.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        encoder: The encoder the banks were filled with.
+        model: The enrolled product.
+        only: (H, W) uint8: how much each pixel of this image counts, 0 to 255; None for what the product says.
+    """
     start = time.perf_counter()
     inputs = []
     for scale in model.scales:
-        content, geometry = scaled_image(
-            image, scale.image_size, encoder.spec.multiple, model.registration, encoder.threads
-        )
+        content, geometry = scaled_image(image, scale.image_size, encoder.spec.multiple, model.framing, encoder.threads)
+        if only is not None:
+            geometry = geometry.narrowed(only)
         inputs.append(EncoderInput(geometry.pad(content), geometry))
     return Prepared(tuple(inputs), (time.perf_counter() - start) * 1e3)
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array
-from fewshot_ad.images import Geometry, inside_patches
+from fewshot_ad.images import Geometry, inside_patches, patch_cares
 from fewshot_ad.inspection.inspectability import closeness
 from fewshot_ad.scoring.config import ScoringConfig
 from fewshot_ad.search.memory_bank import MemoryBank
@@ -58,6 +58,13 @@ class Measurement:
             return self
         score_maps = tuple(score_map / np.float32(divisor) for score_map in self.score_maps)
         return Measurement(self.score / divisor, score_maps, self.geometry)
+
+    def distances(self, at: int) -> Float32Array:
+        """The patch distances of a level, (n,) float32: of a region of interest, only those within."""
+        score_map = self.score_maps[at]
+        if self.geometry.roi is None:
+            return score_map.ravel()
+        return score_map[patch_weights(self.geometry, score_map.shape, 1.0) > 0]
 
     @property
     def median_distance(self) -> float:
@@ -138,7 +145,8 @@ def top_count(weights: Float32Array, scoring: ScoringConfig) -> int:
 def patch_weights(geometry: Geometry, grid_hw: tuple[int, ...], edge_weight: float) -> Float32Array:
     """Weight of each patch in the score, (h, w) float32: 0 off the image, `edge_weight` on its edge, else 1.
 
-    Of a registered image, patches that show some of a mirrored edge are off the image.
+    Of a registered image, patches that show some of a mirrored edge are off the image. What lies outside the region of
+    interest has none, and within it each patch has its share of what it counts.
     """
     if geometry.turned is None:
         return _weights_as_it_lies(geometry, grid_hw, edge_weight)
@@ -153,7 +161,8 @@ def _weights_as_it_lies(geometry: Geometry, grid_hw: tuple[int, ...], edge_weigh
     weights = np.zeros(grid_hw, np.float32)
     weights[:rows, :columns] = edge_weight
     weights[1 : rows - 1, 1 : columns - 1] = 1
-    return weights
+    cares = geometry.cares()
+    return weights if cares is None else weights * patch_cares(cares, geometry.input_hw, grid_hw)
 
 
 def top_mean(distances: Float32Array, count: int) -> float:
@@ -219,23 +228,62 @@ def anomaly_map(score_maps: Sequence[Float32Array], geometry: Geometry, sigma: f
         (h, w) float32 of `geometry.content_hw`.
     """
     (height, width), spread = geometry.input_hw, sigma * image_size / 256
+    if geometry.roi is not None:
+        return geometry.crop(_map_within(score_maps, geometry, spread))
     if len(score_maps) == 1:
-        rows, columns = (
-            _enlarge(n, size, spread) for n, size in zip(score_maps[0].shape, (height, width), strict=True)
-        )
-        joined = np.empty((height, width), np.float32)
-        # BLAS starts threads above 2^18 multiplications, and they would go on spinning beside the next encoder run. A
-        # map of which a single row is more than that is made at once: by rows it would take seconds.
-        step = 2**18 // (columns.shape[0] * columns.shape[1]) or height
-        for start in range(0, height, step):
-            np.matmul(rows[start : start + step] @ score_maps[0], columns.T, out=joined[start : start + step])
-        return geometry.crop(joined)
+        return geometry.crop(_enlarged(score_maps[0], (height, width), spread))
     joined = cv2.resize(score_maps[0], (width, height), interpolation=cv2.INTER_LINEAR)
     for score_map in score_maps[1:]:
         np.maximum(joined, cv2.resize(score_map, (width, height), interpolation=cv2.INTER_LINEAR), out=joined)
     if sigma > 0:
         joined = cv2.GaussianBlur(joined, (0, 0), spread, borderType=cv2.BORDER_REFLECT_101)
     return geometry.crop(joined)
+
+
+def _map_within(score_maps: Sequence[Float32Array], geometry: Geometry, spread: float) -> Float32Array:
+    """The map of a region of interest: smoothed from its own patches only.
+
+    What lies outside is like nothing in the memory bank; smoothed along, it would reach into the region.
+    """
+    joined = np.zeros(geometry.input_hw, np.float32)
+    for score_map in score_maps:
+        cares, share = smoothing_within(geometry, score_map.shape, spread)
+        np.maximum(joined, _enlarged(score_map * cares, geometry.input_hw, spread) / share, out=joined)
+    return joined
+
+
+@functools.lru_cache(maxsize=16)
+def smoothing_within(geometry: Geometry, grid_hw: tuple[int, ...], spread: float) -> tuple[Float32Array, Float32Array]:
+    """Constants of the map of a region of interest.
+
+    Args:
+        geometry: With a region.
+        grid_hw: Height and width of the grid of patches.
+        spread: Standard deviation of the smoothing in pixels of the encoder's input.
+
+    Returns:
+        How much each patch counts, (h, w) float32, and by what each pixel of the smoothed map is divided, (H, W)
+        float32: the share of its smoothing that lies within, never near 0.
+    """
+    cares = geometry.cares()
+    if cares is None:
+        raise ValueError("expected a geometry with a region of interest")
+    weights = patch_cares(cares, geometry.input_hw, grid_hw)
+    share = _enlarged((weights > 0).astype(np.float32), geometry.input_hw, spread)
+    return weights, np.maximum(share, np.float32(0.25))
+
+
+def _enlarged(score_map: Float32Array, size_hw: tuple[int, int], spread: float) -> Float32Array:
+    """Patch distances, enlarged and smoothed."""
+    height, width = size_hw
+    rows, columns = (_enlarge(n, size, spread) for n, size in zip(score_map.shape, size_hw, strict=True))
+    enlarged = np.empty((height, width), np.float32)
+    # BLAS starts threads above 2^18 multiplications, and they would go on spinning beside the next encoder run. A map
+    # of which a single row is more than that is made at once: by rows it would take seconds.
+    step = 2**18 // (columns.shape[0] * columns.shape[1]) or height
+    for start in range(0, height, step):
+        np.matmul(rows[start : start + step] @ score_map, columns.T, out=enlarged[start : start + step])
+    return enlarged
 
 
 @functools.lru_cache(maxsize=64)

@@ -19,6 +19,7 @@ from fewshot_ad.enrollment.presets import PresetName, SizesSpec, enrollment_sett
 from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import SupportSetError, ZooError
 from fewshot_ad.inspector import Inspector
+from fewshot_ad.product import ForegroundChoice, LightingChoice
 from fewshot_ad.scoring import ImageScore, ScoringConfig
 from fewshot_ad.search.nearest import Metric
 from fewshot_ad.zoo.components.tensors import require_images
@@ -56,6 +57,8 @@ class FewshotAD:
         max_ms: What the encoder may take per image, in milliseconds; None for no limit.
         keep_outliers: Whether images that are unlike the others are enrolled from all the same.
         register: Whether images are brought into one pose before they are compared.
+        foreground: Whether only the part on its plain background counts.
+        lighting: Whether exposure and tint are taken out.
         engine: What runs the network; None takes the default.
         stages: Stages of the encoder; None takes those on its card.
         fusion: See `EncoderSpec`, as for `norm_power`.
@@ -88,6 +91,8 @@ class FewshotAD:
     max_ms: float | None = None
     keep_outliers: bool = False
     register: bool = False
+    foreground: ForegroundChoice = "off"
+    lighting: LightingChoice = "off"
     engine: EngineName | None = None
     stages: Sequence[int] | None = None
     fusion: Fusion = "concat"
@@ -128,6 +133,8 @@ class FewshotAD:
                 **self._settings(),
                 keep_outliers=self.keep_outliers,
                 register=self.register,
+                foreground=self.foreground,
+                lighting=self.lighting,
                 engine=self.engine,
                 stages=self.stages,
                 fusion=self.fusion,

@@ -10,12 +10,14 @@ from fewshot_ad.check.limits import draw_limits
 from fewshot_ad.check.sheet import SIDE
 from fewshot_ad.enrollment.calibration import Calibration, ScoredDefect
 from fewshot_ad.enrollment.embedding import Reference
+from fewshot_ad.enrollment.presets import enrollment_settings
 from fewshot_ad.enrollment.probes import DrawnDefect
 from fewshot_ad.errors import ArtifactError
 from tests.conftest import make_part
 
 GREEN, RED, GRAY = (52, 110, 70), (176, 32, 40), (120, 120, 120)
-MIN_DEFECT = 0.02
+SETTINGS = enrollment_settings()
+MIN_DEFECT = SETTINGS.min_defect
 
 
 def with_defects(inspector: Inspector, *defects: ScoredDefect) -> Calibration:
@@ -44,7 +46,7 @@ def test_it_shows_of_each_kind_what_is_caught_and_what_is_missed(inspector: Insp
 def test_the_smallest_caught_and_the_largest_missed_are_chosen(inspector: Inspector) -> None:
     alone = with_defects(inspector, *spots((MIN_DEFECT, 3.0), (0.1, 0.5)))
     both = with_defects(inspector, *spots((MIN_DEFECT, 3.0), (0.1, 0.5), (0.2, 4.0), (MIN_DEFECT, 0.4)))
-    pictures = [draw_limits("part", one, inspector.references, 0, 1.0, MIN_DEFECT) for one in (alone, both)]
+    pictures = [draw_limits("part", one, inspector.references, 0, 1.0, SETTINGS) for one in (alone, both)]
     cells = SIDE + 2 * 22
     top = 3 * cells + 2 * 8
     assert (pictures[0][-top:] == pictures[1][-top:]).all()
@@ -53,13 +55,13 @@ def test_the_smallest_caught_and_the_largest_missed_are_chosen(inspector: Inspec
 
 def test_the_threshold_that_holds_decides(inspector: Inspector) -> None:
     one = with_defects(inspector, *spots((MIN_DEFECT, 3.0)))
-    assert words(draw_limits("part", one, inspector.references, 0, 2.9, MIN_DEFECT))[:2] == [GREEN, GRAY]
-    assert words(draw_limits("part", one, inspector.references, 0, 3.1, MIN_DEFECT))[:2] == [GRAY, RED]
+    assert words(draw_limits("part", one, inspector.references, 0, 2.9, SETTINGS))[:2] == [GREEN, GRAY]
+    assert words(draw_limits("part", one, inspector.references, 0, 3.1, SETTINGS))[:2] == [GRAY, RED]
 
 
 def test_the_crop_shows_the_defect(inspector: Inspector) -> None:
     one = with_defects(inspector, *spots((0.1, 3.0)))
-    picture = draw_limits("part", one, inspector.references, 0, 1.0, 0.1)
+    picture = draw_limits("part", one, inspector.references, 0, 1.0, enrollment_settings(min_defect=0.1))
     top = len(picture) - 3 * (SIDE + 2 * 22) - 2 * 8
     whole, crop = picture[top : top + SIDE, :SIDE], picture[top : top + SIDE, SIDE : 2 * SIDE]
     clean = inspector.references[0].content
@@ -74,7 +76,7 @@ def test_the_crop_shows_the_defect(inspector: Inspector) -> None:
 
 def test_what_is_not_stored_is_not_shown(inspector: Inspector) -> None:
     one = with_defects(inspector, *spots((MIN_DEFECT, 3.0), image=len(inspector.references)))
-    assert set(words(draw_limits("part", one, inspector.references, 0, 1.0, MIN_DEFECT))) == {GRAY}
+    assert set(words(draw_limits("part", one, inspector.references, 0, 1.0, SETTINGS))) == {GRAY}
 
 
 def test_what_cannot_be_seen_is_not_shown() -> None:
@@ -85,7 +87,7 @@ def test_what_cannot_be_seen_is_not_shown() -> None:
 
     reference = Reference.make(scale_image(flat, 256, load_encoder()))
     patch = ScoredDefect(0, "patch", MIN_DEFECT, 3, 0.1)
-    picture = draw_limits("part", with_defects(inspector, patch), [reference], 0, 1.0, MIN_DEFECT)
+    picture = draw_limits("part", with_defects(inspector, patch), [reference], 0, 1.0, SETTINGS)
     assert set(words(picture)) == {GRAY}
 
 
@@ -95,12 +97,12 @@ def test_a_product_without_drawn_defects_or_images_says_what_to_do(inspector: In
         (inspector.calibration, ()),
     ):
         with pytest.raises(ArtifactError, match="Enroll it again"):
-            draw_limits("part", calibration, references, 0, 1.0, MIN_DEFECT)
+            draw_limits("part", calibration, references, 0, 1.0, SETTINGS)
 
 
 def test_an_image_that_is_rejected_without_its_defect_says_nothing(inspector: Inspector) -> None:
     shots = len(inspector.enrollment.support)
     one = dataclasses.replace(with_defects(inspector, *spots((MIN_DEFECT, 3.0))), scores=(2.0,) * shots)
     for threshold, color in ((2.5, GREEN), (1.5, GRAY)):
-        picture = draw_limits("part", one, inspector.references, shots, threshold, MIN_DEFECT)
+        picture = draw_limits("part", one, inspector.references, shots, threshold, SETTINGS)
         assert words(picture)[0] == color

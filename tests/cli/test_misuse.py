@@ -125,6 +125,14 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} {line}/0.png --region a,b,c,d", "--region: expected X,Y,WIDTH,HEIGHT"),
         ("{product} {line}/0.png --region 9000,0,5,5", "expected a region within the image"),
     ],
+    "roi": [
+        ("{good}", "got the folder {good}"),
+        ("{gone}", "Enroll it first"),
+        ("{product} --roi 1,2,3", "expected X,Y,WIDTH,HEIGHT"),
+        ("{product} --roi {gone}", "does not exist"),
+        ("{product} --draw --roi 1,1,9,9", "got both"),
+        ("{product} --mask m.png", "got it alone"),
+    ],
     "undo": [
         ("{good}", "got the folder {good}"),
         ("{gone}", "Enroll it first"),

@@ -35,6 +35,7 @@ KINDS = {
     "accept": "product",
     "reject": "product",
     "undo": "product",
+    "roi": "product",
     "history": "product",
     "inspect": "inspect",
     "check": "check",
@@ -138,9 +139,10 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "check", ["check", product, "--good", root / "line" / "0.png", "--bad", root / "line" / "1.png"], 0
     yield "product", ["accept", grown, root / "line" / "0.png", "--force"], 0
     yield "product", ["reject", grown, root / "line" / "1.png", "--region", "8,8,30,30"], 0
+    yield "product", ["roi", grown, "--ignore", "0,0,16,16"], 0
     yield "product", ["history", grown], 0
-    yield "product", ["undo", grown], 0
-    yield "product", ["undo", grown], 0
+    for _ in range(3):
+        yield "product", ["undo", grown], 0
     yield "product", ["calibrate", grown, "--good", root / "line" / "0.png"], 0
     yield "bench", ["bench", product], 0
     yield "doctor", ["doctor"], 0

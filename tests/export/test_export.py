@@ -53,6 +53,11 @@ def test_every_target_says_what_the_product_says(inspector: Inspector, tmp_path:
         ((90, 70), {"image_size": 128}),  # enlarged
         ((256, 512), {"encoder": "efficientnet_lite0", "image_size": 128}),  # stages joined in the graph
         ((256, 256), {"encoder": "efficientnet_lite0", "image_size": 128, "fusion": "separate"}),
+        ((256, 256), {"image_size": 128, "roi": [(30, 30), (220, 50), (128, 230)]}),
+        (
+            (200, 300),
+            {"image_size": 128, "roi": (40, 10, 200, 150), "encoder": "efficientnet_lite0", "fusion": "separate"},
+        ),
         # A share of fewer patches than there are
         ((256, 256), {"image_size": 128, "scoring": ScoringConfig(top_fraction=0.1, max_patches=100)}),
     ],
@@ -167,6 +172,17 @@ def test_reweighted_has_no_fixed_graph(parts: list[np.ndarray], tmp_path: Path) 
     )
     with pytest.raises(ExportError, match="top_mean"):
         export(inspector, tmp_path)
+
+
+def test_what_the_graph_cannot_do_to_an_image_is_refused(parts: list[np.ndarray], tmp_path: Path) -> None:
+    common = {"views": "none", "image_size": 128}
+    lit = Inspector.from_support(parts[:2], lighting="normalized", **common)  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="lighting='normalized'"):
+        export(lit, tmp_path / "lit")
+    within = Inspector.from_support(parts[:2], roi=(10, 10, 100, 100), **common)  # type: ignore[arg-type]
+    with pytest.raises(ExportError, match="region of interest"):
+        export(within, tmp_path / "within", "onnx")
+    assert export(within, tmp_path / "within", "openvino").map_difference < 1e-3
 
 
 def test_exporting_again_leaves_nothing_of_the_last_one(inspector: Inspector, tmp_path: Path) -> None:

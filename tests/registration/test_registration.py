@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fewshot_ad.registration import Registration, fit_registration, pose_estimator, scaled_image
+from fewshot_ad.registration import AS_IT_IS, Framing, Registration, fit_registration, pose_estimator, scaled_image
 from fewshot_ad.training.parts import render
 
 
@@ -30,8 +30,8 @@ def test_a_turned_part_comes_back_to_where_it_was(category: str, degrees: float)
     registration, reason = fit_registration(images, pose_estimator(), half_turns=False)
     assert registration is not None
     assert "turns are read to within" in reason
-    first, before = scaled_image(images[0], 256, 16, registration, None)
-    again, after = scaled_image(turned(images[0], degrees), 256, 16, registration, None)
+    first, before = scaled_image(images[0], 256, 16, Framing(registration), None)
+    again, after = scaled_image(turned(images[0], degrees), 256, 16, Framing(registration), None)
     line = np.abs(np.arange(256) - 127.5)
     shown = (before.shown() == 255) & (after.shown() == 255) & (np.maximum(line[:, None], line[None]) < 80)
     assert shown.sum() > 0.9 * 160**2
@@ -44,7 +44,7 @@ def test_images_of_one_product_end_in_one_pose() -> None:
     images = free("key", 5)
     registration, _ = fit_registration(images, pose_estimator(), half_turns=False)
     assert registration is not None
-    registered = [scaled_image(image, 256, 16, registration, None)[0] for image in images]
+    registered = [scaled_image(image, 256, 16, Framing(registration), None)[0] for image in images]
     poses = pose_estimator()(registered)
     at = (1, 2, 3, 4, 6).index(registration.order)
     phases = np.angle(poses.moments[:, at] * np.exp(-1j * registration.phase)) / registration.order
@@ -111,7 +111,7 @@ def test_the_order_of_the_images_decides_nothing_and_one_stranger_little() -> No
 
 def test_without_a_registration_nothing_is_turned() -> None:
     image = free("key", 1)[0]
-    content, geometry = scaled_image(image, 128, 16, None, None)
+    content, geometry = scaled_image(image, 128, 16, AS_IT_IS, None)
     assert geometry.turned is None
     np.testing.assert_array_equal(geometry.pad(content), geometry.to_input(image))
 

@@ -25,6 +25,8 @@ CONTOUR_SIDE = 1024
 _SHIFT = 4
 # How far the tint reaches around a region, as a share of the map's longer side.
 SURROUNDINGS = 0.06
+# How bright the picture stays outside of its region of interest.
+OUTSIDE = 0.45
 # Side of the smallest box, in widths of its line.
 _LEAST_BOX = 12
 Box = tuple[int, int, int, int]
@@ -77,6 +79,23 @@ def draw_marks(picture: Uint8Array, heat: Float32Array, marks: Marks, opacity: f
     if marks.is_anomalous and min(picture.shape[:2]) >= LEAST_SIDE_OF_LABELS:
         for region, box in zip(reversed(regions), reversed(boxes), strict=True):
             _label(picture, region, box, line)
+
+
+def draw_region_of_interest(picture: Uint8Array, cares: Uint8Array) -> None:
+    """Darken what lies outside the region of interest, and outline that.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, drawn on.
+        cares: (h, w) uint8, 0 outside.
+    """
+    height, width = picture.shape[:2]
+    inside = cv2.resize((cares > 0).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    for rows in row_blocks(height, width):
+        block = picture[rows]
+        np.copyto(block, (block * OUTSIDE).astype(np.uint8), where=inside[rows][..., None] == 0)
+    line = max(1, round((height * width) ** 0.5 / 700))
+    for contour in _contours(cares.astype(np.float32), 1, picture.shape):
+        _stroke(picture, contour, line, WHITE)
 
 
 def _enlarged(region: Region, times: int) -> Region:

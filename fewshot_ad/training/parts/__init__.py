@@ -137,7 +137,13 @@ class PlacedPart(NamedTuple):
 
 
 def render_placed(
-    category: str, seed: int, size: int = 224, *, variant: int = 0, placement: Placement | None = None
+    category: str,
+    seed: int,
+    size: int = 224,
+    *,
+    variant: int = 0,
+    placement: Placement | None = None,
+    lamp_turn: float = 0.0,
 ) -> PlacedPart:
     """One image of one good part, and where it lies.
 
@@ -147,6 +153,7 @@ def render_placed(
         size: Side in pixels, at least 32.
         variant: Which product of the category.
         placement: How the parts are placed; None = as the variant decides.
+        lamp_turn: How far the main lamp is moved around the camera's axis from where the variant has it, in radians.
 
     Raises:
         TrainingError: There is no such category, or the size is too small.
@@ -159,7 +166,7 @@ def render_placed(
     product = [zlib.crc32(category.encode()), variant]
     setting = np.random.default_rng([*product, 1])
     rng = np.random.default_rng([*product, 2, seed])
-    station = Station.draw(setting)
+    station = Station.draw(setting).with_lamp_turned(lamp_turn)
     drawn_placement = kind.placements[setting.integers(len(kind.placements))]
     placement = placement or drawn_placement
     scale = float(setting.uniform(0.72, 0.98)) if placement != "texture" else float(setting.uniform(0.8, 1.6))

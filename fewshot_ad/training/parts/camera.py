@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import cv2
@@ -56,6 +57,13 @@ class Station:
             vignette=float(style.uniform(0, 0.25)),
             variation=float(style.choice([0.3, 0.6, 1.0, 2.0], p=[0.25, 0.35, 0.25, 0.15])),
         )
+
+    def with_lamp_turned(self, turn: float) -> Station:
+        """The same with its main lamp moved around the camera's axis, by radians."""
+        if turn == 0:
+            return self
+        (x, y, z), cos, sin = self.lamp, float(np.cos(turn)), float(np.sin(turn))
+        return dataclasses.replace(self, lamp=(cos * x - sin * y, sin * x + cos * y, z))
 
 
 def image(canvas: Canvas, station: Station, background: Field) -> npt.NDArray[np.uint8]:

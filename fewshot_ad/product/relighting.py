@@ -1,0 +1,102 @@
+"""Whether the light of images is taken out: where good images under other light are told from defects better then."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.encoder import Encoder
+from fewshot_ad.enrollment.banks import enroll_scale
+from fewshot_ad.enrollment.embedding import embed_support, places_to_draw, scale_image
+from fewshot_ad.enrollment.presets import EnrollmentSettings
+from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series
+from fewshot_ad.enrollment.selection import candidate_sizes
+from fewshot_ad.enrollment.support import SupportImage
+from fewshot_ad.images import LIGHTING_KINDS, Lighting, LightingKind
+from fewshot_ad.registration import Framing
+
+LightingChoice: TypeAlias = Literal["off", "auto", "normalized", "log_chromaticity"]
+LIGHTING_CHOICES: tuple[LightingChoice, ...] = ("off", "auto", *LIGHTING_KINDS)
+# Of red, green and blue: a lamp that ages or is turned up, and a warmer and a colder one.
+RELIT = ((0.75, 0.75, 0.75), (1.25, 1.25, 1.25), (1.1, 1.0, 0.85), (0.88, 1.0, 1.12))
+# Light is taken out where drawn defects then stand out from relit good images by so much more, in logarithms.
+MIN_GAIN = 0.05
+
+
+class RelitProbes(Probes):
+    """Images under other light in place of what a line varies else."""
+
+    def nuisances(self, at: int) -> Iterator[Uint8Array]:
+        """Image number `at` under each of `RELIT`."""
+        if at in self._images:
+            yield from (relit(self._images[at], gains) for gains in RELIT)
+
+
+def relit(image: Uint8Array, gains: Sequence[float]) -> Uint8Array:
+    """An image (H, W, 3) uint8 RGB with each channel multiplied."""
+    return np.clip(np.rint(image * np.asarray(gains)), 0, 255).astype(np.uint8)
+
+
+def choose_lighting(
+    images: Sequence[SupportImage], settings: EnrollmentSettings, choice: LightingChoice, encoder: Encoder
+) -> tuple[Lighting | None, tuple[str, ...]]:
+    """How the light of images is taken out, and why; None leaves it as it is.
+
+    Args:
+        images: The support set.
+        settings: What was asked for, with registration and region of interest.
+        choice: What was asked for of the light.
+        encoder: The encoder.
+    """
+    if choice == "off":
+        return None, ()
+    if choice != "auto":
+        return lighting_of(images, settings, choice, encoder), (f"lighting: {choice}, as asked.",)
+    if len(images) < 2:
+        return None, ("lighting: as it is; a single image cannot tell whether it helps to take light out.",)
+    # By hash, so that the order of the support set decides nothing.
+    ordered = sorted(images, key=lambda image: image.sha256)
+    options = [None, *(lighting_of(ordered, settings, kind, encoder) for kind in LIGHTING_KINDS)]
+    margins = [_margin(ordered, dataclasses.replace(settings, lighting=one), encoder) for one in options]
+    best = int(np.argmax(margins))
+    if best and margins[best] >= margins[0] + MIN_GAIN:
+        gain = margins[best] - margins[0]
+        return options[best], (
+            f"lighting: {LIGHTING_KINDS[best - 1]}; drawn defects stand out {gain:.0%} more from good images under "
+            "other light.",
+        )
+    rises = ", ".join(f"{kind} {m - margins[0]:+.0%}" for kind, m in zip(LIGHTING_KINDS, margins[1:], strict=True))
+    return None, (
+        f"lighting: as it is; how much more drawn defects stand out from good images under other light: {rises} "
+        f"({MIN_GAIN:.0%} asked).",
+    )
+
+
+def lighting_of(
+    images: Sequence[SupportImage], settings: EnrollmentSettings, kind: LightingKind, encoder: Encoder
+) -> Lighting:
+    """A kind of lighting with what it needs to know of the support set."""
+    size = min(candidate_sizes(images, settings))
+    framing = Framing(settings.registration, settings.roi)
+    contents = []
+    for image in images:
+        scaled = scale_image(image.pixels, size, encoder, framing)
+        contents.append(scaled.content[scaled.geometry.window()] if settings.registration is None else scaled.content)
+    return Lighting.of(kind, contents)
+
+
+def _margin(images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder) -> float:
+    """How far drawn defects lie above held-out good images under any light, in logarithms."""
+    size = min(candidate_sizes(images, settings))
+    on = range(min(len(images), MAX_DRAWN_ON))
+    within = {at: p for at in on if (p := places_to_draw(images[at].pixels, settings, encoder.threads)) is not None}
+    series = defect_series(on, settings.min_defect, settings.seed)
+    probes = RelitProbes({at: images[at].pixels for at in on}, series, settings.seed, 2 * size, within)
+    scale = enroll_scale(embed_support(images, settings, size, encoder), settings, size, encoder, probes)
+    good = [m.score for m in scale.good] + list(scale.nuisances)
+    defects = np.log(np.maximum(scale.defects, 1e-12))
+    return float(defects.mean() - np.quantile(np.log(np.maximum(good, 1e-12)), 0.9))
