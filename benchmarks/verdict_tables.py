@@ -6,11 +6,13 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+import drift
 import former_list
 import hygiene
 import measurements
 import numpy as np
 import operator_line
+import relighting
 import small_defects
 import verdicts
 from measured_tables import table
@@ -64,6 +66,16 @@ def operator() -> str:
     return operator_line.report(operator_line.read_rows(measurements.RECORDS / "operator_line.jsonl"))
 
 
+def drifting() -> str:
+    """How soon a change of a line is told."""
+    return drift.report(drift.read_rows(measurements.RECORDS / "drift.jsonl"))
+
+
+def relit() -> str:
+    """Verdicts under other light, with each kind of `lighting`."""
+    return relighting.report(relighting.read_rows(measurements.RECORDS / "relighting.jsonl"))
+
+
 def small_defect_board() -> str:
     """Generated parts with defects of 1% of the side: means, by kind of defect and by kind of part."""
     return small_defects.report(small_defects.read_records(measurements.RECORDS / "small_defects.jsonl"))
@@ -98,6 +110,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "promises-by-product": by_product,
     "rules": rules,
     "operator": operator,
+    "drift": drifting,
+    "relighting": relit,
     "hygiene": support_hygiene,
     "small-defects": small_defect_board,
     "former-list": former_test_list,

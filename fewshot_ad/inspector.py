@@ -26,10 +26,11 @@ from fewshot_ad.artifact import (
 )
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.check import Check, Recalibration, check_product, draw_limits, recalibration
+from fewshot_ad.drift import Drift, DriftMonitor
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
-from fewshot_ad.enrollment.embedding import Reference
+from fewshot_ad.enrollment.embedding import Reference, places_of
 from fewshot_ad.enrollment.presets import FALSE_REJECTS, PresetName, SizesSpec, defect_share, enrollment_settings
 from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
 from fewshot_ad.enrollment.support import SupportSet, read_support
@@ -88,6 +89,9 @@ class Inspector:
         self._stored: dict[str, str] = {}
         # What `accept` must not let pass, made when it is first called: drawn defects stay those of the enrollment.
         self._drawn: tuple[Drawn, ...] | None = None
+        # What was inspected since the start, made when it is first needed.
+        self._monitor: DriftMonitor | None = None
+        self._watching = ForkSafeLock()
 
     @classmethod
     @native_work()
@@ -592,6 +596,23 @@ class Inspector:
             "images, or enroll again with this region",
         )
 
+    def drift(self, *, restart: bool = False) -> Drift:
+        """Whether light, camera or part have changed, from all that this object has inspected since it was made.
+
+        However often it is asked, a line that does not change is said to have changed with a chance of 1% at most,
+        if its images are as good as in random order. Nothing adapts to a change by itself: put the cause right, or
+        take the images into the product (`accept`, `add`, `calibrate`), or enroll again.
+
+        Args:
+            restart: Whether to start over after this answer, since the cause was found.
+        """
+        arguments.flag(restart, "restart", ArgumentError)
+        with self._watching:
+            drift = self._watched().drift()
+            if restart:
+                self._monitor = None
+        return drift
+
     @property
     def known_defects(self) -> tuple[KnownDefect, ...]:
         """The defects that were shown by `reject`."""
@@ -611,9 +632,9 @@ class Inspector:
         with native_work():
             model = self._product.model
             inputs = prepare(image, self._encoder, model).inputs
-            for scale, (pixels, _) in zip(model.scales, inputs, strict=True):
+            for scale, view in zip(model.scales, inputs, strict=True):
                 if scale.one_pass is not None:
-                    scale.one_pass.compile([(1, *pixels.shape)])
+                    scale.one_pass.compile([(1, *view.pixels.shape)])
         self.inspect(image)
 
     @native_work()
@@ -733,6 +754,10 @@ class Inspector:
     def _change(self, changed: Product, kind: ChangeKind, text: str) -> None:
         """Replace the product, and put down what was done; the caller holds `_setting`."""
         self._product = recorded(self._encoder.spec, self._product, changed, kind, text)
+        if kind in ("add", "accept", "roi"):
+            with self._watching:
+                if self._monitor is not None:
+                    self._monitor.restart_scores()
 
     def _single(self, image: ImageSource, color: ColorOrder) -> SupportSet:
         """One image, with a name that no other image of the product has."""
@@ -771,7 +796,7 @@ class Inspector:
     def _judge(self, reading: Reading) -> Inspection:
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
-        return inspect_image(
+        inspection = inspect_image(
             reading.pixels,
             self._encoder,
             self._product.model,
@@ -780,6 +805,22 @@ class Inspector:
             reading.milliseconds,
             reading.prepared,
         )
+        with self._watching:
+            self._watched().see(inspection)
+        return inspection
+
+    def _watched(self) -> DriftMonitor:
+        """The monitor; the caller holds `_watching`."""
+        if self._monitor is None:
+            product = self._product
+            expectations = product.model.expectations
+            self._monitor = DriftMonitor(
+                () if expectations is None else expectations.appearances,
+                product.calibration.scores,
+                places_of(product.references, min(product.model.image_sizes), self._encoder.spec.multiple),
+                place=product.model.registration is None,
+            )
+        return self._monitor
 
     def _judge_or_tell(self, reading: Reading) -> Inspection | ImageError:
         return reading.pixels if isinstance(reading.pixels, ImageError) else self._judge(reading)

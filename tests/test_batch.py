@@ -14,7 +14,7 @@ from fewshot_ad.scoring import EncoderInput, Prepared
 
 
 def prepare(pixels: Uint8Array) -> Prepared:
-    return Prepared((EncoderInput(pixels, Geometry.fit((32, 32), 64, 16)),), 0.0)
+    return Prepared((EncoderInput(pixels, Geometry.fit((32, 32), 64, 16), pixels),), 0.0)
 
 
 def test_a_list_is_read_ahead_and_keeps_its_order() -> None:

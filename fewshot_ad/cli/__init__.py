@@ -13,6 +13,7 @@ from fewshot_ad.cli import (
     benchmark,
     corrections,
     datasets,
+    drifting,
     encoders,
     inspecting,
     looking,
@@ -61,7 +62,19 @@ def options(
     """Options of the program itself; its help is the application's."""
 
 
-for _group in (products, inspecting, verdicts, corrections, looking, tools, encoders, training, zoo, baselines):
+for _group in (
+    products,
+    inspecting,
+    verdicts,
+    corrections,
+    drifting,
+    looking,
+    tools,
+    encoders,
+    training,
+    zoo,
+    baselines,
+):
     app.add_typer(_group.commands)
 app.add_typer(datasets.commands, name="datasets")
 app.add_typer(benchmark.commands, name="benchmark")

@@ -59,6 +59,7 @@ from fewshot_ad.failures import explanation
 if TYPE_CHECKING:
     from fewshot_ad.errors import ImageError
     from fewshot_ad.inspection.result import Inspection
+    from fewshot_ad.inspector import Inspector
 
 
 commands = typer.Typer()
@@ -121,7 +122,14 @@ def inspect(
         device=inspector.encoder.device,
         force=force,
         as_json=as_json,
+        afterwards=lambda: _say_drift(inspector),
     )
+
+
+def _say_drift(inspector: Inspector) -> None:
+    drift = inspector.drift()
+    if drift.status == "changed":
+        say(f"drift: {drift.message}")
 
 
 def judge_images(
@@ -135,6 +143,7 @@ def judge_images(
     device: Device,
     force: bool,
     as_json: bool,
+    afterwards: Callable[[], None] = lambda: None,
 ) -> NoReturn:
     """Print a verdict on each image, write what is asked for beside it, and end the command.
 
@@ -148,13 +157,14 @@ def judge_images(
         device: Where they are judged.
         force: Whether files of other kinds may be replaced.
         as_json: Whether the command was asked for JSON.
+        afterwards: Says what is to be said after the summary.
 
     Raises:
         typer.Exit: Always: 0 all good, 1 an anomaly, 2 no verdict.
     """
     counts, outputs = Counter[str](), Outputs(as_json)
     with reported_errors(as_json):
-        paths, failures = _image_paths(images)
+        paths, failures = image_paths(images)
         inputs = [*read, *paths]
         overlays = _files_in(heatmaps, paths, OVERLAY)
         check_table(csv_file, inputs, force)
@@ -189,6 +199,7 @@ def judge_images(
                 _print_verdict(path, result, {"overlay": drawn, "map": mapped}, device, as_json)
     if not as_json:
         say(_summary(counts, heatmaps))
+        afterwards()
     failed = counts["unreadable"] or counts["not found"] or counts["not_inspectable"] or not outputs.complete
     raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
 
@@ -225,7 +236,7 @@ def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
     return f"{text}; {share}overlays in {heatmaps}"
 
 
-class _Failure(NamedTuple):
+class NotAnImage(NamedTuple):
     """What an argument names that is no image: the argument, why, and whether there is nothing of that name."""
 
     name: str
@@ -233,19 +244,19 @@ class _Failure(NamedTuple):
     missing: bool
 
 
-def _image_paths(images: list[str]) -> tuple[list[Path], list[_Failure]]:
+def image_paths(images: list[str]) -> tuple[list[Path], list[NotAnImage]]:
     """The files that the arguments name, and what of them is none."""
     from fewshot_ad.arguments import image_sources
     from fewshot_ad.errors import ImageError
     from fewshot_ad.images import expand_sources
 
     paths: list[Path] = []
-    failures: list[_Failure] = []
+    failures: list[NotAnImage] = []
     for image in images:
         for source in expand_sources(image_sources(image, ImageError), keep_errors=True):
             if isinstance(source, ImageError):
                 # What may not be looked at is there all the same.
-                failures.append(_Failure(image, str(source), not isinstance(source.__cause__, OSError)))
+                failures.append(NotAnImage(image, str(source), not isinstance(source.__cause__, OSError)))
             else:
                 paths.append(Path(str(source)))
     return paths, failures

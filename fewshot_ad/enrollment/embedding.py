@@ -18,6 +18,7 @@ from fewshot_ad.enrollment.views import IDENTITY, View
 from fewshot_ad.errors import ImageError
 from fewshot_ad.images import Geometry, RegionOfInterest, inside_patches, patch_cares
 from fewshot_ad.inspection.inspectability import Appearance
+from fewshot_ad.inspection.signals import center_of_structure
 from fewshot_ad.registration import AS_IT_IS, Framing, scaled_image
 from fewshot_ad.search.memory_bank import Origin
 from fewshot_ad.search.nearest import Metric, normalize
@@ -106,7 +107,7 @@ def embed_support(
                 else scale_image(support_image.pixels, image_size, encoder)
             )
             references = list(kept_references((*references, Reference.make(as_it_lies))))
-        appearances.append(Appearance.of(image.geometry.pad(image.content)))
+        appearances.append(Appearance.of(image.geometry.pad(image.as_lit)))
         samples = _samples(image, views, encoder.spec, share, [settings.seed, i])
         own: list[list[Pool]] = [[] for _ in samples]
         for v, view in enumerate(views):
@@ -136,10 +137,12 @@ class ScaledImage:
     Attributes:
         content: (h, w, 3) uint8 RGB, registered if the product is.
         geometry: How it lies in the encoder's input.
+        as_lit: (h, w, 3) uint8 RGB, the content in the light that it was photographed in.
     """
 
     content: Uint8Array
     geometry: Geometry
+    as_lit: Uint8Array
 
 
 def scale_image(
@@ -156,7 +159,7 @@ def places_to_draw(image: Uint8Array, settings: EnrollmentSettings, threads: int
     """Where a defect may be drawn on an image (H, W, 3) uint8 RGB as it lies, (h, w) uint8; None for anywhere."""
     if settings.roi is None:
         return None
-    _, geometry = scaled_image(image, *DRAWING_SCALE, settings.framing, threads)
+    _, geometry, _ = scaled_image(image, *DRAWING_SCALE, settings.framing, threads)
     places = geometry.cares_as_it_lies()
     return places if places is not None and places.any() else None
 
@@ -386,6 +389,17 @@ class Reference:
         if content is None:
             raise ImageError("a support image inside the product cannot be decoded. Enroll again.")
         return content
+
+
+def places_of(references: Sequence[Reference], image_size: int, multiple: int) -> list[tuple[float, float]]:
+    """Where the structure of stored images has its center at a working scale, see `signals.center_of_structure`."""
+    places = []
+    for reference in references:
+        geometry = Geometry.fit(reference.image_hw, image_size, multiple)
+        height, width = geometry.content_hw
+        content = cv2.resize(reference.content, (width, height), interpolation=cv2.INTER_AREA)
+        places.append(center_of_structure(geometry.pad(content)))
+    return places
 
 
 def kept_references(references: Sequence[Reference]) -> tuple[Reference, ...]:

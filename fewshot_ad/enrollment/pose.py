@@ -164,7 +164,8 @@ class FeatureUnroller:
         scale = FEATURE_SIZE / (height * width) ** 0.5
         across, down = (max(1, round(side * scale / multiple)) * multiple for side in (width, height))
         content = cv2.resize(image, (across, down), interpolation=cv2.INTER_AREA)
-        stretched = ScaledImage(content, Geometry((height, width), (down, across), (down, across)))
+        geometry = Geometry((height, width), (down, across), (down, across))
+        stretched = ScaledImage(content, geometry, content)
         return embed_image(stretched, self._encoder).levels[0]
 
 

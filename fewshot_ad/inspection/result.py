@@ -14,6 +14,7 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.inspection.overlay import Caption, Marks, draw_marks, draw_region_of_interest, framed
 from fewshot_ad.inspection.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
+from fewshot_ad.inspection.signals import Signals
 from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_words
 from fewshot_ad.lifetime import native_work
 
@@ -46,6 +47,7 @@ class Inspection:
             nothing is said of it.
         cares: (h, w) uint8 at the working scale: how much each place of the image counted, 0 outside the region of
             interest; None where all did.
+        signals: What the image says of light and camera, see `Inspector.drift`; None where it was not looked at.
     """
 
     product: str
@@ -63,6 +65,7 @@ class Inspection:
     reason: str = ""
     unseen: float = 0.0
     cares: Uint8Array | None = field(default=None, repr=False)
+    signals: Signals | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:

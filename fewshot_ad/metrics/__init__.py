@@ -1,6 +1,7 @@
 """Metrics of image scores, of decisions and of anomaly maps; numpy and OpenCV only."""
 
 from fewshot_ad.metrics.agreement import decision_flips, relative_difference
+from fewshot_ad.metrics.distributions import population_stability_index
 from fewshot_ad.metrics.pixel import PixelFigures, PixelMetrics, bootstrap_au_pro
 from fewshot_ad.metrics.ranking import (
     AtThreshold,
@@ -58,6 +59,7 @@ __all__ = [
     "forgetting_by_task",
     "iou",
     "needed_for",
+    "population_stability_index",
     "pro",
     "relative_difference",
     "spro",

@@ -82,7 +82,7 @@ def narrow_region(product: Product, encoder: Encoder, drawn: Uint8Array) -> Prod
         SupportSetError: It is smaller than a few patches.
     """
     settings, model, first = product.enrollment.settings, product.model, product.references[0]
-    _, geometry = scaled_image(
+    _, geometry, _ = scaled_image(
         first.content, max(model.image_sizes), encoder.spec.multiple, model.framing, encoder.threads
     )
     roi = dataclasses.replace(geometry, image_hw=first.image_hw).narrowed(drawn).roi
@@ -102,7 +102,7 @@ def _drawn(
     first, finest = images[0].pixels, max(candidate_sizes(images, settings))
     if settings.registration is None:
         return RegionOfInterest.of(drawn, first.shape[:2])  # type: ignore[arg-type]
-    _, geometry = scaled_image(first, finest, encoder.spec.multiple, settings.framing, encoder.threads)
+    _, geometry, _ = scaled_image(first, finest, encoder.spec.multiple, settings.framing, encoder.threads)
     roi = geometry.narrowed(drawn).roi
     if roi is None:
         raise ValueError("expected a region of interest")

@@ -112,7 +112,7 @@ def scaled_image(
     multiple: int,
     framing: Framing,
     threads: int | None,
-) -> tuple[Uint8Array, Geometry]:
+) -> tuple[Uint8Array, Geometry, Uint8Array]:
     """An image at a working scale, and how it lies there: registered, if the product is.
 
     Args:
@@ -123,16 +123,18 @@ def scaled_image(
         threads: Number of CPU threads of the pose network.
 
     Returns:
-        (h, w, 3) uint8 RGB, and the geometry.
+        (h, w, 3) uint8 RGB, the geometry, and (h, w, 3) uint8 RGB, the same in the light that it was photographed in.
     """
     geometry = Geometry.fit(image.shape[:2], image_size, multiple, framing.roi)  # type: ignore[arg-type]
     content = geometry.scale(image)
     # The pose is read off the image as it was photographed: the network has seen all sorts of light.
     if framing.registration is not None:
         geometry = geometry.with_turn(framing.registration.forward(content, pose_estimator(threads)))
-    if framing.lighting is not None:
-        content = framing.lighting.apply(content, geometry.window())
-    return geometry.turn(content), geometry
+    if framing.lighting is None:
+        content = geometry.turn(content)
+        return content, geometry, content
+    lit = framing.lighting.apply(content, geometry.window())
+    return geometry.turn(lit), geometry, geometry.turn(content)
 
 
 def fit_registration(

@@ -12,9 +12,10 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.images import Geometry, Lighting, RegionOfInterest
-from fewshot_ad.inspection.inspectability import Expectations
+from fewshot_ad.inspection.inspectability import Appearance, Expectations
 from fewshot_ad.inspection.regions import MapScale, Region, find_regions
 from fewshot_ad.inspection.result import Inspection
+from fewshot_ad.inspection.signals import Signals, center_of_structure
 from fewshot_ad.registration import Framing, Registration, scaled_image
 from fewshot_ad.scoring.config import ScoringConfig
 from fewshot_ad.scoring.measuring import (
@@ -98,7 +99,8 @@ def inspect_image(
         encode_s += encoded - start
         search_s += time.perf_counter() - encoded
     start = time.perf_counter()
-    reason = _reason_against(prepared.inputs[0], measured[0], encoder, model)
+    appearance = Appearance.of(prepared.inputs[0].as_lit)
+    reason = _reason_against(prepared.inputs[0], measured[0], appearance, encoder, model)
     search_s += time.perf_counter() - start
     score = joint_score(measured)
     start = time.perf_counter()
@@ -132,10 +134,13 @@ def inspect_image(
         reason=reason,
         unseen=max(view.geometry.unseen() for view in prepared.inputs),
         cares=prepared.inputs[-1].geometry.cares_as_it_lies(),
+        signals=Signals(measured[0].median_distance, appearance, center_of_structure(prepared.inputs[0].as_lit)),
     )
 
 
-def _reason_against(view: EncoderInput, measured: Measurement, encoder: Encoder, model: Model) -> str:
+def _reason_against(
+    view: EncoderInput, measured: Measurement, appearance: Appearance, encoder: Encoder, model: Model
+) -> str:
     """Why an image cannot be judged; empty if it can."""
     if model.roi is not None and not model.roi.fits(view.geometry.image_hw):
         (height, width), (own_height, own_width) = view.geometry.image_hw, model.roi.image_hw
@@ -149,10 +154,11 @@ def _reason_against(view: EncoderInput, measured: Measurement, encoder: Encoder,
         return ""
 
     def swapped() -> float:
-        other = EncoderInput(np.ascontiguousarray(view.pixels[..., ::-1]), view.geometry)
+        turned = np.ascontiguousarray(view.pixels[..., ::-1])
+        other = EncoderInput(turned, view.geometry, turned)
         return _measured(other, encoder, model.scales[0], model.scoring)[0].closeness
 
-    return model.expectations.reason_against(view.pixels, measured.closeness, swapped)
+    return model.expectations.reason_against(appearance, view.pixels.shape[:2], measured.closeness, swapped)
 
 
 def _measured(view: EncoderInput, encoder: Encoder, scale: Scale, scoring: ScoringConfig) -> tuple[Measurement, float]:
@@ -176,10 +182,12 @@ class EncoderInput(NamedTuple):
     Attributes:
         pixels: (h, w, 3) uint8 RGB, the encoder's input.
         geometry: How the image lies in it.
+        as_lit: The same in the light that it was photographed in; `pixels` where none is taken out.
     """
 
     pixels: Uint8Array
     geometry: Geometry
+    as_lit: Uint8Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,10 +215,13 @@ def prepare(image: Uint8Array, encoder: Encoder, model: Model, only: Uint8Array 
     start = time.perf_counter()
     inputs = []
     for scale in model.scales:
-        content, geometry = scaled_image(image, scale.image_size, encoder.spec.multiple, model.framing, encoder.threads)
+        content, geometry, as_lit = scaled_image(
+            image, scale.image_size, encoder.spec.multiple, model.framing, encoder.threads
+        )
         if only is not None:
             geometry = geometry.narrowed(only)
-        inputs.append(EncoderInput(geometry.pad(content), geometry))
+        pixels = geometry.pad(content)
+        inputs.append(EncoderInput(pixels, geometry, pixels if as_lit is content else geometry.pad(as_lit)))
     return Prepared(tuple(inputs), (time.perf_counter() - start) * 1e3)
 
 

@@ -133,6 +133,11 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{product} --draw --roi 1,1,9,9", "got both"),
         ("{product} --mask m.png", "got it alone"),
     ],
+    "drift": [
+        ("{good} {line}", "got the folder {good}"),
+        ("{gone} {line}", "Enroll it first"),
+        ("{line} {product}", "swapped. Try: fewshot-ad drift {product} {line}"),
+    ],
     "undo": [
         ("{good}", "got the folder {good}"),
         ("{gone}", "Enroll it first"),

@@ -36,6 +36,7 @@ KINDS = {
     "reject": "product",
     "undo": "product",
     "roi": "product",
+    "drift": "drift",
     "history": "product",
     "inspect": "inspect",
     "check": "check",
@@ -140,6 +141,7 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "product", ["accept", grown, root / "line" / "0.png", "--force"], 0
     yield "product", ["reject", grown, root / "line" / "1.png", "--region", "8,8,30,30"], 0
     yield "product", ["roi", grown, "--ignore", "0,0,16,16"], 0
+    yield "drift", ["drift", grown, root / "good"], 2
     yield "product", ["history", grown], 0
     for _ in range(3):
         yield "product", ["undo", grown], 0

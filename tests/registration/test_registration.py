@@ -30,8 +30,8 @@ def test_a_turned_part_comes_back_to_where_it_was(category: str, degrees: float)
     registration, reason = fit_registration(images, pose_estimator(), half_turns=False)
     assert registration is not None
     assert "turns are read to within" in reason
-    first, before = scaled_image(images[0], 256, 16, Framing(registration), None)
-    again, after = scaled_image(turned(images[0], degrees), 256, 16, Framing(registration), None)
+    first, before, _ = scaled_image(images[0], 256, 16, Framing(registration), None)
+    again, after, _ = scaled_image(turned(images[0], degrees), 256, 16, Framing(registration), None)
     line = np.abs(np.arange(256) - 127.5)
     shown = (before.shown() == 255) & (after.shown() == 255) & (np.maximum(line[:, None], line[None]) < 80)
     assert shown.sum() > 0.9 * 160**2
@@ -111,7 +111,7 @@ def test_the_order_of_the_images_decides_nothing_and_one_stranger_little() -> No
 
 def test_without_a_registration_nothing_is_turned() -> None:
     image = free("key", 1)[0]
-    content, geometry = scaled_image(image, 128, 16, AS_IT_IS, None)
+    content, geometry, _ = scaled_image(image, 128, 16, AS_IT_IS, None)
     assert geometry.turned is None
     np.testing.assert_array_equal(geometry.pad(content), geometry.to_input(image))
 
