@@ -2,8 +2,9 @@
 
 Each product is enrolled from eight good images. A line of 400 of its other good images (drawn with replacement) stays
 as it is for 100 images, and then, over 300, becomes darker by 30%, softer, shifted by 8% of its width, or warmer. Told
-is when `drift` says so for the first time; beside it, from when on the share of rejected good parts is twice what it was
-(means of 40 images, at least 10%). Stationary lines of 10,000 images are drawn from the measures of the same images.
+is the image at which `drift` says so for the first time; beside it, from when on the share of rejected good parts is
+twice what it was (means of 40 images, at least 10%). Stationary lines of 10,000 images are drawn from the measures of
+the same images.
 
     python benchmarks/drift.py                # resumable; with ../shared/data, or --data DIR
     python benchmarks/drift.py --report       # the table of what is recorded

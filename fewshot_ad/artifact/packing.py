@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -26,7 +26,8 @@ from fewshot_ad.inspection.inspectability import Expectations
 from fewshot_ad.product import Enrollment, Product
 from fewshot_ad.product.history import Change, KnownDefect
 from fewshot_ad.registration import Registration, pose_estimator
-from fewshot_ad.scoring import Scale
+from fewshot_ad.scoring import Model, Scale
+from fewshot_ad.search.compact_bank import CompactBank
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, stored_dtype
 
 # Of a change, what stands in the description; the step back itself is an array.
@@ -142,14 +143,8 @@ def unpack(
     check_encoder(spec, encoder.spec, path)
     enrollment = _enrollment(record["enrollment"])
     check_registration(enrollment.settings.registration, encoder.threads, path)
-    metric = enrollment.settings.scoring.metric
-    levels = len(spec.dims)
-    scales = []
-    for at, image_size in enumerate(enrollment.settings.image_sizes):
-        own = range(at * levels, (at + 1) * levels)
-        banks = tuple(MemoryBank(*_bank_arrays(tensors, i), metric, encoder.threads) for i in own)
-        level_scale = tuple(record["level_scale"][i] for i in own)
-        scales.append(Scale(image_size, banks, level_scale, record["divisors"][at]))
+    metric, levels = enrollment.settings.scoring.metric, len(spec.dims)
+    scales = _scales(record, levels, lambda level: MemoryBank(*_bank_arrays(tensors, level), metric, encoder.threads))
     return Product.assemble(
         encoder,
         scales,
@@ -164,6 +159,52 @@ def unpack(
             for i, fields in enumerate(record.get("known_defects", ()))
         ),
     )
+
+
+def unpack_compact(
+    tensors: Mapping[str, npt.NDArray[Any]],
+    record: Mapping[str, Any],
+    encoder: Encoder,
+    path: str | os.PathLike[str],
+) -> tuple[Model, int]:
+    """What a stored product decides with, in little memory, and how many bytes its banks take.
+
+    Its scores are those of `unpack` up to rounding. Arguments and errors as there.
+    """
+    spec = checked_spec(record, path)
+    check_encoder(spec, encoder.spec, path)
+    settings = EnrollmentSettings.from_dict(record["enrollment"]["settings"])
+    check_registration(settings.registration, encoder.threads, path)
+    calibration = Calibration.from_dict(record["calibration"])
+    threshold = record["threshold"] if set_by_hand(record) else calibration.threshold
+    banks: list[CompactBank] = []
+
+    def bank(level: int) -> CompactBank:
+        # A copy: a view would keep all of the file.
+        banks.append(CompactBank(tensors[f"bank{level}.vectors"].copy(), settings.scoring.metric, encoder.threads))
+        return banks[-1]
+
+    model = Model(
+        scales=tuple(_scales(record, len(spec.dims), bank)),
+        scoring=settings.scoring,
+        threshold=threshold,
+        map_scale=calibration.map_scale_at(threshold),
+        expectations=Expectations.from_dict(expected) if (expected := record.get("expectations")) else None,
+        registration=settings.registration,
+        roi=settings.roi,
+        lighting=settings.lighting,
+    )
+    return model, sum(bank.nbytes for bank in banks)
+
+
+def _scales(record: Mapping[str, Any], levels: int, bank: Callable[[int], MemoryBank]) -> list[Scale]:
+    """The working scales of a description, with the bank of each level."""
+    scales = []
+    for at, image_size in enumerate(record["enrollment"]["settings"]["image_sizes"]):
+        own = range(at * levels, (at + 1) * levels)
+        level_scale = tuple(record["level_scale"][level] for level in own)
+        scales.append(Scale(image_size, tuple(bank(level) for level in own), level_scale, record["divisors"][at]))
+    return scales
 
 
 def _known_defect(

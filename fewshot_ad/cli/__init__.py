@@ -23,6 +23,9 @@ from fewshot_ad.cli import (
     verdicts,
     zoo,
 )
+from fewshot_ad.cli import (
+    catalogs as catalogs,
+)
 from fewshot_ad.cli.streams import show_notes, with_streams
 from fewshot_ad.cli.usage import HELP_OPTIONS, Program
 
@@ -69,6 +72,7 @@ for _group in (
     corrections,
     drifting,
     looking,
+    catalogs,
     tools,
     encoders,
     training,

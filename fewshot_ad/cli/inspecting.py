@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, NoReturn
 
 import typer
 
+from fewshot_ad.cli.annotating import AnnotationFiles
 from fewshot_ad.cli.options import (
     ArtifactArgument,
     Device,
@@ -75,6 +76,13 @@ def inspect(
     ] = None,
     maps: MapsOption = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Write a table of the verdicts.")] = None,
+    coco_file: Annotated[
+        Path | None, typer.Option("--coco", help="Write the regions of all images as one COCO dataset, JSON.")
+    ] = None,
+    labelme_folder: Annotated[
+        Path | None,
+        typer.Option("--labelme", help="Write the regions of each image into this folder, as LabelMe has it."),
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Use this threshold instead of the enrolled one.", show_default=False)
     ] = None,
@@ -123,6 +131,7 @@ def inspect(
         force=force,
         as_json=as_json,
         afterwards=lambda: _say_drift(inspector),
+        annotations=AnnotationFiles(coco_file, labelme_folder, force=force),
     )
 
 
@@ -144,6 +153,7 @@ def judge_images(
     force: bool,
     as_json: bool,
     afterwards: Callable[[], None] = lambda: None,
+    annotations: AnnotationFiles | None = None,
 ) -> NoReturn:
     """Print a verdict on each image, write what is asked for beside it, and end the command.
 
@@ -158,6 +168,7 @@ def judge_images(
         force: Whether files of other kinds may be replaced.
         as_json: Whether the command was asked for JSON.
         afterwards: Says what is to be said after the summary.
+        annotations: Files of regions; None for none.
 
     Raises:
         typer.Exit: Always: 0 all good, 1 an anomaly, 2 no verdict.
@@ -171,6 +182,8 @@ def judge_images(
         check_overlays(filter(None, overlays), csv_file, inputs, force=force)
         map_files = _files_in(maps, paths, MAP)
         check_maps(filter(None, map_files), csv_file, inputs, force=force)
+        if annotations is not None:
+            annotations.check(paths, inputs)
         quiet = as_json or len(paths) < 20
         with verdict_table(csv_file, outputs) as write_row, progress_bar(quiet, lines=False) as progress:
             for failure in failures:
@@ -196,7 +209,11 @@ def judge_images(
                 counts["overlays"] += drawn is not None
                 mapped = _mapped(map_file, result, outputs, force)
                 write_row(verdict_row(path, result))
+                if annotations is not None:
+                    annotations.add(path, result, outputs)
                 _print_verdict(path, result, {"overlay": drawn, "map": mapped}, device, as_json)
+        if annotations is not None:
+            annotations.finish(outputs)
     if not as_json:
         say(_summary(counts, heatmaps))
         afterwards()

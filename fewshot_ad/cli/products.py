@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_ad.cli.catalogs import report_each
 from fewshot_ad.cli.limits import LimitsOption, check_limits, say_limits, stored_limits, write_limits
 from fewshot_ad.cli.options import (
     ArtifactArgument,
@@ -40,6 +41,9 @@ from fewshot_ad.cli.options import (
     working_scales,
 )
 from fewshot_ad.cli.terminal import (
+    EXIT_ANOMALY,
+    EXIT_ERROR,
+    EXIT_GOOD,
     print_json,
     progress_bar,
     reported_errors,
@@ -164,6 +168,17 @@ def enroll(
             "that light hardly changes, for parts of color; auto: whichever helps on the good images under other light."
         ),
     ] = "off",
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each",
+            help="Enroll a product from each sub-folder of the folder that is given; --output is the folder for them. "
+            "What is there already is left alone, so that what was interrupted goes on.",
+        ),
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="With --each: products at a time. Default: one per processor.")
+    ] = None,
     limits: LimitsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
@@ -171,42 +186,49 @@ def enroll(
     """Enroll a product from 2 to 8 good images; a few seconds, nothing is trained."""
     with reported_errors(as_json), progress_bar(quiet=as_json) as progress:
         from fewshot_ad.artifact import check_product_file
+        from fewshot_ad.catalog import enroll_each
+        from fewshot_ad.errors import ArgumentError
         from fewshot_ad.inspector import Inspector
 
         _refuse_products(good)
+        settings: dict[str, Any] = {
+            "encoder": encoder,
+            "preset": preset,
+            "views": views,
+            "image_size": working_scales(image_size, "--image-size"),
+            "budget": budget,
+            "seed": seed,
+            "min_defect": min_defect,
+            "min_defect_px": min_defect_px,
+            "min_defect_mm": min_defect_mm,
+            "mm_per_px": mm_per_px,
+            "max_ms": max_ms,
+            "max_false_reject": max_false_reject,
+            "scoring": _scoring(metric=metric, image_score=image_score, top_fraction=top_fraction, sigma=sigma),
+            "engine": engine,
+            "precision": precision,
+            "stages": whole_numbers(stages, "--stages"),
+            "fusion": fusion,
+            "weights": weights,
+            "allow_download": allow_download,
+            "device": device,
+            "keep_outliers": keep_outliers,
+            "register": register,
+            "roi": region(roi, "--roi"),
+            "ignore": region(ignore, "--ignore"),
+            "foreground": foreground,
+            "lighting": lighting,
+        }
+        if each:
+            _refuse_of_each(good, product_name, limits, threads)
+            results = enroll_each(good[0], output, workers=workers, force=force, settings=settings)
+            raise typer.Exit(EXIT_GOOD if report_each(results, output, as_json) else EXIT_ERROR)
+        if workers is not None:
+            raise ArgumentError("expected --workers with --each, got it alone. Leave it out; --threads is for one.")
         check_product_file(output, replace=force, protected=force)
         check_limits(limits, output, good, force=force)
         inspector = Inspector.from_support(
-            good,
-            product=product_name or output.stem,
-            encoder=encoder,
-            preset=preset,
-            views=views,
-            image_size=working_scales(image_size, "--image-size"),
-            budget=budget,
-            seed=seed,
-            min_defect=min_defect,
-            min_defect_px=min_defect_px,
-            min_defect_mm=min_defect_mm,
-            mm_per_px=mm_per_px,
-            max_ms=max_ms,
-            max_false_reject=max_false_reject,
-            progress=progress,
-            scoring=_scoring(metric=metric, image_score=image_score, top_fraction=top_fraction, sigma=sigma),
-            engine=engine,
-            precision=precision,
-            stages=whole_numbers(stages, "--stages"),
-            fusion=fusion,
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-            device=device,
-            keep_outliers=keep_outliers,
-            register=register,
-            roi=region(roi, "--roi"),
-            ignore=region(ignore, "--ignore"),
-            foreground=foreground,
-            lighting=lighting,
+            good, product=product_name or output.stem, threads=threads, progress=progress, **settings
         )
         # Once more: another process may have written it meanwhile.
         check_product_file(output, replace=force, protected=force)
@@ -239,6 +261,23 @@ def _refuse_products(good: list[str]) -> None:
                 f"expected good images, got the product {name}. To take further images into it: "
                 f"{shlex.join(['fewshot-ad', 'add', name, 'IMAGES'])}"
             )
+
+
+def _refuse_of_each(good: list[str], product_name: str | None, limits: Path | None, threads: int | None) -> None:
+    """What goes with one product only.
+
+    Raises:
+        ArgumentError: It was given with `--each`.
+    """
+    from fewshot_ad.errors import ArgumentError
+
+    if len(good) != 1:
+        raise ArgumentError(
+            f"--each: expected one folder with a sub-folder for each product, got {len(good)} arguments."
+        )
+    for option, value in (("--product", product_name), ("--limits", limits), ("--threads", threads)):
+        if value is not None:
+            raise ArgumentError(f"--each: expected no {option}, which is for a single product. Leave it out.")
 
 
 def _scoring(**options: str | float | None) -> ScoringConfig:
@@ -286,13 +325,25 @@ def add(
 
 @commands.command()
 def info(
-    artifact: ArtifactArgument, limits: LimitsOption = None, force: ForceOption = False, as_json: JsonOption = False
+    artifact: ArtifactArgument,
+    limits: LimitsOption = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Look whether all of it is true: hash, encoder, and where each step back leads. Exit code 0 or 2.",
+        ),
+    ] = False,
+    force: ForceOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what a product was enrolled from, with which settings, where its threshold comes from and what it finds."""
     with reported_errors(as_json):
         from fewshot_ad.artifact import describe, read_artifact
 
         refuse_misplaced("info", artifact)
+        if verify:
+            raise typer.Exit(_verified(artifact, as_json))
         check_limits(limits, artifact, (), force=force)
         tensors, stored = read_artifact(artifact)
         record = describe(tensors, stored)
@@ -308,3 +359,46 @@ def info(
     say("")
     say(record["calibration"]["explanation"])
     say_limits(record, limits)
+
+
+def _verified(artifact: Path, as_json: bool) -> int:
+    """What of a file is true, and the exit code."""
+    from fewshot_ad.artifact import verify
+
+    found = verify(artifact)
+    whole = not any(one.problem for one in found)
+    if as_json:
+        print_json("verify", {"artifact": str(artifact), "whole": whole, "checks": [one._asdict() for one in found]})
+    else:
+        for one in found:
+            say(f"{'WRONG' if one.problem else 'ok'}: {one.what}" + (f": {one.problem}" if one.problem else ""))
+    return EXIT_GOOD if whole else EXIT_ERROR
+
+
+@commands.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="A product's .fsad file.")],
+    second: Annotated[Path, typer.Argument(help="Another, or a later state of it.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Say what differs between two products: settings, threshold, images, history. Exit code 0 (nothing) or 1."""
+    with reported_errors(as_json):
+        from fewshot_ad.artifact import describe, differences, read_artifact
+
+        for artifact in (first, second):
+            refuse_misplaced("diff", artifact)
+        records = [describe(*read_artifact(artifact)) for artifact in (first, second)]
+        found = differences(*records)
+    if as_json:
+        fields = {"first": str(first), "second": str(second), "differences": [one._asdict() for one in found]}
+        print_json("diff", fields)
+    else:
+        for one in found:
+            say(f"{one.field}: {_shown(one.first)} -> {_shown(one.second)}")
+        if not found:
+            say(f"{first} and {second} are the same but for the time of their enrollment")
+    raise typer.Exit(EXIT_ANOMALY if found else EXIT_GOOD)
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -211,12 +211,23 @@ def _as_bytes(chunk: Any) -> bytes:
 
 def _as_array(source: Any) -> Any:
     try:
+        if type(source).__module__.partition(".")[0] == "torch":
+            return _from_tensor(source)
         return np.asarray(source)
     except Exception as error:  # a tensor on another device, a lost table: each has its own class
         raise ImageError(
             f"expected something that becomes a numpy array, got {type(error).__name__}: "
             f"{sentence(error)} Convert it first, for example with tensor.detach().cpu().numpy()."
         ) from error
+
+
+def _from_tensor(tensor: Any) -> Any:
+    """A tensor of torch, from whatever device; its channels may come first, as torchvision has them."""
+    array = tensor.detach().cpu().numpy()
+    channels = (1, 3, 4)
+    if array.ndim == 3 and array.shape[0] in channels and array.shape[2] not in channels:
+        return np.ascontiguousarray(array.transpose(1, 2, 0))
+    return array
 
 
 def _from_array(array: Any, color: ColorOrder) -> Uint8Array:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import html
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.inspection.annotations import coco, detections, labelme
 from fewshot_ad.inspection.overlay import Caption, Marks, draw_marks, draw_region_of_interest, framed
 from fewshot_ad.inspection.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
 from fewshot_ad.inspection.signals import Signals
@@ -19,6 +22,8 @@ from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_word
 from fewshot_ad.lifetime import native_work
 
 RESULT_SCHEMA = "fewshot-ad/inspect/1"
+# Pixels across of what a notebook shows.
+NOTEBOOK_WIDTH = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +148,60 @@ class Inspection:
             marks = Marks(regions, float(self.map_scale.apply(np.float32(cut))), self.is_anomalous)
             draw_marks(shown, heat, marks, opacity, enlarged)
         return picture
+
+    def to_dict(self) -> dict[str, Any]:
+        """`as_dict`, by the name that other libraries have for it."""
+        return self.as_dict()
+
+    def to_coco(self) -> dict[str, Any]:
+        """The regions as a COCO dataset of this one image; see `inspection.annotations.coco` for many."""
+        return coco([self])
+
+    def to_labelme(self, image_path: str = "") -> dict[str, Any]:
+        """The regions as a LabelMe file holds them.
+
+        Args:
+            image_path: Of the image, as seen from the file; empty takes `name`.
+        """
+        return labelme(self, image_path)
+
+    @native_work()
+    def to_supervision(self, *, masks: bool = True) -> Any:
+        """The regions as `supervision.Detections`; needs the extra `supervision`.
+
+        `confidence` is the severity, which is above 1 for a place that reaches the map's threshold; `class_id` is 0.
+
+        Args:
+            masks: Whether the mask of each region is made, a byte per pixel of the image.
+
+        Raises:
+            FewshotADError: supervision is not installed.
+        """
+        return detections(self, masks)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the overlay with its bar, at most 1024 pixels wide."""
+        picture = self.overlay(bar=True)
+        if picture.shape[1] > NOTEBOOK_WIDTH:
+            height = round(picture.shape[0] * NOTEBOOK_WIDTH / picture.shape[1])
+            picture = cv2.resize(picture, (NOTEBOOK_WIDTH, height), interpolation=cv2.INTER_AREA)
+        return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+    def _repr_html_(self) -> str:
+        """The same beside a table of the regions."""
+        cells = "".join(
+            f"<tr><td>{number}</td><td>{', '.join(map(str, region.box))}</td><td>{region.severity:.2f}</td></tr>"
+            for number, region in enumerate(self.regions, 1)
+        )
+        head = "<tr><th></th><th>x, y, width, height</th><th>severity</th></tr>"
+        regions = f"<table>{head}{cells}</table>" if cells else ""
+        said = html.escape(self.reason or f"severity {self.severity_text} x threshold {self.threshold:.4g}")
+        name = html.escape(f"{self.product}: {self.name}" if self.name else self.product)
+        data = base64.b64encode(self._repr_png_()).decode("ascii")
+        return (
+            f"<div><b>{html.escape(verdict_words(self.verdict))}</b> {said} <small>{name}</small><br>"
+            f'<img alt="" src="data:image/png;base64,{data}" style="max-width:100%">{regions}</div>'
+        )
 
     def _caption(self) -> Caption:
         finding = self.reason or f"severity {self.severity_text} x threshold"

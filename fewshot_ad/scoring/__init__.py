@@ -16,6 +16,7 @@ from fewshot_ad.scoring.deciding import (
     Prepared,
     inspect_image,
     prepare,
+    reason_against,
 )
 from fewshot_ad.scoring.measuring import (
     Measurement,
@@ -55,6 +56,7 @@ __all__ = [
     "measure_at",
     "patch_weights",
     "prepare",
+    "reason_against",
     "reweighted",
     "smoothing_within",
     "top_count",

@@ -100,7 +100,7 @@ def inspect_image(
         search_s += time.perf_counter() - encoded
     start = time.perf_counter()
     appearance = Appearance.of(prepared.inputs[0].as_lit)
-    reason = _reason_against(prepared.inputs[0], measured[0], appearance, encoder, model)
+    reason = reason_against(prepared.inputs[0], measured[0], appearance, encoder, model)
     search_s += time.perf_counter() - start
     score = joint_score(measured)
     start = time.perf_counter()
@@ -138,10 +138,18 @@ def inspect_image(
     )
 
 
-def _reason_against(
+def reason_against(
     view: EncoderInput, measured: Measurement, appearance: Appearance, encoder: Encoder, model: Model
 ) -> str:
-    """Why an image cannot be judged; empty if it can."""
+    """Why an image cannot be judged; empty if it can.
+
+    Args:
+        view: The image at the coarsest working scale.
+        measured: What its patches say there.
+        appearance: What it looks like as a whole.
+        encoder: The encoder the banks were filled with.
+        model: The enrolled product.
+    """
     if model.roi is not None and not model.roi.fits(view.geometry.image_hw):
         (height, width), (own_height, own_width) = view.geometry.image_hw, model.roi.image_hw
         return (

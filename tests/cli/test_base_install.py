@@ -106,6 +106,8 @@ def cases(tmp_path: Path, good: Path, dataset: Path) -> dict[tuple[str, ...], tu
         ("reject",): ([product, image], None),
         ("undo",): ([product], None),
         ("history",): ([product], None),
+        ("diff",): ([product, product], None),
+        ("route",): ([tmp_path, image], None),
         ("drift",): ([product, image], None),
         ("roi",): ([product, "--ignore", "0,0,16,16"], None),
         ("inspect",): ([product, image], None),

@@ -138,6 +138,14 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{gone} {line}", "Enroll it first"),
         ("{line} {product}", "swapped. Try: fewshot-ad drift {product} {line}"),
     ],
+    "route": [
+        ("{gone} {line}", "expected a folder of products"),
+        ("{good} {line}", "expected products in"),
+    ],
+    "diff": [
+        ("{good} {product}", "got the folder {good}"),
+        ("{gone} {product}", "Enroll it first"),
+    ],
     "undo": [
         ("{good}", "got the folder {good}"),
         ("{gone}", "Enroll it first"),

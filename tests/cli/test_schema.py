@@ -37,6 +37,8 @@ KINDS = {
     "undo": "product",
     "roi": "product",
     "drift": "drift",
+    "route": "route",
+    "diff": "diff",
     "history": "product",
     "inspect": "inspect",
     "check": "check",
@@ -65,7 +67,7 @@ KINDS = {
 # Commands that the tests of training and of datasets check in the same way.
 NOT_RUN = {"train", "distill", "train-pose", "datasets get"}
 # Kinds that no command is named for.
-FURTHER = {"error", "benchmark-job", "doctor-offline", "zoo-survey"}
+FURTHER = {"error", "benchmark-job", "doctor-offline", "zoo-survey", "enroll-each", "verify"}
 
 
 def run(*arguments: object, code: int = 0) -> list[str]:
@@ -141,6 +143,10 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "product", ["accept", grown, root / "line" / "0.png", "--force"], 0
     yield "product", ["reject", grown, root / "line" / "1.png", "--region", "8,8,30,30"], 0
     yield "product", ["roi", grown, "--ignore", "0,0,16,16"], 0
+    yield "enroll-each", ["enroll", "--each", root, "-o", tmp / "each", "--image-size", "64"], 0
+    yield "route", ["route", tmp / "each", root / "line" / "0.png"], 0
+    yield "diff", ["diff", product, grown], 1
+    yield "verify", ["info", "--verify", grown], 0
     yield "drift", ["drift", grown, root / "good"], 2
     yield "product", ["history", grown], 0
     for _ in range(3):

@@ -1,0 +1,381 @@
+"""Many products on one box: a folder of `.fsad` files by name, one encoder, and which product an image shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_ad import arguments
+from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.artifact import checked_spec, load_allowed, read_artifact, unpack_compact
+from fewshot_ad.batch import read
+from fewshot_ad.encoder import Encoder, EncoderSpec
+from fewshot_ad.encoder.engine import Device, EngineName
+from fewshot_ad.errors import ArgumentError, ImageError, NotEnrolledError
+from fewshot_ad.images import ColorOrder, ImageSource
+from fewshot_ad.inspection.inspectability import Appearance
+from fewshot_ad.inspection.result import Inspection
+from fewshot_ad.inspector import Inspector
+from fewshot_ad.lifetime import ForkSafeLock, native_work
+from fewshot_ad.registration import Framing
+from fewshot_ad.scoring import EncoderInput, Model, inspect_image, measure_at, prepare, reason_against
+from fewshot_ad.search.nearest import Metric, NearestSearch, normalize, to_distance
+
+SUFFIX = ".fsad"
+# Of each product, so many bank vectors are compared with so many patches of an image to find what it may show; the best
+# few are then compared in full.
+ANCHORS, QUERIES, SHORTLIST = 96, 192, 8
+# An image shows a product if half of its patches are closer to good ones than this many times what is usual, and more
+# where good ones differ, up to the second. Of ten products, images of their own have 0.8 to 1.5 (one that varies, to
+# 1.9), those of others 1.5 and more (toys and circuit boards, both on white, 1.05).
+FAR, FARTHEST = 1.4, 1.6
+# What a product takes besides its banks, in bytes: settings, calibration, what good images look like.
+OVERHEAD = 40_000
+
+
+class Candidate(NamedTuple):
+    """A product that an image may show.
+
+    Attributes:
+        name: Of the product.
+        distance: Median distance of the image's patches to its good ones, over that of a good image; its own have
+            about 1.
+        reason: Why it is not that product, or cannot be judged as such; empty if it can be.
+    """
+
+    name: str
+    distance: float
+    reason: str
+
+
+class Route(NamedTuple):
+    """Which product an image shows.
+
+    Attributes:
+        name: Of the product; None for none of those enrolled.
+        candidates: The products that are most like it, the best first.
+    """
+
+    name: str | None
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Resident:
+    """A product in memory.
+
+    Attributes:
+        model: Its model, with compact banks.
+        encoder: What its images are embedded with.
+        product: Its name on record.
+        stamp: Size and time of its file.
+        nbytes: What it holds.
+    """
+
+    model: Model
+    encoder: Encoder
+    product: str
+    stamp: tuple[int, int]
+    nbytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Sketch:
+    """What stays of a product that was loaded once, for `Catalog.route`: 30 kB.
+
+    Attributes:
+        stamp: Size and time of its file.
+        looks: What decides how it sees an image; products of equal ones share the image's patches.
+        anchors: (n, d) float16, some of its bank vectors of the first level at the coarsest scale.
+        usual: Median distance of good patches there.
+    """
+
+    stamp: tuple[int, int]
+    looks: tuple[EncoderSpec, int, Framing, Metric]
+    anchors: npt.NDArray[Any]
+    usual: float
+
+
+class Catalog:
+    """The products in a folder, loaded when they are first asked for and kept as memory allows.
+
+    It may be used on several threads. A file that is replaced meanwhile is read anew; names are those of the files,
+    without `.fsad`. Scores are those of `Inspector.load(...).inspect(...)` up to rounding, 1e-3 of them.
+
+    Args:
+        folder: The folder; files in sub-folders do not belong to it.
+        memory_mb: What the loaded products may take; those used longest ago are dropped first. Encoder and libraries
+            come on top, some 250 MB.
+        encoder: An encoder already loaded, for products that were enrolled with it; others that ship are loaded once
+            each, when they are first needed.
+        engine: Engine to run on, see `Inspector.load`, as for the arguments that follow.
+        threads: Number of CPU threads; None takes all.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        NotEnrolledError: There is no such folder.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        memory_mb: float = 700,
+        encoder: Encoder | None = None,
+        engine: EngineName | None = None,
+        threads: int | None = None,
+        device: Device = "cpu",
+    ) -> None:
+        self.folder = Path(arguments.file_name(folder, "folder", ArgumentError))
+        if not self.folder.is_dir():
+            raise NotEnrolledError(
+                f"expected a folder of products at {self.folder}, got none. Enroll some: fewshot-ad enroll --each "
+                f"PARENT -o {self.folder}"
+            )
+        self._memory = arguments.number(memory_mb, "memory_mb", 1) * 1e6
+        self._options: dict[str, Any] = {"engine": engine, "threads": threads, "device": device}
+        self._encoders: dict[EncoderSpec, Encoder] = {} if encoder is None else {encoder.spec: encoder}
+        self._residents: OrderedDict[str, _Resident] = OrderedDict()
+        self._sketches: dict[str, _Sketch] = {}
+        self._held = 0
+        self._lock, self._loading = ForkSafeLock(), ForkSafeLock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the products there are now, sorted."""
+        with os.scandir(self.folder) as entries:
+            found = [Path(entry.name) for entry in entries if entry.name.lower().endswith(SUFFIX)]
+        return tuple(sorted(path.stem for path in found if not path.name.startswith(".")))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self.names
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the products in memory, the one used longest ago first."""
+        with self._lock:
+            return tuple(self._residents)
+
+    def path(self, name: str) -> Path:
+        """The file of a product, be it there or not.
+
+        Raises:
+            ArgumentError: It is no name of a file in the folder.
+        """
+        arguments.text(name, "name", 255)
+        if "\0" in name or Path(name).name != name or name.startswith(".") or "\\" in name or "/" in name:
+            raise ArgumentError(f"expected the name of a product, as `names` has it, got {name!r}: it leads elsewhere.")
+        return self.folder / f"{name}{SUFFIX}"
+
+    def load(self, name: str) -> Inspector:
+        """A product to work with: to accept, reject, calibrate. It shares the encoder and is not kept here.
+
+        Save it to `path(name)`; the catalog then reads it anew.
+
+        Raises:
+            NotEnrolledError: There is no such product.
+            ArtifactError: Its file is damaged.
+        """
+        path = self.path(name)
+        spec = checked_spec(read_artifact(path)[1], path)
+        return Inspector.load(path, encoder=self._encoder(spec, path))
+
+    @native_work()
+    def inspect(self, name: str, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
+        """Inspect an image as one of the products.
+
+        Args:
+            name: Of the product.
+            image: See `Inspector.inspect`.
+            color: Channel order of an array with color.
+
+        Raises:
+            ImageError: The image cannot be used.
+            NotEnrolledError: There is no such product.
+            ArtifactError: Its file is damaged.
+        """
+        resident, reading = self._resident(name), read(image, color)
+        if isinstance(reading.pixels, ImageError):
+            raise reading.pixels
+        return inspect_image(
+            reading.pixels, resident.encoder, resident.model, resident.product, reading.name, reading.milliseconds
+        )
+
+    @native_work()
+    def route(self, image: ImageSource, *, among: Sequence[str] | None = None, color: ColorOrder = "rgb") -> Route:
+        """Which of the products an image shows, or none.
+
+        Some patches of the image are compared with some of every product's; the products that come closest are then
+        compared in full. An image shows a product if it could be judged as such, see `Inspection.reason`; of several,
+        the one whose good patches are closest. Every product is loaded for it once.
+
+        Args:
+            image: See `Inspector.inspect`.
+            among: Names to choose from; None takes all.
+            color: Channel order of an array with color.
+
+        Raises:
+            ImageError: The image cannot be used.
+            NotEnrolledError: There is no such product.
+            ArtifactError: A file is damaged.
+        """
+        reading = read(image, color)
+        if isinstance(reading.pixels, ImageError):
+            raise reading.pixels
+        pixels = reading.pixels
+        looks: dict[tuple[Any, ...], _Look] = {}
+        near = []
+        for name in self.names if among is None else among:
+            sketch = self._sketch(name)
+            if sketch.looks not in looks:
+                looks[sketch.looks] = _Look.at(pixels, self._resident(name))
+            near.append((looks[sketch.looks].anchor_distance(sketch), name, looks[sketch.looks]))
+        near.sort(key=lambda one: one[:2])
+        candidates = [look.candidate(name, self._resident(name)) for _, name, look in near[:SHORTLIST]]
+        # Those that the image can be judged as come first.
+        candidates.sort(key=lambda candidate: (bool(candidate.reason), candidate.distance))
+        best = candidates[0] if candidates and not candidates[0].reason else None
+        return Route(None if best is None else best.name, tuple(candidates))
+
+    def _sketch(self, name: str) -> _Sketch:
+        with self._lock:
+            sketch = self._sketches.get(name)
+        if sketch is None or sketch.stamp != self._stamp(name):
+            self._resident(name)
+            with self._lock:
+                sketch = self._sketches[name]
+        return sketch
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        """Size and time of a product's file."""
+        try:
+            status = self.path(name).stat()
+        except FileNotFoundError:
+            with self._lock:
+                self._drop(name)
+                self._sketches.pop(name, None)
+            raise NotEnrolledError(
+                f"expected one of the {len(self.names)} products in {self.folder}, got {name!r}. `names` lists them."
+            ) from None
+        return status.st_size, status.st_mtime_ns
+
+    def _resident(self, name: str) -> _Resident:
+        path, stamp = self.path(name), self._stamp(name)
+        with self._lock:
+            resident = self._residents.get(name)
+            if resident is not None and resident.stamp == stamp:
+                self._residents.move_to_end(name)
+                return resident
+        with self._loading:
+            with self._lock:
+                resident = self._residents.get(name)
+            if resident is None or resident.stamp != stamp:
+                resident, sketch = self._loaded(path, stamp)
+                with self._lock:
+                    self._sketches[name] = sketch
+        with self._lock:
+            self._drop(name)
+            self._residents[name] = resident
+            self._held += resident.nbytes
+            while self._held > self._memory and len(self._residents) > 1:
+                self._drop(next(iter(self._residents)))
+        return resident
+
+    def _drop(self, name: str) -> None:
+        """Forget a product; the caller holds the lock."""
+        resident = self._residents.pop(name, None)
+        if resident is not None:
+            self._held -= resident.nbytes
+
+    def _loaded(self, path: Path, stamp: tuple[int, int]) -> tuple[_Resident, _Sketch]:
+        tensors, record = read_artifact(path)
+        encoder = self._encoder(checked_spec(record, path), path)
+        model, nbytes = unpack_compact(tensors, record, encoder, path)
+        vectors = tensors["bank0.vectors"]
+        chosen = np.random.default_rng(0).permutation(len(vectors))[:ANCHORS]
+        coarsest = model.scales[0]
+        sketch = _Sketch(
+            stamp,
+            (encoder.spec, coarsest.image_size, model.framing, model.scoring.metric),
+            vectors[np.sort(chosen)].copy(),
+            max(1e-12, model.map_scale.median_good * coarsest.level_scale[0] * coarsest.divisor),
+        )
+        name = record["enrollment"]["product_name"]
+        return _Resident(model, encoder, name, stamp, nbytes + OVERHEAD), sketch
+
+    def _encoder(self, spec: EncoderSpec, path: Path) -> Encoder:
+        """The encoder that a product needs, loaded once for all that need it."""
+        known = self._encoders.get(spec)
+        if known is None:
+            known = load_allowed(spec, None, path, None, **self._options)
+            self._encoders[spec] = known
+        return known
+
+    def __repr__(self) -> str:
+        return f"Catalog({str(self.folder)!r}, products={len(self)}, loaded={len(self.loaded)})"
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """An image as some products see it at their coarsest working scale.
+
+    Attributes:
+        view: The encoder's input.
+        appearance: What it looks like as a whole.
+        levels: (h, w, d) float32 embeddings per level.
+        few: (n, d) float32, some of those of the first level.
+        threads: Number of CPU threads of the search.
+    """
+
+    view: EncoderInput
+    appearance: Appearance
+    levels: tuple[Float32Array, ...]
+    few: Float32Array
+    threads: int | None
+
+    @classmethod
+    def at(cls, pixels: Uint8Array, resident: _Resident) -> _Look:
+        """An image (H, W, 3) uint8 RGB as a product sees it."""
+        coarsest = dataclasses.replace(resident.model, scales=resident.model.scales[:1])
+        [view] = prepare(pixels, resident.encoder, coarsest).inputs
+        levels = resident.encoder.encode(view.pixels)
+        flat = normalize(levels[0].reshape(-1, levels[0].shape[2]), resident.model.scoring.metric)
+        few = flat[np.linspace(0, len(flat) - 1, min(QUERIES, len(flat))).round().astype(int)]
+        return cls(view, Appearance.of(view.as_lit), levels, few, resident.encoder.threads)
+
+    def anchor_distance(self, sketch: _Sketch) -> float:
+        """How far some patches of the image are from some of a product's, over what is usual among good ones."""
+        squared = NearestSearch(sketch.anchors.astype(np.float32), self.threads, lasting=False)(self.few)
+        return float(np.median(to_distance(squared, sketch.looks[-1]))) / sketch.usual
+
+    def candidate(self, name: str, resident: _Resident) -> Candidate:
+        """The image held to a product in full."""
+        model = resident.model
+        measured = measure_at(model.scales[0], self.levels, self.view.geometry, model.scoring)
+        reason = reason_against(self.view, measured, self.appearance, resident.encoder, model)
+        distance = measured.median_distance / max(model.map_scale.median_good, 1e-12)
+        if not reason and distance > (limit := _limit(model)):
+            reason = f"its patches are {distance:.2f} times as far from good ones as usual ({limit:.2f} allowed)"
+        return Candidate(name, distance, reason)
+
+
+def _limit(model: Model) -> float:
+    """How far an image that shows a product may be from it, see `FAR`."""
+    if model.expectations is None:
+        return FAR
+    closeness = np.asarray(model.expectations.closeness)
+    return float(min(FARTHEST, FAR * closeness.max() / max(float(np.median(closeness)), 1e-12)))
