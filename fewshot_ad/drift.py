@@ -57,6 +57,7 @@ WORDS: dict[DriftKind, str] = {
 ALARM = 0.01
 # Of the Simple Jumper: how readily it changes its mind, and how hard it bets.
 JUMP, BET = 0.01, (-1.0, 0.0, 1.0)
+RICH = 1e100
 # Images that the latest figures are of, and the fewest that say anything.
 RECENT, FEWEST = 50, 20
 # Changes below are not told, however certain they are: shares, gray levels of tint, shares of the image's side.
@@ -143,42 +144,56 @@ class Drift:
 class Jumper:
     """A gambler who bets that the ranks of a measure pile up at one end.
 
+    A part of the stake is held back and put in little by little, so that a change after a thousand images finds money
+    on the table that a thousand steady ones have not eaten: it is a mixture of gamblers who start at different times.
+
     Attributes:
         purse: What it holds of a stake of 1.
         since: Number of the image at which it first held enough; None where it never did.
     """
 
-    def __init__(self, enough: float, seed: int) -> None:
+    def __init__(self, enough: float, seed: int, images: int = 0) -> None:
         self.purse = 1.0
         self.since: int | None = None
         self._enough = enough
-        self._shares = np.full(len(BET), 1 / len(BET))
+        self._shares = np.zeros(len(BET))
+        self._held_back = 1.0
         self._before: list[float] = []
         self._order: deque[float] = deque()
+        self._images = images
         self._seen = 0
         self._rng = np.random.default_rng(seed)
 
     def see(self, value: float) -> None:
         """Bet on the rank of the next value, then take it to those before."""
+        self._images += 1
+        if not math.isfinite(value):
+            return
         below, upto = bisect.bisect_left(self._before, value), bisect.bisect_right(self._before, value)
         # Ties are broken at random, the value itself among them: the rank of an exchangeable value is then uniform.
         rank = (below + self._rng.uniform() * (upto - below + 1)) / (len(self._before) + 1)
-        bets = np.asarray(BET)
-        total = self._shares.sum()
-        self._shares = (1 - JUMP) * self._shares + JUMP / len(BET) * total
-        self._shares *= 1 + bets * (rank - 0.5)
-        # Against underflow where nothing happens for long; the purse is kept apart.
-        grown = float(self._shares.sum())
-        self.purse *= grown / float(total)
-        self._shares /= grown
         self._seen += 1
+        put_in = min(self._held_back, stake(self._seen))
+        self._held_back -= put_in
+        total = float(self._shares.sum())
+        self._shares = (1 - JUMP) * self._shares + (JUMP * total + put_in) / len(BET)
+        self._shares *= 1 + np.asarray(BET) * (rank - 0.5)
+        # Of one that is rich enough it does not matter how rich; what overflows would be no number.
+        self._shares /= max(1.0, float(self._shares.sum()) / RICH)
+        self.purse = float(self._shares.sum()) + self._held_back
         if self.since is None and self.purse >= self._enough:
-            self.since = self._seen
+            self.since = self._images
         bisect.insort(self._before, value)
         self._order.append(value)
         if len(self._order) > KEPT:
             for _ in range(KEPT // 2):
                 del self._before[bisect.bisect_left(self._before, self._order.popleft())]
+
+
+def stake(number: int) -> float:
+    """What is put in at an image, counted from 1: a series whose sum is 1, and that falls slowly."""
+    at = number + 20.0
+    return 3.0 / (at * math.log(at) ** 2)
 
 
 class DriftMonitor:
@@ -213,6 +228,7 @@ class DriftMonitor:
         self._recent: dict[Measure, deque[float]] = {measure: deque(maxlen=RECENT) for measure in self._measures}
         self._first: dict[Measure, list[float]] = {measure: [] for measure in self._measures}
         self._scores: tuple[list[float], deque[float]] = [], deque(maxlen=COMPARED)
+        self._compared = 0
         self._images = 0
 
     def see(self, inspection: Inspection) -> None:
@@ -238,6 +254,7 @@ class DriftMonitor:
             self._recent[measure].append(values[measure])
             if len(self._first[measure]) < RECENT:
                 self._first[measure].append(values[measure])
+        self._compared += 1
         self._scores[1].append(values["score"])
         if len(self._scores[0]) < COMPARED:
             self._scores[0].append(values["score"])
@@ -247,10 +264,11 @@ class DriftMonitor:
         scores: tuple[Measure, ...] = ("score", "distance")
         for measure in scores:
             at = self._measures.index(measure)
-            self._jumpers[measure] = Jumper(len(self._measures) / ALARM, at)
+            self._jumpers[measure] = Jumper(len(self._measures) / ALARM, at, self._images)
             self._recent[measure].clear()
             self._first[measure].clear()
         self._scores = [], deque(maxlen=COMPARED)
+        self._compared = 0
 
     def drift(self) -> Drift:
         """What has changed, as far as it can be told."""
@@ -258,7 +276,7 @@ class DriftMonitor:
         reference = {m: float(np.median(self._support[m])) if self._support.get(m) else math.nan for m in recent}
         evidence = max(jumper.purse for jumper in self._jumpers.values())
         stability = None
-        if self._images >= 2 * COMPARED:
+        if self._compared >= 2 * COMPARED:
             stability = population_stability_index(self._scores[0], list(self._scores[1]))
         if self._images < FEWEST:
             message = f"{self._images} image(s) since the start; {FEWEST} are needed to say whether anything changes."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 import warnings
@@ -305,7 +306,7 @@ class Inspector:
         reading = read(image, color)
         if roi is not None and not isinstance(reading.pixels, ImageError):
             reading = dataclasses.replace(reading, prepared=self._prepared(reading.pixels, roi))
-        return self._judge(reading)
+        return self._judge(reading, watch=roi is None)
 
     def inspect_batch(
         self,
@@ -341,7 +342,7 @@ class Inspector:
             arguments.image_sources(images, ImageError),
             color,
             lambda pixels: self._prepared(pixels, only),
-            self._judge if errors == "raise" else self._judge_or_tell,
+            functools.partial(self._judge if errors == "raise" else self._judge_or_tell, watch=roi is None),
         )
 
     def check(
@@ -377,6 +378,7 @@ class Inspector:
         bad: ImageSource | Iterable[ImageSource] | None = None,
         max_false_reject: float | None = None,
         *,
+        max_review: float | None = None,
         color: ColorOrder = "rgb",
         progress: Progress | None = None,
     ) -> Recalibration:
@@ -391,6 +393,8 @@ class Inspector:
             bad: Images of defective parts; the threshold is then chosen between both. None for none.
             max_false_reject: Highest share of good parts to be rejected, 0.0001 to 0.5: a promise where there are
                 `metrics.needed_for` of it good images, else a prediction. None takes that of the enrollment, if any.
+            max_review: Share of good parts that someone may have to look at, those rejected among them: images whose
+                scores are so high and not above the threshold have the verdict `review`. None for no such band.
             color: Channel order of arrays with color.
             progress: Called as `progress("calibrate", done, total)`.
 
@@ -405,11 +409,13 @@ class Inspector:
         arguments.function(progress, "progress")
         if max_false_reject is not None:
             arguments.number(max_false_reject, "max_false_reject", *FALSE_REJECTS)
+        if max_review is not None:
+            arguments.number(max_review, "max_review", *FALSE_REJECTS)
         step = None if progress is None else lambda _, done, total: progress("calibrate", done, total)
         with self._adding:
             check = self._checked(good, bad, color, step, bursts_count_once=True)
             with self._setting:
-                change = recalibration(self._product, check, max_false_reject)
+                change = recalibration(self._product, check, max_false_reject, max_review)
                 changed = self._product.with_calibration(change.calibration, change.event, change.notes)
                 self._change(changed, "calibrate", change.event)
         return change
@@ -555,6 +561,8 @@ class Inspector:
             former, change = undone(self._encoder.spec, self._product, self._encoder)
             former.warm_up_like(self._product)
             self._product = former
+            self._drawn = None
+            self._restart_scores()
         return change
 
     @property
@@ -635,7 +643,8 @@ class Inspector:
             for scale, view in zip(model.scales, inputs, strict=True):
                 if scale.one_pass is not None:
                     scale.one_pass.compile([(1, *view.pixels.shape)])
-        self.inspect(image)
+            # Not by `inspect`: it is no image of the line.
+            inspect_image(image, self._encoder, model, self.product)
 
     @native_work()
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
@@ -755,9 +764,13 @@ class Inspector:
         """Replace the product, and put down what was done; the caller holds `_setting`."""
         self._product = recorded(self._encoder.spec, self._product, changed, kind, text)
         if kind in ("add", "accept", "roi"):
-            with self._watching:
-                if self._monitor is not None:
-                    self._monitor.restart_scores()
+            self._restart_scores()
+
+    def _restart_scores(self) -> None:
+        """What was seen of scores was measured against another product."""
+        with self._watching:
+            if self._monitor is not None:
+                self._monitor.restart_scores()
 
     def _single(self, image: ImageSource, color: ColorOrder) -> SupportSet:
         """One image, with a name that no other image of the product has."""
@@ -793,7 +806,7 @@ class Inspector:
             raise ImageError(str(error)) from error
 
     @native_work()
-    def _judge(self, reading: Reading) -> Inspection:
+    def _judge(self, reading: Reading, watch: bool = True) -> Inspection:
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
         inspection = inspect_image(
@@ -805,8 +818,10 @@ class Inspector:
             reading.milliseconds,
             reading.prepared,
         )
-        with self._watching:
-            self._watched().see(inspection)
+        # One that is looked at in a region of its own says nothing of how the others score.
+        if watch:
+            with self._watching:
+                self._watched().see(inspection)
         return inspection
 
     def _watched(self) -> DriftMonitor:
@@ -817,13 +832,15 @@ class Inspector:
             self._monitor = DriftMonitor(
                 () if expectations is None else expectations.appearances,
                 product.calibration.scores,
-                places_of(product.references, min(product.model.image_sizes), self._encoder.spec.multiple),
+                places_of(
+                    product.references, min(product.model.image_sizes), self._encoder.spec.multiple, product.model.roi
+                ),
                 place=product.model.registration is None,
             )
         return self._monitor
 
-    def _judge_or_tell(self, reading: Reading) -> Inspection | ImageError:
-        return reading.pixels if isinstance(reading.pixels, ImageError) else self._judge(reading)
+    def _judge_or_tell(self, reading: Reading, watch: bool = True) -> Inspection | ImageError:
+        return reading.pixels if isinstance(reading.pixels, ImageError) else self._judge(reading, watch)
 
     def __repr__(self) -> str:
         return (

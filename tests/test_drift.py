@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad import ArgumentError, Inspector
-from fewshot_ad.drift import FEWEST, KEPT, DriftMonitor, Jumper
+from fewshot_ad.drift import FEWEST, KEPT, DriftMonitor, Jumper, stake
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.inspection.inspectability import Appearance
 from fewshot_ad.inspection.result import Inspection
@@ -33,19 +33,49 @@ def test_a_gambler_on_what_does_not_change_wins_little() -> None:
     assert np.mean([most >= 10 for most in purses]) <= 0.15
 
 
-def test_the_gambler_is_the_simple_jumper_of_the_paper() -> None:
+def test_the_gambler_is_a_mixture_of_simple_jumpers() -> None:
     values = np.random.default_rng(5).normal(size=60).tolist()
     jumper, rng = Jumper(1e9, 3), np.random.default_rng(3)
-    shares, seen = {-1: 1 / 3, 0: 1 / 3, 1: 1 / 3}, []
-    for value in values:
+    # Each starts at its own image with its own stake; algorithm 1 of the paper with a jumping rate of 0.01.
+    gamblers: list[dict[int, float]] = []
+    seen: list[float] = []
+    for number, value in enumerate(values, 1):
         jumper.see(value)
         seen.append(value)
         rank = (sum(v < value for v in seen) + rng.uniform() * sum(v == value for v in seen)) / len(seen)
-        purse = sum(shares.values())
-        shares = {
-            bet: ((1 - 0.01) * share + 0.01 / 3 * purse) * (1 + bet * (rank - 0.5)) for bet, share in shares.items()
-        }
-    assert jumper.purse == pytest.approx(sum(shares.values()), rel=1e-9)
+        gamblers.append(dict.fromkeys((-1, 0, 1), stake(number) / 3))
+        for at, shares in enumerate(gamblers):
+            purse = sum(shares.values())
+            kept = 1.0 if at == number - 1 else 0.99
+            gamblers[at] = {
+                bet: (kept * share + (1 - kept) / 3 * purse) * (1 + bet * (rank - 0.5)) for bet, share in shares.items()
+            }
+    put_in = sum(stake(number) for number in range(1, 61))
+    assert jumper.purse == pytest.approx(sum(sum(g.values()) for g in gamblers) + 1 - put_in, rel=1e-9)
+
+
+def test_what_is_put_in_never_exceeds_the_stake() -> None:
+    assert 0.7 < sum(stake(number) for number in range(1, 1_000_000)) <= 1.0
+
+
+def test_a_change_late_in_a_long_line_is_told_as_well() -> None:
+    jumper, rng = Jumper(800.0, 0), np.random.default_rng(1)
+    for value in rng.normal(size=8000):
+        jumper.see(float(value))
+    assert jumper.since is None
+    for value in rng.normal(3, 1, 60):
+        jumper.see(float(value))
+    assert 8000 < (jumper.since or 0) <= 8060
+
+
+def test_what_is_no_number_is_passed_over() -> None:
+    jumper = Jumper(800.0, 0)
+    for value in (1.0, math.nan, 2.0, math.inf):
+        jumper.see(value)
+    assert jumper._before == [1.0, 2.0]
+    for _ in range(3000):
+        jumper.see(float(len(jumper._before)))
+    assert math.isfinite(jumper.purse)
 
 
 def test_a_change_is_told_and_stays_told() -> None:
@@ -170,9 +200,18 @@ def test_the_inspector_watches_what_it_inspects(parts: list[np.ndarray], encoder
     assert (drift.status, drift.kind) == ("changed", "brightness")
     assert own.drift().images == 0
     assert copy.deepcopy(own).drift().images == 0
-    # What is checked or accepted is not the line.
+    # What is checked, accepted, or looked at in a region of its own is not the line; nor is a warm-up.
     own.check(line[:3])
+    own.warm_up((64, 64))
+    own.inspect(line[0], roi=(20, 20, 60, 60))
     assert own.drift().images == 0
+    for part in line * 14:
+        own.inspect(part)
+    assert own.drift().stability is not None
+    own.accept(make_part(900), force=True)
+    assert own.drift().stability is None
+    own.undo()
+    assert own.drift().status == "steady"
     with pytest.raises(ArgumentError, match="restart"):
         own.drift(restart="yes")  # type: ignore[arg-type]
 

@@ -51,11 +51,14 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Dif
     for field in CALIBRATION:
         found += _compared(f"calibration.{field}", first["calibration"][field], second["calibration"][field])
     images = [{one["sha256"]: one["name"] for one in record["support"]} for record in (first, second)]
-    for sha256 in images[0].keys() ^ images[1].keys():
+    for sha256 in sorted(images[0].keys() ^ images[1].keys()):
         found.append(Difference("support", images[0].get(sha256), images[1].get(sha256)))
-    defects = [{one["sha256"]: one["name"] for one in record["known_defects"]} for record in (first, second)]
-    for sha256 in defects[0].keys() ^ defects[1].keys():
-        found.append(Difference("known_defects", defects[0].get(sha256), defects[1].get(sha256)))
+    defects = [
+        {(one["sha256"], str(one["region"])): one["name"] for one in record["known_defects"]}
+        for record in (first, second)
+    ]
+    for key in sorted(defects[0].keys() ^ defects[1].keys()):
+        found.append(Difference("known_defects", defects[0].get(key), defects[1].get(key)))
     changes = [[(one["kind"], one["time"], one["text"]) for one in record["history"]] for record in (first, second)]
     common = 0
     for one, other in zip(*changes, strict=False):

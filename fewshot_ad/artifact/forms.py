@@ -128,6 +128,8 @@ class CalibrationForm(BaseModel):
     threshold_interval: tuple[Distance, Distance] | None = None
     escape_rate: Share | None = None
     escape_bound: Share | None = None
+    review_threshold: Positive | None = None
+    review_rate: Share | None = None
 
 
 class ViewForm(BaseModel):
@@ -171,6 +173,7 @@ class RegionOfInterestForm(BaseModel):
 
     image_hw: tuple[Side, Side]
     png: Annotated[str, Field(strict=True, max_length=MAX_STORED)]
+    box: tuple[Share, Share, Share, Share]
 
 
 class LightingForm(BaseModel):

@@ -193,6 +193,7 @@ def unpack_compact(
         registration=settings.registration,
         roi=settings.roi,
         lighting=settings.lighting,
+        review_threshold=calibration.review_below(threshold),
     )
     return model, sum(bank.nbytes for bank in banks)
 
@@ -349,6 +350,8 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
             "threshold_interval": calibration.threshold_interval and list(calibration.threshold_interval),
             "escape_rate": calibration.escape_rate,
             "escape_bound": calibration.escape_bound,
+            "review_threshold": calibration.review_threshold,
+            "review_rate": calibration.review_rate,
         },
         "sensitivity": _sensitivity(record, calibration, threshold),
         "max_false_reject": settings["max_false_reject"],
@@ -371,12 +374,13 @@ def _region(stored: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The region of interest without its picture: its share of the image, and the box around it."""
     if stored is None:
         return None
-    roi = RegionOfInterest(tuple(stored["image_hw"]), stored["png"])
+    roi = RegionOfInterest.from_dict(stored)
     (height, width), (h, w) = roi.image_hw, roi.weights.shape
     x, y, across, down = cv2.boundingRect(roi.weights)
     left, top, right, bottom = x * width / w, y * height / h, (x + across) * width / w, (y + down) * height / h
     box = [round(left), round(top), round(right - left), round(bottom - top)]
-    return {"share": round(roi.share, 4), "box": box, "size": [width, height]}
+    sha256 = hashlib.sha256(roi.png.encode()).hexdigest()
+    return {"share": round(roi.share, 4), "box": box, "size": [width, height], "sha256": sha256}
 
 
 def _sensitivity(record: Mapping[str, Any], calibration: Calibration, threshold: float) -> dict[str, Any] | None:

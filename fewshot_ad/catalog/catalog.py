@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -19,15 +20,17 @@ from fewshot_ad.artifact import checked_spec, load_allowed, read_artifact, unpac
 from fewshot_ad.batch import read
 from fewshot_ad.encoder import Encoder, EncoderSpec
 from fewshot_ad.encoder.engine import Device, EngineName
-from fewshot_ad.errors import ArgumentError, ImageError, NotEnrolledError
+from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, NotEnrolledError
 from fewshot_ad.images import ColorOrder, ImageSource
 from fewshot_ad.inspection.inspectability import Appearance
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.lifetime import ForkSafeLock, native_work
 from fewshot_ad.registration import Framing
-from fewshot_ad.scoring import EncoderInput, Model, inspect_image, measure_at, prepare, reason_against
+from fewshot_ad.scoring import EncoderInput, Model, inspect_image, measure_at, patch_weights, prepare, reason_against
 from fewshot_ad.search.nearest import Metric, NearestSearch, normalize, to_distance
+
+logger = logging.getLogger(__name__)
 
 SUFFIX = ".fsad"
 # Of each product, so many bank vectors are compared with so many patches of an image to find what it may show; the best
@@ -152,7 +155,7 @@ class Catalog:
     def names(self) -> tuple[str, ...]:
         """Names of the products there are now, sorted."""
         with os.scandir(self.folder) as entries:
-            found = [Path(entry.name) for entry in entries if entry.name.lower().endswith(SUFFIX)]
+            found = [Path(entry.name) for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()]
         return tuple(sorted(path.stem for path in found if not path.name.startswith(".")))
 
     def __len__(self) -> int:
@@ -231,7 +234,7 @@ class Catalog:
         Raises:
             ImageError: The image cannot be used.
             NotEnrolledError: There is no such product.
-            ArtifactError: A file is damaged.
+            ArtifactError: One of those in `among` is damaged; of all, a damaged one is left out with a warning.
         """
         reading = read(image, color)
         if isinstance(reading.pixels, ImageError):
@@ -240,7 +243,14 @@ class Catalog:
         looks: dict[tuple[Any, ...], _Look] = {}
         near = []
         for name in self.names if among is None else among:
-            sketch = self._sketch(name)
+            try:
+                sketch = self._sketch(name)
+            except (ArtifactError, NotEnrolledError) as error:
+                if among is not None:
+                    raise
+                # One that is damaged, or gone since it was listed, must not keep the others from being found.
+                logger.warning("left out: %s", error)
+                continue
             if sketch.looks not in looks:
                 looks[sketch.looks] = _Look.at(pixels, self._resident(name))
             near.append((looks[sketch.looks].anchor_distance(sketch), name, looks[sketch.looks]))
@@ -353,9 +363,11 @@ class _Look:
         coarsest = dataclasses.replace(resident.model, scales=resident.model.scales[:1])
         [view] = prepare(pixels, resident.encoder, coarsest).inputs
         levels = resident.encoder.encode(view.pixels)
-        flat = normalize(levels[0].reshape(-1, levels[0].shape[2]), resident.model.scoring.metric)
+        counted = patch_weights(view.geometry, levels[0].shape[:2], 1.0) > 0
+        flat = normalize(levels[0][counted if counted.any() else ...], resident.model.scoring.metric)
+        flat = flat.reshape(-1, levels[0].shape[2])
         few = flat[np.linspace(0, len(flat) - 1, min(QUERIES, len(flat))).round().astype(int)]
-        return cls(view, Appearance.of(view.as_lit), levels, few, resident.encoder.threads)
+        return cls(view, Appearance.of(view.as_lit[view.geometry.window()]), levels, few, resident.encoder.threads)
 
     def anchor_distance(self, sketch: _Sketch) -> float:
         """How far some patches of the image are from some of a product's, over what is usual among good ones."""

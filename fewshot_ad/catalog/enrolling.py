@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from fewshot_ad import arguments
 from fewshot_ad.artifact import check_product_file
 from fewshot_ad.cores import usable_cores
-from fewshot_ad.errors import ArgumentError, FewshotADError, ImageError
+from fewshot_ad.errors import ArgumentError, ImageError
 from fewshot_ad.failures import explanation
 from fewshot_ad.images import list_images
 from fewshot_ad.inspector import Inspector
@@ -72,7 +72,10 @@ def enroll_each(
         arguments.whole_number(workers, "workers", 1, 1024)
     if not parent.is_dir():
         raise ArgumentError(f"expected a folder with a sub-folder for each product, got {parent}, which is none.")
-    products = sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+    out = folder.resolve()
+    products = sorted(
+        path for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".") and path.resolve() != out
+    )
     if not products:
         raise ArgumentError(f"expected a sub-folder for each product in {parent}, got none.")
     try:
@@ -87,14 +90,28 @@ def enroll_each(
         else:
             waiting.append((product, output))
     workers = min(workers or usable_cores(), max(1, len(waiting)))
+    left = {product.name: (product, output, dict(settings or {}), force) for product, output in waiting}
+    for one in _in_processes(left, workers):
+        del left[one.name]
+        yield one
+    # Where a process was killed, for memory as a rule, those that waited go on one by one, and only its own one fails.
+    for name, job in left.items():
+        found = list(_in_processes({name: job}, 1))
+        yield found[0] if found else Enrolled(name, "failed", "its process was killed: too little memory?", 0.0)
+
+
+def _in_processes(jobs: Mapping[str, tuple[Path, Path, dict[str, Any], bool]], workers: int) -> Iterator[Enrolled]:
+    """Enroll several at a time; it ends early where a process is killed."""
     # Of processes that start anew: a fork would lack the threads of native libraries.
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        jobs = {pool.submit(_enroll, *one, dict(settings or {}), force): one[0].name for one in waiting}
-        for job in as_completed(jobs):
-            try:
-                yield job.result()
-            except BrokenProcessPool:
-                yield Enrolled(jobs[job], "failed", "its process ended: out of memory? Give fewer workers.", 0.0)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
+    try:
+        for job in as_completed([pool.submit(_enroll, *arguments) for arguments in jobs.values()]):
+            yield job.result()
+    except BrokenProcessPool:
+        return
+    finally:
+        # Ctrl-C, or a caller that has had enough: what has not begun does not begin.
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def good_images(product: Path) -> Path:
@@ -120,7 +137,7 @@ def _enroll(product: Path, output: Path, settings: dict[str, Any], force: bool) 
         check_product_file(output, protected=force)
         inspector = Inspector.from_support(good_images(product), product=product.name, threads=1, **settings)
         inspector.save(output, force=force)
-    except FewshotADError as error:
+    except Exception as error:  # a library's own, or too little memory: the others go on
         return Enrolled(product.name, "failed", explanation(error), time.perf_counter() - start)
     notes = "; ".join(inspector.enrollment.notes)
     return Enrolled(product.name, "enrolled", notes, time.perf_counter() - start)

@@ -30,6 +30,7 @@ class Recalibration:
         former_sensitivity: Which drawn defects were caught before; None for products of earlier versions.
         sensitivity: Which are caught now; None likewise.
         notes: Images that were left out, with the reason.
+        max_review: The share of good parts that may be looked at by someone; None for no such band.
     """
 
     product: str
@@ -41,6 +42,7 @@ class Recalibration:
     former_sensitivity: Sensitivity | None
     sensitivity: Sensitivity | None
     notes: tuple[str, ...]
+    max_review: float | None = None
 
     @property
     def event(self) -> str:
@@ -84,7 +86,21 @@ class Recalibration:
                 f"Passes of the drawn defects of the smallest size that matters: {passed[0]:.0%} before, "
                 f"{passed[1]:.0%} now."
             )
-        return [*lines, self._promise()]
+        return [*lines, self._promise(), *self._review()]
+
+    def _review(self) -> list[str]:
+        if self.max_review is None:
+            return []
+        low, high = self.calibration.review_threshold, self.calibration.threshold
+        if low is None:
+            return [
+                f"No band to be looked at: the threshold alone rejects {self.max_review:.3g} of good parts or more."
+            ]
+        own = sum(low < score <= high for score in self.calibration.further_scores)
+        bad = self.calibration.bad_scores
+        caught = f", and {sum(low < score <= high for score in bad)} of {len(bad)} bad ones" if bad else ""
+        seen = f"{own} of these {self.calibration.n} good images{caught}"
+        return [f"To be looked at, scores from {low:.4g} to {high:.4g}: {seen}."]
 
     def _promise(self) -> str:
         n, asked = self.calibration.n, self.max_false_reject
@@ -101,7 +117,9 @@ class Recalibration:
         return f"Promised: a false reject rate of at most {asked:.3g} on average, whatever the distribution of scores."
 
 
-def recalibration(product: Product, check: Check, max_false_reject: float | None) -> Recalibration:
+def recalibration(
+    product: Product, check: Check, max_false_reject: float | None, max_review: float | None = None
+) -> Recalibration:
     """The threshold that further images give a product, which stays as it is.
 
     Args:
@@ -109,9 +127,10 @@ def recalibration(product: Product, check: Check, max_false_reject: float | None
         check: Its verdicts on these images.
         max_false_reject: Highest share of good parts to be rejected; None takes the limit of the enrollment, if there
             is one.
+        max_review: Share of good parts that may be looked at by someone, those rejected among them; None for none.
 
     Raises:
-        ArgumentError: The limit is out of range.
+        ArgumentError: A limit is out of range, or the second is not above the first.
     """
     settings, before = product.enrollment.settings, product.calibration
     good, bad = check.scores("good"), check.scores("bad")
@@ -122,7 +141,12 @@ def recalibration(product: Product, check: Check, max_false_reject: float | None
             "`fewshot-ad check` names each."
         )
     limit = settings.max_false_reject if max_false_reject is None else max_false_reject
-    calibration = recalibrate(before, good, bad, limit)
+    if max_review is not None and limit is not None and max_review <= limit:
+        raise ArgumentError(
+            f"expected max_review above max_false_reject ({limit:g}), got {max_review:g}: what is rejected is among "
+            "it. Give a larger share."
+        )
+    calibration = recalibrate(before, good, bad, limit, max_review=max_review)
     caught = [
         sensitivity(before, threshold, settings.min_defect)
         for threshold in (product.model.threshold, calibration.threshold)
@@ -136,6 +160,7 @@ def recalibration(product: Product, check: Check, max_false_reject: float | None
         max_false_reject=limit,
         former_sensitivity=caught[0],
         sensitivity=caught[1],
+        max_review=max_review,
         notes=tuple(
             f"left out of the calibration: {image.name} ({image.truth}): {image.reason}"
             for image in (*check.left_out, *check.unreadable)

@@ -44,7 +44,7 @@ Take images of 2 to 8 good parts, then:
 
   fewshot-ad inspect bracket.fsad line/*.png --heatmaps heat/
 
-Exit codes: 0 all good, 1 an anomaly was found, 2 an error.""",
+Exit codes: 0 all good, 1 an anomaly was found, 2 an error, 3 one to look at.""",
 )
 
 

@@ -16,8 +16,10 @@ from fewshot_ad.storage import write_atomically, write_failure
 if TYPE_CHECKING:
     from fewshot_ad.inspection.result import Inspection
 
-# How these files begin; nothing else is replaced.
-COCO_START, LABELME_START = r'\{\s*"info": \{', r'\{\s*"version": "'
+# How these files begin as they are written here. What a tool or a person has saved since begins otherwise (LabelMe
+# writes its own version), and is not replaced.
+COCO_START = r'\{\s*"info": \{\s*"description": "regions found by fewshot-ad"'
+LABELME_START = r'\{\s*"version": "5\.0\.1",\s*"flags": \{\s*"(good|review|anomalous|not_inspectable)": true'
 
 
 class AnnotationFiles:

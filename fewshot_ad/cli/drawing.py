@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 import webbrowser
 from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -47,14 +48,23 @@ def draw_region(
         "": ("text/html; charset=utf-8", page.substitute(width=image_hw[1], height=image_hw[0]).encode()),
         "image.png": ("image/png", png),
     }
-    with HTTPServer(("127.0.0.1", port), partial(_Handler, word, files, results)) as server:
+    with _Server(("127.0.0.1", port), partial(_Handler, word, files, results)) as server:
         address = f"http://127.0.0.1:{server.server_address[1]}/{word}/"
         say(f"draw the region at {address} (on this machine; Ctrl-C ends without a change)")
         if open_browser:
-            webbrowser.open(address)
+            # A browser of the terminal returns only when it is left.
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         while not results:
             server.handle_request()
     return results[0] or None
+
+
+class _Server(ThreadingHTTPServer):
+    # So that a result, which comes on another thread, is noticed; and no connection that says nothing holds the others.
+    timeout, daemon_threads, block_on_close = 0.2, True, False
+
+    def handle_error(self, *_: Any) -> None:
+        """A browser that went away is no error of ours."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -48,6 +48,7 @@ from fewshot_ad.cli.terminal import (
     EXIT_ANOMALY,
     EXIT_ERROR,
     EXIT_GOOD,
+    EXIT_REVIEW,
     print_json,
     progress_bar,
     report_failure,
@@ -103,7 +104,7 @@ def inspect(
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Inspect images: a verdict line for each, a summary, exit code 0 (all good), 1 (an anomaly) or 2 (no verdict)."""
+    """Inspect images: a verdict each, a summary; exit code 0 all good, 1 an anomaly, 2 no verdict, 3 one to look at."""
     with reported_errors(as_json):
         refuse_misplaced("inspect", artifact, images)
         inspector = load_product(
@@ -171,7 +172,7 @@ def judge_images(
         annotations: Files of regions; None for none.
 
     Raises:
-        typer.Exit: Always: 0 all good, 1 an anomaly, 2 no verdict.
+        typer.Exit: Always: 0 all good, 1 an anomaly, 2 no verdict, 3 none of these, and one for someone to look at.
     """
     counts, outputs = Counter[str](), Outputs(as_json)
     with reported_errors(as_json):
@@ -218,7 +219,8 @@ def judge_images(
         say(_summary(counts, heatmaps))
         afterwards()
     failed = counts["unreadable"] or counts["not found"] or counts["not_inspectable"] or not outputs.complete
-    raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else EXIT_GOOD)
+    review = EXIT_REVIEW if counts["review"] else EXIT_GOOD
+    raise typer.Exit(EXIT_ERROR if failed else EXIT_ANOMALY if counts["anomalous"] else review)
 
 
 def _files_in(folder: Path | None, paths: list[Path], suffix: str) -> list[Path | None]:
@@ -244,9 +246,12 @@ def _summary(counts: Counter[str], heatmaps: Path | None) -> str:
     text = f"{counts['good']} good, {counts['anomalous']} anomalous, {counts['unreadable']} not readable"
     if counts["not found"]:
         text += f", {counts['not found']} not found"
+    if counts["review"]:
+        text += f", {counts['review']} to be looked at"
     if counts["not_inspectable"]:
         text += f", {counts['not_inspectable']} not inspectable"
-    judged, drawn = counts["good"] + counts["anomalous"] + counts["not_inspectable"], counts["overlays"]
+    judged = sum(counts[verdict] for verdict in ("good", "review", "anomalous", "not_inspectable"))
+    drawn = counts["overlays"]
     if heatmaps is None or not drawn:
         return text
     share = "" if drawn == judged else f"{drawn} of {judged} "

@@ -334,16 +334,23 @@ def info(
             help="Look whether all of it is true: hash, encoder, and where each step back leads. Exit code 0 or 2.",
         ),
     ] = False,
+    encoder: EncoderOption = None,
+    weights: WeightsOption = None,
     force: ForceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a product was enrolled from, with which settings, where its threshold comes from and what it finds."""
     with reported_errors(as_json):
         from fewshot_ad.artifact import describe, read_artifact
+        from fewshot_ad.errors import ArgumentError
 
         refuse_misplaced("info", artifact)
         if verify:
-            raise typer.Exit(_verified(artifact, as_json))
+            if limits is not None:
+                raise ArgumentError("expected --verify or --limits, got both. Leave one out.")
+            raise typer.Exit(_verified(artifact, encoder, weights, as_json))
+        if encoder is not None or weights is not None:
+            raise ArgumentError("expected --encoder and --weights with --verify, which alone needs an encoder.")
         check_limits(limits, artifact, (), force=force)
         tensors, stored = read_artifact(artifact)
         record = describe(tensors, stored)
@@ -361,11 +368,11 @@ def info(
     say_limits(record, limits)
 
 
-def _verified(artifact: Path, as_json: bool) -> int:
+def _verified(artifact: Path, encoder: str | None, weights: Path | None, as_json: bool) -> int:
     """What of a file is true, and the exit code."""
     from fewshot_ad.artifact import verify
 
-    found = verify(artifact)
+    found = verify(artifact, encoder, weights=weights)
     whole = not any(one.problem for one in found)
     if as_json:
         print_json("verify", {"artifact": str(artifact), "whole": whole, "checks": [one._asdict() for one in found]})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fewshot_ad.arrays import Progress
     from fewshot_ad.inspection.result import Inspection
 
-EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR = 0, 1, 2
+EXIT_GOOD, EXIT_ANOMALY, EXIT_ERROR, EXIT_REVIEW = 0, 1, 2, 3
 LINE_INTERVAL_S = 10.0  # between two lines of progress where standard error is no terminal
 
 _bar_console: Any = None
@@ -174,9 +174,8 @@ def verdict_line(path: Path, result: Inspection) -> str:
         x, y, width, height = result.regions[0].box
         where = f"  at x {x}..{x + width - 1}, y {y}..{y + height - 1}"
         where += f" and {len(result.regions) - 1} more" if len(result.regions) > 1 else ""
-    return (
-        f"{verdict_column(result.severity, result.is_anomalous)}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
-    )
+    column = verdict_column(result.severity, result.is_anomalous, result.verdict == "review")
+    return f"{column}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
 
 
 @contextmanager

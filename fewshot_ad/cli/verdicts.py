@@ -125,6 +125,13 @@ def calibrate(
             "19; with fewer it is predicted. Default: the enrollment's, or the lowest expected cost."
         ),
     ] = None,
+    max_review: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of good parts that someone may have to look at, those rejected among them, such as 0.05: "
+            "images that score so high, and are not rejected, get the verdict review, exit code 3."
+        ),
+    ] = None,
     encoder: EncoderOption = None,
     engine: EngineOption = None,
     weights: WeightsOption = None,
@@ -155,7 +162,7 @@ def calibrate(
             # Before the work, not after it.
             check_product_file(artifact)
             sides = _images(good), None if bad is None else _images(bad)
-            change = inspector.calibrate(*sides, max_false_reject, progress=progress)
+            change = inspector.calibrate(*sides, max_false_reject, max_review=max_review, progress=progress)
             inspector.save(artifact)
     if as_json:
         print_json("product", {"artifact": str(artifact), **inspector.info()})

@@ -65,6 +65,8 @@ class Calibration:
         threshold_interval: Of a `labeled` one, what the middle 95% of bootstrap draws give as the threshold.
         escape_rate: Of a `labeled` one, the share of bad parts that is expected to be passed.
         escape_bound: With a confidence of 95%, no more than this share is passed; None likewise.
+        review_threshold: Scores above it, and not above the threshold, are for someone to look at; None for no band.
+        review_rate: The share of good parts that is expected to be looked at or rejected; None likewise.
     """
 
     method: Method
@@ -84,6 +86,8 @@ class Calibration:
     threshold_interval: tuple[float, float] | None = None
     escape_rate: float | None = None
     escape_bound: float | None = None
+    review_threshold: float | None = None
+    review_rate: float | None = None
 
     def explain(self, by_hand: float | None = None) -> str:
         """One paragraph for the engineer.
@@ -121,7 +125,16 @@ class Calibration:
             text += f"; with 95% probability no more than {self.false_reject_bound:.1%}"
         if self.escape_rate is not None:
             text += f". Expects {self.escape_rate:.1%} of bad parts like these passed, at most {self.escape_bound:.1%}"
+        if self.review_threshold is not None:
+            text += (
+                f". To be looked at from {self.review_threshold:.4g} on, {self.review_rate:.1%} of good parts in all"
+            )
         return text + "."
+
+    def review_below(self, threshold: float) -> float | None:
+        """The review threshold, where it is below the threshold that holds; None for no such band."""
+        own = self.review_threshold
+        return own if own is not None and own < threshold else None
 
     def map_scale_at(self, threshold: float) -> MapScale:
         """The scale of the maps for a threshold of the score; it moves in proportion where that was set by hand."""

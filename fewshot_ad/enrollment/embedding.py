@@ -107,7 +107,7 @@ def embed_support(
                 else scale_image(support_image.pixels, image_size, encoder)
             )
             references = list(kept_references((*references, Reference.make(as_it_lies))))
-        appearances.append(Appearance.of(image.geometry.pad(image.as_lit)))
+        appearances.append(Appearance.of(image.geometry.pad(image.as_lit)[image.geometry.window()]))
         samples = _samples(image, views, encoder.spec, share, [settings.seed, i])
         own: list[list[Pool]] = [[] for _ in samples]
         for v, view in enumerate(views):
@@ -391,14 +391,16 @@ class Reference:
         return content
 
 
-def places_of(references: Sequence[Reference], image_size: int, multiple: int) -> list[tuple[float, float]]:
+def places_of(
+    references: Sequence[Reference], image_size: int, multiple: int, roi: RegionOfInterest | None = None
+) -> list[tuple[float, float]]:
     """Where the structure of stored images has its center at a working scale, see `signals.center_of_structure`."""
     places = []
     for reference in references:
-        geometry = Geometry.fit(reference.image_hw, image_size, multiple)
+        geometry = Geometry.fit(reference.image_hw, image_size, multiple, roi)
         height, width = geometry.content_hw
         content = cv2.resize(reference.content, (width, height), interpolation=cv2.INTER_AREA)
-        places.append(center_of_structure(geometry.pad(content)))
+        places.append(center_of_structure(geometry.pad(content)[geometry.window()]))
     return places
 
 

@@ -85,7 +85,7 @@ class EnrollmentSettings:
                 "scoring": scoring,
                 "auto": tuple(fields["auto"]),
                 "registration": None if registration is None else Registration.from_dict(registration),
-                "roi": None if roi is None else RegionOfInterest(tuple(roi["image_hw"]), roi["png"]),
+                "roi": None if roi is None else RegionOfInterest.from_dict(roi),
                 "lighting": None if lighting is None else Lighting.from_dict(lighting),
             }
         )

@@ -38,6 +38,7 @@ def recalibrate(
     bad_scores: Sequence[float],
     max_false_reject: float | None,
     population: Population = POPULATION,
+    max_review: float | None = None,
 ) -> Calibration:
     """Set the threshold from the scores of further images.
 
@@ -51,27 +52,46 @@ def recalibrate(
         bad_scores: (m,) scores of bad images; may be empty.
         max_false_reject: Highest share of good parts to be rejected, between 0 and 1; None for no limit.
         population: What other products taught of the spread of good scores.
+        max_review: Share of good parts that may be looked at by someone, those rejected among them; None for none.
 
     Raises:
-        ArgumentError: A score is not finite, or the rate is out of range.
+        ArgumentError: A score is not finite, or a rate is out of range.
     """
     good, bad = tuple(map(float, good_scores)), tuple(map(float, bad_scores))
     enough = len(good) >= needed_for(LOOSEST_PROMISE if max_false_reject is None else max_false_reject)
     status: Status = "calibrated" if enough else "provisional"
     if bad:
-        return _labeled(before, good, bad, max_false_reject, status)
+        return _with_review(_labeled(before, good, bad, max_false_reject, status), max_review, population)
     rank = None if max_false_reject is None else conformal_rank(len(good), max_false_reject)
     if rank is not None:
         law = false_reject_law(rank, len(good))
-        return _replaced(before, "conformal", status, sorted(good)[rank - 1] * (1 + MARGIN), good, *law)
+        threshold = sorted(good)[rank - 1] * (1 + MARGIN)
+        return _with_review(_replaced(before, "conformal", status, threshold, good, *law), max_review, population)
     prediction = Prediction.measured(good, population)
     if max_false_reject is None:
         limit = least_cost(prediction, before.evidence(), population, 1.0)
     else:
         limit = prediction.limit(max_false_reject)
-    return _replaced(
-        before, "posterior-predictive", status, math.exp(limit), good, *prediction.promise(limit, chosen=True)
-    )
+    promise = prediction.promise(limit, chosen=True)
+    calibration = _replaced(before, "posterior-predictive", status, math.exp(limit), good, *promise)
+    return _with_review(calibration, max_review, population)
+
+
+def _with_review(calibration: Calibration, max_review: float | None, population: Population) -> Calibration:
+    """The calibration with a band of scores to be looked at, if there is any below its threshold."""
+    if max_review is None:
+        return calibration
+    good = calibration.further_scores
+    rank = conformal_rank(len(good), max_review)
+    if rank is None:
+        prediction = Prediction.measured(good, population)
+        limit = prediction.limit(max_review)
+        threshold, rate = math.exp(limit), prediction.promise(limit, chosen=True)[0]
+    else:
+        threshold, rate = sorted(good)[rank - 1] * (1 + MARGIN), false_reject_law(rank, len(good))[0]
+    if not _SMALLEST < threshold < calibration.threshold:
+        return calibration
+    return dataclasses.replace(calibration, review_threshold=threshold, review_rate=rate)
 
 
 def _labeled(
@@ -125,4 +145,6 @@ def _replaced(
         threshold_interval=None,
         escape_rate=None,
         escape_bound=None,
+        review_threshold=None,
+        review_rate=None,
     )

@@ -95,6 +95,12 @@ def export(
             "got one with. Use target='onnx-single' or 'openvino': they hold the region."
         )
     image_hw = size_of_images(inspector.references, image_hw, ExportError)
+    if inspector.model.roi is not None and not inspector.model.roi.fits(image_hw):
+        (height, width), (own_height, own_width) = image_hw, inspector.model.roi.image_hw
+        raise ExportError(
+            f"expected images of the proportions that the region of interest was drawn on, {own_width} x {own_height}, "
+            f"got {width} x {height}. Give a size of the same proportions."
+        )
     _check_one_pass(inspector, image_hw)
     images_to_compare = proof_images(inspector, image_hw, images)
     folder = Path(folder)
@@ -310,6 +316,7 @@ def _write_manifest(inspector: Inspector, folder: Path, target: Target, image_hw
         # By default, OpenVINO computes in bfloat16 where the processor can: compile with INFERENCE_PRECISION_HINT=f32.
         "inference_precision": "f32",
         "threshold": model.threshold,
+        "review_threshold": model.review_threshold,
         "map_scale": dataclasses.asdict(model.map_scale),
         "scoring": info["scoring"],
         "divisors": [scale.divisor for scale in model.scales],

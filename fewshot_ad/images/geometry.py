@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float32Array, Float64Array, Uint8Array
-from fewshot_ad.images.region_of_interest import RegionOfInterest
+from fewshot_ad.images.region_of_interest import WHOLE_BOX, RegionOfInterest
 
 # Standard deviation, in pixels of the working scale, of the smoothing before the encoder: sensor noise and compression
 # differ between two images of one part, and the encoder's first layers amplify them.
@@ -104,7 +105,8 @@ class Geometry:
         content = cv2.resize(weights, (width, height), interpolation=cv2.INTER_AREA)
         if self.turned is not None:
             content = cv2.warpAffine(content, self.forward, (width, height), flags=cv2.INTER_LINEAR)
-        own = RegionOfInterest.of(content, self.image_hw) if self.roi is None else self.roi.narrowed(content)
+        whole = RegionOfInterest.of(content, self.image_hw, WHOLE_BOX)
+        own = whole if self.roi is None else self.roi.narrowed(content)
         return dataclasses.replace(self, roi=own)
 
     def cares_as_it_lies(self) -> Uint8Array | None:
@@ -116,12 +118,12 @@ class Geometry:
         return cv2.warpAffine(cares, back, cares.shape[::-1], flags=cv2.INTER_LINEAR)
 
     def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the scaled image as it lies around all that counts."""
-        cares = self.cares_as_it_lies()
-        if cares is None or not cares.any():
+        """Rows and columns of the registered image that light and sharpness are measured in, at least 8 each."""
+        if self.roi is None:
             return slice(None), slice(None)
-        x, y, width, height = cv2.boundingRect(cares)
-        return slice(y, y + height), slice(x, x + width)
+        (height, width), (left, top, right, bottom) = self.content_hw, self.roi.box
+        rows = _span(top, bottom, height)
+        return rows, _span(left, right, width)
 
     def scale(self, image: Uint8Array) -> Uint8Array:
         """Scale an image (H, W, 3) uint8 to `content_hw` and smooth it by `SMOOTHING`."""
@@ -214,3 +216,9 @@ def patch_cares(cares: Uint8Array, input_hw: tuple[int, int], grid_hw: Sequence[
     counted = cv2.resize((weights > 0).astype(np.float32), size, interpolation=cv2.INTER_AREA)
     mean = cv2.resize(weights, size, interpolation=cv2.INTER_AREA) / 255
     return np.where(counted >= 0.5, mean / np.maximum(counted, 0.5), 0).astype(np.float32)
+
+
+def _span(start: float, end: float, size: int) -> slice:
+    """A range of pixels from shares of a side, at least 8 long where the side is."""
+    first = min(int(start * size), max(0, size - 8))
+    return slice(first, max(math.ceil(end * size), first + 8))

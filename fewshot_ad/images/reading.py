@@ -19,7 +19,7 @@ from fewshot_ad.images.formats import decode
 from fewshot_ad.images.limits import check_file_bytes
 from fewshot_ad.images.listing import advice_on_path
 from fewshot_ad.images.pillow import from_pil
-from fewshot_ad.images.sources import ImageSource, is_pil
+from fewshot_ad.images.sources import ImageSource, is_pil, is_tensor
 from fewshot_ad.lifetime import native_work, waiting
 
 CHUNK_BYTES = 1 << 20
@@ -211,7 +211,7 @@ def _as_bytes(chunk: Any) -> bytes:
 
 def _as_array(source: Any) -> Any:
     try:
-        if type(source).__module__.partition(".")[0] == "torch":
+        if is_tensor(source):
             return _from_tensor(source)
         return np.asarray(source)
     except Exception as error:  # a tensor on another device, a lost table: each has its own class

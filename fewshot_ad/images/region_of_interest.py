@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,6 +26,9 @@ LONGEST = 1024
 SAME_PROPORTIONS = 0.02
 # Characters of a stored mask. A binary one takes some 2,000.
 MAX_STORED = 2_000_000
+WHOLE_BOX = (0.0, 0.0, 1.0, 1.0)
+# A mask that nowhere reaches this is one of 0 and 1 by mistake, and would count nothing in full.
+LEAST_FULL = 16
 EXPECTED = (
     "expected a region of interest as a box (x, y, width, height), a polygon of at least three (x, y), several of "
     "these, or a mask image"
@@ -40,14 +43,22 @@ class RegionOfInterest:
         image_hw: Height and width in pixels of the image that it was drawn on.
         png: How much each place counts, 0 (don't care) to 255, as a gray PNG file in base64. It lies over the whole
             image whatever its size; of a registered product over the registered image.
+        box: Left, top, right and bottom of all that counted when the product was enrolled, as shares of the image.
+            Light and sharpness are measured there; it stays where the region is narrowed.
     """
 
     image_hw: tuple[int, int]
     png: str
+    box: tuple[float, float, float, float] = WHOLE_BOX
 
     @classmethod
-    def of(cls, weights: Uint8Array, image_hw: tuple[int, int]) -> RegionOfInterest:
-        """From weights (h, w) uint8.
+    def of(
+        cls,
+        weights: Uint8Array,
+        image_hw: tuple[int, int],
+        box: tuple[float, float, float, float] | None = None,
+    ) -> RegionOfInterest:
+        """From weights (h, w) uint8; a box of None is the one around all that counts.
 
         Raises:
             ArgumentError: Nothing is left in it.
@@ -57,7 +68,18 @@ class RegionOfInterest:
             weights = cv2.resize(weights, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         if not weights.any():
             raise ArgumentError("expected a region of interest that shows some of the image, got one without any.")
-        return cls(image_hw, base64.b64encode(cv2.imencode(".png", weights)[1].tobytes()).decode("ascii"))
+        if box is None:
+            height, width = weights.shape
+            x, y, across, down = cv2.boundingRect(weights)
+            box = x / width, y / height, (x + across) / width, (y + down) / height
+        return cls(image_hw, base64.b64encode(cv2.imencode(".png", weights)[1].tobytes()).decode("ascii"), box)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> RegionOfInterest:
+        """Rebuild from `dataclasses.asdict` after a trip through JSON."""
+        height, width = fields["image_hw"]
+        left, top, right, bottom = fields["box"]
+        return cls((height, width), fields["png"], (left, top, right, bottom))
 
     @functools.cached_property
     def weights(self) -> Uint8Array:
@@ -86,7 +108,7 @@ class RegionOfInterest:
         height, width = self.weights.shape
         other = cv2.resize(weights, (width, height), interpolation=cv2.INTER_AREA)
         both = np.rint(self.weights.astype(np.float32) * other / 255).astype(np.uint8)
-        return RegionOfInterest.of(both, self.image_hw)
+        return RegionOfInterest.of(both, self.image_hw, self.box)
 
     def fits(self, image_hw: tuple[int, int]) -> bool:
         """Whether an image has the proportions of the one that it was drawn on."""
@@ -191,6 +213,11 @@ def _polygon(corners: Iterable[Sequence[Any]], name: str) -> Float32Array:
 
 def _mask(mask: Any, image_hw: tuple[int, int], name: str) -> Uint8Array:
     weights = read_image(mask).max(axis=2)
+    if 0 < weights.max() < LEAST_FULL:
+        raise ArgumentError(
+            f"{name}: expected a mask with 255 (or True) where all counts, got one of at most {weights.max()}. "
+            "Multiply it by 255, or convert it to bool."
+        )
     if not RegionOfInterest(image_hw, "").fits(weights.shape):  # type: ignore[arg-type]
         raise ArgumentError(
             f"{name}: expected a mask with the proportions of the images, {image_hw[1]} x {image_hw[0]} pixels, got "

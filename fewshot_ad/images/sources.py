@@ -43,6 +43,11 @@ def is_pil(source: Any) -> bool:
     return hasattr(source, "convert") and hasattr(source, "getexif")
 
 
+def is_tensor(source: Any) -> bool:
+    """Whether an object is a tensor of torch, which need not be installed."""
+    return type(source).__module__.partition(".")[0] == "torch"
+
+
 def image_name(source: ImageSource, index: int) -> str:
     """The name of an image in reports: its file name, or `image[index]` for an image from memory."""
     return Path(source).name if isinstance(source, (str, os.PathLike)) else f"image[{index}]"
@@ -93,6 +98,9 @@ def _expand(image: Any) -> list[Any]:
         return list(list_images(image))
     if _is_single(image) or not hasattr(image, "__array__"):
         return [image]
+    if is_tensor(image):
+        # As it is: `read_image` knows that its channels may come first.
+        return list(image) if image.ndim == 4 else [image]
     try:
         # Its mask is not to be lost: `read_image` refuses it.
         array = image if isinstance(image, np.ma.MaskedArray) else np.asarray(image)

@@ -98,21 +98,19 @@ class Expectations:
             self, appearances=(*self.appearances, *appearances), closeness=(*self.closeness, *held_out)
         )
 
-    def reason_against(
-        self, seen: Appearance, input_hw: Sequence[int], nearness: float, swapped: Callable[[], float]
-    ) -> str:
+    def reason_against(self, seen: Appearance, area: int, nearness: float, swapped: Callable[[], float]) -> str:
         """Why an image cannot be judged; empty if it can.
 
         Args:
             seen: What it looks like as a whole.
-            input_hw: Height and width of the encoder's input.
+            area: Pixels of the encoder's input that are looked at.
             nearness: Its `closeness`.
             swapped: Makes that of the same image with red and blue swapped. It is asked for only where the colors
                 are the other way round, since it takes another run of the encoder.
         """
         if self._colors_turned(seen.red_minus_blue) and nearness > swapped() * math.exp(SWAPPED_BACK):
             return "red and blue are swapped: BGR given for RGB?"
-        if not self._unlike(nearness, input_hw[0] * input_hw[1]):
+        if not self._unlike(nearness, area):
             return self._light(seen, TOO_DARK, TOO_BRIGHT, TOO_SOFT)
         cause = self._light(seen, RATHER_DARK, RATHER_BRIGHT, RATHER_SOFT)
         if cause:

@@ -52,6 +52,7 @@ class Inspection:
             nothing is said of it.
         cares: (h, w) uint8 at the working scale: how much each place of the image counted, 0 outside the region of
             interest; None where all did.
+        review_threshold: Scores above it, and not above the threshold, are for someone to look at; None for none.
         signals: What the image says of light and camera, see `Inspector.drift`; None where it was not looked at.
     """
 
@@ -70,14 +71,20 @@ class Inspection:
     reason: str = ""
     unseen: float = 0.0
     cares: Uint8Array | None = field(default=None, repr=False)
+    review_threshold: float | None = None
     signals: Signals | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> Verdict:
-        """`good`, `anomalous`, or `not_inspectable`: the image cannot be judged, and `reason` says why."""
+        """`good`, `anomalous`, or `not_inspectable`: the image cannot be judged, and `reason` says why.
+
+        Of a product that was calibrated with `max_review`, also `review`: it is not anomalous, and someone should look.
+        """
         if self.reason:
             return "not_inspectable"
-        return "anomalous" if self.is_anomalous else "good"
+        if self.is_anomalous:
+            return "anomalous"
+        return "review" if self.review_threshold is not None and self.score > self.review_threshold else "good"
 
     @property
     def photograph(self) -> Uint8Array:
@@ -105,7 +112,7 @@ class Inspection:
         They are looked for from a severity of 0.85 on, and count from 0.85 on the map's scale. Empty for an anomalous
         part: its places are `regions`.
         """
-        if self.is_anomalous or self.severity < NEAR_MISS:
+        if self.is_anomalous or (self.severity < NEAR_MISS and self.verdict != "review"):
             return ()
         return find_near_misses(self.working_map, self.map_scale, self.image.shape[:2])  # type: ignore[arg-type]
 
@@ -231,6 +238,7 @@ class Inspection:
             "size": [self.image.shape[1], self.image.shape[0]],
             "regions": [region.as_dict() for region in self.regions],
             "near_misses": [region.as_dict() for region in self.near_misses],
+            **({} if self.review_threshold is None else {"review_threshold": self.review_threshold}),
             **({"unseen": round(self.unseen, 4)} if self.unseen else {}),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }

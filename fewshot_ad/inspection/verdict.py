@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-Verdict: TypeAlias = Literal["good", "anomalous", "not_inspectable"]
+Verdict: TypeAlias = Literal["good", "review", "anomalous", "not_inspectable"]
 
 
 def verdict_words(verdict: Verdict) -> str:
-    """A verdict for people: `GOOD`, `ANOMALOUS` or `NOT INSPECTABLE`."""
+    """A verdict for people: `GOOD`, `REVIEW`, `ANOMALOUS` or `NOT INSPECTABLE`."""
     return verdict.replace("_", " ").upper()
 
 
@@ -28,7 +28,7 @@ def format_severity(severity: float, is_anomalous: bool, digits: int = 2) -> str
     return f"{1 + step if is_anomalous else 1 - step:.{digits}f}"
 
 
-def verdict_column(severity: float, is_anomalous: bool) -> str:
+def verdict_column(severity: float, is_anomalous: bool, review: bool = False) -> str:
     """Verdict and severity as a column of text; a good part is written small, so that the others stand out."""
-    word = verdict_words("anomalous") if is_anomalous else "good"
+    word = verdict_words("anomalous") if is_anomalous else verdict_words("review") if review else "good"
     return f"{word:9}  severity {format_severity(severity, is_anomalous):>5}"

@@ -17,7 +17,7 @@ from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series
 from fewshot_ad.enrollment.selection import candidate_sizes
 from fewshot_ad.enrollment.support import SupportImage
-from fewshot_ad.errors import SupportSetError
+from fewshot_ad.errors import ArgumentError, SupportSetError
 from fewshot_ad.images import Geometry, RegionOfInterest
 from fewshot_ad.product.product import Product
 from fewshot_ad.product.relighting import LightingChoice
@@ -59,13 +59,12 @@ def region_of_interest(
     roi, reasons = None, list[str]()
     if where.drawn is not None:
         roi = _drawn(images, settings, where.drawn, encoder)
+        _check(images, settings, roi, encoder)
         reasons.append(f"region of interest: {roi.share:.0%} of the image, as it was drawn.")
     if where.foreground != "off":
         found, reason = _part(images, settings, where.foreground, roi, encoder)
         roi = found or roi
         reasons.append(reason)
-    if roi is not None:
-        _check(images, settings, roi, encoder)
     return roi, tuple(reasons)
 
 
@@ -106,7 +105,7 @@ def _drawn(
     roi = geometry.narrowed(drawn).roi
     if roi is None:
         raise ValueError("expected a region of interest")
-    return roi
+    return RegionOfInterest.of(roi.weights, roi.image_hw)
 
 
 def _part(
@@ -127,8 +126,14 @@ def _part(
                 "plain background, draw a region of interest, or leave foreground out."
             )
         return None, reason
-    if drawn is not None:
-        roi = drawn.narrowed(roi.weights)
+    try:
+        if drawn is not None:
+            roi = drawn.narrowed(roi.weights)
+        _check(images, settings, roi, encoder)
+    except (ArgumentError, SupportSetError) as error:
+        if choice == "part":
+            raise
+        return None, f"foreground: all of the image; {error}"
     if choice == "part":
         return roi, f"{reason}."
     if len(images) < 2:

@@ -110,13 +110,15 @@ class Product:
             registration=settings.registration,
             roi=settings.roi,
             lighting=settings.lighting,
+            review_threshold=calibration.review_below(threshold),
         )
         return cls(model, calibration, enrollment, kept_references(references), by_hand, history, known_defects)
 
     def with_threshold(self, threshold: float) -> Product:
         """The same with a threshold that was set by hand; the maps' scale moves in proportion."""
         scale = self.calibration.map_scale_at(threshold)
-        model = dataclasses.replace(self.model, threshold=threshold, map_scale=scale)
+        review = self.calibration.review_below(threshold)
+        model = dataclasses.replace(self.model, threshold=threshold, map_scale=scale, review_threshold=review)
         return dataclasses.replace(self, model=model, threshold_set_by_hand=True)
 
     def with_calibration(self, calibration: Calibration, event: str, notes: Sequence[str]) -> Product:
@@ -127,7 +129,12 @@ class Product:
             event: What was done, for the record; the date is put before it.
             notes: What was noticed.
         """
-        model = dataclasses.replace(self.model, threshold=calibration.threshold, map_scale=calibration.map_scale)
+        model = dataclasses.replace(
+            self.model,
+            threshold=calibration.threshold,
+            map_scale=calibration.map_scale,
+            review_threshold=calibration.review_below(calibration.threshold),
+        )
         changed = dataclasses.replace(self, model=model, calibration=calibration, threshold_set_by_hand=False)
         return changed.with_notes(*notes).with_reasons(f"{now()}: {event}")
 

@@ -81,11 +81,12 @@ def lighting_of(
 ) -> Lighting:
     """A kind of lighting with what it needs to know of the support set."""
     size = min(candidate_sizes(images, settings))
-    framing = Framing(settings.registration, settings.roi)
+    # As `registration.scaled_image` measures them.
+    framing = Framing(roi=settings.roi if settings.registration is None else None)
     contents = []
     for image in images:
         scaled = scale_image(image.pixels, size, encoder, framing)
-        contents.append(scaled.content[scaled.geometry.window()] if settings.registration is None else scaled.content)
+        contents.append(scaled.content[scaled.geometry.window()])
     return Lighting.of(kind, contents)
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fewshot_ad.arrays import Float64Array, Uint8Array
 from fewshot_ad.images import Geometry, Lighting, RegionOfInterest
+from fewshot_ad.images.lighting import ALL
 from fewshot_ad.registration.estimator import (
     ORDERS,
     POSE_SIDE,
@@ -133,7 +134,9 @@ def scaled_image(
     if framing.lighting is None:
         content = geometry.turn(content)
         return content, geometry, content
-    lit = framing.lighting.apply(content, geometry.window())
+    # A registered region moves with the part; its light is told from all of the image.
+    window = geometry.window() if framing.registration is None else ALL
+    lit = framing.lighting.apply(content, window)
     return geometry.turn(lit), geometry, geometry.turn(content)
 
 

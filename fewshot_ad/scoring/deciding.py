@@ -43,6 +43,7 @@ class Model:
         registration: How images are brought into one pose; None leaves them as they lie.
         roi: Where images are looked at, once they are in that pose; None for all of them.
         lighting: How the light of images is taken out; None leaves it as it is.
+        review_threshold: Scores above it, and not above the threshold, are for someone to look at; None for none.
     """
 
     scales: tuple[Scale, ...]
@@ -53,6 +54,7 @@ class Model:
     registration: Registration | None = None
     roi: RegionOfInterest | None = None
     lighting: Lighting | None = None
+    review_threshold: float | None = None
 
     @property
     def framing(self) -> Framing:
@@ -99,7 +101,8 @@ def inspect_image(
         encode_s += encoded - start
         search_s += time.perf_counter() - encoded
     start = time.perf_counter()
-    appearance = Appearance.of(prepared.inputs[0].as_lit)
+    looked_at = prepared.inputs[0].as_lit[prepared.inputs[0].geometry.window()]
+    appearance = Appearance.of(looked_at)
     reason = reason_against(prepared.inputs[0], measured[0], appearance, encoder, model)
     search_s += time.perf_counter() - start
     score = joint_score(measured)
@@ -134,7 +137,8 @@ def inspect_image(
         reason=reason,
         unseen=max(view.geometry.unseen() for view in prepared.inputs),
         cares=prepared.inputs[-1].geometry.cares_as_it_lies(),
-        signals=Signals(measured[0].median_distance, appearance, center_of_structure(prepared.inputs[0].as_lit)),
+        review_threshold=model.review_threshold,
+        signals=_signals(measured[0], appearance, looked_at),
     )
 
 
@@ -156,17 +160,24 @@ def reason_against(
             f"the region of interest was drawn on {own_width} x {own_height} pixels, and this image of {width} x "
             f"{height} has other proportions"
         )
-    if view.geometry.roi is not None and not patch_weights(view.geometry, measured.score_maps[0].shape, 1.0).any():
+    counted = patch_weights(view.geometry, measured.score_maps[0].shape, 1.0) > 0
+    if not counted.any():
         return "nothing of the region of interest is in view, or it is smaller than a patch"
     if model.expectations is None:
         return ""
+    # A small region says as little of the whole as a small image does.
+    area = view.pixels.shape[0] * view.pixels.shape[1]
+    if view.geometry.roi is not None:
+        area = round(area * float(counted.mean()))
 
     def swapped() -> float:
-        turned = np.ascontiguousarray(view.pixels[..., ::-1])
+        turned = np.ascontiguousarray(view.as_lit[..., ::-1])
+        if model.lighting is not None:
+            turned = model.lighting.apply(turned, view.geometry.window())
         other = EncoderInput(turned, view.geometry, turned)
         return _measured(other, encoder, model.scales[0], model.scoring)[0].closeness
 
-    return model.expectations.reason_against(appearance, view.pixels.shape[:2], measured.closeness, swapped)
+    return model.expectations.reason_against(appearance, area, measured.closeness, swapped)
 
 
 def _measured(view: EncoderInput, encoder: Encoder, scale: Scale, scoring: ScoringConfig) -> tuple[Measurement, float]:
@@ -182,6 +193,12 @@ def _measured(view: EncoderInput, encoder: Encoder, scale: Scale, scoring: Scori
     )
     measured = Measurement(top_mean_score(score_maps, view.geometry, scoring), score_maps, view.geometry)
     return measured.divided(scale.divisor), encoded
+
+
+def _signals(measured: Measurement, appearance: Appearance, looked_at: Uint8Array) -> Signals | None:
+    """What an image says of light and camera; None where nothing of it is looked at."""
+    distance = measured.median_distance
+    return Signals(distance, appearance, center_of_structure(looked_at)) if np.isfinite(distance) else None
 
 
 class EncoderInput(NamedTuple):

@@ -68,9 +68,10 @@ class Measurement:
 
     @property
     def median_distance(self) -> float:
-        """Of the patches that show any of the image; of the first level."""
+        """Of the patches that show any of the image; of the first level. NaN where none is looked at."""
         score_map = self.score_maps[0]
-        return float(np.median(score_map[patch_weights(self.geometry, score_map.shape, 1.0) > 0]))
+        seen = score_map[patch_weights(self.geometry, score_map.shape, 1.0) > 0]
+        return float(np.median(seen)) if seen.size else float("nan")
 
     @property
     def closeness(self) -> float:

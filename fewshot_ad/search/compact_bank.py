@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_ad.arrays import Float32Array
+from fewshot_ad.arrays import Float32Array, IndexArray
 from fewshot_ad.search.memory_bank import MemoryBank, Origin
 from fewshot_ad.search.nearest import Metric, NearestSearch, to_distance
 
@@ -45,6 +45,10 @@ class CompactBank(MemoryBank):
 
     def __len__(self) -> int:
         return len(self._stored)
+
+    def search(self, embeddings: Float32Array, k: int = 1) -> tuple[Float32Array, IndexArray]:
+        """See `MemoryBank.search`; the index is made for it and not kept."""
+        return MemoryBank(self.vectors, _NOWHERE, self.metric, self._threads, lasting=False).search(embeddings, k)
 
     def nearest(self, embeddings: Float32Array) -> Float32Array:
         """See `MemoryBank.nearest`."""

@@ -52,6 +52,7 @@ def test_a_mask_may_be_a_file_an_array_or_bool(tmp_path: Path) -> None:
         ((500, 500, 4, 4), "shows some of the image of 80 x 60"),
         (np.ones((60, 60), bool), "proportions"),
         (np.zeros(HW, bool), "shows some"),
+        (np.ones(HW, np.uint8), "Multiply it by 255"),
     ],
 )
 def test_what_is_no_region_is_refused_in_words(region: object, said: str) -> None:

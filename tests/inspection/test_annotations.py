@@ -117,3 +117,6 @@ def test_tensors_are_images_channels_first_or_last(inspector: Inspector, broken_
     last, first = tensor, tensor.permute(2, 0, 1)
     for image in (last, first, (first / 255).requires_grad_()):
         assert inspector.inspect(image).score == pytest.approx(expected, rel=1e-5)
+    for batch in (torch.stack([first, first]), torch.stack([last, last]), [first, last], iter([first, last])):
+        scores = [result.score for result in inspector.inspect_batch(batch)]  # type: ignore[union-attr]
+        assert scores == pytest.approx([expected] * 2, rel=1e-5)

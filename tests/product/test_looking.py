@@ -94,7 +94,8 @@ def test_stored_loaded_and_pickled_it_judges_the_same(
         again = same.inspect(broken_part)
         assert again.score == expected.score
         np.testing.assert_array_equal(again.anomaly_map, expected.anomaly_map)
-    assert within.info()["roi"] == {"share": 0.25, "box": list(BOX), "size": [128, 128]}
+    found = within.info()["roi"]
+    assert (found["share"], found["box"], found["size"]) == (0.25, list(BOX), [128, 128])
 
 
 def test_the_overlay_shows_the_region(within: Inspector) -> None:
@@ -212,7 +213,10 @@ def test_a_crafted_region_is_one_error(within: Inspector, encoder: Encoder) -> N
         return base64.b64encode(png).decode()
 
     for png in ("", "!!", base64.b64encode(b"no png").decode(), bomb(60000, 60000), bomb(10, 10), bomb(4, 4, 2)):
-        settings = {**record["enrollment"]["settings"], "roi": {"image_hw": [128, 128], "png": png}}
+        settings = {
+            **record["enrollment"]["settings"],
+            "roi": {"image_hw": [128, 128], "png": png, "box": [0.0, 0.0, 1.0, 1.0]},
+        }
         crafted = {**record, "enrollment": {**record["enrollment"], "settings": settings}}
         with pytest.raises(ArtifactError, match=r"roi\.png"):
             check_values(tensors, crafted, "p.fsad")

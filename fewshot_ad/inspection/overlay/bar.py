@@ -16,6 +16,7 @@ from fewshot_ad.inspection.verdict import verdict_words
 LEAST_WIDTH = 320
 VERDICT_COLORS: dict[str, Color] = {
     verdict_words("good"): (30, 110, 60),
+    verdict_words("review"): (165, 105, 0),
     verdict_words("anomalous"): (170, 30, 30),
     verdict_words("not_inspectable"): (120, 70, 130),
 }
