@@ -358,6 +358,32 @@ def few_shot() -> str:
     )
 
 
+def foreground() -> str:
+    """The part alone, by product; a product without a plain background has no row of `part`."""
+    methods = ("all of the image", "the part where it helps", "the part alone")
+    names = ("off", "auto", "part")
+    averages = rows("foreground", methods, by_category=True)
+    averages.sort(key=lambda row: (row.category, methods.index(row.method)))
+    lines = [
+        [row.category, f"`{names[methods.index(row.method)]}`", *(text(row, name) for name in ("image_auroc", *RATES))]
+        for row in averages
+    ]
+    return table(["product", "`foreground`", *labels(("image_auroc", *RATES))], lines)
+
+
+def transfer() -> str:
+    """An encoder that was trained on the other products, beside those that ship; by product."""
+    methods = ("trained on the other products", "lite0_parts", "efficientnet_lite0")
+    averages = rows("leave_out", methods, by_category=True)
+    averages.sort(key=lambda row: (row.category, row.shots, methods.index(row.method)))
+    found = {(row.category, row.shots, row.method): row for row in averages}
+    lines = [
+        [category, str(shots), *(text(found[category, shots, method], "image_auroc") for method in methods)]
+        for category, shots in sorted({(row.category, row.shots) for row in averages})
+    ]
+    return table(["product", "K", *methods], lines)
+
+
 def zoo_by_product() -> str:
     """Image AUROC of each product."""
     averages = rows("zoo_board", by_category=True)
@@ -394,6 +420,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "board-by-product": by_product("board"),
     "board-small": by_product("small"),
     "presets": presets,
+    "foreground": foreground,
+    "transfer": transfer,
     "encoders": of_today("siamese_board"),
     "encoders-by-product": encoders_by_product,
     "defaults": defaults,

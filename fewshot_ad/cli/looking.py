@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewshot_ad.cli.drawing import draw_region
 from fewshot_ad.cli.options import (
     DownloadOption,
     EncoderOption,
@@ -130,6 +129,8 @@ def _first(inspector: Inspector) -> Reference:
 
 
 def _drawn(inspector: Inspector, no_browser: bool, port: int, as_json: bool) -> dict[str, list[Any]] | None:
+    from fewshot_ad.cli.drawing import draw_region  # a server: not in every command's memory
+
     first = _first(inspector)
     try:
         return draw_region(

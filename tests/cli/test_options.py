@@ -12,6 +12,7 @@ from fewshot_ad.encoder import Fusion
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.presets import PresetName
 from fewshot_ad.export import Target
+from fewshot_ad.product import LIGHTING_CHOICES, ForegroundChoice
 from fewshot_ad.scoring import ImageScore
 from fewshot_ad.search.nearest import Metric
 from fewshot_ad.zoo.components.curves import Monitor
@@ -20,8 +21,10 @@ from tests.cli.commands import every_command, shown_help
 CHOICES = {
     "device": get_args(Device),
     "engine": get_args(EngineName),
+    "foreground": get_args(ForegroundChoice),
     "fusion": get_args(Fusion),
     "image-score": get_args(ImageScore),
+    "lighting": LIGHTING_CHOICES,
     "metric": get_args(Metric),
     "monitor": get_args(Monitor),
     "precision": (*get_args(Precision), "auto"),
