@@ -23,9 +23,9 @@ import numpy as np
 from measured_tables import NONE, table
 
 from fewshot_ad import Inspector, load_encoder
-from fewshot_ad.drift import DriftMonitor
 from fewshot_ad.enrollment.embedding import places_of
 from fewshot_ad.images import read_image
+from fewshot_ad.inspection.drift import DriftMonitor
 from fewshot_ad.product.relighting import relit
 
 HERE = Path(__file__).parent

@@ -27,7 +27,6 @@ from fewshot_ad.artifact import (
 )
 from fewshot_ad.batch import Reading, read, verdicts
 from fewshot_ad.check import Check, Recalibration, check_product, draw_limits, recalibration
-from fewshot_ad.drift import Drift, DriftMonitor
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
@@ -38,6 +37,7 @@ from fewshot_ad.enrollment.support import SupportSet, read_support
 from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, SupportSetError
 from fewshot_ad.images import ColorOrder, ImageSource, RegionSpec, drawn_weights, loaded_region
+from fewshot_ad.inspection.drift import Drift, DriftMonitor
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.lifetime import ForkSafeLock, at_hand, interruptible, native_work
 from fewshot_ad.product import (

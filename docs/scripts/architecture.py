@@ -45,7 +45,7 @@ LAYERS = (
         "what is done with products; how encoders are trained",
     ),
     ("inspector.py", "the facade: Inspector"),
-    ("artifact/   check/   drift.py", "its .fsad file; what it gets wrong; has the line changed?"),
+    ("artifact/   check/", "its .fsad file; what it gets wrong"),
     ("product/", "what is known of one part, and what was done to it"),
     ("enrollment/   batch.py", "from good images to a product; many images in order"),
     ("scoring/   datasets/", "the decision; readers of public datasets"),

@@ -11,6 +11,8 @@ import typer
 from fewshot_ad.cli import (
     baselines,
     benchmark,
+    catalogs,
+    comparing,
     corrections,
     datasets,
     drifting,
@@ -22,9 +24,6 @@ from fewshot_ad.cli import (
     training,
     verdicts,
     zoo,
-)
-from fewshot_ad.cli import (
-    catalogs as catalogs,
 )
 from fewshot_ad.cli.streams import show_notes, with_streams
 from fewshot_ad.cli.usage import HELP_OPTIONS, Program
@@ -73,6 +72,7 @@ for _group in (
     drifting,
     looking,
     catalogs,
+    comparing,
     tools,
     encoders,
     training,

@@ -160,14 +160,15 @@ def reason_against(
             f"the region of interest was drawn on {own_width} x {own_height} pixels, and this image of {width} x "
             f"{height} has other proportions"
         )
-    counted = patch_weights(view.geometry, measured.score_maps[0].shape, 1.0) > 0
-    if not counted.any():
+    region = view.geometry.roi
+    counted = None if region is None else patch_weights(view.geometry, measured.score_maps[0].shape, 1.0) > 0
+    if counted is not None and not counted.any():
         return "nothing of the region of interest is in view, or it is smaller than a patch"
     if model.expectations is None:
         return ""
     # A small region says as little of the whole as a small image does.
     area = view.pixels.shape[0] * view.pixels.shape[1]
-    if view.geometry.roi is not None:
+    if counted is not None:
         area = round(area * float(counted.mean()))
 
     def swapped() -> float:

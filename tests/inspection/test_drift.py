@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from fewshot_ad import ArgumentError, Inspector
-from fewshot_ad.drift import FEWEST, KEPT, DriftMonitor, Jumper, stake
 from fewshot_ad.encoder import Encoder
+from fewshot_ad.inspection.drift import FEWEST, KEPT, DriftMonitor, Jumper, stake
 from fewshot_ad.inspection.inspectability import Appearance
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspection.signals import Signals, center_of_structure
