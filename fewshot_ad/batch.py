@@ -16,7 +16,7 @@ from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import FewshotADError, ImageError
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
 from fewshot_ad.lifetime import fork_count, native_work
-from fewshot_ad.scoring import Prepared
+from fewshot_ad.scoring import Prepared, PreparedParts
 
 # Images that are read while one is inspected; more would only take memory.
 AHEAD = 4
@@ -37,7 +37,7 @@ class Reading:
     name: str
     pixels: Uint8Array | ImageError
     milliseconds: float
-    prepared: Prepared | None = None
+    prepared: Prepared | PreparedParts | None = None
 
 
 def read(source: ImageSource | ImageError, color: ColorOrder) -> Reading:
@@ -56,7 +56,7 @@ def read(source: ImageSource | ImageError, color: ColorOrder) -> Reading:
 def verdicts(
     images: ImageSource | Iterable[ImageSource],
     color: ColorOrder,
-    prepare: Callable[[Uint8Array], Prepared],
+    prepare: Callable[[Uint8Array], Prepared | PreparedParts],
     judge: Callable[[Reading], Result],
 ) -> Iterator[Result]:
     """Judge images in order.

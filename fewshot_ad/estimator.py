@@ -16,7 +16,7 @@ from fewshot_ad.errors import FewshotADError, SupportSetError
 from fewshot_ad.images import ImageSource, RegionSpec
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspector import Inspector
-from fewshot_ad.product import ForegroundChoice, LightingChoice
+from fewshot_ad.product import ForegroundChoice, LightingChoice, PartsChoice
 
 try:
     from sklearn.base import BaseEstimator, OutlierMixin
@@ -45,6 +45,8 @@ class FewShotDetector(OutlierMixin, BaseEstimator):
         roi: Where images are looked at; None for all of them.
         foreground: Whether only the part on its plain background counts.
         lighting: Whether exposure and tint are taken out.
+        parts: Whether several parts on an image are judged one by one.
+        expect: How many parts each image shows; None for any number.
         random_state: Seed of everything random.
         threads: Number of CPU threads; None takes all.
 
@@ -72,6 +74,8 @@ class FewShotDetector(OutlierMixin, BaseEstimator):
         roi: RegionSpec | None = None,
         foreground: ForegroundChoice = "off",
         lighting: LightingChoice = "off",
+        parts: PartsChoice = "off",
+        expect: int | None = None,
         random_state: int = 0,
         threads: int | None = None,
     ) -> None:
@@ -86,6 +90,8 @@ class FewShotDetector(OutlierMixin, BaseEstimator):
         self.roi = roi
         self.foreground = foreground
         self.lighting = lighting
+        self.parts = parts
+        self.expect = expect
         self.random_state = random_state
         self.threads = threads
 

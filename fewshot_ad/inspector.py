@@ -50,19 +50,34 @@ from fewshot_ad.product import (
     ForegroundChoice,
     KnownDefect,
     LightingChoice,
+    PartsChoice,
     Product,
     Where,
-    accept_image,
+    accept,
     add_images,
     checked_region,
     drawn_defects,
     enroll,
     narrow_region,
+    one_by_one,
+    parts_of,
     product_name,
-    reject_image,
+    reject,
     size_of_images,
+    taken_names,
 )
-from fewshot_ad.scoring import MAX_DISTANCE, MIN_DISTANCE, Model, Prepared, ScoringConfig, inspect_image, prepare
+from fewshot_ad.scoring import (
+    MAX_DISTANCE,
+    MIN_DISTANCE,
+    Model,
+    Prepared,
+    PreparedParts,
+    ScoringConfig,
+    inspect_frame,
+    inspect_image,
+    prepare,
+    prepare_frame,
+)
 from fewshot_ad.search.memory_bank import MemoryBank
 
 logger = logging.getLogger(__name__)
@@ -131,6 +146,8 @@ class Inspector:
         ignore: RegionSpec | None = None,
         foreground: ForegroundChoice = "off",
         lighting: LightingChoice = "off",
+        parts: PartsChoice = "off",
+        expect: int | None = None,
     ) -> Inspector:
         """Enroll a product from good images, 2 to 8 of them as a rule.
 
@@ -186,9 +203,14 @@ class Inspector:
             lighting: `normalized`: exposure and tint of each image are brought to the support set's;
                 `log_chromaticity`: an input of one channel that light hardly changes (Maddern et al. 2014), for parts
                 of color; `auto`: the one by which drawn defects stand out more from support images under other light.
+            parts: `auto`: images show several parts, or one that may lie anywhere, on a plain background. Each is cut
+                out, brought into one pose and judged by itself, see `Inspection.parts`; sizes such as `min_defect` are
+                then those of a part's own image.
+            expect: How many parts each image shows: with fewer or more an image is anomalous. None for any number.
 
         Raises:
-            SupportSetError: No usable image, or a setting that makes no sense.
+            SupportSetError: No usable image, a setting that makes no sense, or no parts where there should be.
+            ArgumentError: A region is none, or arguments contradict each other.
             WeightsError: The encoder cannot be had.
         """
         arguments.function(progress, "progress")
@@ -210,11 +232,17 @@ class Inspector:
         )
         images, progress = at_hand(images), interruptible(progress)
         support = read_support(images, color, progress)
+        name = product or product_name(support)
+        cut = parts_of(support, parts, expect, {"roi": roi, "ignore": ignore, "register": register}, progress)
+        support = support if cut is None else cut.support
         image_hw = support.images[0].pixels.shape[:2]
         arguments.choice(foreground, "foreground", get_args(ForegroundChoice), ArgumentError)
         arguments.choice(lighting, "lighting", LIGHTING_CHOICES, ArgumentError)
         drawn = None if roi is None and ignore is None else drawn_weights(roi, ignore, image_hw)
         where = Where(drawn, foreground, lighting)
+        if cut is not None:
+            where = Where(cut.weights, foreground, lighting, "the part and what is close to it")
+            settings = dataclasses.replace(settings, parts=cut.layout)
         share = defect_share(image_hw, min_defect, min_defect_px, min_defect_mm, mm_per_px)
         if share is not None:
             settings = dataclasses.replace(settings, min_defect=round(share, 6))
@@ -230,8 +258,9 @@ class Inspector:
             threads=threads,
             device=device,
         )
-        name = product or product_name(support)
         network, enrolled = enroll(support, name, settings, network, faster, progress, keep_outliers, register, where)
+        if cut is not None:
+            enrolled = enrolled.with_reasons(cut.reason)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)
@@ -450,14 +479,14 @@ class Inspector:
         arguments.flag(force, "force", ArgumentError)
         images, progress = at_hand(images), interruptible(progress)
         with self._adding, native_work():
-            taken = [name for name, _ in self.enrollment.support]
-            support = read_support(images, color, progress, taken)
+            taken = taken_names(self._product)
+            support = one_by_one(self._product, read_support(images, color, progress, taken))
             extended, notes = add_images(self._product, self._encoder, support, progress, force)
             with self._setting:
                 # Looked at last: a threshold may have been set by hand meanwhile.
                 by_hand = self._product.threshold_set_by_hand
                 extended = extended.with_threshold(self.threshold) if by_hand else extended
-                added = [name for name, _ in extended.enrollment.support[len(taken) :]]
+                added = [name for name, _ in extended.enrollment.support[len(self.enrollment.support) :]]
                 self._change(extended, "add", f"added {', '.join(added)}")
         return notes
 
@@ -500,7 +529,7 @@ class Inspector:
                     self._drawn = drawn_defects(product, encoder)
                 return self._drawn
 
-            extended, notes = accept_image(product, encoder, support, drawn, interruptible(progress), force)
+            extended, notes = accept(product, encoder, support, drawn, interruptible(progress), force)
             with self._setting:
                 by_hand = self._product.threshold_set_by_hand
                 extended = extended.with_threshold(self.threshold) if by_hand else extended
@@ -534,7 +563,7 @@ class Inspector:
         with self._adding, native_work():
             [read_one] = self._single(image, color).images
             place = None if region is None else checked_region(region, read_one.pixels.shape[:2])  # type: ignore[arg-type]
-            changed, notes = reject_image(self._product, self._encoder, read_one, place)
+            changed, notes = reject(self._product, self._encoder, read_one, place)
             with self._setting:
                 # A threshold may have been set by hand meanwhile.
                 changed = dataclasses.replace(self._product, known_defects=changed.known_defects)
@@ -636,9 +665,13 @@ class Inspector:
             ImageError: The size is none that an image may have, or none was given and the product holds no support
                 image to tell it from.
         """
-        image = np.zeros((*size_of_images(self.references, image_hw, ImageError), 3), np.uint8)
+        model = self._product.model
+        height, width = size_of_images(self.references, image_hw, ImageError)
+        if model.parts is not None and image_hw is not None:
+            # The stored images are of parts already.
+            width, height = model.parts.window((height, width))
+        image = np.zeros((height, width, 3), np.uint8)
         with native_work():
-            model = self._product.model
             inputs = prepare(image, self._encoder, model).inputs
             for scale, view in zip(model.scales, inputs, strict=True):
                 if scale.one_pass is not None:
@@ -774,8 +807,7 @@ class Inspector:
 
     def _single(self, image: ImageSource, color: ColorOrder) -> SupportSet:
         """One image, with a name that no other image of the product has."""
-        taken = [name for name, _ in self.enrollment.support] + [defect.name for defect in self.known_defects]
-        support = read_support([image], color, None, taken)
+        support = read_support([image], color, None, taken_names(self._product))
         if len(support.images) != 1:
             raise SupportSetError(f"expected one image, got {len(support.images)}. Give them one after the other.")
         return support
@@ -797,11 +829,11 @@ class Inspector:
 
         return check_product(unchanged._product, judge, good, bad, progress, bursts_count_once=bursts_count_once)
 
-    def _prepared(self, pixels: Uint8Array, roi: RegionSpec | None) -> Prepared:
+    def _prepared(self, pixels: Uint8Array, roi: RegionSpec | None) -> Prepared | PreparedParts:
         """An image (H, W, 3) uint8 RGB made ready, looked at only in a region."""
         try:
             only = None if roi is None else drawn_weights(roi, None, pixels.shape[:2])  # type: ignore[arg-type]
-            return prepare(pixels, self._encoder, self._product.model, only)
+            return prepare_frame(pixels, self._encoder, self._product.model, only)
         except ArgumentError as error:
             raise ImageError(str(error)) from error
 
@@ -809,7 +841,7 @@ class Inspector:
     def _judge(self, reading: Reading, watch: bool = True) -> Inspection:
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
-        inspection = inspect_image(
+        inspection = inspect_frame(
             reading.pixels,
             self._encoder,
             self._product.model,
@@ -821,7 +853,7 @@ class Inspector:
         # One that is looked at in a region of its own says nothing of how the others score.
         if watch:
             with self._watching:
-                self._watched().see(inspection)
+                self._watched().see(inspection.one_part)
         return inspection
 
     def _watched(self) -> DriftMonitor:
@@ -835,7 +867,7 @@ class Inspector:
                 places_of(
                     product.references, min(product.model.image_sizes), self._encoder.spec.multiple, product.model.roi
                 ),
-                place=product.model.registration is None,
+                place=product.model.registration is None and product.model.parts is None,
             )
         return self._monitor
 

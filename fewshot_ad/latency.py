@@ -23,8 +23,12 @@ def own_images(inspector: Inspector) -> list[Uint8Array]:
     """The support images stored in a product, (H, W, 3) uint8 each, enlarged to their original size.
 
     Raises:
-        ImageError: The product holds no support image.
+        ImageError: The product holds no support image, or images of single parts alone.
     """
+    if inspector.model.parts is not None:
+        raise ImageError(
+            "expected whole support images inside this product, found those of single parts. Give images with --images."
+        )
     if not inspector.references:
         raise ImageError("expected support images inside this product, found none. Give images with --images.")
     return [cv2.resize(r.content, r.image_hw[::-1], interpolation=cv2.INTER_LINEAR) for r in inspector.references]

@@ -21,6 +21,7 @@ from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
 from fewshot_ad.images.region_of_interest import LONGEST
 from fewshot_ad.product.history import MAX_PATCHES
+from fewshot_ad.registration.parts import TEMPLATE_SIDE
 
 # Embeddings are of the order of 1 to 1,000. Up to here no distance of them overflows float32.
 LARGEST_VALUE = 1e9
@@ -142,7 +143,10 @@ def check_values(
         geometry = Geometry.fit((height, width), max(settings["image_sizes"]), spec.multiple)
         _check_png(tensors[f"reference{i}"].tobytes(), geometry.content_hw, f"reference{i}", path)
     if settings.get("roi") is not None:
-        _check_region_of_interest(settings["roi"]["png"], path)
+        _check_stored_png(settings["roi"]["png"], "enrollment.settings.roi.png", (LONGEST, LONGEST), path)
+    if settings.get("parts") is not None:
+        side = (TEMPLATE_SIDE, TEMPLATE_SIDE)
+        _check_stored_png(settings["parts"]["template"], "enrollment.settings.parts.template", side, path, exactly=True)
 
 
 def _check_range(values: npt.NDArray[Any], low: float, high: float, name: str, path: str | os.PathLike[str]) -> None:
@@ -152,17 +156,19 @@ def _check_range(values: npt.NDArray[Any], low: float, high: float, name: str, p
         raise refused(path, name, f"values in {low}..{high}", f"{smallest} to {largest}")
 
 
-def _check_region_of_interest(png: str, path: str | os.PathLike[str]) -> None:
-    name = "enrollment.settings.roi.png"
+def _check_stored_png(
+    png: str, name: str, most_hw: tuple[int, int], path: str | os.PathLike[str], exactly: bool = False
+) -> None:
+    """Whether a gray PNG file in base64 is one, of at most that size or exactly of it."""
     try:
         packed = base64.b64decode(png, validate=True)
     except (binascii.Error, ValueError):
         raise refused(path, name, "a PNG file in base64", "something else") from None
     header, _ = _png_parts(packed)
     width, height = struct.unpack(">II", header[:8]) if len(header) == 13 else (0, 0)
-    if not 1 <= width <= LONGEST or not 1 <= height <= LONGEST:
-        raise refused(path, name, f"a gray PNG file of at most {LONGEST} x {LONGEST} pixels", "something else")
-    _check_png(packed, (height, width), name, path, channels=1)
+    if not 1 <= width <= most_hw[1] or not 1 <= height <= most_hw[0]:
+        raise refused(path, name, f"a gray PNG file of at most {most_hw[1]} x {most_hw[0]} pixels", "something else")
+    _check_png(packed, most_hw if exactly else (height, width), name, path, channels=1)
 
 
 def _check_png(

@@ -16,7 +16,8 @@ from fewshot_ad.product import Product
 
 # Of a product's description: what is compared field by field. Times and versions differ from enrollment to enrollment.
 COMPARED = (
-    *("product", "encoder", "image_sizes", "views", "registration", "roi", "lighting", "preprocessing", "scoring"),
+    *("product", "encoder", "image_sizes", "views", "registration", "roi", "lighting", "parts", "preprocessing"),
+    "scoring",
     *("bank", "threshold", "threshold_set_by_hand", "max_false_reject", "max_ms", "seed"),
 )
 CALIBRATION = ("method", "n", "threshold", "status", "false_reject_rate", "false_reject_bound", "escape_rate")

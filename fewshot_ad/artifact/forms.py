@@ -29,6 +29,7 @@ from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, LightingKind
 from fewshot_ad.images.region_of_interest import MAX_STORED
 from fewshot_ad.product import MAX_NAME
 from fewshot_ad.product.history import MAX_CHANGES, MAX_KNOWN_DEFECTS, UNDO_BYTES, ChangeKind
+from fewshot_ad.registration.parts import MAX_PARTS, MAX_TEMPLATE
 from fewshot_ad.scoring import MAX_DISTANCE, MAX_NEIGHBORS, MAX_PATCHES, MAX_SIGMA, MIN_DISTANCE, ImageScore
 from fewshot_ad.search.nearest import Metric
 
@@ -48,6 +49,7 @@ Finite: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stride: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1024)]
 Channels: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 Coordinate: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1, le=1)]
+Extent: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=16)]
 Side: TypeAlias = Annotated[int, Field(strict=True, ge=MIN_SIDE, le=MAX_PIXELS // MIN_SIDE)]
 Name: TypeAlias = Annotated[str, Field(strict=True, max_length=4096)]
 Text: TypeAlias = Annotated[str, Field(strict=True, max_length=1_000_000)]
@@ -185,6 +187,20 @@ class LightingForm(BaseModel):
     means: tuple[GrayLevel, GrayLevel, GrayLevel]
 
 
+class PartLayoutForm(BaseModel):
+    """See `PartLayout`; the picture in it is checked with the arrays."""
+
+    model_config = _FORM
+
+    size: tuple[Extent, Extent]
+    center: tuple[Coordinate, Coordinate]
+    area: Annotated[Share, Field(gt=0)]
+    reach: Extent
+    largest_other: Share
+    template: Annotated[str, Field(strict=True, max_length=MAX_TEMPLATE)]
+    expected: Annotated[int, Field(strict=True, ge=1, le=MAX_PARTS)] | None = None
+
+
 class SettingsForm(BaseModel):
     """See `EnrollmentSettings`; nothing is left to be chosen."""
 
@@ -207,6 +223,7 @@ class SettingsForm(BaseModel):
     registration: RegistrationForm | None = None
     roi: RegionOfInterestForm | None = None
     lighting: LightingForm | None = None
+    parts: PartLayoutForm | None = None
 
 
 class EnrollmentForm(BaseModel):

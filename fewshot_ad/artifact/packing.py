@@ -193,6 +193,7 @@ def unpack_compact(
         registration=settings.registration,
         roi=settings.roi,
         lighting=settings.lighting,
+        parts=settings.parts,
         review_threshold=calibration.review_below(threshold),
     )
     return model, sum(bank.nbytes for bank in banks)
@@ -254,6 +255,14 @@ def _enrollment(fields: Mapping[str, Any]) -> Enrollment:
     typed["settings"] = EnrollmentSettings.from_dict(fields["settings"])
     typed["support"] = tuple((name, sha256) for name, sha256 in fields["support"])
     return Enrollment(**typed)
+
+
+def _layout(stored: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What a product says of several parts on an image; the picture in it by its hash."""
+    if stored is None:
+        return None
+    sha256 = hashlib.sha256(stored["template"].encode()).hexdigest()
+    return {**{name: value for name, value in stored.items() if name != "template"}, "template_sha256": sha256}
 
 
 def check_encoder(spec: EncoderSpec, here: EncoderSpec, path: str | os.PathLike[str]) -> None:
@@ -323,6 +332,7 @@ def describe(tensors: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any])
         "registration": settings.get("registration"),
         "roi": _region(settings.get("roi")),
         "lighting": settings.get("lighting"),
+        "parts": _layout(settings.get("parts")),
         "reasons": list(enrollment["reasons"]),
         "preprocessing": record["preprocessing"],
         "scoring": settings["scoring"],

@@ -27,7 +27,8 @@ from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.lifetime import ForkSafeLock, native_work
 from fewshot_ad.registration import Framing
-from fewshot_ad.scoring import EncoderInput, Model, inspect_image, measure_at, patch_weights, prepare, reason_against
+from fewshot_ad.registration.parts import PartLayout, cut_out
+from fewshot_ad.scoring import EncoderInput, Model, inspect_frame, measure_at, patch_weights, prepare, reason_against
 from fewshot_ad.search.nearest import Metric, NearestSearch, normalize, to_distance
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class _Sketch:
     """
 
     stamp: tuple[int, int]
-    looks: tuple[EncoderSpec, int, Framing, Metric]
+    looks: tuple[EncoderSpec, int, Framing, PartLayout | None, Metric]
     anchors: npt.NDArray[Any]
     usual: float
 
@@ -214,7 +215,7 @@ class Catalog:
         resident, reading = self._resident(name), read(image, color)
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
-        return inspect_image(
+        return inspect_frame(
             reading.pixels, resident.encoder, resident.model, resident.product, reading.name, reading.milliseconds
         )
 
@@ -320,7 +321,7 @@ class Catalog:
         coarsest = model.scales[0]
         sketch = _Sketch(
             stamp,
-            (encoder.spec, coarsest.image_size, model.framing, model.scoring.metric),
+            (encoder.spec, coarsest.image_size, model.framing, model.parts, model.scoring.metric),
             vectors[np.sort(chosen)].copy(),
             max(1e-12, model.map_scale.median_good * coarsest.level_scale[0] * coarsest.divisor),
         )
@@ -361,6 +362,10 @@ class _Look:
     def at(cls, pixels: Uint8Array, resident: _Resident) -> _Look:
         """An image (H, W, 3) uint8 RGB as a product sees it."""
         coarsest = dataclasses.replace(resident.model, scales=resident.model.scales[:1])
+        if coarsest.parts is not None:
+            # One of several parts tells which product they are.
+            cut = cut_out(pixels, coarsest.parts)
+            pixels = next((part.pixels for part in cut.parts if part.pixels is not None), pixels)
         [view] = prepare(pixels, resident.encoder, coarsest).inputs
         levels = resident.encoder.encode(view.pixels)
         counted = patch_weights(view.geometry, levels[0].shape[:2], 1.0) > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from fewshot_ad.arguments import image_sources
 from fewshot_ad.arrays import Float32Array, Progress
 from fewshot_ad.check.report import Check, CheckedDefect, CheckedImage, Truth, UncountedImage
 from fewshot_ad.enrollment.known_defects import score_against
+from fewshot_ad.enrollment.parts import part_name
 from fewshot_ad.enrollment.probes import near_identical, thumbnail
 from fewshot_ad.enrollment.support import distinct_names, pixel_hash
 from fewshot_ad.errors import ArgumentError, ImageError
@@ -55,7 +57,7 @@ def check_product(
         elif reason := known.reason_to_leave_out(result, source):
             left_out.append(UncountedImage(*about, reason))
         else:
-            checked.append(CheckedImage(*about, result.score, result.severity, result.is_anomalous))
+            checked += _checked(source, result)
         if progress is not None:
             progress("check", done, len(sources))
     _require_each_side({source.truth for source in sources}, checked, [*unreadable, *left_out])
@@ -66,6 +68,24 @@ def check_product(
     severities = [(d.name, d.factor * score_against(d.top, product.model) / threshold) for d in product.known_defects]
     defects = tuple(CheckedDefect(name, severity, severity > 1) for name, severity in severities)
     return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable), again, defects)
+
+
+def _checked(source: _Source, result: Inspection) -> list[CheckedImage]:
+    """What counts of an image: of a good one with several parts each of them, since each is good."""
+    whole = CheckedImage(source.name, source.file, source.truth, result.score, result.severity, result.is_anomalous)
+    if source.truth == "bad" or not result.parts or (result.count is not None and result.count.finding):
+        return [whole]
+    return [
+        dataclasses.replace(
+            whole,
+            name=part_name(source.name, part.number),
+            score=part.score,
+            severity=part.severity,
+            is_anomalous=part.verdict == "anomalous",
+        )
+        for part in result.parts
+        if part.inspection is not None
+    ]
 
 
 class _Source(NamedTuple):
@@ -126,6 +146,9 @@ class _KnownImages:
                 f"expected each image to be good or bad, got the same one as both: {before.name} among the "
                 f"{before.truth} images and {source.name} among the {source.truth} ones. Take it out of one of them."
             )
+        # Of an image with several parts, the parts were enrolled.
+        own = [pixel_hash(part.inspection.image) for part in result.parts if part.inspection is not None]
+        sha256 = next((one for one in own if one in self._support), sha256)
         if sha256 in self._support:
             reason = f"in the support set, as {self._support[sha256]}"
             return reason if source.truth == "good" else f"{reason}: enrolled as a good one; enroll again without it"

@@ -31,6 +31,7 @@ Metric: TypeAlias = Literal["l2", "cosine"]
 MonitorName: TypeAlias = Literal["tensorboard", "csv", "wandb", "mlflow", "comet"]
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 ForegroundChoice: TypeAlias = Literal["off", "auto", "part"]
+PartsChoice: TypeAlias = Literal["off", "auto"]
 LightingChoice: TypeAlias = Literal["off", "auto", "normalized", "log_chromaticity"]
 
 ArtifactArgument = Annotated[Path, typer.Argument(help="The product's .fsad file.")]

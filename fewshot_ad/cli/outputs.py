@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("file", "verdict", "score", "threshold", "severity", "x", "y", "width", "height", "ms", "error"),
-    *("regions", "schema", "reason"),
+    *("regions", "schema", "reason", "parts"),
 )
 TABLE_SCHEMA = "fewshot-ad/inspect-csv/1"
 
@@ -377,6 +377,7 @@ def verdict_row(path: Path, result: Inspection) -> dict[str, Any]:
         "ms": f"{result.timings_ms['total']:.1f}",
         "regions": json.dumps([region.as_dict() for region in result.regions], allow_nan=False),
         "reason": result.reason,
+        "parts": result.parts_finding,
     }
     if result.regions:
         cells |= dict(zip(("x", "y", "width", "height"), result.regions[0].box, strict=True))

@@ -26,6 +26,7 @@ from fewshot_ad.cli.options import (
     KeepOutliersOption,
     LightingChoice,
     Metric,
+    PartsChoice,
     Precision,
     PresetName,
     RegisterOption,
@@ -168,6 +169,19 @@ def enroll(
             "that light hardly changes, for parts of color; auto: whichever helps on the good images under other light."
         ),
     ] = "off",
+    parts: Annotated[
+        PartsChoice,
+        typer.Option(
+            help="auto: images show several parts, or one that lies anywhere, on a plain background; each is cut out, "
+            "turned into one pose and judged by itself."
+        ),
+    ] = "off",
+    expect: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --parts auto: how many parts each image shows; with fewer or more it is anomalous."
+        ),
+    ] = None,
     each: Annotated[
         bool,
         typer.Option(
@@ -218,6 +232,8 @@ def enroll(
             "ignore": region(ignore, "--ignore"),
             "foreground": foreground,
             "lighting": lighting,
+            "parts": parts,
+            "expect": expect,
         }
         if each:
             _refuse_of_each(good, product_name, limits, threads)

@@ -174,6 +174,8 @@ def verdict_line(path: Path, result: Inspection) -> str:
         x, y, width, height = result.regions[0].box
         where = f"  at x {x}..{x + width - 1}, y {y}..{y + height - 1}"
         where += f" and {len(result.regions) - 1} more" if len(result.regions) > 1 else ""
+    if result.parts_finding:
+        where = f"  {result.parts_finding}{where}"
     column = verdict_column(result.severity, result.is_anomalous, result.verdict == "review")
     return f"{column}  {path}{where}  ({result.timings_ms['total']:.0f} ms)"
 

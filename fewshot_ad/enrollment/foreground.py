@@ -13,20 +13,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fewshot_ad.arrays import BoolArray, Float32Array, Float64Array, Uint8Array
+from fewshot_ad.arrays import BoolArray, Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.embedding import ScaledImage, embed_image, scale_image
 from fewshot_ad.images import RegionOfInterest
-from fewshot_ad.registration import Framing, Registration
+from fewshot_ad.registration import Framing, Registration, unlike_background
 
 # Working scale at which the part is looked for, and the most images for it.
 FOREGROUND_SIZE, MAX_IMAGES = 256, 8
-# Width of the border, as a share of the shorter side; patches along the edge are its embeddings.
-BORDER = 0.03
-# Pixels are unlike the background from so many robust deviations on, of at least so many gray levels.
-UNLIKE, LEAST_DEVIATION = 5.0, 2.0
-# A border is plain where no more than this share of it is unlike its own surface, and deviates by no more than this.
-MAX_UNLIKE_BORDER, MAX_DEVIATION = 0.2, 20.0
 # Patches are unlike the background from this multiple of the largest distance on that 95% of the edge has.
 UNLIKE_PATCHES = 1.5
 CLUSTERS = 4
@@ -81,52 +75,14 @@ def soft_weights(part: BoolArray) -> Uint8Array:
 
 def part_of(image: ScaledImage, encoder: Encoder) -> tuple[BoolArray | None, str]:
     """The part on one image, (h, w) bool at the working scale; None where there is none, and why."""
-    content = image.content
-    border = _border(content.shape)
-    unlike, deviation = _unlike_surface(content, border)
-    if float(unlike[border].mean()) > MAX_UNLIKE_BORDER or deviation > MAX_DEVIATION:
+    unlike = unlike_background(image.content)
+    if unlike is None:
         return None, "the border of the images is not plain"
     part = _filled(unlike) | _unlike_patches(image, encoder)
     share = float(part.mean())
     if not SHARES[0] <= share <= SHARES[1]:
         return None, f"what differs from the border of an image is {share:.0%} of it"
     return part, ""
-
-
-def _border(shape: tuple[int, ...]) -> BoolArray:
-    margin = max(2, round(BORDER * min(shape[:2])))
-    border = np.ones(shape[:2], bool)
-    border[margin:-margin, margin:-margin] = False
-    return border
-
-
-def _unlike_surface(content: Uint8Array, border: BoolArray) -> tuple[BoolArray, float]:
-    """Which pixels are unlike a smooth surface through the border's colors, and the border's largest deviation."""
-    lab = cv2.cvtColor(content, cv2.COLOR_RGB2LAB).astype(np.float64)
-    height, width = border.shape
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
-    unlike, largest = np.zeros(border.shape, bool), 0.0
-    for channel in range(3):
-        values = lab[..., channel]
-        fitted = terms @ _robust_fit(terms[border], values[border])
-        deviation = 1.4826 * float(np.median(np.abs(values - fitted)[border]))
-        unlike |= np.abs(values - fitted) > UNLIKE * max(deviation, LEAST_DEVIATION)
-        largest = max(largest, deviation)
-    return unlike, largest
-
-
-def _robust_fit(terms: Float64Array, values: Float64Array) -> Float64Array:
-    """Coefficients (k,) of a least-squares fit in which what lies far off counts little (Huber's weights)."""
-    weights = np.ones(len(values))
-    coefficients: Float64Array = np.zeros(terms.shape[1])
-    for _ in range(10):
-        root = np.sqrt(weights)[:, None]
-        coefficients = np.asarray(np.linalg.lstsq(terms * root, values * root[:, 0], rcond=None)[0], np.float64)
-        off = np.abs(values - terms @ coefficients)
-        scale = max(1.4826 * float(np.median(off)), LEAST_DEVIATION / 2)
-        weights = np.minimum(1, 1.345 * scale / np.maximum(off, 1e-9))
-    return coefficients
 
 
 def _filled(unlike: BoolArray) -> BoolArray:

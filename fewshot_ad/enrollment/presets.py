@@ -12,6 +12,7 @@ from fewshot_ad.enrollment.views import View, ViewsSpec, parse_views
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import Lighting, RegionOfInterest
 from fewshot_ad.registration import Framing, Registration
+from fewshot_ad.registration.parts import PartLayout
 from fewshot_ad.scoring import ScoringConfig
 
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 4096
@@ -49,6 +50,8 @@ class EnrollmentSettings:
         registration: How images are brought into one pose; None leaves them as they lie.
         roi: Where images are looked at; None for all of them. The memory bank holds nothing of what lies outside.
         lighting: How the light of images is taken out; None leaves it as it is.
+        parts: What each of several parts on an image looks like; None for images that are looked at as a whole. All
+            else is then said of a part's own image.
     """
 
     views: tuple[View, ...]
@@ -64,6 +67,7 @@ class EnrollmentSettings:
     registration: Registration | None = None
     roi: RegionOfInterest | None = None
     lighting: Lighting | None = None
+    parts: PartLayout | None = None
 
     @property
     def framing(self) -> Framing:
@@ -76,7 +80,8 @@ class EnrollmentSettings:
         views = tuple(View(**view) for view in fields["views"])
         # Products that do not say it averaged a share of all patches.
         scoring = ScoringConfig(**{"max_patches": None, **fields["scoring"]})
-        registration, roi, lighting = (fields.get(name) for name in ("registration", "roi", "lighting"))
+        names = ("registration", "roi", "lighting", "parts")
+        registration, roi, lighting, parts = (fields.get(name) for name in names)
         return cls(
             **{
                 **fields,
@@ -87,6 +92,7 @@ class EnrollmentSettings:
                 "registration": None if registration is None else Registration.from_dict(registration),
                 "roi": None if roi is None else RegionOfInterest.from_dict(roi),
                 "lighting": None if lighting is None else Lighting.from_dict(lighting),
+                "parts": None if parts is None else PartLayout.from_dict(parts),
             }
         )
 

@@ -74,26 +74,7 @@ def export(
     flag(force, "force", ExportError)
     if target not in TARGETS:
         raise ExportError(f"expected target among {TARGETS}, got {target!r}.")
-    if inspector.scoring.image_score != "top_mean":
-        raise ExportError(
-            f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbors of "
-            "neighbors is no fixed graph. Enroll with top_mean."
-        )
-    if inspector.model.registration is not None:
-        raise ExportError(
-            "expected a product whose images are inspected as they lie, got one that is registered: the exported graph "
-            "would not turn them. Enroll without register=True (command line: without --register)."
-        )
-    if inspector.model.lighting is not None:
-        raise ExportError(
-            f"expected a product whose images are inspected in the light they have, got lighting="
-            f"{inspector.model.lighting.kind!r}, which the exported graph does not know. Enroll with lighting='off'."
-        )
-    if inspector.model.roi is not None and target == "onnx":
-        raise ExportError(
-            "expected a product without a region of interest for target='onnx', which leaves the score to its reader, "
-            "got one with. Use target='onnx-single' or 'openvino': they hold the region."
-        )
+    _check_settings(inspector, target)
     image_hw = size_of_images(inspector.references, image_hw, ExportError)
     if inspector.model.roi is not None and not inspector.model.roi.fits(image_hw):
         (height, width), (own_height, own_width) = image_hw, inspector.model.roi.image_hw
@@ -119,6 +100,39 @@ def export(
         # ONNX Runtime and OpenVINO raise RuntimeError.
         raise ExportError(f"the exported model cannot be run: {str(error).splitlines()[0]}") from error
     return report
+
+
+def _check_settings(inspector: Inspector, target: Target) -> None:
+    """Whether a product looks at images in a way that a graph can.
+
+    Raises:
+        ExportError: It does not.
+    """
+    if inspector.scoring.image_score != "top_mean":
+        raise ExportError(
+            f"expected image_score='top_mean', got {inspector.scoring.image_score!r}: its search for neighbors of "
+            "neighbors is no fixed graph. Enroll with top_mean."
+        )
+    if inspector.model.registration is not None:
+        raise ExportError(
+            "expected a product whose images are inspected as they lie, got one that is registered: the exported graph "
+            "would not turn them. Enroll without register=True (command line: without --register)."
+        )
+    if inspector.model.parts is not None:
+        raise ExportError(
+            "expected a product whose images are looked at as a whole, got one of several parts, which an exported "
+            "graph would not cut out. Enroll without parts='auto' (command line: without --parts)."
+        )
+    if inspector.model.lighting is not None:
+        raise ExportError(
+            f"expected a product whose images are inspected in the light they have, got lighting="
+            f"{inspector.model.lighting.kind!r}, which the exported graph does not know. Enroll with lighting='off'."
+        )
+    if inspector.model.roi is not None and target == "onnx":
+        raise ExportError(
+            "expected a product without a region of interest for target='onnx', which leaves the score to its reader, "
+            "got one with. Use target='onnx-single' or 'openvino': they hold the region."
+        )
 
 
 def _check_one_pass(inspector: Inspector, image_hw: tuple[int, int]) -> None:

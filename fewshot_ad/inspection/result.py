@@ -13,9 +13,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from fewshot_ad.arrays import Float32Array, Uint8Array
+from fewshot_ad.arrays import Float32Array, Float64Array, Uint8Array
 from fewshot_ad.inspection.annotations import coco, detections, labelme
-from fewshot_ad.inspection.overlay import Caption, Marks, draw_marks, draw_region_of_interest, framed
+from fewshot_ad.inspection.overlay import (
+    Caption,
+    Marks,
+    PartMark,
+    draw_marks,
+    draw_parts,
+    draw_region_of_interest,
+    framed,
+)
+from fewshot_ad.inspection.parts import Box, PartCount, PlacedMap, region_on_image, to_image
 from fewshot_ad.inspection.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
 from fewshot_ad.inspection.signals import Signals
 from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_words
@@ -35,8 +44,8 @@ class Inspection:
         encoder: Name of the encoder.
         score: Image score; higher is worse. A distance in the encoder's feature space.
         threshold: Scores above it are anomalous.
-        is_anomalous: The decision: `score > threshold`. Also True for an image that cannot be judged, so that a script
-            that asks nothing else never passes a part that nobody has seen.
+        is_anomalous: The decision: `score > threshold`, or `count` is not as it should be. Also True for an image that
+            cannot be judged, so that a script that asks nothing else never passes a part that nobody has seen.
         severity: `score / threshold`; above 1 is anomalous.
         regions: Where, worst first; empty for a good part.
         map_scale: The fixed scale for showing the map.
@@ -54,6 +63,8 @@ class Inspection:
             interest; None where all did.
         review_threshold: Scores above it, and not above the threshold, are for someone to look at; None for none.
         signals: What the image says of light and camera, see `Inspector.drift`; None where it was not looked at.
+        parts: Of a product that was enrolled with `parts`: the verdict on each part. Else empty.
+        count: How many parts there are, and what else; None where they are not looked at one by one.
     """
 
     product: str
@@ -73,6 +84,8 @@ class Inspection:
     cares: Uint8Array | None = field(default=None, repr=False)
     review_threshold: float | None = None
     signals: Signals | None = field(default=None, repr=False)
+    parts: tuple[InspectedPart, ...] = field(default=(), repr=False)
+    count: PartCount | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -85,6 +98,22 @@ class Inspection:
         if self.is_anomalous:
             return "anomalous"
         return "review" if self.review_threshold is not None and self.score > self.review_threshold else "good"
+
+    @property
+    def one_part(self) -> Inspection:
+        """Of an image with several parts, the first that was judged, whatever its verdict; else the image itself."""
+        return next((part.inspection for part in self.parts if part.inspection is not None), self)
+
+    @property
+    def parts_finding(self) -> str:
+        """What is to be said of the parts of an image, in words: how many are not good, missing, or no part."""
+        if self.count is None:
+            return ""
+        bad = [str(part.number) for part in self.parts if part.verdict == "anomalous"]
+        said = [f"part{'s' * (len(bad) > 1)} {', '.join(bad)} of {len(self.parts)}"] if bad else []
+        blind = sum(part.verdict == "not_inspectable" for part in self.parts)
+        said += [f"{blind} not inspectable"] if blind and bad else []
+        return "; ".join([*said, *filter(None, [self.count.finding])])
 
     @property
     def photograph(self) -> Uint8Array:
@@ -129,7 +158,8 @@ class Inspection:
         tint within and around it; each of `near_misses` has a dashed box and a contour in amber, and no number. The
         colors of the tint mean the same on every image of a product, see `map_scale`: blue and green are far below the
         map's threshold, amber is close to it, and red is above it. Nothing is red on a good part, nor outside of a
-        region. A region of interest has a thin white line around it, and what lies outside is darkened.
+        region. A region of interest has a thin white line around it, and what lies outside is darkened. Of several
+        parts each has its outline in the color of its verdict, and its number.
 
         Args:
             opacity: Of the tint at the map's threshold, 0..1.
@@ -146,6 +176,9 @@ class Inspection:
             enlarged = 1
         if self.cares is not None:
             draw_region_of_interest(shown, self.cares)
+        if self.count is not None:
+            parts = [PartMark(part.number, part.box, part.verdict) for part in self.parts]
+            draw_parts(shown, parts, self.count.others, enlarged)
         regions = self.regions or self.near_misses
         if regions:
             heat = self.map_scale.apply(self.working_map)
@@ -212,12 +245,26 @@ class Inspection:
 
     def _caption(self) -> Caption:
         finding = self.reason or f"severity {self.severity_text} x threshold"
+        if self.parts_finding and not self.reason:
+            finding = f"{self.parts_finding}, {finding}"
         if self.near_misses:
             finding += ", near miss" if len(self.near_misses) == 1 else f", {len(self.near_misses)} near misses"
         if self.unseen >= 0.005:
             finding += f", {self.unseen:.0%} not seen"
         name = f"{self.product}: {self.name}" if self.name else self.product
         return Caption(verdict_words(self.verdict), finding, name, f"threshold {self.threshold:#.4g}")
+
+    def _parts_as_dict(self) -> dict[str, Any]:
+        if self.count is None:
+            return {}
+        return {
+            "parts": [part.as_dict() for part in self.parts],
+            "count": {
+                "found": self.count.found,
+                "expected": self.count.expected,
+                "others": [list(box) for box in self.count.others],
+            },
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON types, without the pictures: what `fewshot-ad inspect --json` prints.
@@ -239,6 +286,93 @@ class Inspection:
             "regions": [region.as_dict() for region in self.regions],
             "near_misses": [region.as_dict() for region in self.near_misses],
             **({} if self.review_threshold is None else {"review_threshold": self.review_threshold}),
+            **self._parts_as_dict(),
             **({"unseen": round(self.unseen, 4)} if self.unseen else {}),
             "timings_ms": {stage: round(ms, 3) for stage, ms in self.timings_ms.items()},
         }
+
+
+@dataclass(frozen=True, eq=False)
+class InspectedPart:
+    """The verdict on one of the parts of an image.
+
+    Attributes:
+        number: 1 for the first, row by row from the top, and from the left.
+        box: Of its outline, (x, y, width, height) in pixels of the image.
+        verdict: As `Inspection.verdict`.
+        score: As `Inspection.score`; 0 for one that cannot be judged.
+        severity: Likewise.
+        reason: Why it cannot be judged; empty if it can.
+        regions: Where, in pixels of the image, worst first.
+        inspection: Of the part's own image, cut out and in its pose; None for one that is not cut out.
+        forward: The affine matrix (2, 3) from (x, y) of the image to (x, y) of that, in pixels; None likewise.
+    """
+
+    number: int
+    box: Box
+    verdict: Verdict
+    score: float
+    severity: float
+    reason: str = ""
+    regions: tuple[Region, ...] = ()
+    inspection: Inspection | None = field(default=None, repr=False)
+    forward: Float64Array | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls, number: int, box: Box, forward: Float64Array, inspection: Inspection, image_hw: tuple[int, ...]
+    ) -> InspectedPart:
+        """A part whose own image was inspected; height and width are those of the image that it was cut from."""
+        return cls(
+            number,
+            box,
+            inspection.verdict,
+            inspection.score,
+            inspection.severity,
+            inspection.reason,
+            _regions_on_image(inspection, forward, image_hw),
+            inspection,
+            forward,
+        )
+
+    @classmethod
+    def unseen(cls, number: int, box: Box, reason: str) -> InspectedPart:
+        """A part that cannot be judged."""
+        return cls(number, box, "not_inspectable", 0.0, 0.0, reason)
+
+    @property
+    def placed_map(self) -> PlacedMap | None:
+        """Its map; None for one that is not cut out."""
+        if self.inspection is None or self.forward is None:
+            return None
+        return PlacedMap(self.inspection.working_map, self.inspection.image.shape[:2], self.forward)
+
+    @property
+    def turn(self) -> float | None:
+        """By how many degrees it lies turned against the support set's pose, clockwise as seen, -180..180."""
+        if self.forward is None:
+            return None
+        return float(-np.degrees(np.arctan2(self.forward[1, 0], self.forward[0, 0])))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verdict as plain JSON types."""
+        return {
+            "number": self.number,
+            "box": list(self.box),
+            "turn": None if self.turn is None else round(self.turn, 1),
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "score": self.score,
+            "severity": self.severity,
+            "regions": [region.as_dict() for region in self.regions],
+        }
+
+
+def _regions_on_image(inspection: Inspection, forward: Float64Array, image_hw: tuple[int, ...]) -> tuple[Region, ...]:
+    """The regions of a part's own image in pixels of the image that it was cut from."""
+    if not inspection.regions:
+        return ()
+    heat, part_hw = inspection.working_map, inspection.image.shape[:2]
+    counted = heat >= anomalous_cut(heat, inspection.map_scale)
+    back = to_image(forward, counted.shape, part_hw)
+    return tuple(region_on_image(region, counted, part_hw, back, image_hw) for region in inspection.regions)

@@ -1,12 +1,13 @@
 """A product: all that is known of one part, and how it comes about and grows."""
 
 from fewshot_ad.product.adding import add_images
-from fewshot_ad.product.correcting import Drawn, accept_image, checked_region, drawn_defects, reject_image
+from fewshot_ad.product.correcting import Drawn, checked_region, drawn_defects
 from fewshot_ad.product.enrolling import enroll, library_versions, product_name
 from fewshot_ad.product.history import Change, ChangeKind, KnownDefect
 from fewshot_ad.product.looking import ForegroundChoice, Where, narrow_region
 from fewshot_ad.product.product import MAX_NAME, Enrollment, Product, size_of_images
 from fewshot_ad.product.relighting import LIGHTING_CHOICES, LightingChoice
+from fewshot_ad.product.several import PartsChoice, accept, one_by_one, parts_of, reject, taken_names
 
 __all__ = [
     "LIGHTING_CHOICES",
@@ -18,16 +19,20 @@ __all__ = [
     "ForegroundChoice",
     "KnownDefect",
     "LightingChoice",
+    "PartsChoice",
     "Product",
     "Where",
-    "accept_image",
+    "accept",
     "add_images",
     "checked_region",
     "drawn_defects",
     "enroll",
     "library_versions",
     "narrow_region",
+    "one_by_one",
+    "parts_of",
     "product_name",
-    "reject_image",
+    "reject",
     "size_of_images",
+    "taken_names",
 ]

@@ -38,11 +38,13 @@ class Where(NamedTuple):
         drawn: (H, W) uint8: how much each pixel of the first image counts, 0 to 255; None for all of it.
         foreground: `part`: only the part on its plain background; `auto`: that, where it helps; `off`.
         lighting: A kind of `images.Lighting`; `auto`: the better one, where it helps; `off`.
+        reason: Why it is drawn like that, in words.
     """
 
     drawn: Uint8Array | None = None
     foreground: ForegroundChoice = "off"
     lighting: LightingChoice = "off"
+    reason: str = "as it was drawn"
 
 
 EVERYWHERE = Where()
@@ -60,7 +62,7 @@ def region_of_interest(
     if where.drawn is not None:
         roi = _drawn(images, settings, where.drawn, encoder)
         _check(images, settings, roi, encoder)
-        reasons.append(f"region of interest: {roi.share:.0%} of the image, as it was drawn.")
+        reasons.append(f"region of interest: {roi.share:.0%} of the image, {where.reason}.")
     if where.foreground != "off":
         found, reason = _part(images, settings, where.foreground, roi, encoder)
         roi = found or roi

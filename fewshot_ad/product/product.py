@@ -110,6 +110,7 @@ class Product:
             registration=settings.registration,
             roi=settings.roi,
             lighting=settings.lighting,
+            parts=settings.parts,
             review_threshold=calibration.review_below(threshold),
         )
         return cls(model, calibration, enrollment, kept_references(references), by_hand, history, known_defects)

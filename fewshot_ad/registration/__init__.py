@@ -1,5 +1,6 @@
 """Registration: where a part lies on an image, and how the image is brought into the pose of the support set."""
 
+from fewshot_ad.registration.background import unlike_background
 from fewshot_ad.registration.estimator import ORDERS, POSE_SIDE, PoseEstimator, Poses, pose_estimator, squared
 from fewshot_ad.registration.registration import AS_IT_IS, Framing, Registration, fit_registration, scaled_image
 
@@ -15,4 +16,5 @@ __all__ = [
     "pose_estimator",
     "scaled_image",
     "squared",
+    "unlike_background",
 ]

@@ -33,6 +33,7 @@ from fewshot_ad.scoring.measuring import (
     top_mean,
     top_mean_score,
 )
+from fewshot_ad.scoring.several import PreparedParts, inspect_frame, prepare_frame
 
 __all__ = [
     "IMAGE_SCORES",
@@ -46,9 +47,11 @@ __all__ = [
     "Measurement",
     "Model",
     "Prepared",
+    "PreparedParts",
     "Scale",
     "ScoringConfig",
     "anomaly_map",
+    "inspect_frame",
     "inspect_image",
     "joint_map",
     "joint_score",
@@ -56,6 +59,7 @@ __all__ = [
     "measure_at",
     "patch_weights",
     "prepare",
+    "prepare_frame",
     "reason_against",
     "reweighted",
     "smoothing_within",

@@ -17,6 +17,7 @@ from fewshot_ad.inspection.regions import MapScale, Region, find_regions
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspection.signals import Signals, center_of_structure
 from fewshot_ad.registration import Framing, Registration, scaled_image
+from fewshot_ad.registration.parts import PartLayout
 from fewshot_ad.scoring.config import ScoringConfig
 from fewshot_ad.scoring.measuring import (
     Measurement,
@@ -44,6 +45,7 @@ class Model:
         roi: Where images are looked at, once they are in that pose; None for all of them.
         lighting: How the light of images is taken out; None leaves it as it is.
         review_threshold: Scores above it, and not above the threshold, are for someone to look at; None for none.
+        parts: What each of several parts on an image looks like; None for images that are looked at as a whole.
     """
 
     scales: tuple[Scale, ...]
@@ -55,6 +57,7 @@ class Model:
     roi: RegionOfInterest | None = None
     lighting: Lighting | None = None
     review_threshold: float | None = None
+    parts: PartLayout | None = None
 
     @property
     def framing(self) -> Framing:

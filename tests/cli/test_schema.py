@@ -217,7 +217,7 @@ def test_the_table_has_every_region_and_its_schema(workplace: Path, tmp_path: Pa
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
-    assert " ".join(COLUMNS) == "file verdict score threshold severity x y width height ms error regions schema reason"
+    assert " ".join(COLUMNS) == "file verdict score threshold severity x y width height ms error regions schema reason parts"
     assert {row["schema"] for row in rows} == {"fewshot-ad/inspect-csv/1"}
     assert [row["verdict"] for row in rows] == ["GOOD", "ANOMALOUS", "ERROR"]
     assert rows[0]["regions"] == "[]"

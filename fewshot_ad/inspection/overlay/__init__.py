@@ -2,6 +2,15 @@
 
 from fewshot_ad.inspection.overlay.bar import Caption, framed
 from fewshot_ad.inspection.overlay.heat import blend_heat
-from fewshot_ad.inspection.overlay.marks import Marks, draw_marks, draw_region_of_interest
+from fewshot_ad.inspection.overlay.marks import Marks, PartMark, draw_marks, draw_parts, draw_region_of_interest
 
-__all__ = ["Caption", "Marks", "blend_heat", "draw_marks", "draw_region_of_interest", "framed"]
+__all__ = [
+    "Caption",
+    "Marks",
+    "PartMark",
+    "blend_heat",
+    "draw_marks",
+    "draw_parts",
+    "draw_region_of_interest",
+    "framed",
+]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,8 +15,9 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.images import row_blocks
 from fewshot_ad.inspection.overlay.heat import AMBER, BELOW_RED, RED, blend_heat
 from fewshot_ad.inspection.overlay.text import LEAST_CAPITAL, WHITE, Color, width_of, write
+from fewshot_ad.inspection.parts import Box
 from fewshot_ad.inspection.regions import Region
-from fewshot_ad.inspection.verdict import format_severity
+from fewshot_ad.inspection.verdict import Verdict, format_severity
 
 DARK = (20, 20, 20)
 LEAST_SIDE_OF_LABELS = 160
@@ -29,7 +31,20 @@ SURROUNDINGS = 0.06
 OUTSIDE = 0.45
 # Side of the smallest box, in widths of its line.
 _LEAST_BOX = 12
-Box = tuple[int, int, int, int]
+_PART_COLORS: dict[Verdict, Color] = {
+    "good": (90, 200, 120),
+    "review": AMBER,
+    "anomalous": RED,
+    "not_inspectable": (190, 120, 210),
+}
+
+
+class PartMark(NamedTuple):
+    """One of several parts: its number, its box in pixels of the image, and the verdict on it."""
+
+    number: int
+    box: Box
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -73,8 +88,7 @@ def draw_marks(picture: Uint8Array, heat: Float32Array, marks: Marks, opacity: f
         _stroke(picture, contour, line, marks.color)
     boxes = [_widened(region.box, line, picture.shape) for region in regions]
     for left, top, right, bottom in boxes:
-        corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
-        _stroke(picture, corners, line, marks.color, dashed=not marks.is_anomalous)
+        _stroke(picture, _corners(left, top, right, bottom), line, marks.color, dashed=not marks.is_anomalous)
     # A near miss has none: the map may reach its threshold on a good part, and the score decides.
     if marks.is_anomalous and min(picture.shape[:2]) >= LEAST_SIDE_OF_LABELS:
         for region, box in zip(reversed(regions), reversed(boxes), strict=True):
@@ -96,6 +110,37 @@ def draw_region_of_interest(picture: Uint8Array, cares: Uint8Array) -> None:
     line = max(1, round((height * width) ** 0.5 / 700))
     for contour in _contours(cares.astype(np.float32), 1, picture.shape):
         _stroke(picture, contour, line, WHITE)
+
+
+def draw_parts(picture: Uint8Array, parts: Iterable[PartMark], others: Iterable[Box], enlarged: int = 1) -> None:
+    """Outline each part of an image and number it, in the color of its verdict; what is no part has a red dashed box.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB, drawn on.
+        parts: The parts.
+        others: x, y, width and height of what is no part, in pixels of the image.
+        enlarged: How many pixels of the picture one of the image is wide.
+    """
+    side = (picture.shape[0] * picture.shape[1]) ** 0.5
+    line = max(1, round(side / 700))
+    capital = max(LEAST_CAPITAL, round(side / 64))
+    for part in parts:
+        left, top, width, height = (enlarged * value for value in part.box)
+        color = _PART_COLORS[part.verdict]
+        # Beside the part, so that nothing is drawn on it.
+        away = 3 * line
+        sides = left - away, top - away, left + width + away, top + height + away
+        last = np.array([picture.shape[1] - 1, picture.shape[0] - 1], np.float32)
+        _stroke(picture, np.clip(_corners(*sides), 0, last).astype(np.float32), line, color)
+        feet = int(min(picture.shape[0] - 1, top + height + away + line + 2 + capital))
+        write(picture, str(part.number), max(0, left - away), feet, capital, color)
+    for x, y, width, height in others:
+        sides = _widened((enlarged * x, enlarged * y, enlarged * width, enlarged * height), line, picture.shape)
+        _stroke(picture, _corners(*sides), 2 * line, RED, dashed=True)
+
+
+def _corners(left: float, top: float, right: float, bottom: float) -> Float32Array:
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)], np.float32)
 
 
 def _enlarged(region: Region, times: int) -> Region:
