@@ -13,6 +13,7 @@ import measurements
 import numpy as np
 import operator_line
 import relighting
+import several_parts
 import small_defects
 import verdicts
 from measured_tables import table
@@ -76,6 +77,11 @@ def relit() -> str:
     return relighting.report(relighting.read_rows(measurements.RECORDS / "relighting.jsonl"))
 
 
+def trays() -> str:
+    """Several parts on one image: each judged by itself, and the image as a whole."""
+    return several_parts.report(several_parts.read_rows(measurements.RECORDS / "several_parts.jsonl"))
+
+
 def small_defect_board() -> str:
     """Generated parts with defects of 1% of the side: means, by kind of defect and by kind of part."""
     return small_defects.report(small_defects.read_records(measurements.RECORDS / "small_defects.jsonl"))
@@ -112,6 +118,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "operator": operator,
     "drift": drifting,
     "relighting": relit,
+    "several-parts": trays,
     "hygiene": support_hygiene,
     "small-defects": small_defect_board,
     "former-list": former_test_list,

@@ -166,10 +166,19 @@ def unpack_compact(
     record: Mapping[str, Any],
     encoder: Encoder,
     path: str | os.PathLike[str],
+    *,
+    exact: bool = False,
 ) -> tuple[Model, int]:
     """What a stored product decides with, in little memory, and how many bytes its banks take.
 
-    Its scores are those of `unpack` up to rounding. Arguments and errors as there.
+    Its scores are those of `unpack` to 2e-3 of them. Arguments and errors as there.
+
+    Args:
+        tensors: The arrays of the artifact.
+        record: Its description.
+        encoder: The encoder to go on with.
+        path: Of the file, for messages.
+        exact: Whether the vectors stay as they are stored, and the scores those of `unpack`.
     """
     spec = checked_spec(record, path)
     check_encoder(spec, encoder.spec, path)
@@ -180,8 +189,8 @@ def unpack_compact(
     banks: list[CompactBank] = []
 
     def bank(level: int) -> CompactBank:
-        # A copy: a view would keep all of the file.
-        banks.append(CompactBank(tensors[f"bank{level}.vectors"].copy(), settings.scoring.metric, encoder.threads))
+        vectors = tensors[f"bank{level}.vectors"]
+        banks.append(CompactBank(vectors, settings.scoring.metric, encoder.threads, exact=exact))
         return banks[-1]
 
     model = Model(

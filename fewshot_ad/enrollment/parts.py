@@ -97,6 +97,8 @@ def find_parts(support: SupportSet, expected: int | None, progress: Progress | N
             f"expected parts that can be told from each other, got none: {'; '.join(notes)}. Lay them apart from each "
             "other and from the edge of the image."
         )
+    if len(images) > 1:
+        notes = [note for note in notes if not note.startswith("only one image")]
     number = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     reason = f"parts: {number} on an image, cut out and turned into one pose; {len(images)} in all."
     if expected is None and len(counts) > 1 and min(counts) == max(counts) > 1:

@@ -96,9 +96,12 @@ def accept(
             f"{inspection.count.finding}. Enroll again if that is good, with another number of parts, say."
         )
     judged = _judged(image, inspection)
-    rejected = [part for part in judged if part.verdict == "anomalous"] or judged
-    notes = list(support.notes)
-    for part in rejected:
+    enrolled = {sha256 for _, sha256 in product.enrollment.support}
+    new = [part for part in judged if _image_of(image, part).sha256 not in enrolled]
+    if not new:
+        raise SupportSetError(f"expected parts that are not enrolled, got {image.name}, whose parts all are.")
+    notes = [note for note in support.notes if not note.startswith("only one image")]
+    for part in [part for part in new if part.verdict == "anomalous"] or new:
         own = SupportSet((_image_of(image, part),), ())
         product, noted = accept_image(product, encoder, own, drawn, progress, force)
         notes += noted

@@ -29,8 +29,14 @@ _CLOSE, _OPEN = 5, 3
 TEMPLATE_SIDE, TEMPLATE_MARGIN = 96, 0.1
 # Turns that are tried first; then the best is refined, and up to two more that agree nearly as well.
 TURNS, REFINED, NEARLY = 120, 3, 0.05
+# Of parts that touch: turns that the outline is laid on in, and how much of it must be covered, and of them.
+OUTLINE_TURNS, COVERED = 72, 0.85
+# Pixels around an outline that count as around it.
+_AROUND = 3
 # Gray levels of a part count as multiples of their deviation, or of this many.
 _LEAST_CONTRAST = 12.0
+# Most parts that touch and are told apart.
+MAX_TOUCHING = 12
 # Most parts on an image; more are specks of some kind.
 MAX_PARTS = 500
 # Characters of a stored template; one takes some 6,000.
@@ -183,40 +189,6 @@ def _blob(contour: Any, shape: tuple[int, ...]) -> Blob:
     return Blob(mask > 0, (x, y, width, height), int(mask.sum()), at_edge)
 
 
-def parted(blob: Blob, area: float) -> list[Blob]:
-    """Parts that touch each other, one by one; as they are if they cannot be told apart.
-
-    The outline is split where it is narrow, by a watershed on the distance from its edge.
-
-    Args:
-        blob: Several parts as one.
-        area: What one covers, in pixels.
-    """
-    padded = np.pad(blob.mask.astype(np.uint8), 1)
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    count = round(blob.area / area)
-    for share in np.linspace(0.9, 0.3, 13):
-        found, seeds = cv2.connectedComponents((depth > share * depth.max()).astype(np.uint8))
-        if found - 1 == count:
-            break
-    else:
-        return [blob]
-    seeds[padded == 0] = found
-    unknown = (padded > 0) & (seeds == 0)
-    markers = np.where(unknown, 0, seeds).astype(np.int32)
-    relief = cv2.cvtColor(cv2.normalize(-depth, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8), cv2.COLOR_GRAY2BGR)
-    cv2.watershed(relief, markers)
-    pieces = []
-    for label in range(1, found):
-        own = (markers[1:-1, 1:-1] == label).astype(np.uint8)
-        contours, _ = cv2.findContours(own, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        piece = _blob(max(contours, key=cv2.contourArea), own.shape)
-        x, y, width, height = piece.box
-        box = (blob.box[0] + x, blob.box[1] + y, width, height)
-        pieces.append(Blob(piece.mask, box, piece.area, blob.at_edge))
-    return pieces if all(LEAST_AREA * area <= piece.area <= LARGEST_AREA * area for piece in pieces) else [blob]
-
-
 class Template:
     """A part in its pose, which others are turned to match.
 
@@ -258,6 +230,15 @@ class Template:
         """As `PartLayout.template` holds it."""
         gray = np.clip(np.rint(self.picture * _PER_UNIT + _GRAY), 0, 255).astype(np.uint8)
         return base64.b64encode(cv2.imencode(".png", gray)[1].tobytes()).decode("ascii")
+
+    def outline(self, reach: float) -> Float32Array:
+        """How much of each pixel a part covers, (s, s) float32 in 0..1, where it extends so many pixels."""
+        side = 2 * int(np.ceil((1 + TEMPLATE_MARGIN) * reach)) + 2 * _AROUND + 1
+        scale = (1 + TEMPLATE_MARGIN) * reach / (TEMPLATE_SIDE / 2)
+        matrix = np.column_stack([scale * np.eye(2), np.full(2, (side - 1) / 2 - scale * (TEMPLATE_SIDE - 1) / 2)])
+        contours, _ = cv2.findContours((self.picture > 0.3).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        covered = cv2.drawContours(np.zeros(self.picture.shape, np.float32), contours, -1, 1.0, cv2.FILLED)
+        return cv2.warpAffine(covered, matrix, (side, side), flags=cv2.INTER_AREA)
 
     def pose(self, picture: Float32Array) -> tuple[Float64Array, float]:
         """How a part lies.
@@ -328,6 +309,62 @@ def pictured(content: Uint8Array, blob: Blob, reach: float) -> Float32Array:
     return (mask * (1 + 0.5 * np.clip(structure, -2, 4))).astype(np.float32)
 
 
+def parted(blob: Blob, template: Template, reach: float, count: int) -> list[Blob]:
+    """Parts that touch each other, one by one; as they are if they cannot be told apart.
+
+    The outline of the template is laid on them in all turns, where it covers them and nothing lies around it, and taken
+    away, until nothing is left.
+
+    Args:
+        blob: Several parts as one.
+        template: A part in its pose.
+        reach: How far a part extends from its centroid, in pixels.
+        count: How many parts there seem to be.
+    """
+    outline = template.outline(reach)
+    room = outline.shape[0] // 2 + 1
+    left = np.pad(blob.mask.astype(np.float32), room)
+    middle = ((outline.shape[1] - 1) / 2, (outline.shape[0] - 1) / 2)
+    turned = [
+        cv2.warpAffine(outline, _turn_about(middle, 2 * np.pi * k / OUTLINE_TURNS), outline.shape[::-1]) > 0.5
+        for k in range(OUTLINE_TURNS)
+    ]
+    kernels = [_kernel(mask) for mask in turned]
+    placed: list[BoolArray] = []
+    for _ in range(count):
+        # Of all turns, where the outline lies best.
+        found = [cv2.minMaxLoc(cv2.matchTemplate(left, kernel, cv2.TM_CCORR)) for kernel in kernels]
+        best = max(range(OUTLINE_TURNS), key=lambda k: found[k][1])
+        column, row = found[best][3]
+        own = np.zeros(left.shape, bool)
+        own[row : row + outline.shape[0], column : column + outline.shape[1]] = turned[best]
+        if left[own].mean() < COVERED:
+            return [blob]
+        placed.append(own)
+        left = np.where(own, np.float32(0), left)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * _AROUND + 1, 2 * _AROUND + 1))
+    grown = [cv2.dilate(own.astype(np.uint8), kernel) > 0 for own in placed]
+    whole = np.pad(blob.mask, room)
+    if (whole & ~np.any(grown, axis=0)).sum() > (1 - COVERED) * whole.sum():
+        return [blob]
+    pieces = []
+    for at, own in enumerate(grown):
+        others = [one for i, one in enumerate(placed) if i != at]
+        mask = (whole & own & ~np.any(others, axis=0))[room:-room, room:-room].astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        box = (blob.box[0] + x, blob.box[1] + y, width, height)
+        pieces.append(Blob(mask[y : y + height, x : x + width] > 0, box, int(mask.sum()), blob.at_edge))
+    return pieces
+
+
+def _kernel(mask: BoolArray) -> Float32Array:
+    """What is 1 in sum on a part's outline, and takes away what lies just around it."""
+    side = 2 * _AROUND + 1
+    grown = cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0
+    ring = grown & ~mask
+    return (mask / max(1, mask.sum()) - 0.5 * ring / max(1, ring.sum())).astype(np.float32)
+
+
 def cut_out(image: Uint8Array, layout: PartLayout) -> CutImage:
     """Cut the parts of an image out and bring each into its pose.
 
@@ -342,16 +379,18 @@ def cut_out(image: Uint8Array, layout: PartLayout) -> CutImage:
     side = side_of(content.shape)
     area = layout.area * side**2
     least_other = max(OTHER_FACTOR * layout.largest_other * side**2, LEAST_OTHER * area)
+    template = Template.stored(layout.template)
     pieces: list[Blob] = []
     for blob in blobs:
-        pieces += parted(blob, area) if blob.area > LARGEST_AREA * area and not blob.at_edge else [blob]
+        count = round(blob.area / area)
+        several = blob.area > LARGEST_AREA * area and not blob.at_edge and count <= MAX_TOUCHING
+        pieces += parted(blob, template, layout.reach * side, count) if several else [blob]
     parts = [blob for blob in pieces if blob.area >= LEAST_AREA * area or (blob.at_edge and blob.area >= least_other)]
     if len(parts) > MAX_PARTS:
         return CutImage((), reason=f"expected at most {MAX_PARTS} parts, got {len(parts)}")
     others = [blob for blob in pieces if least_other <= blob.area < LEAST_AREA * area and not blob.at_edge]
     scale = np.array([image.shape[1] / content.shape[1], image.shape[0] / content.shape[0]])
     ordered = in_rows(parts, layout.reach * side)
-    template = Template.stored(layout.template)
     return CutImage(
         tuple(_cut(image, content, blob, ordered, layout, template, scale) for blob in ordered),
         tuple(_in_image(blob.box, scale, image.shape) for blob in in_rows(others, layout.reach * side)),

@@ -47,12 +47,27 @@ def test_it_says_what_the_inspector_says(catalog: Catalog, broken_part: np.ndarr
     own = Inspector.load(catalog.path("washer"))
     for image in (make_part(30), broken_part):
         one, other = catalog.inspect("washer", image), own.inspect(image)
-        assert one.score == pytest.approx(other.score, rel=1e-3)
+        assert one.score == pytest.approx(other.score, rel=2e-3)
         assert one.is_anomalous is other.is_anomalous
         assert one.threshold == other.threshold
         np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=2e-2, atol=2e-2)
     assert catalog.inspect("washer", broken_part).regions
     assert catalog.loaded == ("washer",)
+
+
+def test_close_to_the_threshold_the_verdict_is_that_of_all_bits(catalog: Catalog) -> None:
+    part = make_part(34)
+    own = catalog.load("washer")
+    score = own.inspect(part).score
+    for factor in (1 - 2e-4, 1.0, 1 + 2e-4):
+        own.threshold = score * factor
+        own.save(catalog.path("washer"))
+        inspection = catalog.inspect("washer", part)
+        assert inspection.score == pytest.approx(score, rel=1e-5)
+        assert inspection.is_anomalous is (factor < 1)
+    own.threshold = score * 1.1
+    own.save(catalog.path("washer"))
+    assert catalog.inspect("washer", part).score == pytest.approx(score, rel=2e-3)
 
 
 def test_it_says_which_product_an_image_shows(catalog: Catalog, broken_part: np.ndarray) -> None:

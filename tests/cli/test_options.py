@@ -12,7 +12,7 @@ from fewshot_ad.encoder import Fusion
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.presets import PresetName
 from fewshot_ad.export import Target
-from fewshot_ad.product import LIGHTING_CHOICES, ForegroundChoice
+from fewshot_ad.product import LIGHTING_CHOICES, ForegroundChoice, PartsChoice
 from fewshot_ad.scoring import ImageScore
 from fewshot_ad.search.nearest import Metric
 from fewshot_ad.zoo.components.curves import Monitor
@@ -27,6 +27,7 @@ CHOICES = {
     "lighting": LIGHTING_CHOICES,
     "metric": get_args(Metric),
     "monitor": get_args(Monitor),
+    "parts": get_args(PartsChoice),
     "precision": (*get_args(Precision), "auto"),
     "preset": get_args(PresetName),
     "runner": ("in-process", "processes", "ray"),

@@ -24,6 +24,7 @@ from tests.cli.commands import every_command
 from tests.cli.schemas import check, jsonschema, schema_of, strict
 from tests.cli.test_benchmark import write_plan
 from tests.conftest import make_part
+from tests.trays import PLACES, tray
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "reference" / "json-and-csv.md").read_text(encoding="utf-8")
@@ -66,6 +67,7 @@ KINDS = {
 }
 # Commands that the tests of training and of datasets check in the same way.
 NOT_RUN = {"train", "distill", "train-pose", "datasets get"}
+PARTS = ("--parts", "auto", "--expect", "6", "--views", "none")
 # Kinds that no command is named for.
 FURTHER = {"error", "benchmark-job", "doctor-offline", "zoo-survey", "enroll-each", "verify"}
 
@@ -94,6 +96,10 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / name).parent.mkdir(exist_ok=True)
         cv2.imwrite(str(root / name), pixels[..., ::-1])
     (root / "line" / "2.png").write_text("oops")
+    (root / "trays").mkdir()
+    for seed in range(2):
+        cv2.imwrite(str(root / "trays" / f"{seed}.png"), tray(seed, turns=(0.0,) * 6)[..., ::-1])
+    cv2.imwrite(str(root / "tray.png"), tray(2, PLACES[:5], defects=(0,), turns=(0.0,) * 6)[..., ::-1])
     Inspector.from_support(root / "good", product="p", views="none", image_size=64).save(root / "p.fsad")
     return root
 
@@ -139,6 +145,9 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
         ["inspect", product, root / "line" / "1.png", "--heatmaps", tmp / "heat", "--maps", tmp / "maps"],
         1,
     )
+    trays = tmp / "trays"
+    yield "product", ["enroll", root / "trays", "-o", trays.with_suffix(".fsad"), *PARTS, "--image-size", "64"], 0
+    yield "inspect", ["inspect", trays.with_suffix(".fsad"), root / "tray.png"], 1
     yield "check", ["check", product, "--good", root / "line" / "0.png", "--bad", root / "line" / "1.png"], 0
     yield "product", ["accept", grown, root / "line" / "0.png", "--force"], 0
     yield "product", ["reject", grown, root / "line" / "1.png", "--region", "8,8,30,30"], 0
@@ -217,7 +226,10 @@ def test_the_table_has_every_region_and_its_schema(workplace: Path, tmp_path: Pa
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert tuple(rows[0]) == COLUMNS
-    assert " ".join(COLUMNS) == "file verdict score threshold severity x y width height ms error regions schema reason parts"
+    assert (
+        " ".join(COLUMNS)
+        == "file verdict score threshold severity x y width height ms error regions schema reason parts"
+    )
     assert {row["schema"] for row in rows} == {"fewshot-ad/inspect-csv/1"}
     assert [row["verdict"] for row in rows] == ["GOOD", "ANOMALOUS", "ERROR"]
     assert rows[0]["regions"] == "[]"
