@@ -1,13 +1,13 @@
-"""A line with an operator: what accepting false rejects and rejecting escapes does to the verdicts that follow.
+"""A line with an operator: what accepting, rejecting and the word of drift do to the verdicts that follow.
 
-A product is enrolled from eight good images. Then the rest of its images pass, good and defective ones mixed, twice:
-once nobody corrects anything, and once an operator accepts every false reject, and rejects every escape that is shown
-to him (one in two). With `--drift` the light goes down to `DIMMED` of what it was, evenly over the line. Every image
-passes once, so no verdict is on an image that was accepted.
+A product is enrolled from eight good images. Then up to 1,000 others pass, a quarter of them defective, each once, and
+the light goes down to `DIMMED` of what it was, evenly over the line. Three times over: nobody corrects anything; an
+operator accepts every false reject, and rejects every escape that is shown to him (one in two); and he asks for drift
+every `ASKED` images as well, and where it says that the light has changed, puts the lamp right, which goes on fading as
+before. Real products have fewer images than that; generated parts have 1,000.
 
-    python benchmarks/operator_line.py --data DIR          # products in the layout of MVTec AD; resumable
-    python benchmarks/operator_line.py --data DIR --drift
-    python benchmarks/operator_line.py --report            # the table of what is recorded
+    python benchmarks/operator_line.py                # resumable; with ../shared/data, or --data DIR
+    python benchmarks/operator_line.py --report       # the table of what is recorded
 """
 
 from __future__ import annotations
@@ -15,52 +15,65 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measured_tables import table
+from measured_tables import NONE, table
 
 from fewshot_ad import Inspector, SupportSetError
+from fewshot_ad.enrollment.probes import DrawnDefect
 from fewshot_ad.images import read_image
+from fewshot_ad.training.parts import render
 
 HERE = Path(__file__).parent
+DATA = HERE.parent.parent / "shared" / "data"
 OUT = HERE / "out" / "operator_line.jsonl"
-PRODUCTS = ("bottle", "casting", "cookie", "elpv_mono", "alien_toy", "magnetic_tile")
+REAL = ("bottle", "casting", "cookie", "elpv_mono", "alien_toy", "magnetic_tile")
+# Of each category, a variant.
+GENERATED = {"gear": 0, "chip": 3, "connector": 4}
+SIDE, DRAWN = 256, 0.05
 SHOTS, DRAWS = 8, 3
 # Images of a line at most, and the share of them that is defective.
-LENGTH, DEFECTIVE = 160, 0.25
+LENGTH, DEFECTIVE = 1000, 0.25
 DIMMED = 0.85
-SHOWN = 0.5
+SHOWN, ASKED = 0.5, 20
+# A line is told in so many stretches.
+STRETCHES = 5
+WHO = {
+    "alone": "nobody corrects",
+    "operator": "accept, reject",
+    "lamp": "accept, reject, drift: the lamp is put right",
+}
 
-Image = tuple[np.ndarray, bool]
+# An image of the line, made when it is its turn, and whether it is defective.
+Image = tuple[Callable[[], np.ndarray], bool]
 
 
 def main() -> None:
     """Simulate what is not recorded yet, or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of products in the layout of MVTec AD")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of products in the layout of MVTec AD")
     parser.add_argument("--out", type=Path, default=OUT, help="record file, added to")
-    parser.add_argument("--products", nargs="*", default=list(PRODUCTS))
     parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--drift", action="store_true", help="dim the light over the line")
-    parser.add_argument("--report", action="store_true", help="print the table of what is recorded")
+    parser.add_argument("--report", action="store_true", help="print the tables of what is recorded")
     args = parser.parse_args()
-    if args.data is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        known = {(r["product"], r["draw"], r["drift"]) for r in read_rows(args.out)}
-        for product in args.products:
-            for draw in range(args.draws):
-                if (product, draw, args.drift) not in known:
-                    row = {"product": product, "draw": draw, "drift": args.drift}
-                    row |= simulated(args.data / product, draw, args.drift)
-                    with args.out.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
-                    print(f"{product}: draw {draw}", flush=True)
     if args.report:
-        print(report(read_rows(args.out)))
+        print(report(read_rows(args.out)), steps(read_rows(args.out)), sep="\n\n")
+        return
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    known = {(row["product"], row["draw"]) for row in read_rows(args.out)}
+    real = [name for name in REAL if (args.data / name).is_dir()]
+    for draw in range(args.draws):
+        for product in (*GENERATED, *real):
+            if (product, draw) not in known:
+                row = {"product": product, "draw": draw, **simulated(product, draw, args.data)}
+                with args.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                print(f"{product}: draw {draw}", flush=True)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -68,86 +81,154 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def simulated(folder: Path, draw: int, drift: bool) -> dict[str, Any]:
+def real_line(folder: Path, rng: np.random.Generator) -> tuple[list[Any], list[Image]]:
+    """Support images and the line of a real product."""
+    good = sorted((folder / "train" / "good").iterdir()) + sorted((folder / "test" / "good").iterdir())
+    bad = sorted(path for kind in (folder / "test").iterdir() if kind.name != "good" for path in kind.iterdir())
+    good = [good[at] for at in rng.permutation(len(good))]
+    bad = [bad[at] for at in rng.permutation(len(bad))]
+    support, good = good[:SHOTS], good[SHOTS:]
+    length = int(min(LENGTH, len(good) / (1 - DEFECTIVE), len(bad) / DEFECTIVE))
+    count = round(length * DEFECTIVE)
+    passing = [(path, False) for path in good[: length - count]] + [(path, True) for path in bad[:count]]
+
+    def image(path: Path) -> Callable[[], np.ndarray]:
+        return lambda: read_image(path)
+
+    return list(support), [(image(path), defective) for path, defective in passing]
+
+
+def generated_line(category: str, draw: int) -> tuple[list[Any], list[Image]]:
+    """Support images and the line of a generated part: its defects are drawn on it."""
+    first = 10_000 * draw
+
+    def image(seed: int, defective: bool) -> Callable[[], np.ndarray]:
+        def make() -> np.ndarray:
+            part = render(category, first + seed, SIDE, variant=GENERATED[category], placement="loose")
+            kind = ("spot", "scratch", "patch")[seed % 3]
+            return DrawnDefect(0, kind, DRAWN, first + seed).draw(part) if defective else part
+
+        return make
+
+    support = [image(seed, False)() for seed in range(SHOTS)]
+    bad = round(LENGTH * DEFECTIVE)
+    return support, [(image(SHOTS + at, at < bad), at < bad) for at in range(LENGTH)]
+
+
+def simulated(product: str, draw: int, data: Path) -> dict[str, Any]:
     """A line without and with an operator."""
     rng = np.random.default_rng([81, draw])
-    good = sorted((folder / "train" / "good").iterdir()) + sorted((folder / "test" / "good").iterdir())
-    bad = [path for kind in sorted((folder / "test").iterdir()) if kind.name != "good" for path in kind.iterdir()]
-    order = rng.permutation(len(good))
-    support, rest = [good[at] for at in order[:SHOTS]], [good[at] for at in order[SHOTS:]]
-    bad = [sorted(bad)[at] for at in rng.permutation(len(bad))[: round(LENGTH * DEFECTIVE)]]
-    rest = rest[: LENGTH - len(bad)]
-    passing = [(path, False) for path in rest] + [(path, True) for path in bad]
-    passing = [passing[at] for at in rng.permutation(len(passing))]
-    inspector = Inspector.from_support(support, product=folder.name)
-    line = [
-        (_dimmed(read_image(path), 1 - (1 - DIMMED) * at / len(passing) if drift else 1.0), defective)
-        for at, (path, defective) in enumerate(passing)
-    ]
-    return {
-        "length": len(line),
-        "defective": [defective for _, defective in line],
-        "alone": _judged(copy.deepcopy(inspector), line, None),
-        "operator": _judged(inspector, line, rng),
-    }
+    support, line = generated_line(product, draw) if product in GENERATED else real_line(data / product, rng)
+    line = [line[at] for at in rng.permutation(len(line))]
+    inspector = Inspector.from_support(support, product=product)
+    row: dict[str, Any] = {"length": len(line), "defective": [defective for _, defective in line]}
+    for who in WHO:
+        own = copy.deepcopy(inspector)
+        row[who] = judged(own, line, who, np.random.default_rng([82, draw]))
+        if who == "operator":
+            row["bytes_after_undo"] = undone(own)
+    return row
 
 
-def _dimmed(image: np.ndarray, gain: float) -> np.ndarray:
-    return image if gain == 1 else np.clip(np.rint(image * gain), 0, 255).astype(np.uint8)
+def undone(inspector: Inspector) -> bool:
+    """Whether the file is the same to the byte once an acceptance has been taken back."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder) / "before.fsad", Path(folder) / "after.fsad"
+        inspector.save(before)
+        image = inspector.references[0].content.copy()
+        image[:8, :8] ^= 1
+        inspector.accept(image, force=True)
+        inspector.undo()
+        inspector.save(after)
+        return before.read_bytes() == after.read_bytes()
 
 
-def _judged(inspector: Inspector, line: Sequence[Image], rng: np.random.Generator | None) -> dict[str, Any]:
-    """Verdicts on a line; with a generator, of an operator who sees half of the escapes."""
-    rejected, refused, seconds, reasons = [], 0, [], []
-    for image, defective in line:
-        rejected.append(inspector.inspect(image).is_anomalous)
-        if rng is None:
+def judged(inspector: Inspector, line: Sequence[Image], who: str, rng: np.random.Generator) -> dict[str, Any]:
+    """Verdicts on a line, and what was done meanwhile."""
+    rejected: list[bool] = []
+    refused: list[str] = []
+    seconds: dict[str, list[float]] = {"accept": [], "reject": [], "drift": []}
+    repaired: list[int] = []
+    gain, fading = 1.0, (1 - DIMMED) / len(line)
+    for at, (make, defective) in enumerate(line):
+        gain -= fading
+        image = np.clip(np.rint(make() * gain), 0, 255).astype(np.uint8)
+        rejected.append(bool(inspector.inspect(image).is_anomalous))
+        if who == "alone":
             continue
-        start = time.perf_counter()
-        try:
-            if rejected[-1] and not defective:
-                inspector.accept(image)
-            elif defective and not rejected[-1] and rng.uniform() < SHOWN:
-                inspector.reject(image)
-            else:
-                continue
-        except SupportSetError as error:
-            refused += 1
-            reasons.append(str(error)[:200])
-        seconds.append(time.perf_counter() - start)
+        step = "accept" if rejected[-1] and not defective else "reject"
+        wrong = rejected[-1] != defective
+        if wrong and (step == "accept" or rng.uniform() < SHOWN):
+            start = time.perf_counter()
+            try:
+                if step == "accept":
+                    inspector.accept(image)
+                else:
+                    inspector.reject(image)
+            except SupportSetError as error:
+                refused.append(str(error)[:200])
+            seconds[step].append(time.perf_counter() - start)
+        if who == "lamp" and at % ASKED == ASKED - 1:
+            start = time.perf_counter()
+            drift = inspector.drift()
+            seconds["drift"].append(time.perf_counter() - start)
+            if drift.status == "changed" and drift.kind in ("brightness", "contrast", "tint"):
+                gain = 1.0
+                repaired.append(at + 1)
+                inspector.drift(restart=True)
     return {
-        "rejected": [bool(one) for one in rejected],
+        "rejected": rejected,
         "refused": refused,
-        "reasons": reasons,
-        "seconds": [round(one, 3) for one in seconds],
-        "threshold": inspector.threshold,
+        "seconds": {step: [round(one, 4) for one in times] for step, times in seconds.items()},
+        "repaired": repaired,
+        "vectors": sum(len(bank) for bank in inspector.banks),
     }
 
 
-def rates(row: dict[str, Any], who: str, half: int) -> tuple[float, float]:
-    """False rejects and escapes in the first (0) or second half of a line."""
-    defective, rejected = (np.array_split(np.asarray(one), 2)[half] for one in (row["defective"], row[who]["rejected"]))
-    return float(rejected[~defective].mean()), float((~rejected[defective]).mean())
+def rates(row: dict[str, Any], who: str) -> list[tuple[float, float]]:
+    """False rejects and escapes, in percent of good and of defective images, of each stretch of a line."""
+    found = []
+    for defective, rejected in zip(
+        np.array_split(np.asarray(row["defective"]), STRETCHES),
+        np.array_split(np.asarray(row[who]["rejected"]), STRETCHES),
+        strict=True,
+    ):
+        found.append((100 * float(rejected[~defective].mean()), 100 * float((~rejected[defective]).mean())))
+    return found
 
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
-    """Means over products of the means of their draws."""
+    """Means over products of the means of their draws: false rejects / escapes of each stretch, then of the line."""
     lines = []
-    for drift in sorted({row["drift"] for row in rows}):
-        for who, name in (("alone", "nobody corrects"), ("operator", "accept and reject")):
-            cells = []
-            for half in (0, 1):
-                by_product = {
-                    product: np.mean(
-                        [rates(r, who, half) for r in rows if (r["product"], r["drift"]) == (product, drift)], 0
-                    )
-                    for product in sorted({row["product"] for row in rows if row["drift"] == drift})
-                }
-                mean = np.mean(list(by_product.values()), axis=0)
-                cells += [f"{100 * mean[0]:.1f}", f"{100 * mean[1]:.1f}"]
-            lines.append(["dimmed" if drift else "steady", name, *cells])
-    header = ["light", "operator", "false rejects, first half", "escapes", "false rejects, second half", "escapes"]
-    return table(header, lines)
+    for kind, products in (("generated, 1,000 images", GENERATED), ("real", REAL)):
+        for who, name in WHO.items():
+            by_product = [
+                np.mean([rates(row, who) for row in rows if row["product"] == product], axis=0)
+                for product in products
+                if any(row["product"] == product for row in rows)
+            ]
+            if not by_product:
+                continue
+            stretches = np.mean(by_product, axis=0)
+            whole = np.mean(by_product, axis=1)
+            cells = [f"{rejects:.1f} / {escapes:.1f}" for rejects, escapes in (*stretches, stretches.mean(axis=0))]
+            lines.append([kind, name, *cells, f"{whole[:, 0].max():.1f} / {whole[:, 1].max():.1f}"])
+    head = [f"{100 * k // STRETCHES} to {100 * (k + 1) // STRETCHES}%" for k in range(STRETCHES)]
+    return table(["line", "operator", *head, "whole line", "worst product of each"], lines)
+
+
+def steps(rows: Sequence[dict[str, Any]]) -> str:
+    """Seconds of each step, what was refused, and whether undo gave the same bytes."""
+    lines = []
+    for step in ("accept", "reject", "drift"):
+        times = [one for row in rows for one in row["lamp"]["seconds"][step]]
+        shown = [f"{value:.2f}" for value in np.quantile(times, (0.5, 0.9, 1.0))] if times else [NONE] * 3
+        lines.append([f"`{step}`", f"{len(times)}", *shown])
+    lines.append(["of these refused", f"{sum(len(row['lamp']['refused']) for row in rows)}", "", "", ""])
+    lines.append(["lamp put right", f"{sum(len(row['lamp']['repaired']) for row in rows)}", "", "", ""])
+    same = sum(row["bytes_after_undo"] for row in rows)
+    lines.append(["the same bytes after `undo`", f"{same} of {len(rows)} lines", "", "", ""])
+    return table(["step", "how often", "median, s", "90%, s", "slowest, s"], lines)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,9 @@ from fewshot_ad.product import (
     Where,
     accept,
     add_images,
+    at_scales_of,
+    carry_defects,
+    check_carried,
     checked_region,
     drawn_defects,
     enroll,
@@ -148,6 +151,7 @@ class Inspector:
         lighting: LightingChoice = "off",
         parts: PartsChoice = "off",
         expect: int | None = None,
+        known_defects: Inspector | None = None,
     ) -> Inspector:
         """Enroll a product from good images, 2 to 8 of them as a rule.
 
@@ -207,6 +211,8 @@ class Inspector:
                 out, brought into one pose and judged by itself, see `Inspection.parts`; sizes such as `min_defect` are
                 then those of a part's own image.
             expect: How many parts each image shows: with fewer or more an image is anomalous. None for any number.
+            known_defects: An earlier product of the same part: what was shown to it by `reject` is carried over, and
+                good images with patches like that are refused, or kept and named with `keep_outliers`. None for none.
 
         Raises:
             SupportSetError: No usable image, a setting that makes no sense, or no parts where there should be.
@@ -232,6 +238,13 @@ class Inspector:
         )
         images, progress = at_hand(images), interruptible(progress)
         support = read_support(images, color, progress)
+        if known_defects is not None:
+            if not isinstance(known_defects, Inspector):
+                raise ArgumentError(
+                    f"expected known_defects as an Inspector, got {type(known_defects).__name__}. Load it: "
+                    "Inspector.load(path)."
+                )
+            settings = at_scales_of(known_defects._product, settings)
         name = product or product_name(support)
         cut = parts_of(support, parts, expect, {"roi": roi, "ignore": ignore, "register": register}, progress)
         support = support if cut is None else cut.support
@@ -258,9 +271,13 @@ class Inspector:
             threads=threads,
             device=device,
         )
+        if known_defects is not None:
+            check_carried(known_defects._product, known_defects.encoder, network, support.images)
         network, enrolled = enroll(support, name, settings, network, faster, progress, keep_outliers, register, where)
         if cut is not None:
             enrolled = enrolled.with_reasons(cut.reason)
+        if known_defects is not None:
+            enrolled = carry_defects(enrolled, known_defects._product, network, support.images, keep_outliers)
         for note in enrolled.enrollment.notes:
             logger.warning("%s: %s", enrolled.enrollment.product_name, note)
         return cls(network, enrolled)

@@ -52,6 +52,7 @@ from fewshot_ad.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from fewshot_ad.inspector import Inspector
     from fewshot_ad.scoring import ScoringConfig
 
 
@@ -182,6 +183,13 @@ def enroll(
             min=1, help="With --parts auto: how many parts each image shows; with fewer or more it is anomalous."
         ),
     ] = None,
+    known_defects: Annotated[
+        Path | None,
+        typer.Option(
+            help="An earlier product's file: the defects that were shown to it (reject) are carried over, and good "
+            "images that are like one are refused. It may be the file to be replaced."
+        ),
+    ] = None,
     each: Annotated[
         bool,
         typer.Option(
@@ -236,15 +244,22 @@ def enroll(
             "expect": expect,
         }
         if each:
-            _refuse_of_each(good, product_name, limits, threads)
+            _refuse_of_each(good, product_name, limits, threads, known_defects)
             results = enroll_each(good[0], output, workers=workers, force=force, settings=settings)
             raise typer.Exit(EXIT_GOOD if report_each(results, output, as_json) else EXIT_ERROR)
         if workers is not None:
             raise ArgumentError("expected --workers with --each, got it alone. Leave it out; --threads is for one.")
         check_product_file(output, replace=force, protected=force)
         check_limits(limits, output, good, force=force)
+        lost = known_defects is None and _knows_defects(output)
+        former = None if known_defects is None else _former(known_defects, settings, threads)
         inspector = Inspector.from_support(
-            good, product=product_name or output.stem, threads=threads, progress=progress, **settings
+            good,
+            product=product_name or output.stem,
+            threads=threads,
+            progress=progress,
+            known_defects=former,
+            **settings,
         )
         # Once more: another process may have written it meanwhile.
         check_product_file(output, replace=force, protected=force)
@@ -254,6 +269,8 @@ def enroll(
     if as_json:
         print_json("product", {"artifact": str(output), **inspector.info()})
         return
+    if lost:
+        say("note: the product that was replaced knew defects; --known-defects carries them over")
     for note in inspector.enrollment.notes:
         say(f"note: {note}")
     for reason in inspector.enrollment.reasons:
@@ -279,7 +296,44 @@ def _refuse_products(good: list[str]) -> None:
             )
 
 
-def _refuse_of_each(good: list[str], product_name: str | None, limits: Path | None, threads: int | None) -> None:
+def _former(path: Path, settings: dict[str, Any], threads: int | None) -> Inspector:
+    """The product whose known defects are carried over, on the encoder that is asked for."""
+    from fewshot_ad.encoder.weights import shipped_encoders
+
+    encoder = settings["encoder"]
+    return load_product(
+        path,
+        # Of one that ships the file says which.
+        encoder=None if encoder in shipped_encoders() else encoder,
+        engine=settings["engine"],
+        weights=settings["weights"],
+        allow_download=settings["allow_download"],
+        threads=threads,
+        device=settings["device"],
+    )
+
+
+def _knows_defects(path: Path) -> bool:
+    """Whether a product that is about to be replaced has defects that were shown to it."""
+    from fewshot_ad.artifact import read_artifact
+    from fewshot_ad.errors import FewshotADError
+
+    if not path.exists():
+        return False
+    try:
+        return bool(read_artifact(path)[1].get("known_defects"))
+    except FewshotADError:
+        # A damaged one is replaced all the same.
+        return False
+
+
+def _refuse_of_each(
+    good: list[str],
+    product_name: str | None,
+    limits: Path | None,
+    threads: int | None,
+    known_defects: Path | None,
+) -> None:
     """What goes with one product only.
 
     Raises:
@@ -291,7 +345,13 @@ def _refuse_of_each(good: list[str], product_name: str | None, limits: Path | No
         raise ArgumentError(
             f"--each: expected one folder with a sub-folder for each product, got {len(good)} arguments."
         )
-    for option, value in (("--product", product_name), ("--limits", limits), ("--threads", threads)):
+    given = {
+        "--product": product_name,
+        "--limits": limits,
+        "--threads": threads,
+        "--known-defects": known_defects,
+    }
+    for option, value in given.items():
         if value is not None:
             raise ArgumentError(f"--each: expected no {option}, which is for a single product. Leave it out.")
 

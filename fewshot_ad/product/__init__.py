@@ -1,6 +1,7 @@
 """A product: all that is known of one part, and how it comes about and grows."""
 
 from fewshot_ad.product.adding import add_images
+from fewshot_ad.product.carrying import at_scales_of, carry_defects, check_carried
 from fewshot_ad.product.correcting import Drawn, checked_region, drawn_defects
 from fewshot_ad.product.enrolling import enroll, library_versions, product_name
 from fewshot_ad.product.history import Change, ChangeKind, KnownDefect
@@ -24,6 +25,9 @@ __all__ = [
     "Where",
     "accept",
     "add_images",
+    "at_scales_of",
+    "carry_defects",
+    "check_carried",
     "checked_region",
     "drawn_defects",
     "enroll",
