@@ -749,7 +749,8 @@ class Inspector:
         its size in pixels of the photograph.
 
         Raises:
-            ArtifactError: The product holds no drawn defects (earlier versions), or no image to draw them on.
+            ArtifactError: The product holds no drawn defects (earlier versions), no image to draw them on, or its
+                region was narrowed since.
         """
         product, enrollment = self._product, self._product.enrollment
         return draw_limits(
@@ -759,6 +760,7 @@ class Inspector:
             len(enrollment.support),
             product.model.threshold,
             enrollment.settings,
+            narrowed=any(change.kind == "roi" for change in product.history),
         )
 
     @property

@@ -21,6 +21,7 @@ from fewshot_ad import Inspector
 from fewshot_ad.cli import app
 from fewshot_ad.demo import texture_product, write_png
 from fewshot_ad.export import export
+from tests.trays import tray
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -86,6 +87,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "more/bad": defective[2:],
         "copy/bracket/ok": good,
         "copy/bracket/nok": defective[:2],
+        "trays/good": [tray(seed) for seed in range(2)],
+        "trays/line": [tray(2), tray(3, defects=(3,))],
     }
     for folder, images in folders.items():
         (root / folder).mkdir(parents=True)

@@ -39,6 +39,8 @@ def draw_limits(
     shots: int,
     threshold: float,
     settings: EnrollmentSettings,
+    *,
+    narrowed: bool = False,
 ) -> Uint8Array:
     """Draw, of each kind, the smallest defect that is caught and the largest that is missed.
 
@@ -52,14 +54,21 @@ def draw_limits(
         shots: Number of images in the support set.
         threshold: The threshold that holds.
         settings: The product's.
+        narrowed: Whether its region of interest was narrowed since it was enrolled.
 
     Returns:
         (H, W, 3) uint8 RGB: what the product finds in words, then per kind two pairs of the whole image with a box, and
         its crop.
 
     Raises:
-        ArtifactError: The product holds no drawn defects, as those of earlier versions, or no image to draw them on.
+        ArtifactError: The product holds no drawn defects, as those of earlier versions, or no image to draw them on, or
+            it was narrowed: they were scored where they would not be drawn now.
     """
+    if narrowed:
+        raise ArtifactError(
+            f"{product_name}: expected a product with the region of interest that it was enrolled with, got one that "
+            "was narrowed since: its defects were drawn and scored elsewhere. Enroll it again with this region."
+        )
     found = sensitivity(calibration, threshold, settings.min_defect)
     if found is None or not references:
         raise ArtifactError(

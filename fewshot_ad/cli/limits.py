@@ -87,6 +87,7 @@ def stored_limits(tensors: Mapping[str, Any], record: Mapping[str, Any]) -> Uint
         len(record["enrollment"]["support"]),
         record["threshold"],
         EnrollmentSettings.from_dict(record["enrollment"]["settings"]),
+        narrowed=any(change["kind"] == "roi" for change in record.get("history", ())),
     )
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from fewshot_ad import ArgumentError, ArtifactError, ImageError, Inspector, SupportSetError
-from fewshot_ad.artifact import pack, unpack
+from fewshot_ad.artifact import pack, read_artifact, unpack
 from fewshot_ad.artifact.arrays import check_values
+from fewshot_ad.cli.limits import stored_limits
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.embedding import embed_support, places_to_draw, scale_image
 from fewshot_ad.enrollment.presets import enrollment_settings
@@ -62,6 +63,19 @@ def test_what_lies_outside_changes_no_score_and_no_map(
     assert found.is_anomalous
     x, y, width, height = found.regions[0].box
     assert (x + width / 2, y + height / 2) == pytest.approx((96, 64), abs=16)
+
+
+def test_limits_of_a_narrowed_product_are_not_shown_elsewhere(within: Inspector, tmp_path: Path) -> None:
+    narrowed = copy.deepcopy(within)
+    narrowed.narrow_roi(ignore=(32, 32, 30, 30))
+    with pytest.raises(ArtifactError, match="narrowed since"):
+        narrowed.limits_picture()
+    narrowed.save(tmp_path / "p.fsad")
+    tensors, record = read_artifact(tmp_path / "p.fsad")
+    with pytest.raises(ArtifactError, match="narrowed since"):
+        stored_limits(tensors, record)
+    narrowed.undo()
+    assert narrowed.limits_picture().shape[2] == 3
 
 
 def test_no_patch_from_outside_is_in_the_bank(within: Inspector) -> None:
