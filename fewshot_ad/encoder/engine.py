@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +115,8 @@ class OpenVINOEngine:
         if threads is not None:
             self.config["INFERENCE_NUM_THREADS"] = threads
         self._requests = Requests(self.graph, self.config)
+        # Of this network with a search behind it, see `OnePass`.
+        self.searches = CompiledPool()
 
     def graph(self) -> Any:
         """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> one output (N, h, w, C) per stage or level."""
@@ -139,41 +141,81 @@ def has_bf16() -> bool:
         return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+class Compiled:
+    """A compiled network and its one infer request, with the lock that goes with it."""
+
+    def __init__(self, request: Any) -> None:
+        self.request = request
+        self.lock = ForkSafeLock()
+
+
+class CompiledPool:
+    """Compiled networks that several owners share, by what they were compiled for; gone with the last owner."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakValueDictionary[Hashable, Compiled] = weakref.WeakValueDictionary()
+        self._lock = ForkSafeLock()
+
+    def get(self, key: Hashable, make: Callable[[], Compiled]) -> Compiled:
+        """What was compiled for a key; made now if nobody has it."""
+        with self._lock:
+            known = self._known.get(key)
+            if known is None:
+                known = self._known[key] = make()
+        return known
+
+
 class Requests:
-    """A graph, compiled for each input size that comes, and its infer requests.
+    """A graph, compiled for each size of its first input that comes, and its infer requests.
 
     Args:
-        graph: Makes the OpenVINO model of one input, of any size. A method is held weakly: its owner, which holds this,
-            and this would hold each other, and with them 100 MB of compiled networks, until Python looks for circles.
+        graph: Makes the OpenVINO model, its first input of any size. A method is held weakly: its owner, which holds
+            this, and this would hold each other, and with them 100 MB of compiled networks, until Python looks for
+            circles.
         config: Of the compilation.
+        inputs: What the other inputs of the graph always are.
+        pool: What is compiled is shared with all others that have this pool and an equal key; None shares nothing.
+        key: Says what the graph is, for the pool: graphs of equal keys differ in nothing but their other inputs.
     """
 
-    def __init__(self, graph: Callable[[], Any], config: Mapping[str, object]) -> None:
+    def __init__(
+        self,
+        graph: Callable[[], Any],
+        config: Mapping[str, object],
+        inputs: Sequence[Float32Array] = (),
+        pool: CompiledPool | None = None,
+        key: Hashable = None,
+    ) -> None:
         self._ov = import_openvino()
         self._graph = weakref.WeakMethod(graph) if inspect.ismethod(graph) else lambda: graph
         self._config = dict(config)
-        self._fixed: dict[tuple[int, ...], Any] = {}
-        self._any_size: Any = None
+        self._inputs = [self._ov.Tensor(one, shared_memory=True) for one in inputs]
+        self._pool, self._key = pool or CompiledPool(), key
+        self._fixed: dict[tuple[int, ...], Compiled] = {}
+        self._any_size: Compiled | None = None
         self._lock = ForkSafeLock()
 
-    def _compile(self, shape: tuple[int, ...] | None) -> Any:
+    def _compile(self, shape: tuple[int, ...] | None) -> Compiled:
         graph = self._graph()
         if graph is None:
             raise ReferenceError("the owner of these requests is gone")
         model = graph()
         if shape is not None:
-            model.reshape(shape)
+            model.reshape({model.inputs[0]: shape})
         with signal_stack_kept():
             compiled = self._ov.Core().compile_model(model, "CPU", self._config)
-        return keep_in_children(compiled.create_infer_request())
+        return Compiled(keep_in_children(compiled.create_infer_request()))
 
-    def _request(self, shape: tuple[int, ...]) -> Any:
+    def _shared(self, shape: tuple[int, ...] | None) -> Compiled:
+        return self._pool.get((self._key, shape), functools.partial(self._compile, shape))
+
+    def _compiled(self, shape: tuple[int, ...]) -> Compiled:
         if shape not in self._fixed and len(self._fixed) < MAX_FIXED_SIZES:
-            self._fixed[shape] = self._compile(shape)
+            self._fixed[shape] = self._shared(shape)
         if shape in self._fixed:
             return self._fixed[shape]
         if self._any_size is None:
-            self._any_size = self._compile(None)
+            self._any_size = self._shared(None)
         return self._any_size
 
     @property
@@ -187,7 +229,9 @@ class Requests:
         if not (batch.flags.writeable and batch.flags.c_contiguous):
             batch = batch.copy()
         with self._lock:
-            result = self._request(batch.shape).infer([self._ov.Tensor(batch, shared_memory=True)])
+            compiled = self._compiled(batch.shape)
+        with compiled.lock:
+            result = compiled.request.infer([self._ov.Tensor(batch, shared_memory=True), *self._inputs])
             return [result[i] for i in range(len(result))]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -54,7 +55,8 @@ class NearestSearch:
         self._lock = ForkSafeLock()
         if lasting:
             queries = ops.parameter([-1, vectors.shape[1]], np.float32)
-            self._request = _request(_squared_graph(queries, self._vectors), [queries], threads)
+            tables = [ops.constant(table) for table in search_tables(self._vectors)]
+            self._request = _request(_squared_graph(queries, tables), [queries], threads)
 
     def __call__(self, queries: Float32Array) -> Float32Array:
         """Squared distances (m,) float32 of queries (m, d) float32; rounding may leave them slightly below zero."""
@@ -79,12 +81,12 @@ class NearestSearch:
         return self._request.infer([shared])[0].copy()
 
 
-def nearest_graph(embeddings: Any, vectors: Float32Array, metric: Metric, bf16: bool = False) -> Any:
+def nearest_graph(embeddings: Any, tables: Sequence[Any], metric: Metric, bf16: bool = False) -> Any:
     """The same as OpenVINO nodes, for a graph of one's own.
 
     Args:
         embeddings: Node (m, d), not yet `normalize`d.
-        vectors: (n, d) float32.
+        tables: What `search_tables` gives, as nodes: constants, or inputs of the graph.
         metric: `l2` or `cosine`.
         bf16: Whether the graph will be compiled in bfloat16.
 
@@ -95,27 +97,55 @@ def nearest_graph(embeddings: Any, vectors: Float32Array, metric: Metric, bf16: 
     if metric == "cosine":
         length = ops.sqrt(ops.reduce_sum(ops.multiply(embeddings, embeddings), axis, True))
         embeddings = ops.divide(embeddings, ops.maximum(length, ops.constant(np.float32(1e-12))))
-    squared = ops.maximum((_squared_graph_bf16 if bf16 else _squared_graph)(embeddings, vectors), zero)
+    squared = ops.maximum((_squared_graph_bf16 if bf16 else _squared_graph)(embeddings, tables), zero)
     return ops.sqrt(squared) if metric == "l2" else ops.multiply(squared, ops.constant(np.float32(0.5)))
 
 
-def _squared_graph(queries: Any, vectors: Float32Array) -> Any:
-    """Queries (m, d) -> |q|^2 + min over the vectors b of |b|^2 - 2 q.b, (m,)."""
+def search_tables(vectors: Float32Array, bf16: bool = False) -> list[Float32Array]:
+    """What a search computes with: of each set of as many vectors, arrays of the same shapes.
+
+    Args:
+        vectors: (n, d) float32.
+        bf16: Whether the graph will be compiled in bfloat16.
+
+    Returns:
+        The mean (1, d); then of each block of about a thousand vectors, which keep the product in the processor's cache
+        until its minimum is taken, -2 b (m, d) and |b|^2 (1, m), b less the mean; in bfloat16 both in one, (m, d + 4).
+    """
     # A common shift changes no distance, and the smaller the numbers, the smaller their rounding.
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    queries, vectors = ops.subtract(queries, ops.constant(mean[None])), vectors - mean
+    vectors = vectors - mean
+    blocks = max(1, round(len(vectors) / 1000))
+    if bf16:
+        return [mean[None], *np.array_split(_rows_bf16(vectors), blocks)]
+    tables = [mean[None]]
+    for block in np.array_split(vectors, blocks):
+        tables += [-2 * block, np.einsum("ij,ij->i", block, block)[None]]
+    return tables
+
+
+def _squared_graph(queries: Any, tables: Sequence[Any]) -> Any:
+    """Queries (m, d) -> |q|^2 + min over the vectors b of |b|^2 - 2 q.b, (m,)."""
+    queries = ops.subtract(queries, tables[0])
     axis = ops.constant(np.array([1]))
     smallest = None
-    # About a thousand vectors at a time keep the product in the processor's cache until its minimum is taken.
-    for block in np.array_split(vectors, max(1, round(len(vectors) / 1000))):
-        product = ops.matmul(queries, ops.constant(-2 * block), False, True)
-        squared = ops.constant(np.einsum("ij,ij->i", block, block)[None])
-        minimum = ops.reduce_min(ops.add(product, squared), axis, False)
+    for doubled, squared in zip(tables[1::2], tables[2::2], strict=True):
+        minimum = ops.reduce_min(ops.add(ops.matmul(queries, doubled, False, True), squared), axis, False)
         smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
     return _add_length(smallest, queries)
 
 
-def _squared_graph_bf16(queries: Any, vectors: Float32Array) -> Any:
+def _rows_bf16(vectors: Float32Array) -> Float32Array:
+    """Vectors (n, d) less their mean as rows of the product in bfloat16, (n, d + 4); see `_squared_graph_bf16`."""
+    vectors = _round_bf16(vectors)
+    parts, rest = [], np.einsum("ij,ij->i", vectors, vectors)
+    for _ in range(3):
+        parts.append(_round_bf16(rest))
+        rest = rest - parts[-1]
+    return np.concatenate([-2 * vectors, np.ones((len(vectors), 1), np.float32), np.stack(parts, 1)], 1)
+
+
+def _squared_graph_bf16(queries: Any, tables: Sequence[Any]) -> Any:
     """The same where the product will be made in bfloat16: squared distances of queries and vectors rounded to it.
 
     Products of bfloat16 numbers are exact in the float32 they are summed in, so all that has to be saved from rounding
@@ -124,22 +154,15 @@ def _squared_graph_bf16(queries: Any, vectors: Float32Array) -> Any:
     one, and the rest of |q|^2 is added behind it, where OpenVINO computes in float32 again. The distance is off by no
     more than the rounding of q and b themselves, 2^-9 of their lengths, instead of the root of that near zero.
     """
-    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    rounded = _round_graph(ops.subtract(queries, ops.constant(mean[None])))
+    rounded = _round_graph(ops.subtract(queries, tables[0]))
     axis = ops.constant(np.array([1]))
     length = ops.reduce_sum(ops.multiply(rounded, rounded), axis, True)
     coarse = _round_graph(length)
     ones = ops.add(ops.multiply(coarse, ops.constant(np.float32(0))), ops.constant(np.ones((1, 3), np.float32)))
     queries = ops.concat([rounded, coarse, ones], 1)
-    vectors = _round_bf16(vectors - mean)
-    parts, rest = [], np.einsum("ij,ij->i", vectors, vectors)
-    for _ in range(3):
-        parts.append(_round_bf16(rest))
-        rest = rest - parts[-1]
-    rows = np.concatenate([-2 * vectors, np.ones((len(vectors), 1), np.float32), np.stack(parts, 1)], 1)
     smallest = None
-    for block in np.array_split(rows, max(1, round(len(rows) / 1000))):
-        minimum = ops.reduce_min(ops.matmul(queries, ops.constant(block), False, True), axis, False)
+    for rows in tables[1:]:
+        minimum = ops.reduce_min(ops.matmul(queries, rows, False, True), axis, False)
         smallest = minimum if smallest is None else ops.minimum(smallest, minimum)
     return ops.add(smallest, ops.squeeze(ops.subtract(length, coarse), axis))
 
@@ -167,7 +190,8 @@ def searches_in_bf16() -> bool:
     """
     vectors = np.random.default_rng(0).standard_normal((64, 32), dtype=np.float32)
     queries = ops.parameter([64, 32], np.float32)
-    request = _request(nearest_graph(queries, vectors, "l2", bf16=True), [queries], None, "bf16")
+    tables = [ops.constant(table) for table in search_tables(vectors, bf16=True)]
+    request = _request(nearest_graph(queries, tables, "l2", bf16=True), [queries], None, "bf16")
     # Of lengths of 5.7, rounded vectors leave 0.015 and rounded sums 0.5.
     return float(request.infer([vectors])[0].max()) < 0.1
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import MAX_FIXED_SIZES, OpenVINOEngine, Requests
 from fewshot_ad.runtimes import import_openvino
 from fewshot_ad.search.memory_bank import MemoryBank
-from fewshot_ad.search.nearest import nearest_graph, searches_in_bf16
+from fewshot_ad.search.nearest import Metric, nearest_graph, search_tables, searches_in_bf16
 
 openvino = import_openvino()
 ops = openvino.opset13
@@ -22,12 +24,48 @@ ops = openvino.opset13
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class SearchGraph:
+    """An encoder with the search of banks behind it, whatever is in them.
+
+    Attributes:
+        engine: The encoder's; held weakly, since it holds what is compiled.
+        metrics: Of each bank.
+        shapes: Of each bank, those of its `search_tables`.
+        bf16: Whether the graph will be compiled in bfloat16.
+    """
+
+    engine: weakref.ref[OpenVINOEngine]
+    metrics: tuple[Metric, ...]
+    shapes: tuple[tuple[tuple[int, ...], ...], ...]
+    bf16: bool
+
+    def __call__(self) -> Any:
+        """The OpenVINO model: `photograph` (N, H, W, 3) uint8, N = 1, and tables -> (h, w) float32 per level."""
+        engine = self.engine()
+        if engine is None:
+            raise ReferenceError("the encoder of this search is gone")
+        encoder = engine.graph()
+        score_maps, inputs = [], encoder.get_parameters()
+        for at, (metric, shapes) in enumerate(zip(self.metrics, self.shapes, strict=True)):
+            level = encoder.output(at).node.input_value(0)
+            tables = [ops.parameter(list(shape), np.float32) for shape in shapes]
+            flat = ops.reshape(level, ops.constant(np.array([-1, shapes[0][1]])), False)
+            distances = nearest_graph(flat, tables, metric, self.bf16)
+            grid_hw = ops.slice(ops.shape_of(level), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
+            score_maps.append(ops.reshape(distances, grid_hw, False))
+            inputs += tables
+        return openvino.Model(score_maps, inputs)
+
+
 class OnePass:
     """What `Encoder.encode` and `MemoryBank.nearest` do one after the other, without going back and forth.
 
     Two compiled models in turn hand each other the processor, which costs nearly a millisecond per inspection
-    (`benchmarks/levers.py`). The scores are the same up to rounding: to 1e-3 of the distances in
-    float32; in bfloat16 to 2^-9 of the embeddings' lengths, see `nearest.nearest_graph`.
+    (`benchmarks/levers.py`). The vectors are inputs of the graph: what is compiled for a size of images serves all
+    products of an encoder whose banks have as many of them, and one that changes is not compiled anew. The scores are
+    the same up to rounding: to 1e-3 of the distances in float32; in bfloat16 to 2^-9 of the embeddings' lengths, see
+    `nearest.search_tables`.
 
     Args:
         encoder: An encoder on OpenVINO, see `OnePass.fits`.
@@ -39,10 +77,21 @@ class OnePass:
         if not isinstance(engine, OpenVINOEngine):
             raise TypeError(f"expected an encoder on OpenVINO, got one on {encoder.engine_name}")
         self._encoder = encoder
-        self._engine = engine
-        self._bf16 = encoder.spec.precision == "bf16"
-        self._banks = tuple(banks)
-        self._requests = Requests(self.graph, engine.config)
+        bf16 = encoder.spec.precision == "bf16"
+        tables = [[np.ascontiguousarray(t) for t in search_tables(bank.vectors, bf16)] for bank in banks]
+        self._graph = SearchGraph(
+            weakref.ref(engine),
+            tuple(bank.metric for bank in banks),
+            tuple(tuple(table.shape for table in of_bank) for of_bank in tables),
+            bf16,
+        )
+        self._requests = Requests(
+            self._graph,
+            engine.config,
+            [table for of_bank in tables for table in of_bank],
+            engine.searches,
+            (self._graph.metrics, self._graph.shapes),
+        )
         self._size_noted = False
 
     @property
@@ -64,18 +113,6 @@ class OnePass:
         if not (isinstance(engine, OpenVINOEngine) and engine.makes_levels):
             return False
         return encoder.spec.precision == "f32" or searches_in_bf16()
-
-    def graph(self) -> Any:
-        """The OpenVINO model: `photograph` (N, H, W, 3) uint8 -> (h, w) float32 distances per level; N is 1."""
-        encoder = self._engine.graph()
-        score_maps = []
-        for at, bank in enumerate(self._banks):
-            level = encoder.output(at).node.input_value(0)
-            flat = ops.reshape(level, ops.constant(np.array([-1, bank.vectors.shape[1]])), False)
-            distances = nearest_graph(flat, bank.vectors, bank.metric, self._bf16)
-            grid_hw = ops.slice(ops.shape_of(level), *(ops.constant(np.array([n])) for n in (1, 3, 1)))
-            score_maps.append(ops.reshape(distances, grid_hw, False))
-        return openvino.Model(score_maps, encoder.get_parameters())
 
     def __call__(self, image: Uint8Array) -> tuple[Float32Array, ...]:
         """Distances of the patches of one input, a large one in tiles.

@@ -6,7 +6,7 @@ import pytest
 from openvino import opset13 as ops
 
 from fewshot_ad.encoder.engine import has_bf16
-from fewshot_ad.search.nearest import Metric, NearestSearch, nearest_graph, normalize, searches_in_bf16
+from fewshot_ad.search.nearest import Metric, NearestSearch, nearest_graph, normalize, search_tables, searches_in_bf16
 
 
 def exact(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -49,7 +49,8 @@ def test_in_bfloat16_distances_near_zero_survive(vectors: np.ndarray, queries: n
     assert searches_in_bf16()
     rows = normalize(vectors, metric)
     asked = ops.parameter([-1, 48], np.float32)
-    graph = nearest_graph(asked, rows, metric, bf16=True)
+    tables = [ops.constant(table) for table in search_tables(rows, bf16=True)]
+    graph = nearest_graph(asked, tables, metric, bf16=True)
     config = {"INFERENCE_PRECISION_HINT": "bf16"}
     request = openvino.Core().compile_model(openvino.Model([graph], [asked]), "CPU", config).create_infer_request()
     got = request.infer([queries])[0]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -50,6 +52,45 @@ def test_any_size_and_many_sizes(inspector: Inspector) -> None:
         (level,) = inspector.encoder.encode(picture)
         wanted = inspector.banks[0].nearest(level.reshape(-1, level.shape[2]))
         np.testing.assert_allclose(grid.ravel(), wanted, rtol=2e-3, atol=2e-3)
+
+
+def test_products_of_an_encoder_share_what_is_compiled(
+    parts: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And say what they said alone, whichever of them was asked before."""
+    encoder = load_encoder()
+    one, other = (
+        Inspector.from_support(parts[at : at + 3], encoder=encoder, views="hflip", image_size=128, budget=500)
+        for at in (0, 2)
+    )
+    alone = [
+        Inspector.from_support(parts[at : at + 3], views="hflip", image_size=128, budget=500).inspect(parts[4]).score
+        for at in (0, 2)
+    ]
+    assert alone[0] != pytest.approx(alone[1], rel=1e-3)
+    one.inspect(parts[4])
+    compiled = []
+    monkeypatch.setattr("fewshot_ad.encoder.engine.Requests._compile", lambda self, shape: compiled.append(shape))
+    for _ in range(3):
+        assert [product.inspect(parts[4]).score for product in (one, other)] == pytest.approx(alone, rel=1e-5)
+    before = one.inspect(parts[4]).score
+    one.accept(parts[4], force=True)
+    assert one.inspect(parts[4]).score < before
+    assert one.undo().kind == "accept"
+    assert one.inspect(parts[4]).score == pytest.approx(before, rel=1e-5)
+    assert compiled == []
+
+
+def test_what_is_compiled_goes_with_the_last_product(parts: list[np.ndarray]) -> None:
+    encoder = load_encoder()
+    product = Inspector.from_support(parts, encoder=encoder, views="none", image_size=128)
+    product.inspect(parts[0])
+    kept = list(encoder.engine.searches._known.values())  # type: ignore[attr-defined]
+    former = [weakref.ref(one) for one in kept]
+    assert former
+    del kept, product
+    gc.collect()
+    assert [one() for one in former] == [None] * len(former)
 
 
 def test_only_engines_that_make_levels_fit(parts: list[np.ndarray]) -> None:
