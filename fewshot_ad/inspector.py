@@ -247,7 +247,7 @@ class Inspector:
             settings = at_scales_of(known_defects._product, settings)
         name = product or product_name(support)
         cut = parts_of(support, parts, expect, {"roi": roi, "ignore": ignore, "register": register}, progress)
-        support = support if cut is None else cut.support
+        given, support = support, support if cut is None else cut.support
         image_hw = support.images[0].pixels.shape[:2]
         arguments.choice(foreground, "foreground", get_args(ForegroundChoice), ArgumentError)
         arguments.choice(lighting, "lighting", LIGHTING_CHOICES, ArgumentError)
@@ -272,7 +272,7 @@ class Inspector:
             device=device,
         )
         if known_defects is not None:
-            check_carried(known_defects._product, known_defects.encoder, network, support.images)
+            check_carried(known_defects._product, known_defects.encoder, network, given.images)
         network, enrolled = enroll(support, name, settings, network, faster, progress, keep_outliers, register, where)
         if cut is not None:
             enrolled = enrolled.with_reasons(cut.reason)

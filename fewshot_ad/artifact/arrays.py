@@ -18,10 +18,11 @@ from fewshot_ad.artifact.schema import refused, shown
 from fewshot_ad.encoder import EncoderSpec
 from fewshot_ad.enrollment.embedding import REFERENCE_BYTES
 from fewshot_ad.enrollment.presets import MAX_IMAGE_SIZE
+from fewshot_ad.errors import ArgumentError
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
 from fewshot_ad.images.region_of_interest import LONGEST
 from fewshot_ad.product.history import MAX_PATCHES
-from fewshot_ad.registration.parts import TEMPLATE_SIDE
+from fewshot_ad.registration.parts import TEMPLATE_SIDE, Template
 
 # Embeddings are of the order of 1 to 1,000. Up to here no distance of them overflows float32.
 LARGEST_VALUE = 1e9
@@ -169,6 +170,11 @@ def _check_stored_png(
     if not 1 <= width <= most_hw[1] or not 1 <= height <= most_hw[0]:
         raise refused(path, name, f"a gray PNG file of at most {most_hw[1]} x {most_hw[0]} pixels", "something else")
     _check_png(packed, most_hw if exactly else (height, width), name, path, channels=1)
+    if exactly:
+        try:
+            Template.stored(png)
+        except ArgumentError:
+            raise refused(path, name, "a picture of a part", "one of one gray level") from None
 
 
 def _check_png(

@@ -49,7 +49,7 @@ Finite: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Stride: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=1024)]
 Channels: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=65_536)]
 Coordinate: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-1, le=1)]
-Extent: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=16)]
+Extent: TypeAlias = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-3, le=16)]
 Side: TypeAlias = Annotated[int, Field(strict=True, ge=MIN_SIDE, le=MAX_PIXELS // MIN_SIDE)]
 Name: TypeAlias = Annotated[str, Field(strict=True, max_length=4096)]
 Text: TypeAlias = Annotated[str, Field(strict=True, max_length=1_000_000)]
@@ -194,7 +194,7 @@ class PartLayoutForm(BaseModel):
 
     size: tuple[Extent, Extent]
     center: tuple[Coordinate, Coordinate]
-    area: Annotated[Share, Field(gt=0)]
+    area: Annotated[Share, Field(ge=1e-5)]
     reach: Extent
     largest_other: Share
     template: Annotated[str, Field(strict=True, max_length=MAX_TEMPLATE)]

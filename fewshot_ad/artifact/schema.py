@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fewshot_ad.artifact.forms import CalibrationForm, Description, ViewForm
+from fewshot_ad.artifact.forms import CalibrationForm, Description, PartLayoutForm, ViewForm
 from fewshot_ad.enrollment.calibration import FURTHER_METHODS
 from fewshot_ad.enrollment.views import VIEW_KINDS
 from fewshot_ad.errors import ArtifactError
@@ -18,6 +18,8 @@ from fewshot_ad.images import MAX_PIXELS
 from fewshot_ad.product.history import UNDO_BYTES
 
 FORMAT_VERSION = 3
+# Sides of a part's own image, as multiples of how far a part extends.
+MAX_WINDOW = 4
 _SHOWN = reprlib.Repr()
 _SHOWN.maxstring = _SHOWN.maxother = _SHOWN.maxlong = 80
 _SHOWN.maxlevel = 3
@@ -113,6 +115,17 @@ def _contradictions(description: Description) -> Iterator[tuple[str, str, str]]:
     yield from _contradictions_of_views(settings.views)
     yield from _contradictions_of_calibration(description.calibration, len(description.enrollment.support))
     yield from _contradictions_of_extras(description)
+    if settings.parts is not None:
+        yield from _contradictions_of_parts(settings.parts)
+
+
+def _contradictions_of_parts(parts: PartLayoutForm) -> Iterator[tuple[str, str, str]]:
+    place = "enrollment.settings.parts"
+    if max(parts.size) > MAX_WINDOW * parts.reach:
+        yield f"{place}.size", f"at most {MAX_WINDOW} times the reach ({MAX_WINDOW * parts.reach:g})", f"{parts.size}"
+    # Nothing reaches less far than a disc, up to the pixels of its edge.
+    if parts.area > 4 * parts.reach**2:
+        yield f"{place}.area", f"at most 4 times the square of the reach ({4 * parts.reach**2:g})", f"{parts.area}"
 
 
 def _contradictions_of_extras(description: Description) -> Iterator[tuple[str, str, str]]:

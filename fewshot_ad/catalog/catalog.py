@@ -27,7 +27,7 @@ from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.lifetime import ForkSafeLock, native_work
 from fewshot_ad.registration import Framing
-from fewshot_ad.registration.parts import PartLayout, cut_out
+from fewshot_ad.registration.parts import PartLayout, Scene, cut_out
 from fewshot_ad.scoring import EncoderInput, Model, inspect_frame, measure_at, patch_weights, prepare, reason_against
 from fewshot_ad.search.nearest import Metric, NearestSearch, normalize, to_distance
 
@@ -115,7 +115,7 @@ class Catalog:
 
     It may be used on several threads. A file that is replaced meanwhile is read anew; names are those of the files,
     without `.fsad`. Scores are those of `Inspector.load(...).inspect(...)` to 2e-3 of them, since vectors are kept in 8
-    bits; where that could change a verdict, the file is read once more (20 ms) and the verdict is exact.
+    bits; within 0.5% of a threshold the file is read once more (20 ms), and the score is that of all bits.
 
     Args:
         folder: The folder; files in sub-folders do not belong to it.
@@ -222,9 +222,14 @@ class Catalog:
         inspection = inspect_frame(reading.pixels, resident.encoder, resident.model, *about)
         if not _is_close(inspection):
             return inspection
-        # The verdict is that of all bits.
+        # The verdict is that of all bits, if they are still there.
         path = self.path(name)
-        model, _ = unpack_compact(*read_artifact(path), resident.encoder, path, exact=True)
+        try:
+            if self._stamp(name) != resident.stamp:
+                return inspection
+            model, _ = unpack_compact(*read_artifact(path), resident.encoder, path, exact=True)
+        except (NotEnrolledError, ArtifactError):
+            return inspection
         return inspect_frame(reading.pixels, resident.encoder, model, *about)
 
     @native_work()
@@ -249,7 +254,9 @@ class Catalog:
         if isinstance(reading.pixels, ImageError):
             raise reading.pixels
         pixels = reading.pixels
-        looks: dict[tuple[Any, ...], _Look] = {}
+        # Products of several parts share what lies on the image.
+        scene: Scene | None = None
+        looks: dict[tuple[Any, ...], _Look | None] = {}
         near = []
         for name in self.names if among is None else among:
             try:
@@ -261,8 +268,15 @@ class Catalog:
                 logger.warning("left out: %s", error)
                 continue
             if sketch.looks not in looks:
-                looks[sketch.looks] = _Look.at(pixels, self._resident(name))
-            near.append((looks[sketch.looks].anchor_distance(sketch), name, looks[sketch.looks]))
+                resident = self._resident(name)
+                if resident.model.parts is None:
+                    looks[sketch.looks] = _Look.at(pixels, resident)
+                else:
+                    scene = scene or Scene.of(pixels)
+                    looks[sketch.looks] = _Look.of_a_part(scene, resident)
+            look = looks[sketch.looks]
+            if look is not None:
+                near.append((look.anchor_distance(sketch), name, look))
         near.sort(key=lambda one: one[:2])
         candidates = [look.candidate(name, self._resident(name)) for _, name, look in near[:SHORTLIST]]
         # Those that the image can be judged as come first.
@@ -370,10 +384,6 @@ class _Look:
     def at(cls, pixels: Uint8Array, resident: _Resident) -> _Look:
         """An image (H, W, 3) uint8 RGB as a product sees it."""
         coarsest = dataclasses.replace(resident.model, scales=resident.model.scales[:1])
-        if coarsest.parts is not None:
-            # One of several parts tells which product they are.
-            cut = cut_out(pixels, coarsest.parts)
-            pixels = next((part.pixels for part in cut.parts if part.pixels is not None), pixels)
         [view] = prepare(pixels, resident.encoder, coarsest).inputs
         levels = resident.encoder.encode(view.pixels)
         counted = patch_weights(view.geometry, levels[0].shape[:2], 1.0) > 0
@@ -381,6 +391,15 @@ class _Look:
         flat = flat.reshape(-1, levels[0].shape[2])
         few = flat[np.linspace(0, len(flat) - 1, min(QUERIES, len(flat))).round().astype(int)]
         return cls(view, Appearance.of(view.as_lit[view.geometry.window()]), levels, few, resident.encoder.threads)
+
+    @classmethod
+    def of_a_part(cls, scene: Scene, resident: _Resident) -> _Look | None:
+        """Of several parts, the first that a product would cut out; None where there is none."""
+        layout = resident.model.parts
+        if layout is None:
+            raise ValueError("expected a product of several parts")
+        part = next((part.pixels for part in cut_out(scene, layout).parts if part.pixels is not None), None)
+        return None if part is None else cls.at(part, resident)
 
     def anchor_distance(self, sketch: _Sketch) -> float:
         """How far some patches of the image are from some of a product's, over what is usual among good ones."""

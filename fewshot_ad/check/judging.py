@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fewshot_ad.arguments import image_sources
@@ -57,7 +57,7 @@ def check_product(
         elif reason := known.reason_to_leave_out(result, source):
             left_out.append(UncountedImage(*about, reason))
         else:
-            checked += _checked(source, result)
+            checked += _checked(source, result, known.support)
         if progress is not None:
             progress("check", done, len(sources))
     _require_each_side({source.truth for source in sources}, checked, [*unreadable, *left_out])
@@ -70,10 +70,16 @@ def check_product(
     return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable), again, defects)
 
 
-def _checked(source: _Source, result: Inspection) -> list[CheckedImage]:
-    """What counts of an image: of a good one with several parts each of them, since each is good."""
+def _checked(source: _Source, result: Inspection, enrolled: Collection[str]) -> list[CheckedImage]:
+    """What counts of an image: of a good one with several parts each of them, since each is good.
+
+    Args:
+        source: The image.
+        result: The verdict on it.
+        enrolled: Hashes of what the product was enrolled from.
+    """
     whole = CheckedImage(source.name, source.file, source.truth, result.score, result.severity, result.is_anomalous)
-    if source.truth == "bad" or not result.parts or (result.count is not None and result.count.finding):
+    if source.truth == "bad" or not result.parts:
         return [whole]
     return [
         dataclasses.replace(
@@ -84,7 +90,7 @@ def _checked(source: _Source, result: Inspection) -> list[CheckedImage]:
             is_anomalous=part.verdict == "anomalous",
         )
         for part in result.parts
-        if part.inspection is not None
+        if part.inspection is not None and pixel_hash(part.inspection.image) not in enrolled
     ]
 
 
@@ -127,7 +133,7 @@ class _KnownImages:
     """The support set and the images seen so far, by the hashes of their pixels."""
 
     def __init__(self, product: Product, bursts_count_once: bool) -> None:
-        self._support = {sha256: name for name, sha256 in product.enrollment.support}
+        self.support = {sha256: name for name, sha256 in product.enrollment.support}
         self._seen: dict[str, _Source] = {}
         self._bursts_count_once = bursts_count_once
         self._thumbnails: dict[str, Float32Array] = {}
@@ -148,14 +154,17 @@ class _KnownImages:
             )
         # Of an image with several parts, the parts were enrolled.
         own = [pixel_hash(part.inspection.image) for part in result.parts if part.inspection is not None]
-        sha256 = next((one for one in own if one in self._support), sha256)
-        if sha256 in self._support:
-            reason = f"in the support set, as {self._support[sha256]}"
+        if own and all(one in self.support for one in own):
+            sha256 = own[0]
+        if sha256 in self.support:
+            reason = f"in the support set, as {self.support[sha256]}"
             return reason if source.truth == "good" else f"{reason}: enrolled as a good one; enroll again without it"
         if before is not None:
             return f"identical to {before.name}"
         if result.reason:
             return f"not inspectable: {result.reason}"
+        if result.count is not None and result.count.finding:
+            return f"anomalous whatever the threshold: {result.count.finding}"
         return self._part_of_a_burst(result, source)
 
     def _part_of_a_burst(self, result: Inspection, source: _Source) -> str | None:

@@ -49,6 +49,7 @@ from fewshot_ad.cli.terminal import (
     progress_bar,
     reported_errors,
     say,
+    say_note,
 )
 
 if TYPE_CHECKING:
@@ -266,18 +267,19 @@ def enroll(
         inspector.save(output, force=force)
         if limits is not None:
             write_limits(limits, inspector.limits_picture(), force=force)
+    if lost:
+        say_note("the product that was replaced knew defects; --known-defects carries them over")
     if as_json:
         print_json("product", {"artifact": str(output), **inspector.info()})
         return
-    if lost:
-        say("note: the product that was replaced knew defects; --known-defects carries them over")
     for note in inspector.enrollment.notes:
         say(f"note: {note}")
     for reason in inspector.enrollment.reasons:
         say(reason)
     say(inspector.calibration.explain())
     say_limits(inspector.info(), limits)
-    say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} image(s) -> {output}")
+    word = "image(s)" if inspector.enrollment.settings.parts is None else "part(s)"
+    say(f"enrolled {inspector.product} from {len(inspector.enrollment.support)} {word} -> {output}")
 
 
 def _refuse_products(good: list[str]) -> None:

@@ -71,6 +71,15 @@ class Embedded:
         )
 
 
+def held_out_alike(embedded: Sequence[Embedded]) -> list[Embedded]:
+    """The same, with the stand-ins that all working scales have: a finer one has room for fewer."""
+    common = set.intersection(*({(s.image, s.view) for s in one.stand_ins} for one in embedded))
+    return [
+        dataclasses.replace(one, stand_ins=tuple(s for s in one.stand_ins if (s.image, s.view) in common))
+        for one in embedded
+    ]
+
+
 def embed_support(
     images: Sequence[SupportImage],
     settings: EnrollmentSettings,

@@ -19,7 +19,9 @@ from fewshot_ad.registration.parts import (
     FIND_SIZE,
     LARGEST_AREA,
     LEAST_AREA,
+    LEAST_OTHER,
     MIN_PART_SIDE,
+    MOST_OTHER,
     Blob,
     CutImage,
     PartLayout,
@@ -35,8 +37,6 @@ from fewshot_ad.registration.parts import (
 
 # A blob that covers less of the image is a speck, whatever else lies on it.
 LEAST_SHARE = 0.0005
-# Of the largest blobs, those that cover at least this share of the largest one tell what a part covers.
-LIKE_LARGEST = 0.25
 # A template is made anew from what has been matched with the one before, so many times.
 ROUNDS = 2
 # Parts whose picture agrees less than this with the template are none of these parts.
@@ -78,7 +78,7 @@ def find_parts(support: SupportSet, expected: int | None, progress: Progress | N
     # By hash, so that the order of the support set decides nothing.
     ordered = sorted(support.images, key=lambda image: image.sha256)[:MAX_IMAGES]
     layout, weights = _layout(ordered, expected)
-    images, notes, counts = list[SupportImage](), list(support.notes), list[int]()
+    images, notes, counts, without = list[SupportImage](), list(support.notes), list[int](), 0
     for done, image in enumerate(support.images):
         if progress is not None:
             progress("parts", done, len(support.images))
@@ -87,15 +87,34 @@ def find_parts(support: SupportSet, expected: int | None, progress: Progress | N
         images += own
         notes += noted
         counts.append(len(cut.parts))
-        if expected is not None and len(cut.parts) != expected:
+        without += not own
+        if expected is not None and (len(cut.parts) != expected or any(part.reason for part in cut.parts)):
+            why = "".join(f"; {note}" for note in noted)
             raise SupportSetError(
-                f"expected {expected} parts on each image, got {len(cut.parts)} on {image.name}. Give another number, "
-                "or leave that image out; parts must not touch, and must lie on a plain background."
+                f"expected {expected} parts on each image, each by itself, got {len(cut.parts)} on {image.name}{why}. "
+                "Give another number, or leave that image out."
             )
     if not images:
         raise SupportSetError(
             f"expected parts that can be told from each other, got none: {'; '.join(notes)}. Lay them apart from each "
             "other and from the edge of the image."
+        )
+    if 2 * without > len(support.images):
+        raise SupportSetError(
+            f"expected parts on each image, got none that can be judged on {without} of {len(support.images)}: "
+            f"{'; '.join(notes)}. Lay them apart from each other and from the edge of the image, or leave those "
+            "images out."
+        )
+    share = layout.largest_other / layout.area
+    if share > MOST_OTHER:
+        raise SupportSetError(
+            f"expected images with parts and next to nothing else, got some with a thing that covers {share:.0%} of "
+            f"what a part covers: {'; '.join(notes)}. Take it away, or leave those images out."
+        )
+    if share > LEAST_OTHER:
+        notes.append(
+            f"what lies on the images besides parts covers up to {share:.0%} of a part: things twice that size, or a "
+            "fifth of a part, are told, smaller ones are not. Clean the ground and enroll again to be told of less"
         )
     if len(images) > 1:
         notes = [note for note in notes if not note.startswith("only one image")]
@@ -180,7 +199,7 @@ def _layout(images: Sequence[SupportImage], expected: int | None) -> tuple[PartL
             "expected parts that lie apart from the edge of the image, got none: nothing differs from the plain "
             "background there. See that parts differ from it, and that each lies wholly in view."
         )
-    area = float(np.median(shares[whole & (shares >= LIKE_LARGEST * shares[whole].max())]))
+    area = _usual_area(shares[whole])
     usual = whole & (shares >= LEAST_AREA * area) & (shares <= LARGEST_AREA * area)
     others = shares[whole & (shares < LEAST_AREA * area)]
     parts = [one for one, is_part in zip(seen, usual, strict=True) if is_part]
@@ -199,6 +218,16 @@ def _layout(images: Sequence[SupportImage], expected: int | None) -> tuple[PartL
             "Photograph fewer at once, from closer by."
         )
     return layout, weights
+
+
+def _usual_area(shares: Float64Array) -> float:
+    """What a part covers: the size of which things cover most of the images together, not a clump or a speck."""
+
+    def together(area: float) -> float:
+        return float(shares[(shares >= LEAST_AREA * area) & (shares <= LARGEST_AREA * area)].sum())
+
+    best = max(sorted(shares.tolist()), key=together)
+    return float(np.median(shares[(shares >= LEAST_AREA * best) & (shares <= LARGEST_AREA * best)]))
 
 
 def _template(parts: Sequence[_Seen], reach: float) -> tuple[Template, list[Float64Array]]:

@@ -23,23 +23,27 @@ class PartCount:
     """How many parts an image shows, and what else.
 
     Attributes:
-        found: Number of parts.
+        found: Number of parts, of which some may be several that touch.
         expected: How many there should be; None for any number.
         others: x, y, width and height of things that are no part, in pixels of the image.
+        least: How many parts there are at least, where some cannot be told apart or reach out of the image.
+        most: And at most.
     """
 
     found: int
     expected: int | None
-    others: tuple[Box, ...] = ()
+    others: tuple[Box, ...]
+    least: int
+    most: int
 
     @property
     def finding(self) -> str:
         """What is wrong, in words; empty if nothing is."""
         wrong = []
-        if self.expected is not None and self.found < self.expected:
-            wrong.append(f"{self.found} of {self.expected} parts, {self.expected - self.found} missing")
-        if self.expected is not None and self.found > self.expected:
-            wrong.append(f"{self.found} parts, {self.expected} expected")
+        if self.expected is not None and self.most < self.expected:
+            wrong.append(f"{self.most} of {self.expected} parts, {self.expected - self.most} missing")
+        if self.expected is not None and self.least > self.expected:
+            wrong.append(f"{self.least} parts, {self.expected} expected")
         if self.others:
             count = len(self.others)
             wrong.append("something besides the parts" if count == 1 else f"{count} things besides the parts")

@@ -10,10 +10,11 @@ import numpy as np
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.known_defects import see
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.support import SupportImage
+from fewshot_ad.enrollment.support import SupportImage, pixel_hash
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.product.adding import known_likeness
 from fewshot_ad.product.product import Product
+from fewshot_ad.registration.parts import cut_out
 from fewshot_ad.scoring import Model
 from fewshot_ad.search.memory_bank import MemoryBank
 
@@ -25,6 +26,8 @@ def at_scales_of(former: Product, settings: EnrollmentSettings) -> EnrollmentSet
         SupportSetError: Others are asked for.
     """
     sizes = former.model.image_sizes
+    if not former.known_defects:
+        return settings
     if "image_size" in settings.auto:
         auto = tuple(name for name in settings.auto if name != "image_size")
         return dataclasses.replace(settings, image_sizes=sizes, auto=auto)
@@ -42,6 +45,8 @@ def check_carried(former: Product, former_encoder: Encoder, encoder: Encoder, im
     Raises:
         SupportSetError: The encoder is another, or an image was rejected as a defect.
     """
+    if not former.known_defects:
+        return
     # Another precision sees nearly the same.
     if dataclasses.replace(former_encoder.spec, precision=encoder.spec.precision) != encoder.spec:
         raise SupportSetError(
@@ -50,11 +55,46 @@ def check_carried(former: Product, former_encoder: Encoder, encoder: Encoder, im
         )
     rejected = {defect.sha256: defect.name for defect in former.known_defects}
     for image in images:
-        if image.sha256 in rejected:
-            raise SupportSetError(
-                f"expected good images, got {image.name}, which was rejected as a defect ({rejected[image.sha256]}). "
-                "Leave it out."
-            )
+        for sha256 in _hashes(image, former):
+            if sha256 in rejected:
+                raise SupportSetError(
+                    f"expected good images, got {image.name}, which was rejected as a defect ({rejected[sha256]}). "
+                    "Leave it out."
+                )
+
+
+def _hashes(image: SupportImage, former: Product) -> list[str]:
+    """By what a product knows an image: of one with several parts, each as it cuts them out."""
+    if former.model.parts is None:
+        return [image.sha256]
+    parts = cut_out(image.pixels, former.model.parts).parts
+    return [pixel_hash(part.pixels) for part in parts if part.pixels is not None]
+
+
+def _check_alike(product: Product, former: Product) -> None:
+    """Whether two products look at images in the same way: patches of one mean nothing to the other otherwise.
+
+    Raises:
+        SupportSetError: They do not.
+    """
+    ways = []
+    for settings in (product.enrollment.settings, former.enrollment.settings):
+        lighting = "off" if settings.lighting is None else settings.lighting.kind
+        ways.append(
+            {
+                "parts": settings.parts is not None,
+                "register": settings.registration is not None,
+                "lighting": lighting,
+                "metric": settings.scoring.metric,
+            }
+        )
+    own, other = ways
+    differing = [f"{name} {own[name]} here, {other[name]} there" for name in own if own[name] != other[name]]
+    if differing:
+        raise SupportSetError(
+            f"expected the settings of {former.enrollment.product_name}, whose known defects are to be carried over, "
+            f"got others: {', '.join(differing)}. Enroll with the same."
+        )
 
 
 def carry_defects(
@@ -72,12 +112,14 @@ def carry_defects(
     Raises:
         SupportSetError: An image has patches like those of a known defect, compared with the other images.
     """
+    if not former.known_defects:
+        return product
+    _check_alike(product, former)
     carried = dataclasses.replace(product, known_defects=former.known_defects)
-    if not former.known_defects or len(images) < 2:
-        return carried
     enrolled = {sha256 for _, sha256 in product.enrollment.support}
     reasons = []
-    for at, image in enumerate(image for image in images if image.sha256 in enrolled):
+    kept = [image for image in images if image.sha256 in enrolled]
+    for at, image in enumerate(kept if len(kept) > 1 else ()):
         others = dataclasses.replace(carried, model=_without(product.model, at, encoder))
         if likeness := known_likeness(others, image, see(image.pixels, others.model, encoder)):
             reasons.append(f"{image.name} ({likeness})")
@@ -85,7 +127,7 @@ def carry_defects(
         return carried
     if not keep:
         raise SupportSetError(
-            f"expected good images, got {len(reasons)} of {len(images)} with patches like those of a known defect: "
+            f"expected good images, got {len(reasons)} of {len(kept)} with patches like those of a known defect: "
             f"{', '.join(reasons)}. Look at them: leave them out, or, if they are good, give keep_outliers=True "
             "(command line: --keep-outliers)."
         )

@@ -14,7 +14,7 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment import precision
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, join_scales
 from fewshot_ad.enrollment.calibration import calibrate
-from fewshot_ad.enrollment.embedding import Embedded, embed_support, places_to_draw
+from fewshot_ad.enrollment.embedding import Embedded, embed_support, held_out_alike, places_to_draw
 from fewshot_ad.enrollment.hygiene import check_support, expectations_of
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images
@@ -76,6 +76,7 @@ def enroll(
         else embed_support(images, settings, size, encoder, _of_several(progress, at, len(sizes)))
         for at, size in enumerate(sizes)
     ]
+    embedded = held_out_alike(embedded)
     coresets = [done[size].coresets if size in done else None for size in sizes]
     scales, probes = _enroll_scales(embedded, images, settings, sizes, encoder, coresets, progress)
     check = check_support(scales, images, settings, probes.series, keep=keep_outliers)
@@ -217,6 +218,7 @@ def _faster_if_equal(
         embed_support(support.images, settings, size, faster, _of_several(progress, at, len(scales)))
         for at, size in enumerate(settings.image_sizes)
     ]
+    embedded = held_out_alike(embedded)
     again, probes = _enroll_scales(
         embedded, support.images, settings, settings.image_sizes, faster, [scale.coresets for scale in scales], progress
     )

@@ -62,7 +62,8 @@ def region_of_interest(
     if where.drawn is not None:
         roi = _drawn(images, settings, where.drawn, encoder)
         _check(images, settings, roi, encoder)
-        reasons.append(f"region of interest: {roi.share:.0%} of the image, {where.reason}.")
+        of = "the image" if settings.parts is None else "a part's own image"
+        reasons.append(f"region of interest: {roi.share:.0%} of {of}, {where.reason}.")
     if where.foreground != "off":
         found, reason = _part(images, settings, where.foreground, roi, encoder)
         roi = found or roi

@@ -121,8 +121,8 @@ def reject(
     part = max(judged, key=lambda part: _overlap(part.box, region))
     if not _overlap(part.box, region):
         raise SupportSetError(
-            f"expected a region on one of the {len(judged)} parts of {image.name}, got {region}, which lies beside all "
-            "of them. Give a larger one, or none for the worst part."
+            f"expected a region on one of the {len(judged)} parts of {image.name} that can be judged, got {region}, "
+            "which lies beside them. Give a larger one, or none for the worst part."
         )
     return reject_image(product, encoder, _image_of(image, part), _on_part(region, part))
 

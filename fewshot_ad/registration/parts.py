@@ -21,8 +21,11 @@ FIND_SIZE = 512
 # A part covers between these multiples of the usual area. What is larger are several that touch; what is smaller is
 # something else, or a fragment.
 LEAST_AREA, LARGEST_AREA = 0.4, 1.6
-# Something else counts from this multiple of the largest that lay on the support images, and of a part's area.
-OTHER_FACTOR, LEAST_OTHER = 2.0, 0.02
+# Something else counts from this multiple of the largest that lay on the support images on, and of a part's area, and
+# always from the last multiple of that on.
+OTHER_FACTOR, LEAST_OTHER, MOST_OTHER = 2.0, 0.02, 0.2
+# An image without a brighter pixel shows nothing.
+DARK = 32
 # Of what differs from the background, gaps of up to this many pixels of that scale are closed, and specks removed.
 _CLOSE, _OPEN = 5, 3
 # The template is so many pixels wide and high, and covers a part and so much around it, as a share of its reach.
@@ -41,6 +44,8 @@ MAX_TOUCHING = 12
 MAX_PARTS = 500
 # Characters of a stored template; one takes some 6,000.
 MAX_TEMPLATE = 40_000
+# Pixels of all parts' own images, as a multiple of the image's: parts that fill it take some 5.
+MAX_PIXELS_CUT = 12
 # The shorter side of a part's own image, in pixels: below, there is nothing to inspect.
 MIN_PART_SIDE = 32
 
@@ -69,6 +74,12 @@ class PartLayout:
     template: str
     expected: int | None = None
 
+    @property
+    def least_other(self) -> float:
+        """From which share of the image on something counts that is no part."""
+        most = MOST_OTHER * self.area
+        return min(max(OTHER_FACTOR * self.largest_other, LEAST_OTHER * self.area), most)
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> PartLayout:
         """Rebuild from `dataclasses.asdict` after a trip through JSON."""
@@ -91,12 +102,16 @@ class CutPart:
             for one that cannot be judged.
         pixels: The part's own image (h, w, 3) uint8 RGB, likewise.
         reason: Why it cannot be judged; empty if it can.
+        least: How many parts it is at least; 0 for what may be something else.
+        most: And at most.
     """
 
     box: tuple[int, int, int, int]
     forward: Float64Array | None
     pixels: Uint8Array | None
     reason: str = ""
+    least: int = 1
+    most: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +222,7 @@ class Template:
                 for k in range(TURNS)
             ]
         ).reshape(TURNS, -1)
-        self._turned /= np.linalg.norm(self._turned, axis=1, keepdims=True)
+        self._turned /= np.maximum(np.linalg.norm(self._turned, axis=1, keepdims=True), 1e-9)
 
     @classmethod
     @functools.lru_cache(maxsize=8)
@@ -273,8 +288,14 @@ class Template:
             agreement, rest = cv2.findTransformECC(self.picture, turned, rest, cv2.MOTION_EUCLIDEAN, criteria, None, 5)
         except cv2.error:
             # It does not converge where next to nothing agrees.
-            agreement = float(np.corrcoef(self.picture.ravel(), turned.ravel())[0, 1])
+            agreement = _correlation(self.picture, turned)
         return start @ np.vstack([rest, [0, 0, 1]]), float(agreement)
+
+
+def _correlation(one: Float32Array, other: Float32Array) -> float:
+    """Of two pictures, -1..1; 0 where one of them is of one value."""
+    a, b = one - one.mean(), other - other.mean()
+    return float((a * b).sum() / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9))
 
 
 # A template is stored as gray levels: what is 0 there, and how many make 1.
@@ -365,29 +386,60 @@ def _kernel(mask: BoolArray) -> Float32Array:
     return (mask / max(1, mask.sum()) - 0.5 * ring / max(1, ring.sum())).astype(np.float32)
 
 
-def cut_out(image: Uint8Array, layout: PartLayout) -> CutImage:
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What lies on the plain background of an image, whatever parts look like.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        content: The same at the scale at which parts are looked for.
+        blobs: What lies on it; None where the background is not plain.
+    """
+
+    image: Uint8Array
+    content: Uint8Array
+    blobs: list[Blob] | None
+
+    @classmethod
+    def of(cls, image: Uint8Array) -> Scene:
+        """Of an image (H, W, 3) uint8 RGB."""
+        content = at_find_scale(image)
+        return cls(image, content, blobs_of(content))
+
+
+def cut_out(image: Uint8Array | Scene, layout: PartLayout) -> CutImage:
     """Cut the parts of an image out and bring each into its pose.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or what lies on it.
         layout: What parts look like.
     """
-    content = at_find_scale(image)
-    blobs = blobs_of(content)
+    scene = image if isinstance(image, Scene) else Scene.of(image)
+    image, content, blobs = scene.image, scene.content, scene.blobs
+    if int(content.max()) < DARK:
+        return CutImage((), reason="the image is almost black: is the light on?")
     if blobs is None:
         return CutImage((), reason="parts cannot be told from the background: the border of the image is not plain")
+    window = layout.window(image.shape)
+    if min(window) < MIN_PART_SIDE:
+        return CutImage(
+            (), reason=f"parts are {min(window)} pixels across on this image, and {MIN_PART_SIDE} are needed"
+        )
     side = side_of(content.shape)
     area = layout.area * side**2
-    least_other = max(OTHER_FACTOR * layout.largest_other * side**2, LEAST_OTHER * area)
+    least_other = layout.least_other * side**2
     template = Template.stored(layout.template)
     pieces: list[Blob] = []
     for blob in blobs:
         count = round(blob.area / area)
         several = blob.area > LARGEST_AREA * area and not blob.at_edge and count <= MAX_TOUCHING
         pieces += parted(blob, template, layout.reach * side, count) if several else [blob]
-    parts = [blob for blob in pieces if blob.area >= LEAST_AREA * area or (blob.at_edge and blob.area >= least_other)]
-    if len(parts) > MAX_PARTS:
-        return CutImage((), reason=f"expected at most {MAX_PARTS} parts, got {len(parts)}")
+    parts = [
+        blob for blob in pieces if blob.area >= LEAST_AREA * area or (blob.at_edge and blob.area >= LEAST_OTHER * area)
+    ]
+    most = min(MAX_PARTS, MAX_PIXELS_CUT * image.shape[0] * image.shape[1] // (window[0] * window[1]))
+    if len(parts) > most:
+        return CutImage((), reason=f"{len(parts)} parts are found, and at most {most} can be cut out")
     others = [blob for blob in pieces if least_other <= blob.area < LEAST_AREA * area and not blob.at_edge]
     scale = np.array([image.shape[1] / content.shape[1], image.shape[0] / content.shape[0]])
     ordered = in_rows(parts, layout.reach * side)
@@ -426,10 +478,11 @@ def _cut(
 ) -> CutPart:
     side = side_of(content.shape)
     box = _in_image(blob.box, scale, image.shape)
+    times = blob.area / (layout.area * side**2)
     if blob.at_edge:
-        return CutPart(box, None, None, "it reaches out of the image")
-    if blob.area > LARGEST_AREA * layout.area * side**2:
-        return CutPart(box, None, None, "several parts touch, or one lies on another")
+        return CutPart(box, None, None, "it reaches out of the image", 0, max(1, int(times) + 1))
+    if times > LARGEST_AREA:
+        return CutPart(box, None, None, "several parts touch, or one lies on another", 1, int(times) + 2)
     reach = layout.reach * side
     pose, _ = template.pose(pictured(content, blob, reach))
     forward = window_matrix(pose, to_picture(blob, reach), layout, image.shape, scale)

@@ -157,7 +157,8 @@ def reason_against(
         encoder: The encoder the banks were filled with.
         model: The enrolled product.
     """
-    if model.roi is not None and not model.roi.fits(view.geometry.image_hw):
+    # Parts are cut out in the proportions that they were enrolled in, up to a pixel.
+    if model.roi is not None and model.parts is None and not model.roi.fits(view.geometry.image_hw):
         (height, width), (own_height, own_width) = view.geometry.image_hw, model.roi.image_hw
         return (
             f"the region of interest was drawn on {own_width} x {own_height} pixels, and this image of {width} x "

@@ -24,12 +24,14 @@ class PreparedParts:
     """The parts of an image, cut out and made ready for the encoder.
 
     Attributes:
-        cut: What lies on the image.
+        cut: What lies on the image, or on a region of it.
+        whole: Whether that is all of the image.
         parts: One per part of `cut`; None for one that cannot be judged.
         milliseconds: What that took.
     """
 
     cut: CutImage
+    whole: bool
     parts: tuple[Prepared | None, ...]
     milliseconds: float
 
@@ -59,7 +61,7 @@ def prepare_frame(
             continue
         own = None if only is None else cv2.warpAffine(only, part.forward, part.pixels.shape[1::-1])
         ready.append(prepare(part.pixels, encoder, model, own))
-    return PreparedParts(cut, tuple(ready), (time.perf_counter() - start) * 1e3)
+    return PreparedParts(cut, only is None, tuple(ready), (time.perf_counter() - start) * 1e3)
 
 
 def inspect_frame(
@@ -120,9 +122,19 @@ def _joined(
     parts: tuple[InspectedPart, ...],
 ) -> Inspection:
     """The verdict on an image from those on its parts."""
-    count = PartCount(len(parts), layout.expected, ready.cut.others)
-    wrong = any(part.verdict == "anomalous" for part in parts) or bool(count.finding)
     reason = ready.cut.reason
+    count = None
+    if not reason:
+        # How many there should be is said of the whole image.
+        expected = layout.expected if ready.whole else None
+        count = PartCount(
+            len(parts),
+            expected,
+            ready.cut.others,
+            sum(part.least for part in ready.cut.parts),
+            sum(part.most for part in ready.cut.parts),
+        )
+    wrong = any(part.verdict == "anomalous" for part in parts) or (count is not None and bool(count.finding))
     if not reason and not wrong:
         blind = next((part for part in parts if part.verdict == "not_inspectable"), None)
         reason = "no part is found" if not parts else "" if blind is None else f"part {blind.number}: {blind.reason}"

@@ -14,6 +14,7 @@ from fewshot_ad import ArgumentError, Inspector, SupportSetError
 from fewshot_ad.cli import app
 from fewshot_ad.encoder import Encoder
 from tests.conftest import make_part
+from tests.trays import tray
 
 
 @pytest.fixture
@@ -86,3 +87,26 @@ def test_in_the_shell_they_are_carried_over_from_the_file_that_is_replaced(
     lost = CliRunner().invoke(app, [*words, "--image-size", "128"])
     assert lost.exit_code == 0
     assert "the product that was replaced knew defects" in lost.output
+
+
+def test_defects_of_a_product_that_looks_otherwise_are_refused(
+    former: Inspector, parts: list[np.ndarray], encoder: Encoder
+) -> None:
+    with pytest.raises(SupportSetError, match="lighting normalized here, off there"):
+        Inspector.from_support(parts, encoder=encoder, views="none", lighting="normalized", known_defects=former)
+
+
+def test_a_rejected_tray_is_refused_whatever_the_other_images_are(encoder: Encoder) -> None:
+    settings = {"encoder": encoder, "views": "none", "image_size": 128, "parts": "auto"}
+    former = Inspector.from_support([tray(0), tray(1)], **settings)  # type: ignore[arg-type]
+    rejected = tray(5, defects=(2,))
+    former.reject(rejected)
+    with pytest.raises(SupportSetError, match="was rejected as a defect"):
+        Inspector.from_support([tray(2), tray(3), rejected], known_defects=former, **settings)  # type: ignore[arg-type]
+
+
+def test_a_product_without_defects_asks_nothing(inspector: Inspector, parts: list[np.ndarray]) -> None:
+    product = Inspector.from_support(
+        parts, encoder="resnet18_parts", views="none", image_size=96, known_defects=inspector
+    )
+    assert product.known_defects == ()

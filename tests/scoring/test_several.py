@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 from pathlib import Path
@@ -10,7 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from fewshot_ad import ArgumentError, ExportError, Inspector, SupportSetError
+from fewshot_ad import ArgumentError, ArtifactError, ExportError, Inspector, SupportSetError
+from fewshot_ad.artifact import read_artifact
+from fewshot_ad.artifact.arrays import check_values
+from fewshot_ad.artifact.schema import checked_description
 from fewshot_ad.catalog import Catalog
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.errors import ImageError
@@ -129,6 +133,33 @@ def test_stored_and_read_again_it_says_the_same(trays: Inspector, tmp_path: Path
     assert catalog.route(image).name == "bracket"
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("size", [10.0, 10.0], "at most 4 times the reach"),
+        ("size", [float("inf"), 0.1], "size"),
+        ("area", 1e-320, "area"),
+        ("area", 0.9, "square of the reach"),
+        ("reach", 1e-12, "reach"),
+        ("expected", 0, "expected"),
+        ("template", "AAAA", "template"),
+        (
+            "template",
+            base64.b64encode(cv2.imencode(".png", np.zeros((96, 96), np.uint8))[1]).decode(),
+            "one gray level",
+        ),
+    ],
+)
+def test_a_stored_layout_that_makes_no_sense_is_refused(
+    trays: Inspector, tmp_path: Path, field: str, value: object, match: str
+) -> None:
+    trays.save(tmp_path / "p.fsad")
+    tensors, record = read_artifact(tmp_path / "p.fsad")
+    record["enrollment"]["settings"]["parts"][field] = value
+    with pytest.raises(ArtifactError, match=match):
+        check_values(tensors, checked_description(record, "p.fsad"), "p.fsad")
+
+
 def test_it_is_plain_json_and_a_picture(trays: Inspector) -> None:
     inspection = trays.inspect(tray(61, PLACES[:5], defects=(1,)))
     fields = json.loads(json.dumps(inspection.to_dict(), allow_nan=False))
@@ -171,7 +202,7 @@ def test_reject_keeps_the_part_that_the_region_lies_on(trays: Inspector) -> None
     other = copy.deepcopy(trays)
     other.reject(image)
     assert other.known_defects[0].name.endswith("part 3")
-    with pytest.raises(SupportSetError, match="beside all"):
+    with pytest.raises(SupportSetError, match="lies beside them"):
         other.reject(tray(65), region=(0, 200, 30, 20))
     with pytest.raises(SupportSetError, match="like the defect"):
         changed.accept(tray(66, defects=(1,)))
@@ -186,11 +217,19 @@ def test_add_takes_each_part(trays: Inspector) -> None:
 
 
 def test_check_counts_the_parts_of_good_images_and_leaves_out_what_was_enrolled(trays: Inspector) -> None:
-    check = trays.check([tray(0), tray(68), tray(69)], [tray(70, defects=(0,)), tray(71, PLACES[:5])])
+    good, bad = [tray(0), tray(68), tray(69), tray(69, PLACES[:5])], [tray(70, defects=(0,)), tray(71, PLACES[:5])]
+    check = trays.check(good, bad)
     assert len(check.scores("good")) == 12
-    assert len(check.scores("bad")) == 2
-    assert [image.name for image in check.left_out] == ["good[0]"]
-    assert "support set" in check.left_out[0].reason
+    # What is caught by its count alone says nothing of the threshold.
+    assert len(check.scores("bad")) == 1
+    assert {image.name: image.reason.split(":")[0] for image in check.left_out} == {
+        "good[0]": "in the support set, as image[0] part 1",
+        "good[3]": "anomalous whatever the threshold",
+        "bad[1]": "anomalous whatever the threshold",
+    }
+    accepted = copy.deepcopy(trays)
+    accepted.accept(tray(68, defects=(1,)), force=True)
+    assert len(accepted.check([tray(68, defects=(1,))]).scores("good")) == 5
     calibrated = copy.deepcopy(trays)
     calibrated.calibrate([tray(seed) for seed in range(72, 75)])
     assert calibrated.calibration.n == 18
@@ -200,6 +239,77 @@ def test_a_region_of_one_image_leaves_out_the_parts_beside_it(trays: Inspector) 
     image = tray(76, defects=(5,))
     upper = trays.inspect(image, roi=(0, 0, 560, 210))
     assert [part.verdict for part in upper.parts] == ["good"] * 3
+    assert (upper.verdict, upper.count.expected) == ("good", None)
+
+
+def test_parts_that_cannot_be_counted_are_not_called_missing(trays: Inspector) -> None:
+    image = tray(90)
+    # Two of them are covered together.
+    cv2.rectangle(image, (70, 80), (320, 140), (70, 80, 110), -1)
+    covered = trays.inspect(image)
+    assert (covered.verdict, covered.count.finding) == ("not_inspectable", "")
+    assert "touch" in covered.reason
+    # Something at the edge beside six parts is not a seventh, nor does it hide that one is missing.
+    for places, verdict in ((PLACES, "not_inspectable"), (PLACES[:4], "anomalous")):
+        image = tray(91, places)
+        cv2.rectangle(image, (0, 190), (12, 230), (40, 40, 40), -1)
+        assert trays.inspect(image).verdict == verdict
+
+
+def test_without_light_nothing_is_called_missing(trays: Inspector) -> None:
+    dark = trays.inspect(np.zeros((420, 560, 3), np.uint8))
+    assert (dark.verdict, dark.count, dark.parts_finding) == ("not_inspectable", None, "")
+    assert "black" in dark.reason
+    noise = np.random.default_rng(0).integers(0, 255, (420, 560, 3)).astype(np.uint8)
+    assert trays.inspect(noise).count is None
+
+
+@pytest.mark.parametrize("factor", [0.45, 0.52, 0.61, 0.7])
+def test_smaller_images_are_judged_or_their_size_is_the_reason(trays: Inspector, factor: float) -> None:
+    small = cv2.resize(tray(92), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    assert "proportions" not in trays.inspect(small).reason
+    tiny = cv2.resize(small, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+    assert "32 are needed" in trays.inspect(tiny).reason
+
+
+def test_a_clump_among_single_parts_does_not_become_the_part(encoder: Encoder) -> None:
+    clump = tray(93, ((100, 200), (170, 200), (240, 200), (310, 200)), turns=(0.0,) * 4)
+    support = [*(tray(seed, PLACES[:2]) for seed in range(3)), clump]
+    product = Inspector.from_support(support, encoder=encoder, views="none", image_size=128, parts="auto")
+    assert product.inspect(tray(94, PLACES[:3])).verdict == "good"
+
+
+def test_much_dirt_on_the_support_images_is_noted_and_hides_no_part_at_the_edge(encoder: Encoder) -> None:
+    dirty, dirtier = (
+        [cv2.circle(tray(seed, PLACES[:5]), (450, 310), radius, (200, 60, 60), -1) for seed in range(2)]
+        for radius in (14, 20)
+    )
+    settings = {"encoder": encoder, "views": "none", "image_size": 128, "parts": "auto"}
+    with pytest.raises(SupportSetError, match=r"a thing that covers 3\d% of what a part covers"):
+        Inspector.from_support(dirtier, **settings)
+    product = Inspector.from_support(dirty, **settings)
+    assert any("besides parts covers up to" in note for note in product.enrollment.notes)
+    assert product.inspect(dirty[0]).count.others == ()
+    at_edge = product.inspect(tray(95, ((-18, 110), *PLACES[1:5])))
+    assert at_edge.verdict == "not_inspectable"
+    fragment = cv2.circle(tray(96, PLACES[:5]), (450, 310), 18, (60, 200, 60), -1)
+    assert product.inspect(fragment).count.others
+
+
+def test_many_parts_can_be_enrolled(encoder: Encoder) -> None:
+    """More than are held out at a fine working scale."""
+    images = []
+    for seed in range(2):
+        image = cv2.resize(tray(seed, ()), (840, 840))
+        for row in range(6):
+            for column in range(6):
+                cv2.circle(image, (70 + 140 * column, 70 + 140 * row), 30, (70, 80, 110 + 2 * seed), -1, cv2.LINE_AA)
+        images.append(image)
+    product = Inspector.from_support(
+        images, encoder=encoder, views="none", image_size=(64, 512), budget=300, parts="auto", expect=36
+    )
+    assert len(product.enrollment.support) > 64
+    assert any("were held out in turn" in note for note in product.enrollment.notes)
 
 
 def test_drift_sees_one_part_of_each_image(trays: Inspector) -> None:
@@ -220,7 +330,7 @@ def test_what_does_not_go_with_it_is_refused(trays: Inspector, encoder: Encoder,
     ):
         with pytest.raises(ArgumentError, match=match):
             Inspector.from_support(support, encoder=encoder, image_size=128, **settings)
-    with pytest.raises(SupportSetError, match="expected 5 parts on each image, got 6"):
+    with pytest.raises(SupportSetError, match="expected 5 parts on each image, each by itself, got 6"):
         Inspector.from_support(support, encoder=encoder, image_size=128, parts="auto", expect=5)
     with pytest.raises(ExportError, match="several parts"):
         export(trays, tmp_path / "out")
