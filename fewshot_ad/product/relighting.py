@@ -23,7 +23,8 @@ LightingChoice: TypeAlias = Literal["off", "auto", "normalized", "log_chromatici
 LIGHTING_CHOICES: tuple[LightingChoice, ...] = ("off", "auto", *LIGHTING_KINDS)
 # Of red, green and blue: a lamp that ages or is turned up, and a warmer and a colder one.
 RELIT = ((0.75, 0.75, 0.75), (1.25, 1.25, 1.25), (1.1, 1.0, 0.85), (0.88, 1.0, 1.12))
-# Light is taken out where drawn defects then stand out from relit good images by so much more, in logarithms.
+# Log chromaticity throws most of an image away: it is taken where drawn defects stand out from relit good images by so
+# much more than with anything else, in logarithms. Normalizing leaves all of it, and is taken where it helps at all.
 MIN_GAIN = 0.05
 
 
@@ -62,17 +63,14 @@ def choose_lighting(
     ordered = sorted(images, key=lambda image: image.sha256)
     options = [None, *(lighting_of(ordered, settings, kind, encoder) for kind in LIGHTING_KINDS)]
     margins = [_margin(ordered, dataclasses.replace(settings, lighting=one), encoder) for one in options]
-    best = int(np.argmax(margins))
-    if best and margins[best] >= margins[0] + MIN_GAIN:
-        gain = margins[best] - margins[0]
-        return options[best], (
-            f"lighting: {LIGHTING_KINDS[best - 1]}; drawn defects stand out {gain:.0%} more from good images under "
-            "other light.",
-        )
-    rises = ", ".join(f"{kind} {m - margins[0]:+.0%}" for kind, m in zip(LIGHTING_KINDS, margins[1:], strict=True))
-    return None, (
-        f"lighting: as it is; how much more drawn defects stand out from good images under other light: {rises} "
-        f"({MIN_GAIN:.0%} asked).",
+    gains = dict(zip(LIGHTING_KINDS, (margin - margins[0] for margin in margins[1:]), strict=True))
+    taken = "normalized" if gains["normalized"] > 0 else None
+    if gains["log_chromaticity"] >= max(0.0, gains["normalized"]) + MIN_GAIN:
+        taken = "log_chromaticity"
+    rises = ", ".join(f"{kind} {gain:+.1%}" for kind, gain in gains.items())
+    return None if taken is None else options[1 + LIGHTING_KINDS.index(taken)], (
+        f"lighting: {taken or 'as it is'}; how much more drawn defects stand out from good images under other light: "
+        f"{rises}.",
     )
 
 
