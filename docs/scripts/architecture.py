@@ -41,7 +41,7 @@ LAYERS = (
     ("zoo/", "other methods, one file each"),
     ("offline.py", "whether all that keeps off the network"),
     (
-        "catalog/   export/   training/   estimator.py   latency.py   demo.py   doctor.py",
+        "catalog/   line/   export/   training/   estimator.py   latency.py   demo.py   doctor.py",
         "what is done with products; how encoders are trained",
     ),
     ("inspector.py", "the facade: Inspector"),

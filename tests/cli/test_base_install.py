@@ -108,6 +108,7 @@ def cases(tmp_path: Path, good: Path, dataset: Path) -> dict[tuple[str, ...], tu
         ("history",): ([product], None),
         ("diff",): ([product, product], None),
         ("route",): ([tmp_path, image], None),
+        ("report",): ([product, image, "-o", tmp_path / "page.html"], None),
         ("drift",): ([product, image], None),
         ("roi",): ([product, "--ignore", "0,0,16,16"], None),
         ("inspect",): ([product, image], None),

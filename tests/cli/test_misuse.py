@@ -138,6 +138,12 @@ MISUSES: dict[str, list[tuple[str, str]]] = {
         ("{gone} {line}", "Enroll it first"),
         ("{line} {product}", "swapped. Try: fewshot-ad drift {product} {line}"),
     ],
+    "report": [
+        ("{good} {line} -o page.html", "got the folder {good}"),
+        ("{gone} {line} -o page.html", "Enroll it first"),
+        ("{line} {product} -o page.html", "swapped. Try: fewshot-ad report {product} {line}"),
+        ("{product} {line} -o {product}", "expected"),
+    ],
     "route": [
         ("{gone} {line}", "expected a folder of products"),
         ("{good} {line}", "expected products in"),

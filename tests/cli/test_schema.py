@@ -38,6 +38,7 @@ KINDS = {
     "undo": "product",
     "roi": "product",
     "drift": "drift",
+    "report": "report",
     "route": "route",
     "diff": "diff",
     "history": "product",
@@ -154,6 +155,7 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "product", ["roi", grown, "--ignore", "0,0,16,16"], 0
     yield "enroll-each", ["enroll", "--each", root, "-o", tmp / "each", "--image-size", "64"], 0
     yield "route", ["route", tmp / "each", root / "line" / "0.png"], 0
+    yield "report", ["report", product, root / "line" / "0.png", "-o", tmp / "page.html"], 0
     yield "diff", ["diff", product, grown], 1
     yield "verify", ["info", "--verify", grown], 0
     yield "drift", ["drift", grown, root / "good"], 2

@@ -1,0 +1,435 @@
+"""A page of what was inspected: how many were good, how the scores lie, and what was rejected, as pictures."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import heapq
+import html
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fewshot_ad import arguments
+from fewshot_ad.errors import ArgumentError, FewshotADError
+from fewshot_ad.inspection.drift import Drift
+from fewshot_ad.inspection.result import Inspection
+from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_words
+from fewshot_ad.inspector import Inspector
+from fewshot_ad.lifetime import native_work
+from fewshot_ad.metrics import Rate
+from fewshot_ad.printable import printable
+from fewshot_ad.storage import check_output, write_atomically, write_failure
+
+# Pictures of each kind at most, unless told; and how many may be asked for.
+PICTURES, MAX_PICTURES = 60, 1000
+# Good images that are shown: those that came closest to the threshold.
+CLOSE_CALLS = 8
+# The longest side of a picture in pixels, and its quality as JPEG.
+PICTURE_SIDE, QUALITY = 640, 82
+# Rows of the table at most; beyond, good images are left out of it.
+MAX_ROWS = 2000
+# Points of the run at most; beyond, good images are thinned.
+MAX_POINTS = 3000
+# By what the page is known again, and may be replaced.
+MARK = '<meta name="generator" content="fewshot-ad report">'
+_VERDICTS: tuple[Verdict, ...] = ("good", "review", "anomalous", "not_inspectable")
+_WIDTH, _HEIGHT, _LEFT, _BELOW = 960, 220, 44, 34
+_BINS = 48
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stays of one inspection.
+
+    Attributes:
+        number: From 1, in the order in which images came.
+        file: As it was named.
+        verdict: The verdict.
+        severity: Score / threshold.
+        is_anomalous: The decision.
+        finding: What is said besides: why it cannot be judged, which parts, and where.
+        milliseconds: The inspection took.
+    """
+
+    number: int
+    file: str
+    verdict: Verdict
+    severity: float
+    is_anomalous: bool
+    finding: str
+    milliseconds: float
+
+
+class Report:
+    """A page of what was inspected, in one file that loads nothing.
+
+    Inspections are added one by one; of each only its figures stay, and the pictures of the worst.
+
+    Args:
+        inspector: The product.
+        pictures: How many rejected images are shown at most, the worst first; 0..1000.
+
+    Raises:
+        ArgumentError: The number is out of range.
+
+    Examples:
+        >>> report = Report(inspector)                                  # doctest: +SKIP
+        >>> for path in paths:                                          # doctest: +SKIP
+        ...     report.add(inspector.inspect(path), path)
+        >>> report.write("today.html")                                  # doctest: +SKIP
+    """
+
+    def __init__(self, inspector: Inspector, *, pictures: int = PICTURES) -> None:
+        if not isinstance(inspector, Inspector):
+            raise ArgumentError(
+                f"expected an Inspector, got {type(inspector).__name__}. Load it: Inspector.load(path)."
+            )
+        self._inspector = inspector
+        self._pictures = arguments.whole_number(pictures, "pictures", 0, MAX_PICTURES)
+        self._entries: list[Entry] = []
+        self._failures: list[tuple[str, str]] = []
+        # The worst of what was not good, and the worst of what was, as heaps: severity, minus number, entry, JPEG.
+        self._shown: list[tuple[float, int, Entry, bytes]] = []
+        self._close: list[tuple[float, int, Entry, bytes]] = []
+
+    def add(self, inspection: Inspection, file: str = "") -> None:
+        """Take an inspection along.
+
+        Args:
+            inspection: Of this product.
+            file: What the image is called; empty takes the name in it.
+        """
+        entry = Entry(
+            len(self._entries) + 1,
+            str(file) or inspection.name or f"image {len(self._entries) + 1}",
+            inspection.verdict,
+            inspection.severity,
+            inspection.is_anomalous,
+            _finding(inspection),
+            inspection.timings_ms["total"],
+        )
+        self._entries.append(entry)
+        good = entry.verdict == "good"
+        heap, most = (self._close, CLOSE_CALLS) if good else (self._shown, self._pictures)
+        # What nobody could judge comes before all scores.
+        rank = math.inf if entry.verdict == "not_inspectable" else entry.severity
+        key = (rank, -entry.number)
+        if most and (len(heap) < most or key > heap[0][:2]):
+            (heapq.heappush if len(heap) < most else heapq.heapreplace)(heap, (*key, entry, _jpeg(inspection)))
+
+    def add_failure(self, file: str, message: str) -> None:
+        """Take a file along that could not be read.
+
+        Args:
+            file: What it is called.
+            message: Why.
+        """
+        self._failures.append((str(file), message))
+
+    def write(self, path: str | Path, title: str = "", *, drift: Drift | None = None) -> None:
+        """Write the page, whole or not at all; an older one is replaced, and nothing else is.
+
+        Args:
+            path: Of the HTML file.
+            title: Headline; empty takes the product's name.
+            drift: What `Inspector.drift` says of these images; None for nothing.
+
+        Raises:
+            FewshotADError: It cannot be written, something else is there, or nothing was added.
+        """
+        path = Path(arguments.file_name(path, "path", FewshotADError))
+        check_report(path)
+        page = self.render(title, drift=drift).encode("utf-8")
+        try:
+            write_atomically(path, page)
+        except OSError as error:
+            raise FewshotADError(write_failure(path, error, len(page))) from error
+
+    def render(self, title: str = "", *, drift: Drift | None = None) -> str:
+        """The page as HTML; see `write`.
+
+        Raises:
+            FewshotADError: Nothing was added.
+        """
+        if not self._entries and not self._failures:
+            raise FewshotADError("expected inspections to report on, got none. Add some.")
+        style = resources.files("fewshot_ad.line").joinpath("report.css").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        headline = _text(title or f"{self._inspector.product}: {len(self._entries)} images inspected")
+        body = "\n".join(
+            [
+                f"<header><h1>{headline}</h1>",
+                f'<p class="faint">{_text(self._inspector.product)}, written {_now()}</p></header>',
+                "<main>",
+                *self._summary(drift),
+                *self._histogram(),
+                *self._run(),
+                *self._gallery(),
+                *self._table(),
+                *self._product(),
+                "</main>",
+            ]
+        )
+        return (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            f"{MARK}\n"
+            # The page may show its own pictures and use this style and nothing else, whatever is in the data.
+            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+            f"style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'\">\n"
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{headline}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        )
+
+    def _summary(self, drift: Drift | None) -> Iterator[str]:
+        counts = Counter(entry.verdict for entry in self._entries)
+        total = len(self._entries)
+        yield '<section><h2>Summary</h2><ul class="tiles">'
+        for verdict in _VERDICTS:
+            if verdict in ("good", "anomalous") or counts[verdict]:
+                yield _tile(verdict, verdict_words(verdict).lower(), counts[verdict], total)
+        if self._failures:
+            yield _tile("unreadable", "not readable", len(self._failures), total + len(self._failures))
+        yield "</ul>"
+        if total:
+            rate = Rate(counts["anomalous"], total)
+            low, high = rate.interval
+            yield (
+                f"<p>{rate.count} of {total} images are anomalous, {rate.rate:.1%}; with 95% confidence the line has "
+                f"{low:.1%} to {high:.1%}, if these are like the others.</p>"
+            )
+        if drift is not None:
+            yield f"<p>Drift: {_text(drift.message)}</p>"
+        yield "</section>"
+
+    def _histogram(self) -> Iterator[str]:
+        entries = [entry for entry in self._entries if entry.verdict != "not_inspectable"]
+        if not entries:
+            return
+        positions = [_position(entry.severity) for entry in entries]
+        low, high = min(*positions, -0.5), max(*positions, 0.5)
+        step = (high - low) / _BINS
+        stacks = [Counter[str]() for _ in range(_BINS)]
+        for entry, position in zip(entries, positions, strict=True):
+            stacks[min(_BINS - 1, int((position - low) / step))][entry.verdict] += 1
+        tallest = max(sum(stack.values()) for stack in stacks)
+        across, up = (_WIDTH - _LEFT - 8) / _BINS, _HEIGHT - _BELOW - 12
+        bars = []
+        for at, stack in enumerate(stacks):
+            base = float(_HEIGHT - _BELOW)
+            for verdict in _VERDICTS:
+                height = up * stack[verdict] / tallest
+                base -= height
+                if height:
+                    bars.append(
+                        f'<rect class="{verdict}" x="{_LEFT + at * across:.1f}" y="{base:.1f}" '
+                        f'width="{across - 1:.1f}" height="{height:.1f}"/>'
+                    )
+        ticks = [value for value in (0.25, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20) if low <= _position(value) <= high]
+        marks = [
+            (_LEFT + (_position(value) - low) / step * across, f"{value:g}", "limit" if value == 1 else "")
+            for value in ticks
+        ]
+        yield "<section><h2>How the scores lie</h2>"
+        yield from _chart(
+            bars,
+            marks,
+            f"{tallest}",
+            f"Histogram of the severity of {len(entries)} images; {sum(e.severity > 1 for e in entries)} lie above 1.",
+        )
+        yield (
+            "<figcaption>Severity, the score over the threshold, from left to right on a logarithmic scale; how many "
+            "images, upward. Above 1, the dashed line, an image is anomalous.</figcaption></figure></section>"
+        )
+
+    def _run(self) -> Iterator[str]:
+        judged = [entry for entry in self._entries if entry.verdict != "not_inspectable"]
+        if len(judged) < 2:
+            return
+        good = [entry for entry in judged if entry.verdict == "good"]
+        every = max(1, -(-len(good) // MAX_POINTS))
+        thinned = {entry.number for entry in good[::every]}
+        points = [entry for entry in judged if entry.verdict != "good" or entry.number in thinned]
+        positions = [_position(entry.severity) for entry in points]
+        low, high = min(*positions, -0.5), max(*positions, 0.5)
+        up, across = (_HEIGHT - _BELOW - 12) / (high - low), (_WIDTH - _LEFT - 16) / max(1, len(self._entries) - 1)
+
+        def place(position: float) -> float:
+            return _HEIGHT - _BELOW - up * (position - low)
+
+        dots = [
+            f'<circle class="{entry.verdict}" cx="{_LEFT + 4 + across * (entry.number - 1):.1f}" '
+            f'cy="{place(position):.1f}" r="{2 if entry.verdict == "good" else 3.5}"/>'
+            for entry, position in zip(points, positions, strict=True)
+        ]
+        line = f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH}" y1="{place(0):.1f}" y2="{place(0):.1f}"/>'
+        label = f'<text x="{_LEFT - 6}" y="{place(0) + 4:.1f}" text-anchor="end">1</text>'
+        last = len(self._entries)
+        marks = [(_LEFT + 4 + across * (number - 1), f"{number}", "") for number in sorted({1, -(-last // 2), last})]
+        yield "<section><h2>One after the other</h2>"
+        yield from _chart([line, label, *dots], marks, "", f"Severity of {len(judged)} images in the order they came.")
+        yield (
+            "<figcaption>Severity of each image, in the order in which they came; the dashed line is the threshold."
+            f"{'' if every == 1 else f' Of the good ones every {every}th is drawn.'}</figcaption></figure></section>"
+        )
+
+    def _gallery(self) -> Iterator[str]:
+        shown = sorted(self._shown, key=lambda one: (-one[0], -one[1]))
+        others = sum(entry.verdict != "good" for entry in self._entries)
+        if shown:
+            more = "" if len(shown) == others else f" The worst {len(shown)} of {others}."
+            yield f"<section><h2>Not good</h2><p>Worst first; what could not be judged before all.{more}</p>"
+            yield from _cards(shown)
+        if self._close:
+            yield "<section><h2>Closest calls</h2><p>Good images that came closest to the threshold.</p>"
+            yield from _cards(sorted(self._close, key=lambda one: (-one[0], -one[1])))
+
+    def _table(self) -> Iterator[str]:
+        rows = self._entries
+        said = f"All {len(rows)} images, in the order in which they came."
+        if len(rows) > MAX_ROWS:
+            rows = [entry for entry in rows if entry.verdict != "good"][:MAX_ROWS]
+            said = f"The {len(rows)} images that are not good, of {len(self._entries)}, at most {MAX_ROWS}."
+        yield f"<section><h2>Every image</h2><table><caption>{said}</caption>"
+        yield (
+            '<thead><tr><th scope="col" class="number">Number</th><th scope="col">File</th><th scope="col">Verdict</th>'
+            '<th scope="col" class="number">Severity</th><th scope="col">What is said</th>'
+            '<th scope="col" class="number">ms</th></tr></thead><tbody>'
+        )
+        for entry in rows:
+            yield (
+                f'<tr><td class="number">{entry.number}</td><td>{_text(entry.file)}</td>'
+                f'<td class="{entry.verdict}">{verdict_words(entry.verdict).lower()}</td>'
+                f'<td class="number">{format_severity(entry.severity, entry.is_anomalous)}</td>'
+                f'<td>{_text(entry.finding)}</td><td class="number">{entry.milliseconds:.0f}</td></tr>'
+            )
+        yield "</tbody></table>"
+        if self._failures:
+            yield '<table><caption>Not readable.</caption><thead><tr><th scope="col">File</th>'
+            yield '<th scope="col">Why</th></tr></thead><tbody>'
+            for file, message in itertools.islice(self._failures, MAX_ROWS):
+                yield f"<tr><td>{_text(file)}</td><td>{_text(message)}</td></tr>"
+            yield "</tbody></table>"
+        yield "</section>"
+
+    def _product(self) -> Iterator[str]:
+        inspector = self._inspector
+        calibration, found = inspector.calibration, inspector.sensitivity
+        by_hand = inspector.threshold if inspector.threshold_set_by_hand else None
+        fields = {
+            "Product": inspector.product,
+            "Enrolled from": f"{len(inspector.enrollment.support)} images, {inspector.enrollment.created}",
+            "Encoder": f"{inspector.encoder.spec.name}, sha256 {inspector.encoder.spec.sha256[:12]}",
+            "Threshold": f"{inspector.threshold:.6g}{', set by hand' if by_hand is not None else ''}",
+            "Where it comes from": calibration.explain(by_hand),
+        }
+        if found is not None:
+            fields["What it finds"] = found.explain()
+        times = [entry.milliseconds for entry in self._entries]
+        if times:
+            middle, late, slowest = np.quantile(times, (0.5, 0.95, 1.0))
+            fields["Time per image"] = f"{middle:.1f} ms (median), {late:.1f} ms (95%), {slowest:.1f} ms (slowest)"
+        changes = inspector.history()
+        if changes:
+            fields["Changes"] = (
+                f"{len(changes)} since it was enrolled, the last: {changes[-1].text} ({changes[-1].time})"
+            )
+        yield "<section><h2>The product</h2><dl>"
+        for name, value in fields.items():
+            yield f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>"
+        yield "</dl></section>"
+
+
+def check_report(path: Path, inputs: Sequence[Path] = ()) -> None:
+    """Make sure that a page replaces nothing but an older one.
+
+    Args:
+        path: Of the HTML file.
+        inputs: Files that are read, none of which may be replaced.
+
+    Raises:
+        FewshotADError: Something is there that must stay.
+    """
+    check_output(path, inputs=inputs, obstacle=_no_report, error=FewshotADError)
+
+
+def _no_report(path: Path) -> str | None:
+    with path.open("rb") as file:
+        if MARK.encode() in file.read(1024):
+            return None
+    return "expected an older report to replace, or no file, got something else. Choose another name."
+
+
+def _finding(inspection: Inspection) -> str:
+    said = [one for one in (inspection.reason, inspection.parts_finding) if one]
+    if inspection.regions:
+        x, y, width, height = inspection.regions[0].box
+        more = f", and {len(inspection.regions) - 1} more" if len(inspection.regions) > 1 else ""
+        said.append(f"at x {x}..{x + width - 1}, y {y}..{y + height - 1}{more}")
+    return "; ".join(said)
+
+
+@native_work()
+def _jpeg(inspection: Inspection) -> bytes:
+    picture = inspection.overlay()
+    shrink = PICTURE_SIDE / max(picture.shape[:2])
+    if shrink < 1:
+        size = max(1, round(picture.shape[1] * shrink)), max(1, round(picture.shape[0] * shrink))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    return encoded.tobytes()
+
+
+def _position(severity: float) -> float:
+    """Where a severity lies on a logarithmic scale; 0 is the threshold."""
+    return math.log2(min(max(severity, 1 / 64), 64))
+
+
+def _tile(kind: str, words: str, count: int, total: int) -> str:
+    share = f"{count / total:.1%}" if total else ""
+    return f'<li class="{kind}"><b>{count}</b>{_text(words)} <small>{share}</small></li>'
+
+
+def _chart(shapes: Sequence[str], marks: Sequence[tuple[float, str, str]], top: str, said: str) -> Iterator[str]:
+    """A chart as SVG, with marks along its lower edge: place, text, and the class of the line there."""
+    foot = _HEIGHT - _BELOW
+    yield f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_text(said)}">'
+    yield from shapes
+    yield f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH}" y1="{foot}" y2="{foot}"/>'
+    for place, text, kind in marks:
+        if kind:
+            yield f'<line class="{kind}" x1="{place:.1f}" x2="{place:.1f}" y1="6" y2="{foot}"/>'
+        yield f'<text x="{place:.1f}" y="{foot + 20}" text-anchor="middle">{_text(text)}</text>'
+    if top:
+        yield f'<text x="{_LEFT - 6}" y="16" text-anchor="end">{_text(top)}</text>'
+    yield "</svg>"
+
+
+def _cards(shown: Sequence[tuple[float, int, Entry, bytes]]) -> Iterator[str]:
+    yield '<ul class="cards">'
+    for _, _, entry, jpeg in shown:
+        words = verdict_words(entry.verdict).lower()
+        severity = format_severity(entry.severity, entry.is_anomalous)
+        alt = f"{entry.file}: {words}, severity {severity}{f', {entry.finding}' if entry.finding else ''}"
+        yield (
+            f'<li class="{entry.verdict}"><img alt="{_text(alt)}" src="data:image/jpeg;base64,'
+            f'{base64.b64encode(jpeg).decode()}"><b>{words}, severity {severity}</b>'
+            f"<span>{_text(entry.file)}</span><small>{_text(entry.finding)}</small></li>"
+        )
+    yield "</ul></section>"
+
+
+def _text(value: str) -> str:
+    return html.escape(printable(value))
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
