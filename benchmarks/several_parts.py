@@ -26,7 +26,7 @@ from fewshot_ad import Inspector
 from fewshot_ad.enrollment.probes import DrawnDefect
 from fewshot_ad.images import read_image
 from fewshot_ad.metrics import auroc
-from fewshot_ad.registration.parts import blobs_of
+from fewshot_ad.registration.blobs import blobs_of
 from fewshot_ad.training.parts import render
 
 HERE = Path(__file__).parent

@@ -22,7 +22,7 @@ from fewshot_ad.errors import ArgumentError
 from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, Geometry
 from fewshot_ad.images.region_of_interest import LONGEST
 from fewshot_ad.product.history import MAX_PATCHES
-from fewshot_ad.registration.parts import TEMPLATE_SIDE, Template
+from fewshot_ad.registration.template import TEMPLATE_SIDE, Template
 
 # Embeddings are of the order of 1 to 1,000. Up to here no distance of them overflows float32.
 LARGEST_VALUE = 1e9

@@ -29,7 +29,8 @@ from fewshot_ad.images import MAX_PIXELS, MIN_SIDE, LightingKind
 from fewshot_ad.images.region_of_interest import MAX_STORED
 from fewshot_ad.product import MAX_NAME
 from fewshot_ad.product.history import MAX_CHANGES, MAX_KNOWN_DEFECTS, UNDO_BYTES, ChangeKind
-from fewshot_ad.registration.parts import MAX_PARTS, MAX_TEMPLATE
+from fewshot_ad.registration.parts import MAX_PARTS
+from fewshot_ad.registration.template import MAX_TEMPLATE
 from fewshot_ad.scoring import MAX_DISTANCE, MAX_NEIGHBORS, MAX_PATCHES, MAX_SIGMA, MIN_DISTANCE, ImageScore
 from fewshot_ad.search.nearest import Metric
 

@@ -15,25 +15,19 @@ from fewshot_ad.enrollment.foreground import FALL_OFF, MARGIN, soft_weights
 from fewshot_ad.enrollment.support import SupportImage, SupportSet, pixel_hash
 from fewshot_ad.errors import SupportSetError
 from fewshot_ad.images import MIN_SIDE
+from fewshot_ad.registration.blobs import FIND_SIZE, Blob, at_find_scale, blobs_of, side_of
 from fewshot_ad.registration.parts import (
-    FIND_SIZE,
     LARGEST_AREA,
     LEAST_AREA,
     LEAST_OTHER,
     MIN_PART_SIDE,
     MOST_OTHER,
-    Blob,
     CutImage,
     PartLayout,
-    Template,
-    at_find_scale,
-    blobs_of,
     cut_out,
-    pictured,
-    side_of,
-    to_picture,
     window_matrix,
 )
+from fewshot_ad.registration.template import Template, pictured, to_picture
 
 # A blob that covers less of the image is a speck, whatever else lies on it.
 LEAST_SHARE = 0.0005
@@ -195,9 +189,15 @@ def _layout(images: Sequence[SupportImage], expected: int | None) -> tuple[PartL
     shares = np.array([one.blob.area / side_of(one.content.shape) ** 2 for one in seen])
     whole = np.array([not one.blob.at_edge for one in seen], bool) & (shares >= LEAST_SHARE)
     if not whole.any():
+        small = any(not one.blob.at_edge for one in seen)
+        why = (
+            f"what differs from the background covers less than {LEAST_SHARE:.2%} of an image"
+            if small
+            else "nothing does"
+        )
         raise SupportSetError(
-            "expected parts that lie apart from the edge of the image, got none: nothing differs from the plain "
-            "background there. See that parts differ from it, and that each lies wholly in view."
+            f"expected parts that differ from the plain background and lie apart from the edge of the image: {why}. See "
+            "that parts differ from it, that each lies wholly in view, and that they are large enough."
         )
     area = _usual_area(shares[whole])
     usual = whole & (shares >= LEAST_AREA * area) & (shares <= LARGEST_AREA * area)

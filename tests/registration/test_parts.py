@@ -7,17 +7,9 @@ import pytest
 from fewshot_ad.enrollment.parts import find_parts
 from fewshot_ad.enrollment.support import read_support
 from fewshot_ad.errors import ArgumentError
-from fewshot_ad.registration.parts import (
-    PartLayout,
-    Template,
-    at_find_scale,
-    blobs_of,
-    cut_out,
-    in_rows,
-    parted,
-    pictured,
-    side_of,
-)
+from fewshot_ad.registration.blobs import at_find_scale, blobs_of, in_rows, side_of
+from fewshot_ad.registration.parts import PartLayout, cut_out
+from fewshot_ad.registration.template import Template, parted, pictured
 from tests.trays import PLACES, tray
 
 
