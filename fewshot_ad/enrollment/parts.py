@@ -196,8 +196,8 @@ def _layout(images: Sequence[SupportImage], expected: int | None) -> tuple[PartL
             else "nothing does"
         )
         raise SupportSetError(
-            f"expected parts that differ from the plain background and lie apart from the edge of the image: {why}. See "
-            "that parts differ from it, that each lies wholly in view, and that they are large enough."
+            f"expected parts that differ from the plain background and lie apart from the edge of the image: {why}. "
+            "See that parts differ from it, that each lies wholly in view, and that they are large enough."
         )
     area = _usual_area(shares[whole])
     usual = whole & (shares >= LEAST_AREA * area) & (shares <= LARGEST_AREA * area)
