@@ -233,7 +233,10 @@ def extend_banks(
             late = Origin(pool.origin.image + np.int32(known), pool.origin.view, pool.origin.xy)
             joined = join_pools([Pool(bank.vectors, bank.origin), Pool(pool.vectors, late)])
             index = greedy_coreset(joined.vectors, settings.budget, settings.seed, progress, threads)
-            banks.append(MemoryBank(joined.vectors[index], joined.origin[index], scoring.metric, threads))
+            # Where encoder and bank are one graph, the bank by itself is hardly searched.
+            alone = scale.one_pass is None
+            vectors, origin = joined.vectors[index], joined.origin[index]
+            banks.append(MemoryBank(vectors, origin, scoring.metric, threads, lasting=alone))
         scales.append(dataclasses.replace(scale, banks=tuple(banks), one_pass=None))
     held_out = [list(one) for one in zip(*measured, strict=True)]
     return Extension(
