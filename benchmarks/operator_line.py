@@ -185,15 +185,17 @@ def judged(inspector: Inspector, line: Sequence[Image], who: str, rng: np.random
     }
 
 
-def rates(row: dict[str, Any], who: str) -> list[tuple[float, float]]:
-    """False rejects and escapes, in percent of good and of defective images, of each stretch of a line."""
-    found = []
+def rates(row: dict[str, Any], who: str) -> list[tuple[float, ...]]:
+    """False rejects and escapes in percent of each stretch of a line; NaN where it has no good or no defective image."""
+    found: list[tuple[float, ...]] = []
     for defective, rejected in zip(
         np.array_split(np.asarray(row["defective"]), STRETCHES),
         np.array_split(np.asarray(row[who]["rejected"]), STRETCHES),
         strict=True,
     ):
-        found.append((100 * float(rejected[~defective].mean()), 100 * float((~rejected[defective]).mean())))
+        good, bad = rejected[~defective], ~rejected[defective]
+        # A short line may have no defective image in a stretch.
+        found.append(tuple(100 * float(one.mean()) if one.size else float("nan") for one in (good, bad)))
     return found
 
 
@@ -203,18 +205,25 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     for kind, products in (("generated, 1,000 images", GENERATED), ("real", REAL)):
         for who, name in WHO.items():
             by_product = [
-                np.mean([rates(row, who) for row in rows if row["product"] == product], axis=0)
+                _mean([rates(row, who) for row in rows if row["product"] == product], 0)
                 for product in products
                 if any(row["product"] == product for row in rows)
             ]
             if not by_product:
                 continue
-            stretches = np.mean(by_product, axis=0)
-            whole = np.mean(by_product, axis=1)
-            cells = [f"{rejects:.1f} / {escapes:.1f}" for rejects, escapes in (*stretches, stretches.mean(axis=0))]
+            stretches, whole = _mean(by_product, 0), _mean(by_product, 1)
+            cells = [f"{rejects:.1f} / {escapes:.1f}" for rejects, escapes in (*stretches, whole.mean(axis=0))]
             lines.append([kind, name, *cells, f"{whole[:, 0].max():.1f} / {whole[:, 1].max():.1f}"])
     head = [f"{100 * k // STRETCHES} to {100 * (k + 1) // STRETCHES}%" for k in range(STRETCHES)]
     return table(["line", "operator", *head, "whole line", "worst product of each"], lines)
+
+
+def _mean(values: Any, axis: int) -> np.ndarray:
+    """Mean along an axis of what is there; NaN where nothing is."""
+    values = np.asarray(values, float)
+    there = ~np.isnan(values)
+    count = there.sum(axis)
+    return np.where(count > 0, np.where(there, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
 def steps(rows: Sequence[dict[str, Any]]) -> str:

@@ -67,6 +67,11 @@ def operator() -> str:
     return operator_line.report(operator_line.read_rows(measurements.RECORDS / "operator_line.jsonl"))
 
 
+def operator_steps() -> str:
+    """How long each step of an operator takes, and what came of it."""
+    return operator_line.steps(operator_line.read_rows(measurements.RECORDS / "operator_line.jsonl"))
+
+
 def drifting() -> str:
     """How soon a change of a line is told."""
     return drift.report(drift.read_rows(measurements.RECORDS / "drift.jsonl"))
@@ -116,6 +121,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "promises-by-product": by_product,
     "rules": rules,
     "operator": operator,
+    "operator-steps": operator_steps,
     "drift": drifting,
     "relighting": relit,
     "several-parts": trays,

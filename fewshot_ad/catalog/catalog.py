@@ -115,7 +115,8 @@ class Catalog:
 
     It may be used on several threads. A file that is replaced meanwhile is read anew; names are those of the files,
     without `.fsad`. Scores are those of `Inspector.load(...).inspect(...)` to 2e-3 of them, since vectors are kept in 8
-    bits; within 0.5% of a threshold the file is read once more (20 ms), and the score is that of all bits.
+    bits; within 0.5% of a threshold the file is read once more (20 ms), and the score is that of all bits,
+    unless it was replaced meanwhile.
 
     Args:
         folder: The folder; files in sub-folders do not belong to it.
@@ -225,9 +226,9 @@ class Catalog:
         # The verdict is that of all bits, if they are still there.
         path = self.path(name)
         try:
+            model, _ = unpack_compact(*read_artifact(path), resident.encoder, path, exact=True)
             if self._stamp(name) != resident.stamp:
                 return inspection
-            model, _ = unpack_compact(*read_artifact(path), resident.encoder, path, exact=True)
         except (NotEnrolledError, ArtifactError):
             return inspection
         return inspect_frame(reading.pixels, resident.encoder, model, *about)

@@ -90,7 +90,9 @@ def _checked(source: _Source, result: Inspection, enrolled: Collection[str]) -> 
             is_anomalous=part.verdict == "anomalous",
         )
         for part in result.parts
-        if part.inspection is not None and pixel_hash(part.inspection.image) not in enrolled
+        if part.inspection is not None
+        and part.verdict != "not_inspectable"
+        and pixel_hash(part.inspection.image) not in enrolled
     ]
 
 

@@ -142,15 +142,23 @@ def has_bf16() -> bool:
 
 
 class Compiled:
-    """A compiled network and its one infer request, with the lock that goes with it."""
+    """A compiled network and its one infer request, with the lock that goes with it.
+
+    The request remembers where its last inputs lie, so they are kept until the next ones are set; each run sets all of
+    them, whoever ran it before.
+    """
 
     def __init__(self, request: Any) -> None:
         self.request = request
         self.lock = ForkSafeLock()
+        self.inputs: list[Any] = []
 
 
 class CompiledPool:
-    """Compiled networks that several owners share, by what they were compiled for; gone with the last owner."""
+    """Compiled networks that several owners share, by what they were compiled for; gone with the last owner.
+
+    Owners that share one run it one after the other, and one compiles at a time.
+    """
 
     def __init__(self) -> None:
         self._known: weakref.WeakValueDictionary[Hashable, Compiled] = weakref.WeakValueDictionary()
@@ -193,6 +201,7 @@ class Requests:
         self._pool, self._key = pool or CompiledPool(), key
         self._fixed: dict[tuple[int, ...], Compiled] = {}
         self._any_size: Compiled | None = None
+        self._compilations = 0
         self._lock = ForkSafeLock()
 
     def _compile(self, shape: tuple[int, ...] | None) -> Compiled:
@@ -204,6 +213,7 @@ class Requests:
             model.reshape({model.inputs[0]: shape})
         with signal_stack_kept():
             compiled = self._ov.Core().compile_model(model, "CPU", self._config)
+        self._compilations += 1
         return Compiled(keep_in_children(compiled.create_infer_request()))
 
     def _shared(self, shape: tuple[int, ...] | None) -> Compiled:
@@ -218,6 +228,13 @@ class Requests:
             self._any_size = self._shared(None)
         return self._any_size
 
+    def ready(self, shape: tuple[int, ...]) -> bool:
+        """Make sure that a size is compiled for, as far as sizes have a model of their own; whether it was done now."""
+        before = self._compilations
+        with self._lock:
+            self._compiled(shape)
+        return self._compilations > before
+
     @property
     def sizes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of the inputs that have a model of their own."""
@@ -231,7 +248,9 @@ class Requests:
         with self._lock:
             compiled = self._compiled(batch.shape)
         with compiled.lock:
-            result = compiled.request.infer([self._ov.Tensor(batch, shared_memory=True), *self._inputs])
+            inputs = [self._ov.Tensor(batch, shared_memory=True), *self._inputs]
+            result = compiled.request.infer(inputs)
+            compiled.inputs = inputs
             return [result[i] for i in range(len(result))]
 
 

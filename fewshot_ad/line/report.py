@@ -31,8 +31,8 @@ from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 # Pictures of each kind at most, unless told; and how many may be asked for.
 PICTURES, MAX_PICTURES = 60, 1000
-# Good images that are shown: those that came closest to the threshold.
-CLOSE_CALLS = 8
+# Good images that are shown, those that came closest to the threshold; and images that could not be judged.
+CLOSE_CALLS = UNJUDGED = 8
 # The longest side of a picture in pixels, and its quality as JPEG.
 PICTURE_SIDE, QUALITY = 640, 82
 # Rows of the table at most; beyond, good images are left out of it.
@@ -76,7 +76,7 @@ class Report:
 
     Args:
         inspector: The product.
-        pictures: How many rejected images are shown at most, the worst first; 0..1000.
+        pictures: How many anomalous images are shown at most, the worst first, and as many to be looked at; 0..1000.
 
     Raises:
         ArgumentError: The number is out of range.
@@ -97,9 +97,14 @@ class Report:
         self._pictures = arguments.whole_number(pictures, "pictures", 0, MAX_PICTURES)
         self._entries: list[Entry] = []
         self._failures: list[tuple[str, str]] = []
-        # The worst of what was not good, and the worst of what was, as heaps: severity, minus number, entry, JPEG.
-        self._shown: list[tuple[float, int, Entry, bytes]] = []
-        self._close: list[tuple[float, int, Entry, bytes]] = []
+        # The worst with each verdict, as heaps: rank, minus number, entry, JPEG.
+        self._shown: dict[Verdict, list[tuple[float, int, Entry, bytes]]] = {verdict: [] for verdict in _VERDICTS}
+        self._most: dict[Verdict, int] = {
+            "good": CLOSE_CALLS,
+            "review": self._pictures,
+            "anomalous": self._pictures,
+            "not_inspectable": min(UNJUDGED, self._pictures),
+        }
 
     def add(self, inspection: Inspection, file: str = "") -> None:
         """Take an inspection along.
@@ -107,7 +112,20 @@ class Report:
         Args:
             inspection: Of this product.
             file: What the image is called; empty takes the name in it.
+
+        Raises:
+            ArgumentError: It is none, or of another product.
         """
+        if not isinstance(inspection, Inspection):
+            raise ArgumentError(
+                f"expected an Inspection, got {type(inspection).__name__}. For an image that cannot be read there is "
+                "add_failure."
+            )
+        if inspection.product != self._inspector.product:
+            raise ArgumentError(
+                f"expected an inspection of {self._inspector.product}, got one of {inspection.product}. A report is "
+                "of one product."
+            )
         entry = Entry(
             len(self._entries) + 1,
             str(file) or inspection.name or f"image {len(self._entries) + 1}",
@@ -117,14 +135,13 @@ class Report:
             _finding(inspection),
             inspection.timings_ms["total"],
         )
-        self._entries.append(entry)
-        good = entry.verdict == "good"
-        heap, most = (self._close, CLOSE_CALLS) if good else (self._shown, self._pictures)
-        # What nobody could judge comes before all scores.
-        rank = math.inf if entry.verdict == "not_inspectable" else entry.severity
-        key = (rank, -entry.number)
+        heap, most = self._shown[entry.verdict], self._most[entry.verdict]
+        # A missing part, say, is no matter of the score.
+        by_count = entry.verdict == "anomalous" and entry.severity <= 1
+        key = (math.inf if by_count else entry.severity, -entry.number)
         if most and (len(heap) < most or key > heap[0][:2]):
             (heapq.heappush if len(heap) < most else heapq.heapreplace)(heap, (*key, entry, _jpeg(inspection)))
+        self._entries.append(entry)
 
     def add_failure(self, file: str, message: str) -> None:
         """Take a file along that could not be read.
@@ -199,12 +216,14 @@ class Report:
         if self._failures:
             yield _tile("unreadable", "not readable", len(self._failures), total + len(self._failures))
         yield "</ul>"
-        if total:
-            rate = Rate(counts["anomalous"], total)
+        judged = total - counts["not_inspectable"]
+        if judged:
+            rate = Rate(counts["anomalous"], judged)
             low, high = rate.interval
             yield (
-                f"<p>{rate.count} of {total} images are anomalous, {rate.rate:.1%}; with 95% confidence the line has "
-                f"{low:.1%} to {high:.1%}, if these are like the others.</p>"
+                f"<p>{rate.count} of {judged} images that could be judged are anomalous, {rate.rate:.1%}. If each "
+                f"shows another part, and they are like the others of the line, that has {low:.1%} to {high:.1%} with "
+                "95% confidence.</p>"
             )
         if drift is not None:
             yield f"<p>Drift: {_text(drift.message)}</p>"
@@ -216,7 +235,9 @@ class Report:
             return
         positions = [_position(entry.severity) for entry in entries]
         low, high = min(*positions, -0.5), max(*positions, 0.5)
-        step = (high - low) / _BINS
+        step = (high - low) / (_BINS - 1)
+        # The threshold lies between two bars.
+        low = -math.ceil(-low / step) * step
         stacks = [Counter[str]() for _ in range(_BINS)]
         for entry, position in zip(entries, positions, strict=True):
             stacks[min(_BINS - 1, int((position - low) / step))][entry.verdict] += 1
@@ -247,7 +268,8 @@ class Report:
         )
         yield (
             "<figcaption>Severity, the score over the threshold, from left to right on a logarithmic scale; how many "
-            "images, upward. Above 1, the dashed line, an image is anomalous.</figcaption></figure></section>"
+            "images, upward. Above 1, the dashed line, an image is anomalous; below it, by a missing part or something "
+            "else alone.</figcaption></figure></section>"
         )
 
     def _run(self) -> Iterator[str]:
@@ -256,8 +278,8 @@ class Report:
             return
         good = [entry for entry in judged if entry.verdict == "good"]
         every = max(1, -(-len(good) // MAX_POINTS))
-        thinned = {entry.number for entry in good[::every]}
-        points = [entry for entry in judged if entry.verdict != "good" or entry.number in thinned]
+        others = [entry for entry in judged if entry.verdict != "good"]
+        points = [*good[::every], *others[:: max(1, -(-len(others) // MAX_POINTS))]]
         positions = [_position(entry.severity) for entry in points]
         low, high = min(*positions, -0.5), max(*positions, 0.5)
         up, across = (_HEIGHT - _BELOW - 12) / (high - low), (_WIDTH - _LEFT - 16) / max(1, len(self._entries) - 1)
@@ -278,19 +300,24 @@ class Report:
         yield from _chart([line, label, *dots], marks, "", f"Severity of {len(judged)} images in the order they came.")
         yield (
             "<figcaption>Severity of each image, in the order in which they came; the dashed line is the threshold."
-            f"{'' if every == 1 else f' Of the good ones every {every}th is drawn.'}</figcaption></figure></section>"
+            f"{'' if every == 1 else f' Of the good ones, one in {every} is drawn.'}</figcaption></figure></section>"
         )
 
     def _gallery(self) -> Iterator[str]:
-        shown = sorted(self._shown, key=lambda one: (-one[0], -one[1]))
-        others = sum(entry.verdict != "good" for entry in self._entries)
-        if shown:
-            more = "" if len(shown) == others else f" The worst {len(shown)} of {others}."
-            yield f"<section><h2>Not good</h2><p>Worst first; what could not be judged before all.{more}</p>"
-            yield from _cards(shown)
-        if self._close:
-            yield "<section><h2>Closest calls</h2><p>Good images that came closest to the threshold.</p>"
-            yield from _cards(sorted(self._close, key=lambda one: (-one[0], -one[1])))
+        sections: tuple[tuple[Verdict, str, str], ...] = (
+            ("anomalous", "Anomalous", "Worst first; before all, what is so whatever its score."),
+            ("review", "To be looked at", "Closest to the threshold first."),
+            ("not_inspectable", "Not judged", "The first of them."),
+            ("good", "Closest calls", "Good images that came closest to the threshold."),
+        )
+        for verdict, head, said in sections:
+            heap = self._shown[verdict]
+            if not heap:
+                continue
+            count = sum(entry.verdict == verdict for entry in self._entries)
+            more = "" if len(heap) == count else f" {len(heap)} of {count}."
+            yield f"<section><h2>{head}</h2><p>{said}{more}</p>"
+            yield from _cards(sorted(heap, key=lambda one: (-one[0], -one[1])))
 
     def _table(self) -> Iterator[str]:
         rows = self._entries
@@ -313,7 +340,8 @@ class Report:
             )
         yield "</tbody></table>"
         if self._failures:
-            yield '<table><caption>Not readable.</caption><thead><tr><th scope="col">File</th>'
+            first = f", the first {MAX_ROWS} of {len(self._failures)}" if len(self._failures) > MAX_ROWS else ""
+            yield f'<table><caption>Not readable{first}.</caption><thead><tr><th scope="col">File</th>'
             yield '<th scope="col">Why</th></tr></thead><tbody>'
             for file, message in itertools.islice(self._failures, MAX_ROWS):
                 yield f"<tr><td>{_text(file)}</td><td>{_text(message)}</td></tr>"
@@ -324,9 +352,10 @@ class Report:
         inspector = self._inspector
         calibration, found = inspector.calibration, inspector.sensitivity
         by_hand = inspector.threshold if inspector.threshold_set_by_hand else None
+        word = "images" if inspector.model.parts is None else "parts"
         fields = {
             "Product": inspector.product,
-            "Enrolled from": f"{len(inspector.enrollment.support)} images, {inspector.enrollment.created}",
+            "Enrolled from": f"{len(inspector.enrollment.support)} {word}, {inspector.enrollment.created}",
             "Encoder": f"{inspector.encoder.spec.name}, sha256 {inspector.encoder.spec.sha256[:12]}",
             "Threshold": f"{inspector.threshold:.6g}{', set by hand' if by_hand is not None else ''}",
             "Where it comes from": calibration.explain(by_hand),

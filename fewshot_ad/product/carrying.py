@@ -18,6 +18,9 @@ from fewshot_ad.registration.parts import cut_out
 from fewshot_ad.scoring import Model
 from fewshot_ad.search.memory_bank import MemoryBank
 
+# Sides of the own images of two products' parts, at most.
+ALIKE = 1.1
+
 
 def at_scales_of(former: Product, settings: EnrollmentSettings) -> EnrollmentSettings:
     """The settings at the working scales that the known defects of a product are stored at.
@@ -77,7 +80,7 @@ def _check_alike(product: Product, former: Product) -> None:
     Raises:
         SupportSetError: They do not.
     """
-    ways = []
+    ways: list[dict[str, object]] = []
     for settings in (product.enrollment.settings, former.enrollment.settings):
         lighting = "off" if settings.lighting is None else settings.lighting.kind
         ways.append(
@@ -89,6 +92,12 @@ def _check_alike(product: Product, former: Product) -> None:
             }
         )
     own, other = ways
+    layouts = [one.enrollment.settings.parts for one in (product, former)]
+    if layouts[0] is not None and layouts[1] is not None:
+        # The same working scale then shows a part at the same size.
+        ratios = [a / b for a, b in zip(layouts[0].size, layouts[1].size, strict=True)]
+        if not all(1 / ALIKE <= ratio <= ALIKE for ratio in ratios):
+            own["size of parts"], other["size of parts"] = layouts[0].size, layouts[1].size
     differing = [f"{name} {own[name]} here, {other[name]} there" for name in own if own[name] != other[name]]
     if differing:
         raise SupportSetError(

@@ -133,7 +133,7 @@ def _judged(image: SupportImage, inspection: Inspection) -> list[InspectedPart]:
     Raises:
         SupportSetError: There is none.
     """
-    judged = [part for part in inspection.parts if part.inspection is not None]
+    judged = [part for part in inspection.parts if part.verdict != "not_inspectable"]
     if not judged:
         reason = inspection.reason or "no part is found"
         raise SupportSetError(f"expected an image with parts that can be judged, got {image.name}: {reason}.")

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from fewshot_ad.arrays import Float64Array, Uint8Array
 from fewshot_ad.registration.blobs import Blob, at_find_scale, blobs_of, in_rows, side_of
@@ -25,8 +26,8 @@ DARK = 32
 MAX_TOUCHING = 12
 # Most parts on an image; more are specks of some kind.
 MAX_PARTS = 500
-# Pixels of all parts' own images, as a multiple of the image's: parts that fill it take some 5.
-MAX_PIXELS_CUT = 12
+# Pixels of all parts' own images: as a multiple of the image's, of which parts that fill it take some 5, and in all.
+MAX_TIMES_CUT, MAX_PIXELS_CUT = 12, 200_000_000
 # The shorter side of a part's own image, in pixels: below, there is nothing to inspect.
 MIN_PART_SIDE = 32
 
@@ -170,14 +171,23 @@ def cut_out(image: Uint8Array | Scene, layout: PartLayout) -> CutImage:
     parts = [
         blob for blob in pieces if blob.area >= LEAST_AREA * area or (blob.at_edge and blob.area >= LEAST_OTHER * area)
     ]
-    most = min(MAX_PARTS, MAX_PIXELS_CUT * image.shape[0] * image.shape[1] // (window[0] * window[1]))
+    room = min(MAX_PIXELS_CUT, MAX_TIMES_CUT * image.shape[0] * image.shape[1])
+    most = min(MAX_PARTS, room // (window[0] * window[1]))
     if len(parts) > most:
         return CutImage((), reason=f"{len(parts)} parts are found, and at most {most} can be cut out")
     others = [blob for blob in pieces if least_other <= blob.area < LEAST_AREA * area and not blob.at_edge]
     scale = np.array([image.shape[1] / content.shape[1], image.shape[0] / content.shape[0]])
     ordered = in_rows(parts, layout.reach * side)
+    # Which part each pixel belongs to, from 1 on.
+    owners = np.zeros(content.shape[:2], np.uint16)
+    for number, blob in enumerate(ordered, start=1):
+        x, y, width, height = blob.box
+        owners[y : y + height, x : x + width][blob.mask] = number
     return CutImage(
-        tuple(_cut(image, content, blob, ordered, layout, template, scale) for blob in ordered),
+        tuple(
+            _cut(image, content, number, ordered, owners, layout, template, scale)
+            for number in range(1, len(ordered) + 1)
+        ),
         tuple(_in_image(blob.box, scale, image.shape) for blob in in_rows(others, layout.reach * side)),
     )
 
@@ -192,12 +202,15 @@ def _in_image(box: tuple[int, int, int, int], scale: Float64Array, shape: tuple[
 def _cut(
     image: Uint8Array,
     content: Uint8Array,
-    blob: Blob,
+    number: int,
     blobs: Sequence[Blob],
+    owners: npt.NDArray[np.uint16],
     layout: PartLayout,
     template: Template,
     scale: Float64Array,
 ) -> CutPart:
+    """Cut out part `number`, from 1 on, of those on an image."""
+    blob = blobs[number - 1]
     side = side_of(content.shape)
     box = _in_image(blob.box, scale, image.shape)
     times = blob.area / (layout.area * side**2)
@@ -209,9 +222,9 @@ def _cut(
     pose, _ = template.pose(pictured(content, blob, reach))
     forward = window_matrix(pose, to_picture(blob, reach), layout, image.shape, scale)
     pixels = cut_window(image, forward, layout.window(image.shape))
-    others = [other.on(content.shape) for other in blobs if other is not blob and _is_near(blob, other, 2 * reach)]
-    if others:
-        hide(pixels, np.max(others, axis=0), blob.on(content.shape), forward @ _homogeneous(scale))
+    if any(_is_near(blob, other, 2 * reach) for other in blobs if other is not blob):
+        own = owners == number
+        hide(pixels, ((owners > 0) & ~own).astype(np.uint8), own.astype(np.uint8), forward @ _homogeneous(scale))
     return CutPart(box, forward, pixels)
 
 
@@ -266,7 +279,7 @@ def hide(pixels: Uint8Array, others: Uint8Array, own: Uint8Array, forward: Float
 
     Args:
         pixels: (h, w, 3) uint8 RGB, changed.
-        others: (H, W) uint8, 255 on them, at the scale at which parts are looked for.
+        others: (H, W) uint8, above 0 on them, at the scale at which parts are looked for.
         own: The same of the part.
         forward: The matrix (2, 3) from there to the part's own image.
     """

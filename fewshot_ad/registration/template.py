@@ -18,6 +18,8 @@ TEMPLATE_SIDE, TEMPLATE_MARGIN = 96, 0.1
 MAX_TEMPLATE = 40_000
 # A template is stored as gray levels: what is 0 there, and how many make 1.
 _GRAY, _PER_UNIT = 64.0, 48.0
+# From this value on a pixel belongs to the part.
+_OUTLINED = 0.3
 # Turns that are tried first; then the best is refined, and up to two more that agree nearly as well.
 TURNS, REFINED, NEARLY = 120, 3, 0.05
 # Gray levels of a part count as multiples of their deviation, or of this many.
@@ -26,8 +28,9 @@ _LEAST_CONTRAST = 12.0
 OUTLINE_TURNS, COVERED = 72, 0.85
 # Pixels around an outline that count as around it.
 _AROUND = 3
-# Sides of an outline in pixels: what is larger is not laid on in all turns.
-_MAX_OUTLINE = 1200
+# Sides of an outline in pixels, and pixels that it is laid on in every turn for all parts, some seconds of work: what
+# takes more stays together.
+_MAX_OUTLINE, _MAX_LAID = 1200, 3_000_000
 
 
 class Template:
@@ -60,7 +63,7 @@ class Template:
         """
         packed = np.frombuffer(base64.b64decode(png), np.uint8)
         gray = cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE) if len(packed) else None
-        if gray is None or gray.shape != (TEMPLATE_SIDE, TEMPLATE_SIDE) or gray.max() == gray.min():
+        if gray is None or gray.shape != (TEMPLATE_SIDE, TEMPLATE_SIDE) or gray.max() <= _GRAY + _OUTLINED * _PER_UNIT:
             raise ArgumentError(
                 f"expected a gray PNG file of {TEMPLATE_SIDE} x {TEMPLATE_SIDE} pixels as picture of a part, got "
                 "another thing. Enroll again."
@@ -77,7 +80,9 @@ class Template:
         side = 2 * int(np.ceil((1 + TEMPLATE_MARGIN) * reach)) + 2 * _AROUND + 1
         scale = (1 + TEMPLATE_MARGIN) * reach / (TEMPLATE_SIDE / 2)
         matrix = np.column_stack([scale * np.eye(2), np.full(2, (side - 1) / 2 - scale * (TEMPLATE_SIDE - 1) / 2)])
-        contours, _ = cv2.findContours((self.picture > 0.3).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        contours, _ = cv2.findContours(
+            (self.picture > _OUTLINED).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
         covered = cv2.drawContours(np.zeros(self.picture.shape, np.float32), contours, -1, 1.0, cv2.FILLED)
         return cv2.warpAffine(covered, matrix, (side, side), flags=cv2.INTER_AREA)
 
@@ -169,6 +174,8 @@ def parted(blob: Blob, template: Template, reach: float, count: int) -> list[Blo
     outline = template.outline(reach)
     room = outline.shape[0] // 2 + 1
     left = np.pad(blob.mask.astype(np.float32), room)
+    if left.size * count > _MAX_LAID:
+        return [blob]
     middle = ((outline.shape[1] - 1) / 2, (outline.shape[0] - 1) / 2)
     turned = [
         cv2.warpAffine(outline, _turn_about(middle, 2 * np.pi * k / OUTLINE_TURNS), outline.shape[::-1]) > 0.5

@@ -45,7 +45,7 @@ class NearestSearch:
         vectors: (n, d) float32.
         threads: Number of CPU threads; None leaves it to OpenVINO.
         lasting: Compile the vectors in (about 30 ms), for a set that is searched again and again. Otherwise they are
-            handed to a model that all sets share, which is a third slower but starts at once.
+            handed to a model that all sets share, which is a third slower but starts at once; one search at a time.
     """
 
     def __init__(self, vectors: Float32Array, threads: int | None = None, lasting: bool = True) -> None:
@@ -67,6 +67,8 @@ class NearestSearch:
                 nearest = [self._nearest_of(block) for block in blocks]
             return nearest[0] if len(nearest) == 1 else np.concatenate(nearest)
         else:
+            if not len(queries):
+                return np.zeros(0, np.float32)
             request, lock = _shared_nearest(self._vectors.shape[1], self._threads)
             with lock:
                 vectors = openvino.Tensor(self._vectors, shared_memory=self._vectors.flags.writeable)

@@ -104,7 +104,9 @@ class OnePass:
         for _, *input_hw, _ in sizes:
             tiling = self._encoder.tiling((input_hw[0], input_hw[1]))
             height, width = input_hw if tiling is None else tiling.tile_hw
-            self._requests.infer(np.zeros((1, height, width, 3), np.uint8))
+            if self._requests.ready((1, height, width, 3)):
+                # The first run takes longer, too.
+                self._requests.infer(np.zeros((1, height, width, 3), np.uint8))
 
     @staticmethod
     def fits(encoder: Encoder) -> bool:
@@ -131,11 +133,9 @@ class OnePass:
 
     def _distances(self, image: Uint8Array) -> tuple[Float32Array, ...]:
         batch, start = image[None], time.perf_counter()
-        is_new = batch.shape not in self.sizes
-        distances = tuple(self._requests.infer(batch))
-        if is_new and batch.shape in self.sizes:
+        if self._requests.ready(batch.shape):
             self._note_new_size(image.shape[1], image.shape[0], time.perf_counter() - start)
-        return distances
+        return tuple(self._requests.infer(batch))
 
     def _note_new_size(self, width: int, height: int, seconds: float) -> None:
         """The first size has to be compiled for, a further one surprises; that is said once."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gc
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,9 +147,11 @@ def test_bf16_falls_back_to_a_search_of_its_own(parts: list[np.ndarray], monkeyp
 
 
 def test_a_second_size_is_said_once(
-    inspector: Inspector, parts: list[np.ndarray], caplog: pytest.LogCaptureFixture
+    inspector: Inspector, parts: list[np.ndarray], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    twin = copy.copy(inspector)
+    inspector.save(tmp_path / "p.fsad")
+    # With an encoder of its own, for which nothing is compiled yet.
+    twin = Inspector.load(tmp_path / "p.fsad")
     with caplog.at_level("INFO", "fewshot_ad.search"):
         twin.inspect(parts[0])
         assert [record.levelname for record in caplog.records] == ["INFO"]
@@ -158,7 +161,9 @@ def test_a_second_size_is_said_once(
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
     assert "warm_up" in caplog.text
     caplog.clear()
-    other = copy.copy(inspector)
+    # What another product has compiled is not compiled again.
+    copy.copy(twin).inspect(np.zeros((96, 200, 3), np.uint8))
+    other = Inspector.load(tmp_path / "p.fsad")
     for side in (96, 144):
         other.warm_up((96, side))
         other.inspect(np.zeros((96, side, 3), np.uint8))
