@@ -186,7 +186,7 @@ def judged(inspector: Inspector, line: Sequence[Image], who: str, rng: np.random
 
 
 def rates(row: dict[str, Any], who: str) -> list[tuple[float, ...]]:
-    """False rejects and escapes in percent of each stretch of a line; NaN where it has no good or no defective image."""
+    """False rejects and escapes in percent of each stretch of a line; NaN where there is nothing to reject or pass."""
     found: list[tuple[float, ...]] = []
     for defective, rejected in zip(
         np.array_split(np.asarray(row["defective"]), STRETCHES),

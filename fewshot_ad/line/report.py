@@ -418,8 +418,8 @@ def _jpeg(inspection: Inspection) -> bytes:
 
 
 def _position(severity: float) -> float:
-    """Where a severity lies on a logarithmic scale; 0 is the threshold."""
-    return math.log2(min(max(severity, 1 / 64), 64))
+    """Where a severity lies on a logarithmic scale; 0 is the threshold. What lies far off stands at the edge."""
+    return math.log2(min(max(severity, 0.25), 32))
 
 
 def _tile(kind: str, words: str, count: int, total: int) -> str:
