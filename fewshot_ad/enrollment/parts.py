@@ -177,15 +177,20 @@ class _Seen(NamedTuple):
 def _layout(images: Sequence[SupportImage], expected: int | None) -> tuple[PartLayout, Uint8Array]:
     """What parts look like, and how much each place of a part's own image counts."""
     seen: list[_Seen] = []
+    uneven: list[str] = []
     for image in images:
         content = at_find_scale(image.pixels)
         blobs = blobs_of(content)
-        if blobs is None:
-            raise SupportSetError(
-                f"expected parts on a plain background, got {image.name}, whose border is not plain. Photograph them "
-                "on an even ground that differs from them, with some of it all around; or enroll without parts."
-            )
-        seen += [_Seen(content, blob) for blob in blobs]
+        if blobs is not None:
+            seen += [_Seen(content, blob) for blob in blobs]
+        else:
+            uneven.append(image.name)
+    if len(uneven) == len(images):
+        raise SupportSetError(
+            f"expected parts on a plain background, got images whose border is not plain, such as {uneven[0]}. "
+            "Photograph them on an even ground that differs from them, with some of it all around; or enroll without "
+            "parts."
+        )
     shares = np.array([one.blob.area / side_of(one.content.shape) ** 2 for one in seen])
     whole = np.array([not one.blob.at_edge for one in seen], bool) & (shares >= LEAST_SHARE)
     if not whole.any():

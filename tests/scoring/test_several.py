@@ -296,6 +296,16 @@ def test_much_dirt_on_the_support_images_is_noted_and_hides_no_part_at_the_edge(
     assert product.inspect(fragment).count.others
 
 
+def test_one_image_without_a_plain_ground_is_left_out_by_name(encoder: Encoder) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (420, 560, 3)).astype(np.uint8)
+    settings = {"encoder": encoder, "views": "none", "image_size": 128, "parts": "auto"}
+    product = Inspector.from_support([tray(0), noise, tray(1)], **settings)
+    assert any(note.startswith("left out, image[1]: parts cannot be told") for note in product.enrollment.notes)
+    assert len(product.enrollment.support) == 12
+    with pytest.raises(SupportSetError, match=r"got 0 on image\[1\]; left out"):
+        Inspector.from_support([tray(0), noise, tray(1)], expect=6, **settings)
+
+
 def test_many_parts_can_be_enrolled(encoder: Encoder) -> None:
     """More than are held out at a fine working scale."""
     images = []
