@@ -1,7 +1,7 @@
 """Reads any supported image as RGB uint8, and maps between an image and the encoder's input."""
 
 from fewshot_ad.images.channels import ColorOrder, row_blocks
-from fewshot_ad.images.geometry import SMOOTHING, Geometry, inside_patches, patch_cares
+from fewshot_ad.images.geometry import SMOOTHING, Geometry, enlarging, inside_patches, patch_cares
 from fewshot_ad.images.lighting import LIGHTING_KINDS, Lighting, LightingKind
 from fewshot_ad.images.limits import MAX_PIXELS, MIN_SIDE, check_size
 from fewshot_ad.images.listing import SUFFIXES, is_overlay, list_images
@@ -27,6 +27,7 @@ __all__ = [
     "RegionSpec",
     "check_size",
     "drawn_weights",
+    "enlarging",
     "expand_sources",
     "format_of",
     "image_name",

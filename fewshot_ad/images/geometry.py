@@ -187,6 +187,11 @@ class Geometry:
         return self.image_hw[1] / self.content_hw[1], self.image_hw[0] / self.content_hw[0]
 
 
+def enlarging(across: float, down: float) -> Float64Array:
+    """The matrix (3, 3) that enlarges an image by so much across and down: centers of pixels stay centers."""
+    return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
+
+
 def inside_patches(mask: Uint8Array, grid_hw: Sequence[int], partly: bool = False) -> npt.NDArray[np.bool_]:
     """Which patches of a grid lie inside a mask.
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import BoolArray, Float32Array, Float64Array
+from fewshot_ad.images import enlarging
 from fewshot_ad.inspection.regions import Region
 
 # x, y, width and height in pixels of the image.
@@ -78,20 +79,14 @@ def joined_map(maps: Iterable[PlacedMap], image_hw: tuple[int, ...], outside: fl
     shrink = min(1.0, LONGEST_MAP / max(image_hw[:2]))
     height, width = (max(1, round(side * shrink)) for side in image_hw[:2])
     joined = np.full((height, width), -np.inf, np.float32)
-    to_image = _scaled(image_hw[1] / width, image_hw[0] / height)
+    to_image = enlarging(image_hw[1] / width, image_hw[0] / height)
     for own, (own_h, own_w), forward in maps:
         rows, columns = own.shape
-        to_own = _scaled(columns / own_w, rows / own_h)[:2, :2] @ forward @ to_image
-        to_own[:, 2] += _scaled(columns / own_w, rows / own_h)[:2, 2]
+        to_own = (enlarging(columns / own_w, rows / own_h) @ np.vstack([forward, [0, 0, 1]]) @ to_image)[:2]
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         placed = cv2.warpAffine(own, to_own, (width, height), flags=flags, borderValue=-1.0)
         np.maximum(joined, placed, out=joined, where=placed >= 0)
     return np.where(np.isfinite(joined), joined, np.float32(outside))
-
-
-def _scaled(across: float, down: float) -> Float64Array:
-    """The matrix (3, 3) that enlarges an image: centers of pixels stay centers."""
-    return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
 
 
 def to_image(forward: Float64Array, map_hw: tuple[int, ...], part_hw: tuple[int, ...]) -> Float64Array:
@@ -103,7 +98,7 @@ def to_image(forward: Float64Array, map_hw: tuple[int, ...], part_hw: tuple[int,
         part_hw: Height and width of the part's own image.
     """
     back = np.vstack([cv2.invertAffineTransform(forward), [0, 0, 1]])
-    return (back @ _scaled(part_hw[1] / map_hw[1], part_hw[0] / map_hw[0]))[:2]
+    return (back @ enlarging(part_hw[1] / map_hw[1], part_hw[0] / map_hw[0]))[:2]
 
 
 def region_on_image(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float64Array, Uint8Array
-from fewshot_ad.encoder.engine import Requests
+from fewshot_ad.encoder.requests import Requests
 from fewshot_ad.encoder.weights import verified_content, weights_folder
 from fewshot_ad.errors import WeightsError
 from fewshot_ad.runtimes import import_openvino

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.arrays import Float64Array, Uint8Array
+from fewshot_ad.images import enlarging
 from fewshot_ad.registration.blobs import Blob, at_find_scale, blobs_of, in_rows, side_of
 from fewshot_ad.registration.template import TEMPLATE_SIDE, Template, parted, pictured, to_picture
 
@@ -224,7 +225,7 @@ def _cut(
     pixels = cut_window(image, forward, layout.window(image.shape))
     if any(_is_near(blob, other, 2 * reach) for other in blobs if other is not blob):
         own = owners == number
-        hide(pixels, ((owners > 0) & ~own).astype(np.uint8), own.astype(np.uint8), forward @ _homogeneous(scale))
+        hide(pixels, ((owners > 0) & ~own).astype(np.uint8), own.astype(np.uint8), forward @ enlarging(*scale))
     return CutPart(box, forward, pixels)
 
 
@@ -235,11 +236,6 @@ def _is_near(blob: Blob, other: Blob, distance: float) -> bool:
         and other.box[k] - blob.box[k] - blob.box[k + 2] < distance
         for k in (0, 1)
     )
-
-
-def _homogeneous(scale: Float64Array) -> Float64Array:
-    """The matrix (3, 3) that enlarges an image by so much across and down: centers of pixels stay centers."""
-    return np.array([[scale[0], 0, (scale[0] - 1) / 2], [0, scale[1], (scale[1] - 1) / 2], [0, 0, 1]])
 
 
 def window_matrix(
@@ -260,7 +256,7 @@ def window_matrix(
     """
     whole = [np.vstack([matrix, [0, 0, 1]]) for matrix in (to_picture, pose)]
     # From the image to the template: rigid but for the scale, which is then taken back.
-    to_template = np.linalg.inv(whole[1]) @ whole[0] @ np.linalg.inv(_homogeneous(scale))
+    to_template = np.linalg.inv(whole[1]) @ whole[0] @ np.linalg.inv(enlarging(*scale))
     enlarge = 1 / float(np.sqrt(abs(np.linalg.det(to_template[:2, :2]))))
     width, height = layout.window(image_hw)
     middle = np.full(2, (TEMPLATE_SIDE - 1) / 2)

@@ -17,7 +17,8 @@ import pytest
 from fewshot_ad import Inspector, load_encoder
 from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder import FUSIONS, Encoder, Fusion
-from fewshot_ad.encoder.engine import MAX_FIXED_SIZES, EngineName, has_bf16
+from fewshot_ad.encoder.engine import EngineName, has_bf16
+from fewshot_ad.encoder.requests import MAX_FIXED_SIZES
 from fewshot_ad.encoder.weights import shipped_encoders
 from fewshot_ad.errors import WeightsError
 

@@ -71,7 +71,7 @@ def test_products_of_an_encoder_share_what_is_compiled(
     assert alone[0] != pytest.approx(alone[1], rel=1e-3)
     one.inspect(parts[4])
     compiled = []
-    monkeypatch.setattr("fewshot_ad.encoder.engine.Requests._compile", lambda self, shape: compiled.append(shape))
+    monkeypatch.setattr("fewshot_ad.encoder.requests.Requests._compile", lambda self, shape: compiled.append(shape))
     for _ in range(3):
         assert [product.inspect(parts[4]).score for product in (one, other)] == pytest.approx(alone, rel=1e-5)
     before = one.inspect(parts[4]).score
