@@ -6,12 +6,10 @@ import base64
 import datetime
 import hashlib
 import heapq
-import html
 import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -25,8 +23,8 @@ from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_words
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.lifetime import native_work
+from fewshot_ad.line.charts import VERDICTS, Entry, histogram, run, text_of
 from fewshot_ad.metrics import Rate
-from fewshot_ad.printable import printable
 from fewshot_ad.storage import check_output, write_atomically, write_failure
 
 # Pictures of each kind at most, unless told; and how many may be asked for.
@@ -37,36 +35,8 @@ CLOSE_CALLS = UNJUDGED = 8
 PICTURE_SIDE, QUALITY = 640, 82
 # Rows of the table at most; beyond, good images are left out of it.
 MAX_ROWS = 2000
-# Points of the run at most; beyond, good images are thinned.
-MAX_POINTS = 3000
 # By what the page is known again, and may be replaced.
 MARK = '<meta name="generator" content="fewshot-ad report">'
-_VERDICTS: tuple[Verdict, ...] = ("good", "review", "anomalous", "not_inspectable")
-_WIDTH, _HEIGHT, _LEFT, _BELOW = 960, 220, 44, 34
-_BINS = 48
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What stays of one inspection.
-
-    Attributes:
-        number: From 1, in the order in which images came.
-        file: As it was named.
-        verdict: The verdict.
-        severity: Score / threshold.
-        is_anomalous: The decision.
-        finding: What is said besides: why it cannot be judged, which parts, and where.
-        milliseconds: The inspection took.
-    """
-
-    number: int
-    file: str
-    verdict: Verdict
-    severity: float
-    is_anomalous: bool
-    finding: str
-    milliseconds: float
 
 
 class Report:
@@ -98,7 +68,7 @@ class Report:
         self._entries: list[Entry] = []
         self._failures: list[tuple[str, str]] = []
         # The worst with each verdict, as heaps: rank, minus number, entry, JPEG.
-        self._shown: dict[Verdict, list[tuple[float, int, Entry, bytes]]] = {verdict: [] for verdict in _VERDICTS}
+        self._shown: dict[Verdict, list[tuple[float, int, Entry, bytes]]] = {verdict: [] for verdict in VERDICTS}
         self._most: dict[Verdict, int] = {
             "good": CLOSE_CALLS,
             "review": self._pictures,
@@ -181,15 +151,15 @@ class Report:
             raise FewshotADError("expected inspections to report on, got none. Add some.")
         style = resources.files("fewshot_ad.line").joinpath("report.css").read_text(encoding="utf-8")
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        headline = _text(title or f"{self._inspector.product}: {len(self._entries)} images inspected")
+        headline = text_of(title or f"{self._inspector.product}: {len(self._entries)} images inspected")
         body = "\n".join(
             [
                 f"<header><h1>{headline}</h1>",
-                f'<p class="faint">{_text(self._inspector.product)}, written {_now()}</p></header>',
+                f'<p class="faint">{text_of(self._inspector.product)}, written {_now()}</p></header>',
                 "<main>",
                 *self._summary(drift),
-                *self._histogram(),
-                *self._run(),
+                *histogram(self._entries),
+                *run(self._entries),
                 *self._gallery(),
                 *self._table(),
                 *self._product(),
@@ -210,7 +180,7 @@ class Report:
         counts = Counter(entry.verdict for entry in self._entries)
         total = len(self._entries)
         yield '<section><h2>Summary</h2><ul class="tiles">'
-        for verdict in _VERDICTS:
+        for verdict in VERDICTS:
             if verdict in ("good", "anomalous") or counts[verdict]:
                 yield _tile(verdict, verdict_words(verdict).lower(), counts[verdict], total)
         if self._failures:
@@ -226,82 +196,8 @@ class Report:
                 "95% confidence.</p>"
             )
         if drift is not None:
-            yield f"<p>Drift: {_text(drift.message)}</p>"
+            yield f"<p>Drift: {text_of(drift.message)}</p>"
         yield "</section>"
-
-    def _histogram(self) -> Iterator[str]:
-        entries = [entry for entry in self._entries if entry.verdict != "not_inspectable"]
-        if not entries:
-            return
-        positions = [_position(entry.severity) for entry in entries]
-        low, high = min(*positions, -0.5), max(*positions, 0.5)
-        step = (high - low) / (_BINS - 1)
-        # The threshold lies between two bars.
-        low = -math.ceil(-low / step) * step
-        stacks = [Counter[str]() for _ in range(_BINS)]
-        for entry, position in zip(entries, positions, strict=True):
-            stacks[min(_BINS - 1, int((position - low) / step))][entry.verdict] += 1
-        tallest = max(sum(stack.values()) for stack in stacks)
-        across, up = (_WIDTH - _LEFT - 8) / _BINS, _HEIGHT - _BELOW - 12
-        bars = []
-        for at, stack in enumerate(stacks):
-            base = float(_HEIGHT - _BELOW)
-            for verdict in _VERDICTS:
-                height = up * stack[verdict] / tallest
-                base -= height
-                if height:
-                    bars.append(
-                        f'<rect class="{verdict}" x="{_LEFT + at * across:.1f}" y="{base:.1f}" '
-                        f'width="{across - 1:.1f}" height="{height:.1f}"/>'
-                    )
-        ticks = [value for value in (0.25, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20) if low <= _position(value) <= high]
-        marks = [
-            (_LEFT + (_position(value) - low) / step * across, f"{value:g}", "limit" if value == 1 else "")
-            for value in ticks
-        ]
-        yield "<section><h2>How the scores lie</h2>"
-        yield from _chart(
-            bars,
-            marks,
-            f"{tallest}",
-            f"Histogram of the severity of {len(entries)} images; {sum(e.severity > 1 for e in entries)} lie above 1.",
-        )
-        yield (
-            "<figcaption>Severity, the score over the threshold, from left to right on a logarithmic scale; how many "
-            "images, upward. Above 1, the dashed line, an image is anomalous; below it, by a missing part or something "
-            "else alone.</figcaption></figure></section>"
-        )
-
-    def _run(self) -> Iterator[str]:
-        judged = [entry for entry in self._entries if entry.verdict != "not_inspectable"]
-        if len(judged) < 2:
-            return
-        good = [entry for entry in judged if entry.verdict == "good"]
-        every = max(1, -(-len(good) // MAX_POINTS))
-        others = [entry for entry in judged if entry.verdict != "good"]
-        points = [*good[::every], *others[:: max(1, -(-len(others) // MAX_POINTS))]]
-        positions = [_position(entry.severity) for entry in points]
-        low, high = min(*positions, -0.5), max(*positions, 0.5)
-        up, across = (_HEIGHT - _BELOW - 12) / (high - low), (_WIDTH - _LEFT - 16) / max(1, len(self._entries) - 1)
-
-        def place(position: float) -> float:
-            return _HEIGHT - _BELOW - up * (position - low)
-
-        dots = [
-            f'<circle class="{entry.verdict}" cx="{_LEFT + 4 + across * (entry.number - 1):.1f}" '
-            f'cy="{place(position):.1f}" r="{2 if entry.verdict == "good" else 3.5}"/>'
-            for entry, position in zip(points, positions, strict=True)
-        ]
-        line = f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH}" y1="{place(0):.1f}" y2="{place(0):.1f}"/>'
-        label = f'<text x="{_LEFT - 6}" y="{place(0) + 4:.1f}" text-anchor="end">1</text>'
-        last = len(self._entries)
-        marks = [(_LEFT + 4 + across * (number - 1), f"{number}", "") for number in sorted({1, -(-last // 2), last})]
-        yield "<section><h2>One after the other</h2>"
-        yield from _chart([line, label, *dots], marks, "", f"Severity of {len(judged)} images in the order they came.")
-        yield (
-            "<figcaption>Severity of each image, in the order in which they came; the dashed line is the threshold."
-            f"{'' if every == 1 else f' Of the good ones, one in {every} is drawn.'}</figcaption></figure></section>"
-        )
 
     def _gallery(self) -> Iterator[str]:
         sections: tuple[tuple[Verdict, str, str], ...] = (
@@ -333,10 +229,10 @@ class Report:
         )
         for entry in rows:
             yield (
-                f'<tr><td class="number">{entry.number}</td><td>{_text(entry.file)}</td>'
+                f'<tr><td class="number">{entry.number}</td><td>{text_of(entry.file)}</td>'
                 f'<td class="{entry.verdict}">{verdict_words(entry.verdict).lower()}</td>'
                 f'<td class="number">{format_severity(entry.severity, entry.is_anomalous)}</td>'
-                f'<td>{_text(entry.finding)}</td><td class="number">{entry.milliseconds:.0f}</td></tr>'
+                f'<td>{text_of(entry.finding)}</td><td class="number">{entry.milliseconds:.0f}</td></tr>'
             )
         yield "</tbody></table>"
         if self._failures:
@@ -344,7 +240,7 @@ class Report:
             yield f'<table><caption>Not readable{first}.</caption><thead><tr><th scope="col">File</th>'
             yield '<th scope="col">Why</th></tr></thead><tbody>'
             for file, message in itertools.islice(self._failures, MAX_ROWS):
-                yield f"<tr><td>{_text(file)}</td><td>{_text(message)}</td></tr>"
+                yield f"<tr><td>{text_of(file)}</td><td>{text_of(message)}</td></tr>"
             yield "</tbody></table>"
         yield "</section>"
 
@@ -373,7 +269,7 @@ class Report:
             )
         yield "<section><h2>The product</h2><dl>"
         for name, value in fields.items():
-            yield f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>"
+            yield f"<dt>{text_of(name)}</dt><dd>{text_of(value)}</dd>"
         yield "</dl></section>"
 
 
@@ -417,29 +313,9 @@ def _jpeg(inspection: Inspection) -> bytes:
     return encoded.tobytes()
 
 
-def _position(severity: float) -> float:
-    """Where a severity lies on a logarithmic scale; 0 is the threshold. What lies far off stands at the edge."""
-    return math.log2(min(max(severity, 0.25), 32))
-
-
 def _tile(kind: str, words: str, count: int, total: int) -> str:
     share = f"{count / total:.1%}" if total else ""
-    return f'<li class="{kind}"><b>{count}</b>{_text(words)} <small>{share}</small></li>'
-
-
-def _chart(shapes: Sequence[str], marks: Sequence[tuple[float, str, str]], top: str, said: str) -> Iterator[str]:
-    """A chart as SVG, with marks along its lower edge: place, text, and the class of the line there."""
-    foot = _HEIGHT - _BELOW
-    yield f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{_text(said)}">'
-    yield from shapes
-    yield f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH}" y1="{foot}" y2="{foot}"/>'
-    for place, text, kind in marks:
-        if kind:
-            yield f'<line class="{kind}" x1="{place:.1f}" x2="{place:.1f}" y1="6" y2="{foot}"/>'
-        yield f'<text x="{place:.1f}" y="{foot + 20}" text-anchor="middle">{_text(text)}</text>'
-    if top:
-        yield f'<text x="{_LEFT - 6}" y="16" text-anchor="end">{_text(top)}</text>'
-    yield "</svg>"
+    return f'<li class="{kind}"><b>{count}</b>{text_of(words)} <small>{share}</small></li>'
 
 
 def _cards(shown: Sequence[tuple[float, int, Entry, bytes]]) -> Iterator[str]:
@@ -449,15 +325,11 @@ def _cards(shown: Sequence[tuple[float, int, Entry, bytes]]) -> Iterator[str]:
         severity = format_severity(entry.severity, entry.is_anomalous)
         alt = f"{entry.file}: {words}, severity {severity}{f', {entry.finding}' if entry.finding else ''}"
         yield (
-            f'<li class="{entry.verdict}"><img alt="{_text(alt)}" src="data:image/jpeg;base64,'
+            f'<li class="{entry.verdict}"><img alt="{text_of(alt)}" src="data:image/jpeg;base64,'
             f'{base64.b64encode(jpeg).decode()}"><b>{words}, severity {severity}</b>'
-            f"<span>{_text(entry.file)}</span><small>{_text(entry.finding)}</small></li>"
+            f"<span>{text_of(entry.file)}</span><small>{text_of(entry.finding)}</small></li>"
         )
     yield "</ul></section>"
-
-
-def _text(value: str) -> str:
-    return html.escape(printable(value))
 
 
 def _now() -> str:
