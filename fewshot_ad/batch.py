@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import FewshotADError, ImageError
+from fewshot_ad.host.lifetime import fork_count, native_work
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources, image_name, read_image
-from fewshot_ad.lifetime import fork_count, native_work
 from fewshot_ad.scoring import Prepared, PreparedParts
 
 # Images that are read while one is inspected; more would only take memory.

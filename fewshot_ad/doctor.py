@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from fewshot_ad.errors import FewshotADError, sentence
-from fewshot_ad.runtimes import import_openvino, signal_stack_kept
+from fewshot_ad.host.runtimes import import_openvino, signal_stack_kept
 
 # The required modules and the optional ones: module -> distribution, module -> extra.
 BASE = {

@@ -60,6 +60,14 @@ class BenchmarkError(FewshotADError, ValueError):
     """A benchmark plan makes no sense, or its records cannot be used."""
 
 
+class ClusterError(FewshotADError, RuntimeError):
+    """Work cannot be spread over processes: Ray is missing, or there is no cluster that can do it."""
+
+
+class StationError(FewshotADError, RuntimeError):
+    """A station cannot be started, or cannot do what it is asked: its settings, its journal, or who it publishes to."""
+
+
 def sentence(message: object) -> str:
     """A message that another sentence is to follow, with one full stop at its end."""
     return str(message).rstrip(". ") + "."

@@ -36,10 +36,10 @@ from fewshot_ad.enrollment.sensitivity import Sensitivity, sensitivity
 from fewshot_ad.enrollment.support import SupportSet, read_support
 from fewshot_ad.enrollment.views import ViewsSpec
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, SupportSetError
+from fewshot_ad.host.lifetime import ForkSafeLock, at_hand, interruptible, native_work
 from fewshot_ad.images import ColorOrder, ImageSource, RegionSpec, drawn_weights, loaded_region
 from fewshot_ad.inspection.drift import Drift, DriftMonitor
 from fewshot_ad.inspection.result import Inspection
-from fewshot_ad.lifetime import ForkSafeLock, at_hand, interruptible, native_work
 from fewshot_ad.product import (
     LIGHTING_CHOICES,
     MAX_NAME,
@@ -667,6 +667,23 @@ class Inspector:
                 self._monitor = None
         return drift
 
+    def new_monitor(self) -> DriftMonitor:
+        """A monitor of this product's line that has seen nothing yet, for images that are inspected elsewhere.
+
+        `Inspector.drift` has one of its own; a station that inspects through a `Catalog` feeds this one, with
+        `Inspection.one_part` of each image.
+        """
+        product = self._product
+        expectations = product.model.expectations
+        return DriftMonitor(
+            () if expectations is None else expectations.appearances,
+            product.calibration.scores,
+            places_of(
+                product.references, min(product.model.image_sizes), self._encoder.spec.multiple, product.model.roi
+            ),
+            place=product.model.registration is None and product.model.parts is None,
+        )
+
     @property
     def known_defects(self) -> tuple[KnownDefect, ...]:
         """The defects that were shown by `reject`."""
@@ -878,16 +895,7 @@ class Inspector:
     def _watched(self) -> DriftMonitor:
         """The monitor; the caller holds `_watching`."""
         if self._monitor is None:
-            product = self._product
-            expectations = product.model.expectations
-            self._monitor = DriftMonitor(
-                () if expectations is None else expectations.appearances,
-                product.calibration.scores,
-                places_of(
-                    product.references, min(product.model.image_sizes), self._encoder.spec.multiple, product.model.roi
-                ),
-                place=product.model.registration is None and product.model.parts is None,
-            )
+            self._monitor = self.new_monitor()
         return self._monitor
 
     def _judge_or_tell(self, reading: Reading, watch: bool = True) -> Inspection | ImageError:

@@ -2,64 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from fewshot_ad import arguments
-from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.artifact import checked_spec, load_allowed, read_artifact, unpack_compact
 from fewshot_ad.batch import read
+from fewshot_ad.catalog.looking import ANCHORS, Candidate, Look, Resident, Sketch
 from fewshot_ad.encoder import Encoder, EncoderSpec
 from fewshot_ad.encoder.engine import Device, EngineName
 from fewshot_ad.errors import ArgumentError, ArtifactError, ImageError, NotEnrolledError
+from fewshot_ad.host.lifetime import ForkSafeLock, native_work
 from fewshot_ad.images import ColorOrder, ImageSource
-from fewshot_ad.inspection.inspectability import Appearance
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspector import Inspector
-from fewshot_ad.lifetime import ForkSafeLock, native_work
-from fewshot_ad.registration import Framing
-from fewshot_ad.registration.parts import PartLayout, Scene, cut_out
-from fewshot_ad.scoring import EncoderInput, Model, inspect_frame, measure_at, patch_weights, prepare, reason_against
-from fewshot_ad.search.nearest import Metric, NearestSearch, normalize, to_distance
+from fewshot_ad.registration.parts import Scene
+from fewshot_ad.scoring import inspect_frame
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".fsad"
-# Of each product, so many bank vectors are compared with so many patches of an image to find what it may show; the best
-# few are then compared in full.
-ANCHORS, QUERIES, SHORTLIST = 96, 192, 8
-# An image shows a product if half of its patches are closer to good ones than this many times what is usual, and more
-# where good ones differ, up to the second. Of ten products, images of their own have 0.8 to 1.5 (one that varies, to
-# 1.9), those of others 1.5 and more (toys and circuit boards, both on white, 1.05).
-FAR, FARTHEST = 1.4, 1.6
+# Products that come closest, and are then compared in full.
+SHORTLIST = 8
 # Scores are off by 2e-3 at most; one that is so close to a threshold is computed anew with all bits.
 CLOSE = 0.005
 # What a product takes besides its banks, in bytes: settings, calibration, what good images look like.
 OVERHEAD = 40_000
 
 
-class Candidate(NamedTuple):
-    """A product that an image may show.
+class Judged(NamedTuple):
+    """A verdict, and what gave it.
 
     Attributes:
-        name: Of the product.
-        distance: Median distance of the image's patches to its good ones, over that of a good image; its own have
-            about 1.
-        reason: Why it is not that product, or cannot be judged as such; empty if it can be.
+        inspection: The verdict.
+        artifact: SHA-256 of the product's file, as `Inspector.info()["sha256"]`.
     """
 
-    name: str
-    distance: float
-    reason: str
+    inspection: Inspection
+    artifact: str
 
 
 class Route(NamedTuple):
@@ -72,42 +58,6 @@ class Route(NamedTuple):
 
     name: str | None
     candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class _Resident:
-    """A product in memory.
-
-    Attributes:
-        model: Its model, with compact banks.
-        encoder: What its images are embedded with.
-        product: Its name on record.
-        stamp: Size and time of its file.
-        nbytes: What it holds.
-    """
-
-    model: Model
-    encoder: Encoder
-    product: str
-    stamp: tuple[int, int]
-    nbytes: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Sketch:
-    """What stays of a product that was loaded once, for `Catalog.route`: 30 kB.
-
-    Attributes:
-        stamp: Size and time of its file.
-        looks: What decides how it sees an image; products of equal ones share the image's patches.
-        anchors: (n, d) float16, some of its bank vectors of the first level at the coarsest scale.
-        usual: Median distance of good patches there.
-    """
-
-    stamp: tuple[int, int]
-    looks: tuple[EncoderSpec, int, Framing, PartLayout | None, Metric]
-    anchors: npt.NDArray[Any]
-    usual: float
 
 
 class Catalog:
@@ -151,16 +101,27 @@ class Catalog:
         self._memory = arguments.number(memory_mb, "memory_mb", 1) * 1e6
         self._options: dict[str, Any] = {"engine": engine, "threads": threads, "device": device}
         self._encoders: dict[EncoderSpec, Encoder] = {} if encoder is None else {encoder.spec: encoder}
-        self._residents: OrderedDict[str, _Resident] = OrderedDict()
-        self._sketches: dict[str, _Sketch] = {}
+        self._residents: OrderedDict[str, Resident] = OrderedDict()
+        self._sketches: dict[str, Sketch] = {}
+        self._damaged: dict[str, tuple[tuple[int, int], str]] = {}
         self._held = 0
-        self._lock, self._loading = ForkSafeLock(), ForkSafeLock()
+        self._lock, self._loading, self._encoding = ForkSafeLock(), ForkSafeLock(), ForkSafeLock()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the products there are now, sorted."""
-        with os.scandir(self.folder) as entries:
-            found = [Path(entry.name) for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()]
+        """Names of the products there are now, sorted.
+
+        Raises:
+            NotEnrolledError: The folder cannot be read.
+        """
+        try:
+            with os.scandir(self.folder) as entries:
+                found = [Path(entry.name) for entry in entries if entry.name.endswith(SUFFIX) and entry.is_file()]
+        except OSError as error:
+            raise NotEnrolledError(
+                f"expected a folder of products at {self.folder}, cannot read it ({error.strerror}). Put it back, or "
+                "check its permissions."
+            ) from error
         return tuple(sorted(path.stem for path in found if not path.name.startswith(".")))
 
     def __len__(self) -> int:
@@ -177,6 +138,19 @@ class Catalog:
         """Names of the products in memory, the one used longest ago first."""
         with self._lock:
             return tuple(self._residents)
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """The products that could not be loaded when they were last asked for, and why."""
+        current = {name: self._stamp_or_none(name) for name in list(self._damaged)}
+        return {name: why for name, (stamp, why) in list(self._damaged.items()) if stamp == current.get(name)}
+
+    def _stamp_or_none(self, name: str) -> tuple[int, int] | None:
+        try:
+            status = self.path(name).stat()
+        except OSError:
+            return None
+        return status.st_size, status.st_mtime_ns
 
     def path(self, name: str) -> Path:
         """The file of a product, be it there or not.
@@ -202,9 +176,24 @@ class Catalog:
         spec = checked_spec(read_artifact(path)[1], path)
         return Inspector.load(path, encoder=self._encoder(spec, path))
 
-    @native_work()
     def inspect(self, name: str, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect an image as one of the products.
+
+        Args:
+            name: Of the product.
+            image: See `Inspector.inspect`.
+            color: Channel order of an array with color.
+
+        Raises:
+            ImageError: The image cannot be used.
+            NotEnrolledError: There is no such product.
+            ArtifactError: Its file is damaged.
+        """
+        return self.judge(name, image, color=color).inspection
+
+    @native_work()
+    def judge(self, name: str, image: ImageSource, *, color: ColorOrder = "rgb") -> Judged:
+        """The same, with the hash of the product's file that judged.
 
         Args:
             name: Of the product.
@@ -221,17 +210,18 @@ class Catalog:
             raise reading.pixels
         about = (resident.product, reading.name, reading.milliseconds)
         inspection = inspect_frame(reading.pixels, resident.encoder, resident.model, *about)
+        judged = Judged(inspection, resident.artifact)
         if not _is_close(inspection):
-            return inspection
+            return judged
         # The verdict is that of all bits, if they are still there.
         path = self.path(name)
         try:
             model, _ = unpack_compact(*read_artifact(path), resident.encoder, path, exact=True)
             if self._stamp(name) != resident.stamp:
-                return inspection
+                return judged
         except (NotEnrolledError, ArtifactError):
-            return inspection
-        return inspect_frame(reading.pixels, resident.encoder, model, *about)
+            return judged
+        return Judged(inspect_frame(reading.pixels, resident.encoder, model, *about), resident.artifact)
 
     @native_work()
     def route(self, image: ImageSource, *, among: Sequence[str] | None = None, color: ColorOrder = "rgb") -> Route:
@@ -257,7 +247,7 @@ class Catalog:
         pixels = reading.pixels
         # Products of several parts share what lies on the image.
         scene: Scene | None = None
-        looks: dict[tuple[Any, ...], _Look | None] = {}
+        looks: dict[tuple[Any, ...], Look | None] = {}
         near = []
         for name in self.names if among is None else among:
             try:
@@ -271,27 +261,39 @@ class Catalog:
             if sketch.looks not in looks:
                 resident = self._resident(name)
                 if resident.model.parts is None:
-                    looks[sketch.looks] = _Look.at(pixels, resident)
+                    looks[sketch.looks] = Look.at(pixels, resident)
                 else:
                     scene = scene or Scene.of(pixels)
-                    looks[sketch.looks] = _Look.of_a_part(scene, resident)
+                    looks[sketch.looks] = Look.of_a_part(scene, resident)
             look = looks[sketch.looks]
             if look is not None:
                 near.append((look.anchor_distance(sketch), name, look))
         near.sort(key=lambda one: one[:2])
-        candidates = [look.candidate(name, self._resident(name)) for _, name, look in near[:SHORTLIST]]
+        candidates = [*self._compared(near[:SHORTLIST], gone_is_an_error=among is not None)]
         # Those that the image can be judged as come first.
         candidates.sort(key=lambda candidate: (bool(candidate.reason), candidate.distance))
         best = candidates[0] if candidates and not candidates[0].reason else None
         return Route(None if best is None else best.name, tuple(candidates))
 
-    def _sketch(self, name: str) -> _Sketch:
+    def _compared(self, near: Sequence[tuple[float, str, Look]], gone_is_an_error: bool) -> Iterator[Candidate]:
+        """The products that come closest, compared in full."""
+        for _, name, look in near:
+            try:
+                yield look.candidate(name, self._resident(name))
+            except NotEnrolledError:
+                # Removed since it was listed.
+                if gone_is_an_error:
+                    raise
+
+    def _sketch(self, name: str) -> Sketch:
         with self._lock:
             sketch = self._sketches.get(name)
         if sketch is None or sketch.stamp != self._stamp(name):
             self._resident(name)
             with self._lock:
-                sketch = self._sketches[name]
+                sketch = self._sketches.get(name)
+            if sketch is None:
+                raise NotEnrolledError(f"expected a product that stays, but {name!r} was removed meanwhile.")
         return sketch
 
     def _stamp(self, name: str) -> tuple[int, int]:
@@ -307,7 +309,7 @@ class Catalog:
             ) from None
         return status.st_size, status.st_mtime_ns
 
-    def _resident(self, name: str) -> _Resident:
+    def _resident(self, name: str) -> Resident:
         path, stamp = self.path(name), self._stamp(name)
         with self._lock:
             resident = self._residents.get(name)
@@ -318,7 +320,11 @@ class Catalog:
             with self._lock:
                 resident = self._residents.get(name)
             if resident is None or resident.stamp != stamp:
-                resident, sketch = self._loaded(path, stamp)
+                try:
+                    resident, sketch = self._loaded(path, stamp)
+                except ArtifactError as error:
+                    self._damaged[name] = (stamp, str(error))
+                    raise
                 with self._lock:
                     self._sketches[name] = sketch
         with self._lock:
@@ -335,87 +341,33 @@ class Catalog:
         if resident is not None:
             self._held -= resident.nbytes
 
-    def _loaded(self, path: Path, stamp: tuple[int, int]) -> tuple[_Resident, _Sketch]:
+    def _loaded(self, path: Path, stamp: tuple[int, int]) -> tuple[Resident, Sketch]:
         tensors, record = read_artifact(path)
         encoder = self._encoder(checked_spec(record, path), path)
         model, nbytes = unpack_compact(tensors, record, encoder, path)
         vectors = tensors["bank0.vectors"]
         chosen = np.random.default_rng(0).permutation(len(vectors))[:ANCHORS]
         coarsest = model.scales[0]
-        sketch = _Sketch(
+        sketch = Sketch(
             stamp,
             (encoder.spec, coarsest.image_size, model.framing, model.parts, model.scoring.metric),
             vectors[np.sort(chosen)].copy(),
             max(1e-12, model.map_scale.median_good * coarsest.level_scale[0] * coarsest.divisor),
         )
         name = record["enrollment"]["product_name"]
-        return _Resident(model, encoder, name, stamp, nbytes + OVERHEAD), sketch
+        return Resident(model, encoder, name, record["sha256"], stamp, nbytes + OVERHEAD), sketch
 
     def _encoder(self, spec: EncoderSpec, path: Path) -> Encoder:
         """The encoder that a product needs, loaded once for all that need it."""
-        known = self._encoders.get(spec)
-        if known is None:
-            known = load_allowed(spec, None, path, None, **self._options)
-            self._encoders[spec] = known
-        return known
+        with self._encoding:
+            known = self._encoders.get(spec)
+            if known is None:
+                known = load_allowed(spec, None, path, None, **self._options)
+                self._encoders[spec] = known
+            return known
 
     def __repr__(self) -> str:
         return f"Catalog({str(self.folder)!r}, products={len(self)}, loaded={len(self.loaded)})"
-
-
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """An image as some products see it at their coarsest working scale.
-
-    Attributes:
-        view: The encoder's input.
-        appearance: What it looks like as a whole.
-        levels: (h, w, d) float32 embeddings per level.
-        few: (n, d) float32, some of those of the first level.
-        threads: Number of CPU threads of the search.
-    """
-
-    view: EncoderInput
-    appearance: Appearance
-    levels: tuple[Float32Array, ...]
-    few: Float32Array
-    threads: int | None
-
-    @classmethod
-    def at(cls, pixels: Uint8Array, resident: _Resident) -> _Look:
-        """An image (H, W, 3) uint8 RGB as a product sees it."""
-        coarsest = dataclasses.replace(resident.model, scales=resident.model.scales[:1])
-        [view] = prepare(pixels, resident.encoder, coarsest).inputs
-        levels = resident.encoder.encode(view.pixels)
-        counted = patch_weights(view.geometry, levels[0].shape[:2], 1.0) > 0
-        flat = normalize(levels[0][counted if counted.any() else ...], resident.model.scoring.metric)
-        flat = flat.reshape(-1, levels[0].shape[2])
-        few = flat[np.linspace(0, len(flat) - 1, min(QUERIES, len(flat))).round().astype(int)]
-        return cls(view, Appearance.of(view.as_lit[view.geometry.window()]), levels, few, resident.encoder.threads)
-
-    @classmethod
-    def of_a_part(cls, scene: Scene, resident: _Resident) -> _Look | None:
-        """Of several parts, the first that a product would cut out; None where there is none."""
-        layout = resident.model.parts
-        if layout is None:
-            raise ValueError("expected a product of several parts")
-        part = next((part.pixels for part in cut_out(scene, layout).parts if part.pixels is not None), None)
-        return None if part is None else cls.at(part, resident)
-
-    def anchor_distance(self, sketch: _Sketch) -> float:
-        """How far some patches of the image are from some of a product's, over what is usual among good ones."""
-        squared = NearestSearch(sketch.anchors.astype(np.float32), self.threads, lasting=False)(self.few)
-        return float(np.median(to_distance(squared, sketch.looks[-1]))) / sketch.usual
-
-    def candidate(self, name: str, resident: _Resident) -> Candidate:
-        """The image held to a product in full."""
-        model = resident.model
-        measured = measure_at(model.scales[0], self.levels, self.view.geometry, model.scoring)
-        reason = reason_against(self.view, measured, self.appearance, resident.encoder, model)
-        distance = measured.median_distance / max(model.map_scale.median_good, 1e-12)
-        if not reason and distance > (limit := _limit(model)):
-            reason = f"its patches are {distance:.2f} times as far from good ones as usual ({limit:.2f} allowed)"
-        return Candidate(name, distance, reason)
 
 
 def _is_close(inspection: Inspection) -> bool:
@@ -423,11 +375,3 @@ def _is_close(inspection: Inspection) -> bool:
     scores = [inspection.score, *(part.score for part in inspection.parts)]
     limits = [inspection.threshold, inspection.review_threshold or inspection.threshold]
     return any(abs(score / limit - 1) <= CLOSE for score in scores for limit in limits)
-
-
-def _limit(model: Model) -> float:
-    """How far an image that shows a product may be from it, see `FAR`."""
-    if model.expectations is None:
-        return FAR
-    closeness = np.asarray(model.expectations.closeness)
-    return float(min(FARTHEST, FAR * closeness.max() / max(float(np.median(closeness)), 1e-12)))

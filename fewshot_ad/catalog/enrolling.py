@@ -13,9 +13,9 @@ from typing import Any, Literal, NamedTuple
 
 from fewshot_ad import arguments
 from fewshot_ad.artifact import check_product_file
-from fewshot_ad.cores import usable_cores
 from fewshot_ad.errors import ArgumentError, ImageError
 from fewshot_ad.failures import explanation
+from fewshot_ad.host.cores import usable_cores
 from fewshot_ad.images import list_images
 from fewshot_ad.inspector import Inspector
 

@@ -15,9 +15,9 @@ from fewshot_ad.enrollment.parts import part_name
 from fewshot_ad.enrollment.probes import near_identical, thumbnail
 from fewshot_ad.enrollment.support import distinct_names, pixel_hash
 from fewshot_ad.errors import ArgumentError, ImageError
+from fewshot_ad.host.lifetime import native_work
 from fewshot_ad.images import ImageSource, expand_sources
 from fewshot_ad.inspection.result import Inspection
-from fewshot_ad.lifetime import native_work
 from fewshot_ad.product import Product
 
 

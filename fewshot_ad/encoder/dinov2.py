@@ -20,7 +20,7 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder.weights import check_weights_file, verified_content
 from fewshot_ad.errors import WeightsError
-from fewshot_ad.lifetime import native_work
+from fewshot_ad.host.lifetime import native_work
 
 DINOV2 = "dinov2_small"
 BACKBONE = "vit_small_patch14_dinov2.lvd142m"

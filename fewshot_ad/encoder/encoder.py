@@ -16,7 +16,7 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.engine import Device, Engine, EngineName, Precision
 from fewshot_ad.encoder.tiling import Tiling, is_local
 from fewshot_ad.errors import WeightsError
-from fewshot_ad.lifetime import native_work
+from fewshot_ad.host.lifetime import native_work
 
 logger = logging.getLogger(__name__)
 

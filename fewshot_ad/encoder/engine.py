@@ -16,8 +16,8 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder.requests import CompiledPool, Requests
 from fewshot_ad.errors import WeightsError
-from fewshot_ad.lifetime import ForkSafeLock, fork_count, is_forked, keep_in_children
-from fewshot_ad.runtimes import import_onnxruntime, import_openvino, signal_stack_kept
+from fewshot_ad.host.lifetime import ForkSafeLock, fork_count, is_forked, keep_in_children
+from fewshot_ad.host.runtimes import import_onnxruntime, import_openvino, signal_stack_kept
 
 if TYPE_CHECKING:
     from fewshot_ad.encoder.pyramid import Pyramid

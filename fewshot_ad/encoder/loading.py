@@ -41,7 +41,7 @@ from fewshot_ad.encoder.weights import (
     verified_tensors,
 )
 from fewshot_ad.errors import WeightsError
-from fewshot_ad.lifetime import native_work
+from fewshot_ad.host.lifetime import native_work
 
 DEFAULT_NORM_POWER = 0.75
 # Far more than a machine has; OpenVINO tries to start as many as it is told.

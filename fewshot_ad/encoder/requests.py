@@ -9,8 +9,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from fewshot_ad.arrays import Float32Array, Uint8Array
-from fewshot_ad.lifetime import ForkSafeLock, keep_in_children
-from fewshot_ad.runtimes import import_openvino, signal_stack_kept
+from fewshot_ad.host.lifetime import ForkSafeLock, keep_in_children
+from fewshot_ad.host.runtimes import import_openvino, signal_stack_kept
 
 # A model compiled for one fixed input size is about a fifth faster than one for any size. A line has one camera, so a
 # few sizes get their own; a stream of ever-changing sizes is served by the model for any size.

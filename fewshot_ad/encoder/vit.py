@@ -12,7 +12,7 @@ import numpy as np
 
 from fewshot_ad.arrays import Float32Array
 from fewshot_ad.encoder.engine import Levels, OpenVINOEngine, Precision
-from fewshot_ad.runtimes import import_openvino
+from fewshot_ad.host.runtimes import import_openvino
 
 HEAD_DIMS = 64
 EPSILON = 1e-6

@@ -20,9 +20,9 @@ from fewshot_ad.encoder.encoder import MAX_ONE_PASS
 from fewshot_ad.encoder.weights import encoder_file
 from fewshot_ad.errors import ExportError, FewshotADError
 from fewshot_ad.export.parity import ExportedModel, ProductParity, check_product_parity, proof_images
+from fewshot_ad.host.runtimes import import_onnxruntime, import_openvino, signal_stack_kept
 from fewshot_ad.images import Geometry
 from fewshot_ad.product import size_of_images
-from fewshot_ad.runtimes import import_onnxruntime, import_openvino, signal_stack_kept
 from fewshot_ad.scoring import Measurement, Model, joint_map, joint_score, top_mean_score
 from fewshot_ad.search.nearest import Metric
 from fewshot_ad.storage import check_folder, replace_folder, write_failure

@@ -3,7 +3,7 @@
 from fewshot_ad.images.channels import ColorOrder, row_blocks
 from fewshot_ad.images.geometry import SMOOTHING, Geometry, enlarging, inside_patches, patch_cares
 from fewshot_ad.images.lighting import LIGHTING_KINDS, Lighting, LightingKind
-from fewshot_ad.images.limits import MAX_PIXELS, MIN_SIDE, check_size
+from fewshot_ad.images.limits import MAX_PIXELS, MIN_SIDE, at_most_pixels, check_size
 from fewshot_ad.images.listing import SUFFIXES, is_overlay, list_images
 from fewshot_ad.images.reading import read_image
 from fewshot_ad.images.region_of_interest import RegionOfInterest, RegionSpec, drawn_weights, loaded_region
@@ -25,6 +25,7 @@ __all__ = [
     "PILImage",
     "RegionOfInterest",
     "RegionSpec",
+    "at_most_pixels",
     "check_size",
     "drawn_weights",
     "enlarging",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 from fewshot_ad.errors import ImageError
 
 MIN_SIDE = 16
@@ -16,15 +20,28 @@ AS_PNG = "Save it as PNG, or cut it into tiles."
 FEWER_BITS = "Save it with 8 bits per channel, or cut it into tiles."
 
 
+_most_pixels: ContextVar[int] = ContextVar("most_pixels", default=MAX_PIXELS)
+
+
+@contextmanager
+def at_most_pixels(count: int) -> Iterator[None]:
+    """Refuse images of more pixels inside the block, before they are decoded; never more than `MAX_PIXELS`."""
+    token = _most_pixels.set(min(count, MAX_PIXELS))
+    try:
+        yield
+    finally:
+        _most_pixels.reset(token)
+
+
 def check_size(height: int, width: int) -> None:
     """Refuse an image of an impossible size.
 
     Raises:
         ImageError: Too small, too large or too long.
     """
-    if height * width > MAX_PIXELS:
+    if height * width > (most := _most_pixels.get()):
         raise ImageError(
-            f"expected at most {MAX_PIXELS // 1_000_000} megapixels, got {width} x {height} = "
+            f"expected at most {most / 1e6:g} megapixels, got {width} x {height} = "
             f"{height * width / 1e6:.0f} megapixels. Scale it down or cut it into tiles."
         )
     if min(height, width) < MIN_SIDE:

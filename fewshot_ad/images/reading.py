@@ -14,13 +14,13 @@ import numpy as np
 from fewshot_ad.arguments import whole_number
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.errors import ImageError, sentence
+from fewshot_ad.host.lifetime import native_work, waiting
 from fewshot_ad.images.channels import ColorOrder, to_rgb
 from fewshot_ad.images.formats import decode
 from fewshot_ad.images.limits import check_file_bytes
 from fewshot_ad.images.listing import advice_on_path
 from fewshot_ad.images.pillow import from_pil
 from fewshot_ad.images.sources import ImageSource, is_pil, is_tensor
-from fewshot_ad.lifetime import native_work, waiting
 
 CHUNK_BYTES = 1 << 20
 # How long nothing may come out of a FIFO.

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_ad.errors import ImageError
+from fewshot_ad.host.lifetime import native_work
 from fewshot_ad.images.formats import decode
 from fewshot_ad.images.reading import file_content
 from fewshot_ad.images.signatures import format_of
-from fewshot_ad.lifetime import native_work
 
 DEPTH_OF_PNG = 24  # where the byte with the bits of a channel stands
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -158,8 +159,8 @@ class Jumper:
         self._enough = enough
         self._shares = np.zeros(len(BET))
         self._held_back = 1.0
-        self._before: list[float] = []
-        self._order: deque[float] = deque()
+        # Sorted, and as they came. Of every product of a station there are some, so no objects.
+        self._before, self._order = array("d"), array("d")
         self._images = images
         self._seen = 0
         self._rng = np.random.default_rng(seed)
@@ -186,8 +187,9 @@ class Jumper:
         bisect.insort(self._before, value)
         self._order.append(value)
         if len(self._order) > KEPT:
-            for _ in range(KEPT // 2):
-                del self._before[bisect.bisect_left(self._before, self._order.popleft())]
+            for old in self._order[: KEPT // 2]:
+                del self._before[bisect.bisect_left(self._before, old)]
+            del self._order[: KEPT // 2]
 
 
 def stake(number: int) -> float:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array, Float64Array, Uint8Array
+from fewshot_ad.host.lifetime import native_work
 from fewshot_ad.inspection.annotations import coco, detections, labelme
 from fewshot_ad.inspection.overlay import (
     Caption,
@@ -28,7 +29,6 @@ from fewshot_ad.inspection.parts import Box, PartCount, PlacedMap, region_on_ima
 from fewshot_ad.inspection.regions import NEAR_MISS, MapScale, Region, anomalous_cut, find_near_misses, near_miss_cut
 from fewshot_ad.inspection.signals import Signals
 from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_words
-from fewshot_ad.lifetime import native_work
 
 RESULT_SCHEMA = "fewshot-ad/inspect/1"
 # Pixels across of what a notebook shows.

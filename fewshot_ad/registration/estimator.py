@@ -17,7 +17,7 @@ from fewshot_ad.arrays import Float64Array, Uint8Array
 from fewshot_ad.encoder.requests import Requests
 from fewshot_ad.encoder.weights import verified_content, weights_folder
 from fewshot_ad.errors import WeightsError
-from fewshot_ad.runtimes import import_openvino
+from fewshot_ad.host.runtimes import import_openvino
 
 # Side of the copy of an image that the network reads, in pixels.
 POSE_SIDE = 64

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fewshot_ad.arrays import Float32Array, IndexArray, Int32Array, Progress
 from fewshot_ad.errors import NotEnrolledError
-from fewshot_ad.lifetime import is_forked
+from fewshot_ad.host.lifetime import is_forked
 from fewshot_ad.search.nearest import Metric, NearestSearch, to_distance
 
 JL_DIMS = 128

@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from fewshot_ad.arrays import Float32Array
-from fewshot_ad.lifetime import ForkSafeLock, keep_in_children
-from fewshot_ad.runtimes import import_openvino, signal_stack_kept
+from fewshot_ad.host.lifetime import ForkSafeLock, keep_in_children
+from fewshot_ad.host.runtimes import import_openvino, signal_stack_kept
 
 openvino = import_openvino()
 ops = openvino.opset13

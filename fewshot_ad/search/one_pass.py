@@ -15,7 +15,7 @@ from fewshot_ad.arrays import Float32Array, Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.encoder.engine import OpenVINOEngine
 from fewshot_ad.encoder.requests import MAX_FIXED_SIZES, Requests
-from fewshot_ad.runtimes import import_openvino
+from fewshot_ad.host.runtimes import import_openvino
 from fewshot_ad.search.memory_bank import MemoryBank
 from fewshot_ad.search.nearest import Metric, nearest_graph, search_tables, searches_in_bf16
 

@@ -7,14 +7,16 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from fewshot_ad.storage.locks import unlock
 from fewshot_ad.storage.outputs import kind_of
 from fewshot_ad.storage.temporary import sweep, sync_folder, temporary_file
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: str | os.PathLike[str], data: bytes, *, durable: bool = True, crowded: bool = False) -> None:
     """Write a file whole or not at all: to a temporary file beside it, flushed to disk, then renamed.
 
     A symbolic link stays, and what it leads to is replaced. The mode of an older file stays, and its owner and group
@@ -27,19 +29,40 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, durable: bool
         data: The content.
         durable: Whether it must outlast a power cut. Without, there is no flush and no search for what killed
             processes have left, which take longer than small files do that come by the hundred.
+        crowded: Whether the folder holds so many files that searching it takes longer than writing one; who fills it
+            sweeps it now and then.
 
     Raises:
         OSError: It cannot be written, or is a folder, FIFO, device or socket; what was there before is untouched.
     """
+    with replacing(path, durable=durable, crowded=crowded) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, durable: bool = True, crowded: bool = False) -> Iterator[IO[bytes]]:
+    """The same for what is written piece by piece: a file that gets its name once the block has ended well.
+
+    Args:
+        path: See `write_atomically`.
+        durable: Likewise.
+        crowded: Likewise.
+
+    Yields:
+        The file, open for writing.
+
+    Raises:
+        OSError: Likewise.
+    """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     former = _former(target)
-    if durable:
+    if durable and not crowded:
         sweep(target.parent)
     temporary, descriptor = temporary_file(target.parent, private=former is not None)
     try:
         with open(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             if former is not None:
                 _keep_mode_and_owner(descriptor, former)
@@ -56,6 +79,26 @@ def write_atomically(path: str | os.PathLike[str], data: bytes, *, durable: bool
         raise
     if durable:
         sync_folder(target.parent)
+
+
+def rename_to_free(source: Path, target: Path) -> None:
+    """Rename a file, unless something has the new name already; both lie in one file system.
+
+    Raises:
+        FileExistsError: Something has it, and stays.
+        OSError: It cannot be renamed.
+    """
+    try:
+        # A rename would replace what is there. But not every disk has links, such as a stick with FAT.
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        os.rename(source, target)
+        return
+    os.unlink(source)
 
 
 def _former(target: Path) -> os.stat_result | None:

@@ -98,7 +98,7 @@ def _open_locked(path: str, wait: bool) -> int | None:
 def _wait(path: str, waited: float, told: bool) -> bool:
     """Pause between two tries; True once it has been said what for."""
     # The shell must not wait for numpy, which it needs.
-    from fewshot_ad.lifetime import waiting
+    from fewshot_ad.host.lifetime import waiting
 
     if waited > WAIT_S:
         raise TimeoutError(errno.EAGAIN, f"another process has kept it locked for {WAIT_S:.0f} s", path)

@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from fewshot_ad.arguments import whole_number
-from fewshot_ad.cores import usable_cores
 from fewshot_ad.errors import FewshotADError, TrainingError
+from fewshot_ad.host.cores import usable_cores
 from fewshot_ad.training.run import Workers
 
 Batch = TypeVar("Batch")

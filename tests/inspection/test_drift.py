@@ -72,7 +72,7 @@ def test_what_is_no_number_is_passed_over() -> None:
     jumper = Jumper(800.0, 0)
     for value in (1.0, math.nan, 2.0, math.inf):
         jumper.see(value)
-    assert jumper._before == [1.0, 2.0]
+    assert list(jumper._before) == [1.0, 2.0]
     for _ in range(3000):
         jumper.see(float(len(jumper._before)))
     assert math.isfinite(jumper.purse)
@@ -93,7 +93,7 @@ def test_old_numbers_are_forgotten() -> None:
     for value in np.random.default_rng(0).normal(size=KEPT + 10):
         jumper.see(float(value))
     assert len(jumper._before) == len(jumper._order) == KEPT // 2 + 10
-    assert jumper._before == sorted(jumper._order)
+    assert list(jumper._before) == sorted(jumper._order)
 
 
 def seen(rng: np.random.Generator, **changes: float) -> Inspection:

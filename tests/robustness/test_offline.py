@@ -65,7 +65,7 @@ def test_the_environment_and_the_modules_of_the_host_stay(tmp_path: Path) -> Non
     lines = output("""
 before = dict(os.environ)
 Inspector.from_support([part(0), part(1)], views="none", image_size=64)
-from fewshot_ad.runtimes import import_openvino
+from fewshot_ad.host.runtimes import import_openvino
 assert dict(os.environ) == before
 import openvino_telemetry
 print(openvino_telemetry.Telemetry.__name__, import_openvino().convert_model.__name__)

@@ -99,7 +99,7 @@ print(os.waitpid(pid, 0)[1])
 @forks
 def test_what_a_fork_cannot_wait_for_is_one_error_in_the_child() -> None:
     lines = output("""
-from fewshot_ad import lifetime
+from fewshot_ad.host import lifetime
 lifetime.FORK_WAIT_S = 0.2
 inspector = product()
 inside, end = threading.Event(), threading.Event()
@@ -274,8 +274,8 @@ def test_exit_functions_of_others_may_still_inspect() -> None:
 import atexit
 inspector = product()
 atexit.register(lambda: print("late", inspector.inspect(part(5)).score > 0, flush=True))
-import fewshot_ad.lifetime
-atexit.unregister(fewshot_ad.lifetime._gate.before_exit)
-atexit.register(fewshot_ad.lifetime._gate.before_exit)
+import fewshot_ad.host.lifetime
+atexit.unregister(fewshot_ad.host.lifetime._gate.before_exit)
+atexit.register(fewshot_ad.host.lifetime._gate.before_exit)
 """)
     assert lines == ["late True"]

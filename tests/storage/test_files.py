@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_ad.storage import files, write_atomically
+from fewshot_ad.storage import files, rename_to_free, replacing, write_atomically
 
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="modes, links and FIFOs are those of POSIX")
 
@@ -225,3 +225,41 @@ def test_kills_at_any_moment_leave_one_of_the_contents_whole(tmp_path: Path) -> 
         assert data in (b"a" * 300_000, b"b" * 300_000)
     write_atomically(path, b"end")
     assert names(tmp_path) == ["file"]
+
+
+def test_a_file_that_is_written_piece_by_piece_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+
+    def break_off() -> None:
+        with replacing(path) as file:
+            file.write(b"half")
+            raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        break_off()
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"ne")
+        assert path.read_bytes() == b"old"
+        file.write(b"w")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_rename_replaces_nothing(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "no links on this disk")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"new")
+    target.write_bytes(b"old")
+    with pytest.raises(FileExistsError):
+        rename_to_free(source, target)
+    assert (source.read_bytes(), target.read_bytes()) == (b"new", b"old")
+    target.unlink()
+    rename_to_free(source, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+    assert target.read_bytes() == b"new"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fewshot_ad.runtimes import environment, import_onnxruntime, import_openvino
+from fewshot_ad.host.runtimes import environment, import_onnxruntime, import_openvino
 
 
 def test_a_module_that_is_imported_already_is_the_same() -> None:
@@ -29,7 +29,7 @@ def test_a_variable_is_put_back(before: str | None, monkeypatch: pytest.MonkeyPa
 def test_too_little_address_space_is_said_before_it_crashes() -> None:
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20))\n"
-        "from fewshot_ad.runtimes import import_openvino; import_openvino()"
+        "from fewshot_ad.host.runtimes import import_openvino; import_openvino()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert "MemoryError: expected at least 1000 MB of address space, got a limit of 700 MB" in done.stderr

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fewshot_ad.errors import FewshotADError
+from fewshot_ad.host.lifetime import ForkSafeLock, interruptible, native_work, waiting
 from fewshot_ad.inspector import Inspector
-from fewshot_ad.lifetime import ForkSafeLock, interruptible, native_work, waiting
 
 
 def test_native_work_may_be_nested_and_left_for_a_while() -> None:

@@ -1,0 +1,1 @@
+"""The computer that this runs on: cores, native runtimes, fork and exit, other processes on Ray."""
