@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from fewshot_ad.cli import (
+    archives,
     baselines,
     benchmark,
     catalogs,
@@ -17,10 +18,13 @@ from fewshot_ad.cli import (
     datasets,
     drifting,
     encoders,
+    fleet,
     inspecting,
+    journals,
     looking,
     products,
     reporting,
+    serving,
     tools,
     training,
     verdicts,
@@ -75,6 +79,8 @@ for _group in (
     catalogs,
     comparing,
     reporting,
+    archives,
+    serving,
     tools,
     encoders,
     training,
@@ -82,6 +88,9 @@ for _group in (
     baselines,
 ):
     app.add_typer(_group.commands)
+app.add_typer(journals.backups)
+app.add_typer(journals.commands, name="journal")
+app.add_typer(fleet.commands, name="fleet")
 app.add_typer(datasets.commands, name="datasets")
 app.add_typer(benchmark.commands, name="benchmark")
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import datetime
-import hashlib
 import heapq
 import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -18,12 +15,13 @@ import numpy as np
 
 from fewshot_ad import arguments
 from fewshot_ad.errors import ArgumentError, FewshotADError
+from fewshot_ad.host.lifetime import native_work
 from fewshot_ad.inspection.drift import Drift
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_words
 from fewshot_ad.inspector import Inspector
-from fewshot_ad.lifetime import native_work
 from fewshot_ad.line.charts import VERDICTS, Entry, histogram, run, text_of
+from fewshot_ad.line.document import MARK, document, tile
 from fewshot_ad.metrics import Rate
 from fewshot_ad.storage import check_output, write_atomically, write_failure
 
@@ -35,8 +33,6 @@ CLOSE_CALLS = UNJUDGED = 8
 PICTURE_SIDE, QUALITY = 640, 82
 # Rows of the table at most; beyond, good images are left out of it.
 MAX_ROWS = 2000
-# By what the page is known again, and may be replaced.
-MARK = '<meta name="generator" content="fewshot-ad report">'
 
 
 class Report:
@@ -149,31 +145,17 @@ class Report:
         """
         if not self._entries and not self._failures:
             raise FewshotADError("expected inspections to report on, got none. Add some.")
-        style = resources.files("fewshot_ad.line").joinpath("report.css").read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        headline = text_of(title or f"{self._inspector.product}: {len(self._entries)} images inspected")
-        body = "\n".join(
+        return document(
+            title or f"{self._inspector.product}: {len(self._entries)} images inspected",
+            self._inspector.product,
             [
-                f"<header><h1>{headline}</h1>",
-                f'<p class="faint">{text_of(self._inspector.product)}, written {_now()}</p></header>',
-                "<main>",
                 *self._summary(drift),
                 *histogram(self._entries),
                 *run(self._entries),
                 *self._gallery(),
                 *self._table(),
                 *self._product(),
-                "</main>",
-            ]
-        )
-        return (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f"{MARK}\n"
-            # The page may show its own pictures and use this style and nothing else, whatever is in the data.
-            '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-            f"style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'\">\n"
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{headline}</title>\n<style>{style}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+            ],
         )
 
     def _summary(self, drift: Drift | None) -> Iterator[str]:
@@ -182,9 +164,9 @@ class Report:
         yield '<section><h2>Summary</h2><ul class="tiles">'
         for verdict in VERDICTS:
             if verdict in ("good", "anomalous") or counts[verdict]:
-                yield _tile(verdict, verdict_words(verdict).lower(), counts[verdict], total)
+                yield tile(verdict, verdict_words(verdict).lower(), counts[verdict], total)
         if self._failures:
-            yield _tile("unreadable", "not readable", len(self._failures), total + len(self._failures))
+            yield tile("unreadable", "not readable", len(self._failures), total + len(self._failures))
         yield "</ul>"
         judged = total - counts["not_inspectable"]
         if judged:
@@ -313,11 +295,6 @@ def _jpeg(inspection: Inspection) -> bytes:
     return encoded.tobytes()
 
 
-def _tile(kind: str, words: str, count: int, total: int) -> str:
-    share = f"{count / total:.1%}" if total else ""
-    return f'<li class="{kind}"><b>{count}</b>{text_of(words)} <small>{share}</small></li>'
-
-
 def _cards(shown: Sequence[tuple[float, int, Entry, bytes]]) -> Iterator[str]:
     yield '<ul class="cards">'
     for _, _, entry, jpeg in shown:
@@ -330,7 +307,3 @@ def _cards(shown: Sequence[tuple[float, int, Entry, bytes]]) -> Iterator[str]:
             f"<span>{text_of(entry.file)}</span><small>{text_of(entry.finding)}</small></li>"
         )
     yield "</ul></section>"
-
-
-def _now() -> str:
-    return datetime.datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")

@@ -12,6 +12,8 @@ from fewshot_ad.encoder import Fusion
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.presets import PresetName
 from fewshot_ad.export import Target
+from fewshot_ad.line.journal.exporting import EXPORT_FORMATS
+from fewshot_ad.line.settings import KeepPictures
 from fewshot_ad.product import LIGHTING_CHOICES, ForegroundChoice, PartsChoice
 from fewshot_ad.scoring import ImageScore
 from fewshot_ad.search.nearest import Metric
@@ -21,6 +23,8 @@ from tests.cli.commands import every_command, shown_help
 CHOICES = {
     "device": get_args(Device),
     "engine": get_args(EngineName),
+    "format": EXPORT_FORMATS,
+    "keep": get_args(KeepPictures),
     "foreground": get_args(ForegroundChoice),
     "fusion": get_args(Fusion),
     "image-score": get_args(ImageScore),

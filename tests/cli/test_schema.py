@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,12 @@ from typer.testing import CliRunner
 from fewshot_ad.cli import app
 from fewshot_ad.cli.outputs import COLUMNS, failure_row, verdict_row
 from fewshot_ad.inspector import Inspector
+from fewshot_ad.line.journal import Journal
 from tests.cli.commands import every_command
 from tests.cli.schemas import check, jsonschema, schema_of, strict
 from tests.cli.test_benchmark import write_plan
 from tests.conftest import make_part
+from tests.line.conftest import make_record
 from tests.trays import PLACES, tray
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,12 +68,22 @@ KINDS = {
     "benchmark run": "benchmark-run",
     "benchmark report": "benchmark-report",
     "benchmark lists": "benchmark-lists",
+    "serve": "serve",
+    "reinspect": "reinspect",
+    "journal export": "journal-export",
+    "journal events": "journal-event",
+    "journal replicate": "journal-replicate",
+    "backup": "backup",
+    "restore": "restore",
+    "fleet push": "fleet-push",
+    "fleet pull": "fleet-pull",
 }
-# Commands that the tests of training and of datasets check in the same way.
-NOT_RUN = {"train", "distill", "train-pose", "datasets get"}
+GROUPS = ("datasets", "benchmark", "journal", "fleet")
+# Commands that the tests of training, of datasets and of stations check in the same way.
+NOT_RUN = {"train", "distill", "train-pose", "datasets get", "serve"}
 PARTS = ("--parts", "auto", "--expect", "6", "--views", "none")
 # Kinds that no command is named for.
-FURTHER = {"error", "benchmark-job", "doctor-offline", "zoo-survey", "enroll-each", "verify"}
+FURTHER = {"error", "benchmark-job", "doctor-offline", "zoo-survey", "enroll-each", "verify", "serve-check"}
 
 
 def run(*arguments: object, code: int = 0) -> list[str]:
@@ -183,6 +196,27 @@ def outputs(root: Path, dataset: Path, tmp: Path) -> Iterator[tuple[str, list[ob
     yield "benchmark-run", run_plan, 0
     yield "benchmark-report", ["benchmark", "report", records], 0
     yield "benchmark-lists", ["benchmark", "lists", "mvtec", dataset, "-o", tmp / "lists.txt"], 0
+    yield from outputs_of_a_station(root, tmp)
+
+
+def outputs_of_a_station(root: Path, tmp: Path) -> Iterator[tuple[str, list[object], int]]:
+    products, journal = tmp / "products", tmp / "journal.db"
+    products.mkdir()
+    shutil.copy(root / "p.fsad", products)
+    opened = Journal.open(journal, "s")
+    opened.start("begin")
+    opened.add(make_record())
+    opened.close()
+    settings = ["--catalog", products, "--journal", journal, "--port", "0"]
+    yield "serve-check", ["serve", "--check", *settings], 0
+    yield "reinspect", ["reinspect", root / "p.fsad", root / "line", "-o", tmp / "again.jsonl"], 2
+    yield "journal-export", ["journal", "export", journal, "-o", tmp / "all.csv"], 0
+    yield "journal-event", ["journal", "events", journal], 0
+    yield "journal-replicate", ["journal", "replicate", journal, tmp / "shared.db"], 0
+    yield "backup", ["backup", products, journal, "-o", tmp / "b.tar"], 0
+    yield "restore", ["restore", tmp / "b.tar", tmp / "restored"], 0
+    yield "fleet-push", ["fleet", "push", products, tmp / "store"], 0
+    yield "fleet-pull", ["fleet", "pull", tmp / "store", products], 0
 
 
 def test_json_is_what_its_schema_says(workplace: Path, dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
@@ -193,7 +227,7 @@ def test_json_is_what_its_schema_says(workplace: Path, dataset: Path, mean_basel
         assert lines
         for line in lines:
             check(line, kind)
-        seen.add(" ".join(str(word) for word in arguments[: 1 + (arguments[0] in ("datasets", "benchmark"))]))
+        seen.add(" ".join(str(word) for word in arguments[: 1 + (arguments[0] in GROUPS)]))
     assert {command for command in KINDS if command not in NOT_RUN} <= seen | {"export"}
 
 

@@ -1,0 +1,1 @@
+"""The addresses of a station, a file for each group of them."""
