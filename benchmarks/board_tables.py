@@ -358,6 +358,34 @@ def few_shot() -> str:
     )
 
 
+def few_shot_times() -> str:
+    """Seconds to enroll and milliseconds to inspect beside RegAD, product by product; one draw on a quiet machine."""
+    methods = ("fewshot_ad", "fewshot_ad fast", "regad")
+    found = {(row.category, row.shots, row.method): row for row in rows("few_shot_times", methods, by_category=True)}
+    lines = [
+        [product, str(shots), *(text(found[product, shots, m], name) for name in ("fit_s", "ms") for m in methods)]
+        for product in PRODUCTS
+        for shots in (2, 4, 8)
+    ]
+    heads = [f"{method}, {what}" for what in ("seconds to enroll", "ms an image") for method in methods]
+    return table(["product", "K", *heads], lines)
+
+
+def survey_board() -> str:
+    """The survey's methods beside this package and PatchCore; what is not finished is left out."""
+    names = ("image_auroc", "au_pro", "fit_s", "ms")
+    done = [("zoo_survey", row) for row in rows("zoo_survey")]
+    done += [("few_shot", row) for row in rows("few_shot", ("fewshot_ad", "patchcore"), shots=(4, 8))]
+    done = [(name, row) for name, row in done if row.done == len(PRODUCTS) * DRAWS]
+    done.sort(key=lambda one: (one[1].shots, -one[1].cells["image_auroc"].mean))
+    lines = [
+        [str(row.shots), row.method, *(text(row, figure) for figure in names),
+         worst(name, "image_auroc", [row.method], row.shots)[row.method], in_short(row.departed)]
+        for name, row in done
+    ]  # fmt: skip
+    return table(["K", "method", *labels(names), "worst product, image AUROC", "as published"], lines)
+
+
 def foreground() -> str:
     """The part alone, by product; a product without a plain background has no row of `part`."""
     methods = ("all of the image", "the part where it helps", "the part alone")
@@ -442,5 +470,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "zoo": zoo,
     "survey": surveyed,
     "few-shot": few_shot,
+    "few-shot-times": few_shot_times,
+    "survey-board": survey_board,
     "zoo-by-product": zoo_by_product,
 }

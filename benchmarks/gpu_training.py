@@ -25,8 +25,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from fewshot_ad.cores import usable_cores
 from fewshot_ad.encoder.siamese import SiameseEncoder
+from fewshot_ad.host.cores import usable_cores
 from fewshot_ad.training.images import generated_categories
 from fewshot_ad.training.recipe import TrainingRecipe
 from fewshot_ad.training.run import CHECKPOINT, RECIPE, read_recipe

@@ -8,8 +8,8 @@ import importlib.metadata
 import platform
 from pathlib import Path
 
-from fewshot_ad.cores import usable_cores
 from fewshot_ad.doctor import processor_name
+from fewshot_ad.host.cores import usable_cores
 
 LIBRARIES = (
     *("fewshot-ad", "numpy", "opencv-python-headless", "openvino", "faiss-cpu", "torch", "torchvision", "timm"),

@@ -1,7 +1,8 @@
-"""Local copies that lack something: told once, before any job starts, and not by each job that comes upon it."""
+"""Local copies that lack something or are too small: told once, before any job starts, and not by each of them."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -43,6 +44,33 @@ def partial_copies(jobs: Sequence[Job]) -> Iterator[str]:
             yield (
                 f"{dataset.name}: a partial copy in {dataset.root}: {', '.join(said)}. Its figures do not compare with "
                 f"published ones. `fewshot-ad datasets check {dataset.layout} {dataset.root}` lists everything."
+            )
+
+
+def too_few_images(jobs: Sequence[Job]) -> Iterator[str]:
+    """A sentence for each dataset with categories that have fewer good training images than jobs ask for.
+
+    Args:
+        jobs: Whose datasets and categories are looked at; files are not opened.
+
+    Raises:
+        DatasetError: A folder does not have its dataset's layout.
+    """
+    asked: dict[tuple[str, Path], tuple[DatasetPlan, Counter[str]]] = {}
+    for job in jobs:
+        # Of noisy ones a part is no good image.
+        if not isinstance(job.shots, int) or job.noise:
+            continue
+        _, most = asked.setdefault((job.dataset.layout, job.dataset.root), (job.dataset, Counter()))
+        most |= Counter(dict.fromkeys((job.fitted_on,) if job.fitted_on else job.categories, job.shots))
+    for dataset, most in asked.values():
+        samples = open_dataset(dataset.layout, dataset.root).samples()
+        own = Counter(sample.category for sample in samples if sample.split == "train" and not sample.label)
+        short = [f"{name} has {own[name]}, K = {shots}" for name, shots in most.items() if own[name] < shots]
+        if short:
+            yield (
+                f"{dataset.name}: fewer good training images than jobs ask for, which will fail: "
+                f"{'; '.join(short[:NAMED])}{'; ...' if len(short) > NAMED else ''}."
             )
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from fewshot_ad.benchmark import averages
 from fewshot_ad.benchmark.averages import Row, figure
 from fewshot_ad.benchmark.departures import departures, in_short
+from fewshot_ad.benchmark.extent import extent
 from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.benchmark.tables import job_name, shots_name
@@ -144,6 +145,7 @@ def _data(records: Sequence[Record], published: Sequence[Published], folders: Se
         "pictures": shown,
         "picturesLeft": f"{left} more are left out to keep this file small." if left else "",
         "counts": _counts(current),
+        "extents": _extent(current),
         "failed": [[job_name(r), r.reason or "not given"] for r in averages.failures(current)],
         "summary": _summary(current, len(records) - len(current)),
         "runs": _runs(current),
@@ -267,6 +269,19 @@ def _counts(records: Sequence[Record]) -> list[Json]:
         if all(name in r.counts for name in COPY):
             known["copy"] = [r.counts[name] for name in COPY]
     return sorted(counts.values(), key=lambda c: (c["dataset"], c["category"]))
+
+
+def _extent(records: Sequence[Record]) -> list[Json]:
+    places = dict.fromkeys((r.setting, r.shots, r.dataset) for r in records)
+    return [
+        {
+            "setting": setting,
+            "shots": str(shots),
+            "dataset": dataset,
+            "text": extent([r for r in records if (r.setting, r.shots, r.dataset) == (setting, shots, dataset)]),
+        }
+        for setting, shots, dataset in places
+    ]
 
 
 def _summary(records: Sequence[Record], repeated: int) -> list[list[str]]:

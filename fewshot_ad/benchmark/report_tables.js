@@ -119,6 +119,10 @@ function drawTable() {
   if (lines.some((line) => line.done < line.of)) marks.push(data.incomplete);
   const notes = Object.keys(data.notes).filter((mark) => marks.includes(mark)).map((m) => `${m} ${data.notes[m]}`);
   if (data.decided.includes(shown.name)) notes.push(data.howDecided);
+  for (const t of data.extents) {
+    const here = t.setting === state.setting && t.shots === state.shots && (byDataset() || t.dataset === state.dataset);
+    if (here && t.text) notes.push(byDataset() ? `${t.dataset}. ${t.text}` : t.text);
+  }
   notes.push(data.how, `Latency is that on ${state.dataset}. Bold: best of the column.`);
   $("notes").replaceChildren(...notes.map((note) => el("p", {}, note)));
 }

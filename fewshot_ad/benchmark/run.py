@@ -27,10 +27,11 @@ from fewshot_ad.benchmark import record as ledger
 from fewshot_ad.benchmark.continual import run_continual
 from fewshot_ad.benchmark.job import Outcome, failure, run_single_fit
 from fewshot_ad.benchmark.machine import forget_peak
-from fewshot_ad.benchmark.partial_copies import partial_copies
+from fewshot_ad.benchmark.partial_copies import partial_copies, too_few_images
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.host.cores import pin_to
 from fewshot_ad.storage import check_output, write_atomically, write_failure
 from fewshot_ad.zoo.components.curves import Curves
 from fewshot_ad.zoo.method import FROM_TIMM
@@ -108,7 +109,7 @@ def run_plan(
         ended = len(jobs) - len(left)
         recorded = [job for job in jobs if _ended(job, known, retry_failed)]
         failures = sum(any(_status(job, c, known) == "failed" for c in job.categories) for job in recorded)
-        for text in partial_copies(left):
+        for text in (*partial_copies(left), *too_few_images(left)):
             note(text)
         yield RunState(ended, len(jobs), failures, None)
         for job, outcomes in runner(left):
@@ -126,7 +127,10 @@ def pending(
 ) -> list[Job]:
     """The jobs of a plan that are not on record yet; arguments as for `run_plan`."""
     known = {record.key: record for record in ledger.read(out, note)}
-    return [job for job in _jobs(plan) if not _ended(job, known, retry_failed)]
+    left = [job for job in _jobs(plan) if not _ended(job, known, retry_failed)]
+    for text in too_few_images(left):
+        note(text)
+    return left
 
 
 def _jobs(plan: Plan) -> list[Job]:
@@ -252,20 +256,6 @@ def shares(workers: int) -> list[tuple[int, ...]]:
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
     size = max(1, len(cpus) // workers)
     return [tuple(cpus[(i * size + k) % len(cpus)] for k in range(size)) for i in range(workers)]
-
-
-@contextlib.contextmanager
-def pin_to(cpus: Sequence[int]) -> Iterator[None]:
-    """Processes that start inside this context run on these processors alone, with all their threads."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, cpus)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _work(job: Job, threads: int, sender: Any, curves: Curves | None) -> None:

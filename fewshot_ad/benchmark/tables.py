@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv as csv_module
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from fewshot_ad.benchmark.averages import (
     DECISIONS,
@@ -23,6 +23,7 @@ from fewshot_ad.benchmark.averages import (
     present,
 )
 from fewshot_ad.benchmark.departures import in_short
+from fewshot_ad.benchmark.extent import extent
 from fewshot_ad.benchmark.published import Published, beside
 from fewshot_ad.benchmark.record import Record, Shots
 from fewshot_ad.errors import BenchmarkError
@@ -93,7 +94,8 @@ def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN, published
             if set(texts) - {NONE}:
                 method = f"{_md(entry.method)} (published: {_md(entry.said_by)})"
                 lines.append(_md_line([method, NONE, *texts, "published figures"]))
-        blocks.append("\n".join([*lines, *(f"\n{sign} {note}" for sign, note in _notes(rows, columns))]))
+        notes = [*(f"\n{sign} {note}" for sign, note in _notes(rows, columns)), *_extent(records, rows[0], "\n", _md)]
+        blocks.append("\n".join([*lines, *notes]))
         decided = decided or any(c.name in DECISIONS for c in columns)
     blocks.append(f"{HOW} {HOW_DECISIONS}" if decided else HOW)
     # One method may have run in several ways, at other shots for example.
@@ -118,7 +120,8 @@ def latex(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
     """
     blocks = ["% Needs \\usepackage{booktabs}.\n% " + HOW]
     for title, rows, columns in _tables(records, figures):
-        notes = " ".join(f"{sign}: {note}" for sign, note in _notes(rows, columns))
+        signs = [f"{sign}: {note}" for sign, note in _notes(rows, columns)]
+        notes = " ".join([*_extent(records, rows[0]), *signs])
         head = ["Method", "Jobs", *(f"{c.label} ({c.unit})" for c in columns), AS_PUBLISHED]
         lines = [
             r"\begin{table}",
@@ -137,6 +140,10 @@ def latex(records: Sequence[Record], figures: Sequence[str] = MAIN) -> str:
             cells = [_tex(row.method), f"{row.done}/{row.of}", *cells, _tex(in_short(row.departed))]
             lines.append("    " + " & ".join(cells) + r" \\")
         blocks.append("\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}"]))
+    departed = dict.fromkeys((row.method, row.departed) for row in aggregate(records) if row.departed)
+    if departed:
+        lines = [f"{_tex(method)}: {_tex('; '.join(differs))}." for method, differs in sorted(departed)]
+        blocks.append("% Below the tables.\n\\noindent What differs from the published methods.\n" + "\n".join(lines))
     comments = [f"% failed: {printable(' '.join(f'{job_name(r)}: {r.reason}'.split()))}" for r in failures(records)]
     return "\n\n".join([*blocks, *(["\n".join(comments)] if comments else [])]) + "\n"
 
@@ -189,6 +196,15 @@ def _texts(row: Row, columns: Sequence[Figure]) -> list[tuple[Figure, str]]:
         shown = f"{column.text(cell.mean, cell.sd)}{row.marks(column.name)}" if cell else NONE
         texts.append((column, shown))
     return texts
+
+
+def _extent(
+    records: Iterable[Record], row: Row, before: str = "", escaped: Callable[[str], str] = str
+) -> tuple[str, ...]:
+    """What the methods of a table were tested on, where it is on record."""
+    place = (row.setting, row.shots, row.dataset)
+    said = extent([r for r in records if (r.setting, r.shots, r.dataset) == place])
+    return (before + escaped(said),) if said else ()
 
 
 def _notes(rows: Sequence[Row], columns: Sequence[Figure]) -> list[tuple[str, str]]:

@@ -58,6 +58,11 @@ def coco_boxes(path: Path) -> dict[str, list[tuple[str, Box]]]:
         boxes: dict[str, list[tuple[str, Box]]] = {name: [] for name in names.values()}
         for annotation in content["annotations"]:
             kind = kinds.get(annotation.get("category_id"), "defect")
+            if annotation["image_id"] not in names:
+                raise DatasetError(
+                    f"{path}: expected {what} of its own images, got one of image {annotation['image_id']!r}, which is "
+                    "not among `images`. Export them anew, or remove that annotation."
+                )
             boxes[names[annotation["image_id"]]].append((kind, _whole_pixels(annotation["bbox"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DatasetError(

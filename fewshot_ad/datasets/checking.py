@@ -15,7 +15,7 @@ from fewshot_ad.datasets.card import Counts, DatasetCard
 from fewshot_ad.datasets.opening import Dataset, open_dataset
 from fewshot_ad.datasets.sample import Sample, read_mask
 from fewshot_ad.errors import DatasetError, ImageError
-from fewshot_ad.images import read_image
+from fewshot_ad.images import SUFFIXES, read_image
 
 
 @dataclass
@@ -88,6 +88,7 @@ def check(
         progress("check", len(samples), len(samples))
     if all_listed:
         _find_lone_masks(dataset, samples, category, report)
+        _find_nested(dataset, samples, report)
     _compare_counts(dataset.card, category, report)
     return report
 
@@ -156,6 +157,18 @@ def _find_lone_masks(dataset: Dataset, samples: list[Sample], category: str | No
         in_category = category is None or category in relative.parts
         if match and in_category and not path.name.startswith(".") and match.expand(replacement) not in images:
             report.unpaired.append(f"{path}: a mask without image")
+
+
+def _find_nested(dataset: Dataset, samples: list[Sample], report: CheckReport) -> None:
+    """Note the folders of images that lie in a folder whose images are read, and are not read themselves."""
+    reads = {sample.path.parent for sample in samples}
+    known = reads | {mask.parent for sample in samples for mask in sample.mask_paths}
+    for folder in sorted(path for path in dataset.root.rglob("*") if path.is_dir()):
+        if folder in known or not reads & set(folder.parents) or folder.name.startswith("."):
+            continue
+        count = sum(path.suffix.casefold() in SUFFIXES and path.is_file() for path in folder.iterdir())
+        if count:
+            report.notes.append(f"{folder}: {count} images in a folder of a folder of images, which are not read")
 
 
 def _compare_counts(card: DatasetCard, category: str | None, report: CheckReport) -> None:

@@ -30,8 +30,8 @@ LABELS = {"good": 0, "ok": 0, "0": 0, "bad": 1, "defective": 1, "ng": 1, "1": 1}
 manifest.csv (a table with these columns)
   path         of the image, relative to the manifest and below its folder
   label        good, ok or 0; bad, defective, ng or 1
-  split        train, validation or test (optional; without it the last fifth of the good images of a category
-               in the order of their paths and all bad ones are for the test)
+  split        train, validation or test (optional; without it, or where it is empty, the last fifth of the good
+               images of a category in the order of their paths and all bad ones are for the test)
   category     (optional; without it the name of the folder)
   defect_type  (optional; without it `bad`)
   mask         relative as well, several joined by `;` (optional)""",
@@ -43,6 +43,7 @@ def manifest(root: Path) -> Iterator[Sample]:
     table = root / FILE
     rows = read_table(table, ("path", "label"), ("split", "category", "defect_type", "mask"))
     samples: list[Sample] = []
+    without_split: set[Path] = set()
     problems: list[str] = []
     paths: set[Path] = set()
     for line, row in rows:
@@ -55,11 +56,12 @@ def manifest(root: Path) -> Iterator[Sample]:
             problems.append(f"{table}, line {line}: {row['path']} is listed twice. Remove one of the lines.")
         paths.add(sample.path)
         samples.append(sample)
+        if not row.get("split"):
+            without_split.add(sample.path)
     if problems:
         rest = f" And {len(problems) - 3} more." if len(problems) > 3 else ""
         raise DatasetError(" ".join(problems[:3]) + rest)
-    has_split = bool(rows) and "split" in rows[0][1]
-    yield from samples if has_split else _split(samples)
+    yield from _split(samples, without_split)
 
 
 def _sample(root: Path, row: dict[str, str], where: str) -> Sample:
@@ -68,7 +70,7 @@ def _sample(root: Path, row: dict[str, str], where: str) -> Sample:
         raise DatasetError(
             f"{where}: expected a label among {', '.join(LABELS)}, got {row['label']!r}. Correct the line."
         )
-    split = row.get("split", "test")
+    split = row.get("split") or "test"
     if split not in ("train", "validation", "test"):
         raise DatasetError(f"{where}: expected split train, validation or test, got {split!r}. Correct the line.")
     kind = row.get("defect_type") or (GOOD if label == 0 else "bad")
@@ -85,13 +87,14 @@ def _sample(root: Path, row: dict[str, str], where: str) -> Sample:
     return Sample(inside(root, row["path"], where), category, split, label, kind, masks)  # type: ignore[arg-type]
 
 
-def _split(samples: list[Sample]) -> Iterator[Sample]:
-    """The samples with the last fifth of each category's good images and all bad images in the test split."""
+def _split(samples: list[Sample], without: set[Path]) -> Iterator[Sample]:
+    """The samples; of those without a split the last fifth of each category's good images and all bad ones for test."""
     good: dict[str, list[str]] = {}
     for sample in samples:
-        if sample.label == 0:
+        if sample.label == 0 and sample.path in without:
             good.setdefault(sample.category, []).append(sample.path.as_posix())
     for_test = {path for paths in good.values() for path in held_out(paths)}
     for sample in samples:
         in_test = sample.label == 1 or sample.path.as_posix() in for_test
-        yield dataclasses.replace(sample, split="test" if in_test else "train")
+        own = sample.split if sample.path not in without else "test" if in_test else "train"
+        yield dataclasses.replace(sample, split=own)

@@ -11,8 +11,8 @@ import numpy as np
 from fewshot_ad.arrays import Float32Array
 from fewshot_ad.documents.yaml_text import read_yaml
 from fewshot_ad.errors import DatasetError, ImageError
+from fewshot_ad.host.lifetime import native_work
 from fewshot_ad.images.reading import file_content
-from fewshot_ad.lifetime import native_work
 
 DEPTH, DEPTH_INFO = "_depth.png", "_info_depth.yaml"
 # Of the one camera that rendered all images of Eyecandies, in pixels; its axis meets the middle of the image.

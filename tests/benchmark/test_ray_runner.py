@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from fewshot_ad.benchmark import record as ledger
-from fewshot_ad.benchmark.ray_runner import on_ray, pin_apart, reason
+from fewshot_ad.benchmark.ray_runner import on_ray
 from fewshot_ad.benchmark.run import run_plan
-from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.errors import ClusterError
 from tests.benchmark.test_run import finish, real
 
 ray = pytest.importorskip("ray", reason="NO RAY: pip install 'fewshot-ad[ray]'")
@@ -42,7 +42,7 @@ def test_a_connection_is_kept_and_no_other_cluster_taken_for_it(cluster: Any, da
             ("auto", 10**9, "expected a Ray node with"),
             (None, 10**9, "expected a Ray node with"),
         ):
-            with pytest.raises(BenchmarkError, match=message):
+            with pytest.raises(ClusterError, match=message):
                 list(run_plan(real(dataset, 1), tmp_path / "records.jsonl", on_ray(address, memory_mb=memory_mb)))
         assert ray.is_initialized()
     finally:
@@ -54,7 +54,7 @@ def test_no_address_is_a_local_cluster_and_a_job_that_fits_nowhere_is_refused(
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(
-        BenchmarkError, match=r"expected a Ray node with 5000 CPU for a job, got: \d+ CPU, .*Ask for less"
+        ClusterError, match=r"expected a Ray node with 5000 CPU for a job, got: \d+ CPU, .*Ask for less"
     ):
         list(run_plan(real(dataset, 1), tmp_path / "records.jsonl", on_ray(cpus=5000)))
     assert not ray.is_initialized()
@@ -84,40 +84,6 @@ def test_a_node_lost_in_mid_run_loses_and_doubles_nothing(cluster: Any, dataset:
         assert all((tmp_path / name).is_file() for name in record.overlays)
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="NO AFFINITY on this system")
-def test_jobs_of_one_node_share_no_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    all_of_them = os.sched_getaffinity(0)
-    if len(all_of_them) < 2:
-        pytest.skip("ONE PROCESSOR: nothing to share out")
-    with pin_apart(1):
-        first = os.sched_getaffinity(0)
-        assert len(first) == 1
-        # Another process sees all processors of the node again.
-        os.sched_setaffinity(0, all_of_them)
-        with pin_apart(1):
-            second = os.sched_getaffinity(0)
-            assert len(second) == 1
-            assert not first & second
-            os.sched_setaffinity(0, all_of_them)
-            with pin_apart(len(all_of_them) - 1):
-                # Not as many are free.
-                assert os.sched_getaffinity(0) == all_of_them
-    assert os.sched_getaffinity(0) == all_of_them
-
-
 def test_no_cluster_at_that_address(dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"expected a Ray cluster at '127\.0\.0\.1:1'"):
+    with pytest.raises(ClusterError, match=r"expected a Ray cluster at '127\.0\.0\.1:1'"):
         list(run_plan(real(dataset, 1), tmp_path / "records.jsonl", on_ray("127.0.0.1:1")))
-
-
-def test_why_a_job_gave_nothing() -> None:
-    lost = reason(ray.exceptions.WorkerCrashedError(), 2)
-    assert lost.startswith("lost on Ray after 2 retries (")
-    assert reason(ray.exceptions.OutOfMemoryError("too much\nof it"), 0) == "lost on Ray after 0 retries (too much)."
-    raised = ray.exceptions.RayTaskError("_work", "Traceback", BenchmarkError("no such image."))
-    for error in (raised, raised.as_instanceof_cause()):
-        assert reason(error, 3) == "BenchmarkError: no such image."
-    setup = ray.exceptions.RuntimeEnvSetupError("no such wheel")
-    assert reason(setup, 3) == f"RuntimeEnvSetupError: {str(setup).splitlines()[0]}"
-    assert reason(ray.exceptions.RayError(), 3) == "RayError: RayError"

@@ -491,6 +491,17 @@ def test_whole_copies_and_products_of_ones_own_are_no_partial_copies(
     assert notes == []
 
 
+def test_too_few_images_are_told_before_any_job(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    asked, notes = plan(dataset, shots=[2, 300]), list[str]()
+    assert pending(asked, tmp_path / "records.jsonl", note=notes.append)
+    next(run_plan(asked, tmp_path / "records.jsonl", in_process, note=notes.append))
+    first, second = notes
+    assert first == second
+    assert "fewer good training images than jobs ask for" in first
+    assert "washer has" in first
+    assert "K = 300" in first
+
+
 def test_masks_that_are_missing_are_told(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(dataset, copied)

@@ -34,8 +34,9 @@ def test_a_line_that_is_no_label_is_named(tmp_path: Path, line: str) -> None:
 def test_what_is_no_coco_file_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "annotations.json"
     file.write_text(content)
-    with pytest.raises(DatasetError, match=r"annotations\.json.*expected COCO annotations"):
+    with pytest.raises(DatasetError, match=r"annotations\.json.*expected COCO annotations") as raised:
         coco_boxes(file)
+    assert ("of image 2, which is not among" in str(raised.value)) == ('"image_id": 2' in content)
 
 
 def test_a_box_of_parts_of_pixels_covers_them(tmp_path: Path) -> None:

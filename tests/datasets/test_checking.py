@@ -5,6 +5,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from fewshot_ad.datasets import Counts, DatasetError, Sample, check, dataset_cards, open_dataset
@@ -209,3 +211,11 @@ def test_real_images_are_complete(shared_data: Path) -> None:
 
 def _defective(name: str, root: Path) -> Sample:
     return next(s for s in open_dataset(name, root).samples() if s.mask_paths)
+
+
+def test_images_in_folders_of_folders_are_noted(tmp_path: Path) -> None:
+    for name in ("good/1.png", "good/2.png", "good/a/b/3.png", "bad/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8), np.uint8))
+    notes = check("folder", tmp_path).notes
+    assert notes == [f"{tmp_path / 'good/a/b'}: 1 images in a folder of a folder of images, which are not read"]

@@ -297,6 +297,13 @@ def test_manifest_takes_its_split_and_the_name_of_its_folder(tmp_path: Path) -> 
     assert not samples[1].has_mask
 
 
+def test_a_manifest_may_leave_the_split_of_some_to_the_rule(tmp_path: Path) -> None:
+    lines = ["path,label,split", "z.png,good,train", "d.png,bad,", *(f"{number}.png,good," for number in range(5))]
+    text(tmp_path / "manifest.csv", "\n".join(lines))
+    samples = list(open_dataset("manifest", tmp_path).samples())
+    assert [s.split for s in samples] == ["train", "test", "train", "train", "train", "train", "test"]
+
+
 @pytest.mark.parametrize("line", ["images/a.png 0.5 mono", "images/a.png 1.0", "images/a.png 1.0 thin", "a nan mono"])
 def test_elpv_says_which_line_is_wrong(tmp_path: Path, line: str) -> None:
     LAYOUTS["elpv"](tmp_path)

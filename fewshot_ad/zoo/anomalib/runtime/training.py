@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import signal
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +15,31 @@ import numpy as np
 import torch
 from anomalib.data import DepthBatch, ImageBatch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim.lr_scheduler import MultiStepLR, StepLR
 from torch.utils.data import DataLoader
 
 from fewshot_ad.arrays import Progress
 from fewshot_ad.zoo.components.colored_points import CHANNELS
 from fewshot_ad.zoo.components.curves import current_logger
+
+
+@contextlib.contextmanager
+def _signals_as_elsewhere() -> Iterator[None]:
+    """What ends a training ends the program as it does elsewhere: Ctrl-C by KeyboardInterrupt, SIGTERM by itself.
+
+    Lightning turns both into SystemExit, SIGTERM with code 0: who started the program would take it for done.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if is_main else {}
+    try:
+        yield
+    except SystemExit as error:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if isinstance(error, SIGTERMException) and former.get(signal.SIGTERM) == signal.SIG_DFL:
+            signal.raise_signal(signal.SIGTERM)
+        raise KeyboardInterrupt from None
 
 
 class Shots(LightningDataModule):
@@ -160,6 +182,7 @@ def train(
         default_root_dir=folder,
         callbacks=[_Watch(seed, progress, total), _Rates(rate_per), *callbacks],
     )
-    trainer.fit(module, datamodule=shots)
+    with _signals_as_elsewhere():
+        trainer.fit(module, datamodule=shots)
     # Lightning takes it back to the CPU.
     module.to(device)
