@@ -212,10 +212,15 @@ def test_shell_blocks_run(page: Path, workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("block", all_blocks("yaml"), ids=identifier)
-def test_plans_are_plans(block: Block, tmp_path: Path) -> None:
+def test_plans_are_plans_and_settings_are_settings(block: Block, tmp_path: Path) -> None:
     from fewshot_ad.benchmark.plan_file import parse_plan
+    from fewshot_ad.line.settings import StationSettings, parse_settings
 
-    assert parse_plan(yaml.safe_load(block.code), tmp_path).methods
+    content = yaml.safe_load(block.code)
+    if set(content) <= set(StationSettings.model_fields):
+        assert parse_settings(content, tmp_path)
+    else:
+        assert parse_plan(content, tmp_path).methods
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identifier)

@@ -12,8 +12,7 @@ from xml.sax.saxutils import escape
 
 OUTPUT = Path(__file__).resolve().parents[1] / "pictures" / "architecture.svg"
 
-WIDTH, HEIGHT = 960, 826
-BOX_HEIGHT, LAYER_HEIGHT = 62, 30
+WIDTH, BOX_HEIGHT, LAYER_HEIGHT, LAYERS_TOP = 960, 62, 44, 350
 INK, FAINT, PAPER = "#1f2933", "#52606d", "#ffffff"
 ENROLL, INSPECT, FILE, LAYER = "#dcebe2", "#dde7f5", "#fbe9c6", "#eef1f4"
 
@@ -53,10 +52,10 @@ LAYERS = (
     ("encoder/   inspection/", "image to feature maps; a result, its places and picture; can it be judged?"),
     ("images/   metrics/   documents/", "any input to RGB; figures of merit; YAML and JSON"),
     (
-        "arguments.py   failures.py   lifetime.py   plugins.py   runtimes.py   storage/",
-        "arguments; errors of others; fork and exit; imports; files",
+        "arguments.py   failures.py   host/   plugins.py   storage/",
+        "arguments; errors of others; cores, fork, Ray; imports; files",
     ),
-    ("errors.py   arrays.py   cores.py   printable.py", "exceptions; array types; cores; text that may be printed"),
+    ("errors.py   arrays.py   printable.py", "exceptions; array types; text that may be printed"),
 )
 
 
@@ -100,14 +99,15 @@ def lane(y: float, title: str, steps: tuple[tuple[str, str], ...], fill: str) ->
 
 def drawing() -> str:
     """The whole picture."""
+    height = LAYERS_TOP + len(LAYERS) * (LAYER_HEIGHT + 3) + 16
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         'font-family="Helvetica, Arial, sans-serif" role="img" aria-labelledby="title">',
         '<title id="title">From good images to a product file, from an image to a verdict, and the layers of the '
         "package</title>",
         '<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         f'<path d="M0 0 L8 4 L0 8 z" fill="{INK}"/></marker></defs>',
-        box(0.5, 0.5, WIDTH - 1, HEIGHT - 1, PAPER),
+        box(0.5, 0.5, WIDTH - 1, height - 1, PAPER),
         *lane(46, "Enroll, once for each part", ENROLLMENT, ENROLL),
         *lane(240, "Inspect, for each image", INSPECTION, INSPECT),
     ]
@@ -121,14 +121,14 @@ def drawing() -> str:
         arrow(700, y + 52, 560, 237),
         arrow(740, y + 52, 720, 237),
     ]
-    top = 350.0
-    parts.append(text(24, top - 12, "Layers: each imports only from those below it", 15, style=' font-weight="bold"'))
+    title = "Layers: each imports only from those below it"
+    parts.append(text(24, LAYERS_TOP - 12, title, 15, style=' font-weight="bold"'))
     for at, (modules, purpose) in enumerate(LAYERS):
-        y = top + at * (LAYER_HEIGHT + 3)
+        y = LAYERS_TOP + at * (LAYER_HEIGHT + 3)
         parts += [
             box(24, y, WIDTH - 48, LAYER_HEIGHT, LAYER),
-            text(38, y + 20, modules, 14, style=' xml:space="preserve"'),
-            text(500, y + 20, purpose, 13, FAINT),
+            text(38, y + 18, modules, 14, style=' xml:space="preserve"'),
+            text(38, y + 35, purpose, 12, FAINT),
         ]
     return "\n".join([*parts, "</svg>"]) + "\n"
 

@@ -225,5 +225,8 @@ def _line(line: str, root: Path) -> Any:
         return record
     if re.match(r"^(created:|versions:|  [\w-]+: '?\d+\.\d+\.\d+)", line):
         return None
+    # On a slow machine, how far long work is.
+    if re.search(r": \d+ of \d+(, about .+ left)?$", line):
+        return None
     line = re.sub(r"^  time: '\S+'$", "  time: TIME", line)
     return re.sub(r", \d+\.\d s,", ", # s,", re.sub(r"\(\d+ ms\)", "(# ms)", line))
