@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fewshot_ad.benchmark.plan import DatasetPlan, Job
 from fewshot_ad.datasets import DatasetCard, Sample, open_dataset
+from fewshot_ad.datasets.checking import categories_without_masks
 
 NAMED = 3
 
@@ -77,10 +78,13 @@ def too_few_images(jobs: Sequence[Job]) -> Iterator[str]:
 def _without_masks(samples: Sequence[Sample], card: DatasetCard) -> list[str]:
     if card.masks == "none":
         return []
+    undrawn = categories_without_masks(samples, card)
     return [
         str(sample.path)
         for sample in samples
-        if sample.label and not (sample.has_mask and all(path.is_file() for path in sample.mask_paths))
+        if sample.label
+        and sample.category not in undrawn
+        and not (sample.has_mask and all(path.is_file() for path in sample.mask_paths))
     ]
 
 

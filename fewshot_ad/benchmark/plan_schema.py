@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from fewshot_ad.documents.fields import Entry
+from fewshot_ad.documents.naming import unknown
 
 
 def _text_of_number(value: Any) -> Any:
@@ -119,15 +120,20 @@ class SettingEntry(Entry):
     @model_validator(mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
+        names = [field.alias or name for name, field in cls.model_fields.items()]
         if not isinstance(value, dict) or len(value) != 1:
-            names = [field.alias or name for name, field in cls.model_fields.items()]
             raise ValueError(f"expected one of {', '.join(names)}, or one of them with its options, got {value!r}")
         if "full-shot" in value:
             raise ValueError("got 'full-shot', which is no setting here. For full-shot give shots: [full]")
+        (name,) = value
+        if name not in names:
+            raise ValueError(unknown(str(name), names, "a setting"))
         return value
 
 
 Setting: TypeAlias = Annotated[SettingEntry, BeforeValidator(_setting)]
+# A plan with one setting needs no list.
+SettingsAsWritten: TypeAlias = Annotated[list[Setting], Field(min_length=1)] | Setting
 
 
 class ProtocolEntry(Entry):
@@ -157,7 +163,7 @@ class PlanEntry(Entry):
         description="Numbers of good images, and `full`; 0 where all settings transfer or all methods are zero-shot.",
     )
     draws: int = Field(3, ge=1, le=1000, description="Support draws; for `full`, as many seeds.")
-    settings: Annotated[list[Setting], BeforeValidator(_list_of_one)] = Field(
+    settings: Annotated[list[Setting], BeforeValidator(_list_of_one, json_schema_input_type=SettingsAsWritten)] = Field(
         ["few-shot"], min_length=1, validate_default=True, description="Which images a method is fitted on."
     )
     # Numbers of draws are added to it, and torch takes no more.

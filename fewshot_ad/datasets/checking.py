@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,12 @@ def check(
         categories = ", ".join(dict.fromkeys(sample.category for sample in _list_samples(dataset, None, report)))
         raise DatasetError(f"{root}: expected a category among {categories}, got {category!r}.")
     all_listed = not report.unreadable
+    undrawn = categories_without_masks(samples, dataset.card)
+    report.notes += [f"category {name}: no image has a mask, so nothing can be said of maps" for name in undrawn]
     for done, sample in enumerate(samples):
         if progress is not None:
             progress("check", done, len(samples))
-        _check_sample(sample, dataset.card, decode, report)
+        _check_sample(sample, dataset.card.masks != "none" and sample.category not in undrawn, decode, report)
     if progress is not None:
         progress("check", len(samples), len(samples))
     if all_listed:
@@ -91,6 +93,21 @@ def check(
         _find_nested(dataset, samples, report)
     _compare_counts(dataset.card, category, report)
     return report
+
+
+def categories_without_masks(samples: Iterable[Sample], card: DatasetCard) -> list[str]:
+    """Categories of one's own, none of whose defective images has a mask: nobody drew any, so none is missing.
+
+    A mask that a list names is one that somebody drew, also where its file is gone.
+    """
+    own = [one for one in samples if one.label and one.category not in card.categories]
+    by_place = card.mask_of is not None
+    drawn = {one.category for one in own if one.has_mask and not (by_place and _lacks(one))}
+    return [] if card.masks == "none" else list(dict.fromkeys(one.category for one in own if one.category not in drawn))
+
+
+def _lacks(sample: Sample) -> bool:
+    return bool(sample.mask_paths) and not any(path.is_file() for path in sample.mask_paths)
 
 
 def _list_samples(dataset: Dataset, category: str | None, report: CheckReport) -> Iterator[Sample]:
@@ -102,17 +119,18 @@ def _list_samples(dataset: Dataset, category: str | None, report: CheckReport) -
         report.unreadable.append(str(error))
 
 
-def _check_sample(sample: Sample, card: DatasetCard, decode: bool, report: CheckReport) -> None:
+def _check_sample(sample: Sample, needs_mask: bool, decode: bool, report: CheckReport) -> None:
     if not sample.path.is_file():
         report.missing.append(str(sample.path))
         return
     cell = f"{sample.split}_{'defective' if sample.label else 'good'}"
     cells = report.counts.setdefault(sample.category, {})
     cells[cell] = cells.get(cell, 0) + 1
-    if card.masks != "none" and not sample.has_mask:
-        report.unpaired.append(f"{sample.path}: defective, but has no mask")
     missing_masks = [path for path in sample.mask_paths if not path.is_file()]
-    report.unpaired.extend(f"{sample.path}: its mask {path} does not exist" for path in missing_masks)
+    if needs_mask and not sample.has_mask:
+        report.unpaired.append(f"{sample.path}: defective, but has no mask")
+    if needs_mask:
+        report.unpaired.extend(f"{sample.path}: its mask {path} does not exist" for path in missing_masks)
     if decode:
         _decode_sample(sample, [path for path in sample.mask_paths if path not in missing_masks], report)
 

@@ -12,6 +12,10 @@ from fewshot_ad.printable import printable
 _MAX_SHOWN = 80
 # More names than these are not listed where one of them is probably meant.
 _MAX_NAMES = 12
+# Nor more than these at all.
+_MAX_LISTED = 30
+# Of a name that is taken for a part of another one; shorter ones are in too many.
+_LEAST_PART = 3
 
 
 def unknown(name: str, names: Iterable[str], what: str = "a name", former: Mapping[str, str] | None = None) -> str:
@@ -30,13 +34,21 @@ def unknown(name: str, names: Iterable[str], what: str = "a name", former: Mappi
     likely = nearest(name, known)
     if likely is not None and len(known) > _MAX_NAMES:
         return f"expected {what}, got {shown(name)} (did you mean {likely!r}?)"
-    expected = f"expected {what} among {', '.join(known)}" if known else "expected nothing here"
+    listed = ", ".join(known)
+    if len(known) > _MAX_LISTED:
+        listed = f"{', '.join(known[:_MAX_NAMES])} and {len(known) - _MAX_NAMES} more"
+    expected = f"expected {what} among {listed}" if known else "expected nothing here"
     return f"{expected}, got {shown(name)}" + (f" (did you mean {likely!r}?)" if likely else "")
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that another one is probably a slip of; None if none is near."""
-    return next(iter(difflib.get_close_matches(name, list(names), 1, 0.65)), None)
+    """The name that another one is probably a slip or a part of; None if none is near."""
+    known = list(names)
+    near = next(iter(difflib.get_close_matches(name, known, 1, 0.65)), None)
+    if near is not None or len(name) < _LEAST_PART:
+        return near
+    part = name.casefold().replace("-", "_")
+    return min((one for one in known if part in one.casefold()), key=len, default=None)
 
 
 def shown(value: Any) -> str:
