@@ -45,6 +45,29 @@ def lists_text(lists: Lists) -> str:
     return "\n".join([HEADING, *lines]) + "\n"
 
 
+def check_unchanged(path: Path, drawn: Lists) -> None:
+    """Make sure that lists which are about to be replaced say nothing of their own.
+
+    Lists of fewer or more draws, names or categories do not.
+
+    Args:
+        path: The file that is there; nothing is said of one that is not.
+        drawn: Those that would replace it.
+
+    Raises:
+        BenchmarkError: A line of it names other images, or cannot be read.
+    """
+    if not path.exists():
+        return
+    for (category, draw), names in read_lists(path).items():
+        other = [printable(name) for name in drawn.get((category, draw), names)]
+        if any(ours != theirs for ours, theirs in zip(other, names, strict=False)):
+            raise BenchmarkError(
+                f"{path}: expected lists as they are drawn, got others of {category}, draw {draw}: they were changed "
+                "by hand, or are of another copy. Choose another name, or give --force to replace them."
+            )
+
+
 def _parse(text: str, name: str) -> Lists:
     lists: dict[tuple[str, int], tuple[str, ...]] = {}
     for number, line in enumerate(text.splitlines(), 1):

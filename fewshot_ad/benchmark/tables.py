@@ -1,11 +1,13 @@
-"""Averages of records as CSV, Markdown and LaTeX."""
+"""Averages of records as CSV, Markdown, LaTeX and JSON."""
 
 from __future__ import annotations
 
 import csv as csv_module
+import dataclasses
 import io
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from fewshot_ad.benchmark.averages import (
     DECISIONS,
@@ -68,6 +70,23 @@ def csv(records: Sequence[Record], by_category: bool = False) -> str:
             interval = [f"{end:.6g}" for end in cell.interval or ()] or ["", ""]
             writer.writerow((*head, name, f"{cell.mean:.6g}", sd, *interval, cell.draws, cell.pairs, cell.of, *tail))
     return text.getvalue()
+
+
+def figures(records: Sequence[Record], by_category: bool = False) -> list[dict[str, Any]]:
+    """What `csv` has, one entry per method of a setting, shots and dataset, as plain JSON types.
+
+    Args:
+        records: What to show.
+        by_category: Whether entries of each category follow.
+    """
+    entries = []
+    for row in [*_required(records), *(aggregate(records, by_category=True) if by_category else [])]:
+        entry = dataclasses.asdict(row)
+        entry["figures"] = {one.name: entry["cells"][one.name] for one in present([row])}
+        entry["differs_from_published"] = entry.pop("departed")
+        del entry["cells"]
+        entries.append(entry)
+    return entries
 
 
 def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN, published: Sequence[Published] = ()) -> str:

@@ -213,7 +213,8 @@ def report(
     html: Annotated[Path | None, typer.Option(help="Write a self-contained HTML page.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write a CSV table.")] = None,
     by_category: Annotated[
-        bool, typer.Option("--by-category", help="In the CSV table, add rows for each category after the averages.")
+        bool,
+        typer.Option("--by-category", help="In CSV and JSON, add rows for each category after the averages."),
     ] = False,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown tables. Default: print them.")] = None,
     latex: Annotated[Path | None, typer.Option(help="Write LaTeX tables.")] = None,
@@ -230,8 +231,8 @@ def report(
         from fewshot_ad.benchmark.published import published
         from fewshot_ad.benchmark.report import write_report
 
-        if by_category and csv is None:
-            raise BenchmarkError("expected --by-category with --csv FILE, got it alone: it is for that table.")
+        if by_category and csv is None and not as_json:
+            raise BenchmarkError("expected --by-category with --csv FILE or --json, got it alone: it is for these.")
         written = _checked_outputs(html, csv, markdown, latex, inputs=[*record, *([plan] if plan else [])], force=force)
         records = _records(record, plan)
         if html is not None:
@@ -244,7 +245,8 @@ def report(
         if latex is not None:
             _write(latex, tables.latex(records))
     if as_json:
-        print_json("benchmark-report", {"records": len(records), "written": written})
+        rows = tables.figures(records, by_category)
+        print_json("benchmark-report", {"records": len(records), "rows": rows, "written": written})
     elif written:
         say(f"{len(records)} records -> {', '.join(written)}")
     else:
@@ -323,7 +325,7 @@ def lists(
     """Write the support lists that follow from a dataset's file names, to fix them or to change them by hand."""
     with reported_errors(as_json):
         from fewshot_ad.benchmark.material import good_names
-        from fewshot_ad.benchmark.support import HEADING, lists_text, support_names
+        from fewshot_ad.benchmark.support import HEADING, check_unchanged, lists_text, support_names
 
         check_text(out, HEADING, [], force=force, error=BenchmarkError)
         categories = good_names(layout, root)
@@ -332,6 +334,8 @@ def lists(
             for category, names in categories.items()
             for draw in range(draws)
         }
+        if not force:
+            check_unchanged(out, drawn)
         _write(out, lists_text(drawn))
     if as_json:
         print_json("benchmark-lists", {"file": str(out), "categories": sorted(categories), "draws": draws})

@@ -32,6 +32,9 @@ from fewshot_ad.zoo.method import Labeled, Method, cards, create
 MAX_FALSE_REJECT = 0.05
 # A threshold from fewer good images than this is provisional.
 ENOUGH = 20
+# Baselines scale every image to one square. By how much an image may be wider or narrower than those of the fit, before
+# its part looks like another one.
+ASPECT_SLACK = 1.1
 
 
 @dataclass(eq=False)
@@ -48,6 +51,8 @@ class Baseline:
         map_scale: What its maps mean.
         support: Names of the images it was fitted on.
         notes: What was noticed while fitting.
+        aspects: Least and greatest width by height of the images it was fitted on; None of one that was stored
+            without them, which judges images of any.
     """
 
     name: str
@@ -59,6 +64,7 @@ class Baseline:
     map_scale: MapScale = field(repr=False)
     support: tuple[str, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    aspects: tuple[float, float] | None = None
 
     @classmethod
     def fit(  # noqa: PLR0913 - keywords of a facade, each with a default
@@ -146,7 +152,9 @@ class Baseline:
         map_scale = map_scale_of(fitted.maps, max_false_reject)
         # Where it computes is for the reader of the folder to say again.
         settings.pop("device", None)
-        return cls(name, dict(settings), seed, product, fitted.method, scale, map_scale, names, notes)
+        shapes = [image.shape[1] / image.shape[0] for image in pixels]
+        aspects = (min(shapes), max(shapes))
+        return cls(name, dict(settings), seed, product, fitted.method, scale, map_scale, names, notes, aspects)
 
     @property
     def threshold(self) -> float:
@@ -161,8 +169,9 @@ class Baseline:
             color: Channel order of an array.
 
         Returns:
-            The verdict. Its severity is 0 for a median good image and 1 at the threshold, since scores of baselines
-            have no zero; `encoder` is the baseline's name, and all of its time is `encode`.
+            The verdict; `not_inspectable` of an image that is a tenth wider or narrower than those of the fit, which
+            the method would see distorted. Its severity is 0 for a median good image and 1 at the threshold, since
+            scores of baselines have no zero; `encoder` is the baseline's name, and all of its time is `encode`.
 
         Raises:
             ImageError: The image cannot be used.
@@ -198,7 +207,8 @@ class Baseline:
         score = float(predicted.scores[0])
         # A method without maps says nothing of where.
         heat = predicted.maps[0] if predicted.maps else np.zeros(image.shape[:2], np.float32)
-        is_anomalous = score > self.threshold
+        reason = self._other_shape(image.shape[1] / image.shape[0])
+        is_anomalous = score > self.threshold or bool(reason)
         has_place = is_anomalous and predicted.maps is not None
         return Inspection(
             product=self.product,
@@ -220,6 +230,19 @@ class Baseline:
             image=image,
             draw_map=functools.partial(_same, heat),
             name=reading.name,
+            reason=reason,
+        )
+
+    def _other_shape(self, aspect: float) -> str:
+        """Why an image of this width by height cannot be judged; empty if it can."""
+        if self.aspects is None:
+            return ""
+        if self.aspects[0] <= aspect * ASPECT_SLACK and aspect <= self.aspects[1] * ASPECT_SLACK:
+            return ""
+        low, high = (f"{one:.2f}" for one in self.aspects)
+        return (
+            f"another shape: width by height is {aspect:.2f}, that of the good images "
+            f"{low if low == high else f'{low} to {high}'}, and {self.name} scales all to one square"
         )
 
     def info(self) -> dict[str, Any]:
@@ -235,6 +258,7 @@ class Baseline:
             "scores": asdict(self.scores),
             "map_scale": asdict(self.map_scale),
             "notes": list(self.notes),
+            "aspects": None if self.aspects is None else list(self.aspects),
             "version": __version__,
         }
 
@@ -275,6 +299,7 @@ class Baseline:
                 MapScale(**said["map_scale"]),
                 tuple(said["support"]),
                 tuple(said["notes"]),
+                tuple(said["aspects"]) if said.get("aspects") else None,
             )
 
 

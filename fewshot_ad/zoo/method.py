@@ -40,6 +40,8 @@ STOPPING: Mapping[str, Any] = {"patience": None, "validation": 0.0}
 STOPPING_TYPES: Mapping[str, Any] = {"patience": int | None, "validation": float}
 # In place of a file of weights: those that timm fetches from the internet.
 FROM_TIMM = "timm"
+# Pixels of a side, below which the backbones have not one feature.
+LEAST_SIDE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +307,7 @@ def create(
         if setting not in known and setting not in default:
             what = unknown(setting, {**known, **default}, "a hyper-parameter")
             raise ZooError(f"{name}: {what}. `fewshot-ad zoo {name}` lists them.")
+    _check_size(name, settings.get("image_size"))
     running = {key: settings.pop(key, value) for key, value in default.items()}
     if running == default:
         return factory(seed=seed, **settings)
@@ -316,6 +319,16 @@ def create(
     if stopping:
         method.stop_early(**stopping)
     return method
+
+
+def _check_size(name: str, side: object) -> None:
+    """Refuse images that no network has a feature of; what each method needs beyond this it says itself.
+
+    Raises:
+        ZooError: They are that small.
+    """
+    if isinstance(side, int) and side < LEAST_SIDE:
+        raise ZooError(f"{name}: expected an image_size of at least {LEAST_SIDE} pixels, got {side}.")
 
 
 def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:

@@ -85,12 +85,24 @@ def test_a_killed_run_goes_on_where_it_was(dataset: Path, tmp_path: Path) -> Non
 
 def test_lists(dataset: Path, tmp_path: Path) -> None:
     file = tmp_path / "lists.txt"
-    result = runner.invoke(app, ["benchmark", "lists", "mvtec", str(dataset), "-o", str(file), "--shots", "3"])
+    command = ["benchmark", "lists", "mvtec", str(dataset), "-o", str(file), "--shots"]
+    result = runner.invoke(app, [*command, "3"])
     assert result.exit_code == 0, result.output
     rows = [line.split("\t") for line in file.read_text().splitlines()[1:]]
     assert [(row[0], row[1], len(row)) for row in rows] == [
         (category, str(draw), 5) for category in ("washer", "zinc") for draw in range(3)
     ]
+    # Longer lists hold the shorter ones; what was changed by hand is kept.
+    assert runner.invoke(app, [*command, "4"]).exit_code == 0
+    row = file.read_text().splitlines()[1].split("\t")
+    changed = file.read_text().replace("\t".join(row), "\t".join([*row[:2], row[3], row[2], *row[4:]]))
+    file.write_text(changed)
+    result = runner.invoke(app, [*command, "4"])
+    assert result.exit_code == 2
+    assert "got others of washer, draw 0" in result.stderr
+    assert file.read_text() == changed
+    assert runner.invoke(app, [*command, "4", "--force"]).exit_code == 0
+    assert file.read_text() != changed
 
 
 @pytest.mark.parametrize(

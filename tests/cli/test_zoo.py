@@ -51,12 +51,12 @@ def test_every_card_and_its_defaults_fit_into_json():
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_an_unknown_name_is_an_error_that_tells_the_known_ones(as_json):
+def test_an_unknown_name_is_an_error_that_tells_where_the_known_ones_are(as_json):
     result = run(app, ["zoo", "nonesuch", *(["--json"] if as_json else [])])
     assert result.exit_code == 2
     message = json.loads(result.stdout)["error"] if as_json else result.stderr
     assert "nonesuch" in message
-    assert "tdg" in message
+    assert "`fewshot-ad zoo` describes them" in message
 
 
 def test_fit_takes_the_good_images_of_a_dataset(dataset, tmp_path):

@@ -194,7 +194,8 @@ def test_words_and_names() -> None:
     assert nearest("Winclip", ["anomalib_winclip", "anomalib_winclip_large"]) == "anomalib_winclip"
     assert nearest("ad", ["padim"]) is None
     many = unknown("zzz", [f"name_{number:02}" for number in range(40)])
-    assert many.startswith("expected a name among name_00, ") and "name_11 and 28 more, got 'zzz'" in many
+    assert many.startswith("expected a name among name_00, ")
+    assert "name_11 and 28 more, got 'zzz'" in many
     assert unknown("neighbours", ["neighbors"], "an option", {"neighbours": "neighbors"}).startswith(
         "expected 'neighbors', as it is called since version 0.2"
     )

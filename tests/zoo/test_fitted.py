@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -129,7 +130,7 @@ def test_the_place_of_a_defect_does_not_hang_on_where_the_threshold_comes_from(b
         ("padim", GOOD[:1], {}, "expected 2 or more good images, got 1"),
         ("padim", GOOD, {"dims": 0}, "dims of at least 1"),
         ("padim", GOOD, {"image_size": "abc"}, "image_size: expected a whole number, got 'abc'"),
-        ("padim", GOOD, {"image_size": 0}, "can work with"),
+        ("padim", GOOD, {"image_size": -5}, "expected an image_size of at least 16 pixels, got -5"),
         ("padim", GOOD[:2], {"image_size": 64}, "give three or more"),
         ("padim", GOOD, {"threshold": -1.0, "image_size": 64}, "above the median score of good images"),
         ("yolov8", GOOD, {}, "images of defects with masks"),
@@ -139,6 +140,17 @@ def test_the_place_of_a_defect_does_not_hang_on_where_the_threshold_comes_from(b
 def test_what_cannot_be_fitted(name: str, images: list[np.ndarray], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ZooError, match=message):
         Baseline.fit(name, images, **settings)
+
+
+def test_an_image_of_another_shape_is_not_judged(baseline: Baseline, tmp_path: Path) -> None:
+    wider = cv2.copyMakeBorder(NEXT, 0, 0, 0, NEXT.shape[1] // 2, cv2.BORDER_REPLICATE)
+    baseline.save(tmp_path / "model")
+    for one in (baseline, Baseline.load(tmp_path / "model")):
+        assert one.inspect(NEXT).verdict == "good"
+        told = one.inspect(wider)
+        assert told.verdict == "not_inspectable"
+        assert told.is_anomalous
+        assert "width by height is 1.50, that of the good images 1.00" in told.reason
 
 
 def test_a_damaged_folder_is_refused(baseline: Baseline, tmp_path: Path) -> None:
@@ -157,7 +169,7 @@ def test_a_damaged_folder_is_refused(baseline: Baseline, tmp_path: Path) -> None
     manifest.write_text(json.dumps({**content, "scores": {**content["scores"], "threshold": 1.0}}))
     refused("got it changed")
     for change, message in (
-        ({"schema": "fewshot-ad/baseline/9"}, r"baseline/1\), got 'fewshot-ad/baseline/9'"),
+        ({"schema": "fewshot-ad/baseline/9"}, r"baseline/1\), got 'fewshot-ad/baseline/9'. Update fewshot_ad"),
         ({"baseline": "os.system"}, "none of the installed packages brings"),
         ({"settings": {"nonsense": 1}}, "nonsense"),
         ({"state": {}}, "expected the state of"),

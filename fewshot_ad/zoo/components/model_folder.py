@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,9 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
     manifest = parse_json(text, str(folder / MANIFEST), ZooError, "a stored baseline in JSON")
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else "something else"
-        raise ZooError(f"{folder / MANIFEST}: expected a stored baseline ({SCHEMA}), got {found!r}. Fit it again.")
+        newer = isinstance(found, str) and re.fullmatch(rf"{SCHEMA[:-1]}[0-9]+", found)
+        fix = "Update fewshot_ad, which wrote it" if newer else "Fit it again"
+        raise ZooError(f"{folder / MANIFEST}: expected a stored baseline ({SCHEMA}), got {found!r}. {fix}.")
     if manifest.get("manifest_sha256") != _hash_of(manifest):
         raise ZooError(f"{folder / MANIFEST}: expected it as `fewshot-ad fit` wrote it, got it changed. Fit it again.")
     if manifest.get("sha256") != hashlib.sha256(content).hexdigest():
