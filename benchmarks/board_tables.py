@@ -54,6 +54,8 @@ VIEWS = (
 LABELS = {"all": "all but scale and hue", "every kind": "all"}
 # Support draws of the plan few_shot.yaml.
 DRAWS = 3
+# Of the plans that train longest.
+TWO = ("bottle", "casting")
 BANKS = ("E and both stages joined", "E and both stages, one bank each")
 
 
@@ -386,6 +388,58 @@ def survey_board() -> str:
     return table(["K", "method", *labels(names), "worst product, image AUROC", "as published"], lines)
 
 
+def survey_trained() -> str:
+    """The survey's methods on the two products on which all of them ran, beside this package and PatchCore."""
+    picked = [one for one in (*read("zoo_survey"), *read("efficientad_cdo")) if one.category in TWO]
+    peers = ("fewshot_ad", "patchcore")
+    picked += [one for one in read("few_shot") if one.method in peers and one.category in TWO and one.shots in (4, 8)]
+    found = {(row.shots, row.method, row.category): row for row in aggregate(picked, by_category=True)}
+    whole = [row for row in aggregate(picked) if row.done == len(TWO) * DRAWS]
+    whole.sort(key=lambda row: (row.shots, -row.cells["image_auroc"].mean))
+    lines = []
+    for row in whole:
+        bottle, casting = (found[row.shots, row.method, product] for product in TWO)
+        cells = [text(bottle, "image_auroc"), text(bottle, "au_pro"), text(casting, "image_auroc")]
+        costs = [text(row, name) for name in ("fit_s", "ms")]
+        lines.append([str(row.shots), row.method, *cells, *costs, in_short(row.departed)])
+    heads = [f"{product}, {figure(name).label} (%)" for product, name in
+             (("bottle", "image_auroc"), ("bottle", "au_pro"), ("casting", "image_auroc"))]  # fmt: skip
+    return table(["K", "method", *heads, *labels(("fit_s", "ms")), "as published"], lines)
+
+
+def noisy() -> str:
+    """With one defective image among eight, and what the same methods reach from good ones alone."""
+    methods = ("fewshot_ad", "softpatch", "patchcore", "padim, trimmed", "padim")
+    clean = {
+        row.method: row
+        for name in ("few_shot", "zoo_survey")
+        for row in rows(name, methods, shots=(8,))
+        if row.done == len(PRODUCTS) * DRAWS
+    }
+    names = ("image_auroc", "au_pro")
+    low = worst("zoo_noisy", "image_auroc", methods, 8)
+    lines = []
+    for row in rows("zoo_noisy", methods):
+        good = clean.get(row.method)
+        cells = [cell for name in names for cell in (text(row, name), NONE if good is None else text(good, name))]
+        lines.append([row.method, *cells, *(text(row, name) for name in RATES), low[row.method]])
+    heads = [head for label in labels(names) for head in (label, "from good images alone")]
+    return table(["method", *heads, *labels(RATES), "worst product, image AUROC"], lines)
+
+
+def labeled() -> str:
+    """Methods that learn from ten labeled defects beside those that see good images alone, on the same test."""
+    names = ("image_auroc", "au_pro", "fit_s", "ms")
+    done = [row for row in rows("zoo_labeled") if row.done == len(PRODUCTS) * DRAWS]
+    done.sort(key=lambda row: (row.shots, -row.cells["image_auroc"].mean))
+    lines = [
+        [str(row.shots), row.method, *(text(row, name) for name in names),
+         worst("zoo_labeled", "image_auroc", [row.method], row.shots)[row.method], in_short(row.departed)]
+        for row in done
+    ]  # fmt: skip
+    return table(["K", "method", *labels(names), "worst product, image AUROC", "as published"], lines)
+
+
 def foreground() -> str:
     """The part alone, by product; a product without a plain background has no row of `part`."""
     methods = ("all of the image", "the part where it helps", "the part alone")
@@ -472,5 +526,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "few-shot": few_shot,
     "few-shot-times": few_shot_times,
     "survey-board": survey_board,
+    "survey-trained": survey_trained,
+    "noisy": noisy,
+    "labeled": labeled,
     "zoo-by-product": zoo_by_product,
 }
