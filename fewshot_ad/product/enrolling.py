@@ -121,8 +121,10 @@ def _enroll_scales(
     progress: Progress | None,
 ) -> tuple[list[EnrolledScale], Probes]:
     """The support set at each working scale, and what was drawn on it."""
-    # By hash, so that the order of the support set decides nothing.
-    drawn_on = sorted(range(len(images)), key=lambda at: images[at].sha256)[:MAX_DRAWN_ON]
+    # Of many images only some are held out, and only on these a drawn defect has a score. By hash, so that the order of
+    # the support set decides nothing.
+    held_out = {stand_in.image for stand_in in embedded[0].stand_ins}
+    drawn_on = sorted(held_out, key=lambda at: images[at].sha256)[:MAX_DRAWN_ON]
     probes = Probes(
         {at: images[at].pixels for at in drawn_on},
         defect_series(drawn_on, settings.min_defect, settings.seed),

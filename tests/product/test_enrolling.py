@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from fewshot_ad import Inspector
+from tests.conftest import make_part
+
+
+@pytest.mark.parametrize("image_size", [128, (96, 192)], ids=["one scale", "two scales"])
+def test_of_many_images_those_held_out_are_drawn_on(
+    image_size: int | tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a hundred images at the usual sizes: not all can be held out, at the finer scale still fewer.
+    monkeypatch.setattr("fewshot_ad.enrollment.embedding.MIN_STAND_INS", 5)
+    monkeypatch.setattr("fewshot_ad.enrollment.embedding.STAND_IN_LIMIT", 10)
+    parts = [make_part(seed) for seed in range(14)]
+    inspector = Inspector.from_support(parts, image_size=image_size, views="none", budget=500)
+    assert any("5 of 14 images, evenly chosen, were held out" in note for note in inspector.enrollment.notes)
+    assert inspector.sensitivity is not None
+    assert inspector.inspect(make_part(99, defect=True)).severity > inspector.inspect(make_part(98)).severity
