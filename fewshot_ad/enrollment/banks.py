@@ -17,6 +17,7 @@ from fewshot_ad.enrollment.embedding import (
     StandIn,
     embed_image,
     embed_support,
+    held_out_alike,
     join_pools,
     scale_image,
 )
@@ -224,9 +225,12 @@ def extend_banks(
         progress: Called as `progress("coreset", done, total)`.
     """
     scoring, threads = settings.scoring, encoder.threads
+    # Of many images fewer are scored at the finer scale, and a score takes all of them.
+    seen = held_out_alike(
+        [embed_support(new, settings, scale.image_size, encoder, progress, alone=False) for scale in model.scales]
+    )
     scales, measured = [], []
-    for scale in model.scales:
-        embedded = embed_support(new, settings, scale.image_size, encoder, progress, alone=False)
+    for scale, embedded in zip(model.scales, seen, strict=True):
         measured.append([measure_at(scale, s.levels, s.geometry, scoring) for s in embedded.stand_ins])
         banks = []
         for bank, pool in zip(scale.banks, embedded.pools, strict=True):
@@ -244,7 +248,7 @@ def extend_banks(
         scores=[joint_score(one) for one in held_out],
         map_peaks=_peaks(held_out, model.image_sizes, settings),
         closeness=[one[0].closeness for one in held_out],
-        embedded=embedded,
+        embedded=seen[-1],
     )
 
 

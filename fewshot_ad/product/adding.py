@@ -63,6 +63,10 @@ def add_images(
         _require_unlike_defects(product, encoder, new)
     extension = extend_banks(model, new, settings, encoder, len(enrollment.support), progress)
     names = [new[stand_in.image].name for stand_in in extension.embedded.stand_ins]
+    if len(names) < len(new):
+        notes.append(
+            f"{len(names)} of {len(new)} images, evenly chosen, were scored for the threshold; all are in the bank."
+        )
     notes += check_additions(before, extension.scores, names, force)
     distinct = distinct_images([image.pixels for image in new])
     calibration = extended_calibration(before, extension.scores, extension.map_peaks, distinct, settings)

@@ -18,3 +18,14 @@ def test_of_many_images_those_held_out_are_drawn_on(
     assert any("5 of 14 images, evenly chosen, were held out" in note for note in inspector.enrollment.notes)
     assert inspector.sensitivity is not None
     assert inspector.inspect(make_part(99, defect=True)).severity > inspector.inspect(make_part(98)).severity
+
+
+def test_many_images_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    inspector = Inspector.from_support([make_part(seed) for seed in range(3)], image_size=(96, 192), budget=500)
+    monkeypatch.setattr("fewshot_ad.enrollment.embedding.MIN_STAND_INS", 4)
+    # 24 x 24 patches at the finer scale and 12 x 12 at the coarser: of nine images four, and all, are scored.
+    monkeypatch.setattr("fewshot_ad.enrollment.embedding.STAND_IN_LIMIT", 4 * 24 * 24)
+    notes = inspector.add([make_part(seed) for seed in range(3, 12)])
+    assert any("of 9 images, evenly chosen, were scored" in note for note in notes)
+    assert len(inspector.enrollment.support) == 12
+    assert inspector.inspect(make_part(99, defect=True)).severity > inspector.inspect(make_part(98)).severity
