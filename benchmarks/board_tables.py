@@ -421,10 +421,10 @@ def noisy() -> str:
     lines = []
     for row in rows("zoo_noisy", methods):
         good = clean.get(row.method)
-        cells = [cell for name in names for cell in (text(row, name), NONE if good is None else text(good, name))]
-        lines.append([row.method, *cells, *(text(row, name) for name in RATES), low[row.method]])
-    heads = [head for label in labels(names) for head in (label, "from good images alone")]
-    return table(["method", *heads, *labels(RATES), "worst product, image AUROC"], lines)
+        pairs = [(text(row, name), NONE if good is None else text(good, name)) for name in (*names, *RATES)]
+        lines.append([row.method, *(cell for pair in pairs for cell in pair), low[row.method]])
+    heads = [head for label in labels((*names, *RATES)) for head in (label, "from good ones")]
+    return table(["method", *heads, "worst product, image AUROC"], lines)
 
 
 def labeled() -> str:
