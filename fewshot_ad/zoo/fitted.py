@@ -299,8 +299,16 @@ class Baseline:
                 MapScale(**said["map_scale"]),
                 tuple(said["support"]),
                 tuple(said["notes"]),
-                tuple(said["aspects"]) if said.get("aspects") else None,
+                _aspects(said.get("aspects")),
             )
+
+
+def _aspects(said: Any) -> tuple[float, float] | None:
+    """What a stored baseline says of the shapes of its images; None where it says nothing."""
+    if said is None:
+        return None
+    low, high = map(float, said)
+    return low, high
 
 
 def _same(heat: Float32Array) -> Float32Array:

@@ -175,6 +175,7 @@ def test_a_damaged_folder_is_refused(baseline: Baseline, tmp_path: Path) -> None
         ({"state": {}}, "expected the state of"),
         ({"state": {**content["state"], "_gaussians": {"python": "os"}}}, "known kind"),
         ({"scores": {"threshold": 1.0}}, "fits this version"),
+        ({"aspects": ["wide", 1.0]}, "fits this version"),
     ):
         changed = {**content, **change}
         manifest.write_text(json.dumps({**changed, "manifest_sha256": _hash_of(changed)}))
