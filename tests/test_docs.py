@@ -21,6 +21,7 @@ from fewshot_ad import Inspector
 from fewshot_ad.cli import app
 from fewshot_ad.demo import texture_product, write_png
 from fewshot_ad.export import export
+from tests.one_thread import one_thread  # noqa: F401 - a fixture that these tests all use
 from tests.trays import tray
 
 ROOT = Path(__file__).resolve().parents[1]
