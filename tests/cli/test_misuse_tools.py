@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
 from tests.cli.commands import every_command
+from tests.one_thread import one_thread  # noqa: F401 - a fixture that these tests all use
 
 HERE = ("benchmark", "datasets", "train", "distill", "train-pose", "parts", "encoders", "zoo", "fit", "predict")
 # Words of the call -> what its answer must say; DATASET, PLAN, RECORD, PICTURE and EMPTY are files and folders.
