@@ -72,7 +72,7 @@ def csv(records: Sequence[Record], by_category: bool = False) -> str:
     return text.getvalue()
 
 
-def figures(records: Sequence[Record], by_category: bool = False) -> list[dict[str, Any]]:
+def plain(records: Sequence[Record], by_category: bool = False) -> list[dict[str, Any]]:
     """What `csv` has, one entry per method of a setting, shots and dataset, as plain JSON types.
 
     Args:

@@ -245,7 +245,7 @@ def report(
         if latex is not None:
             _write(latex, tables.latex(records))
     if as_json:
-        rows = tables.figures(records, by_category)
+        rows = tables.plain(records, by_category)
         print_json("benchmark-report", {"records": len(records), "rows": rows, "written": written})
     elif written:
         say(f"{len(records)} records -> {', '.join(written)}")
