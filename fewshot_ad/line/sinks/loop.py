@@ -48,8 +48,22 @@ class LoopThread:
                 f"expected a server to answer within {PATIENCE_S:g} s, got no answer. Is this computer overloaded?"
             ) from error
 
-    def close(self) -> None:
-        """End what still runs there, and the thread."""
+    def close(self, last: Coroutine[Any, Any, object] | None = None) -> None:
+        """End what still runs there, and the thread.
+
+        Args:
+            last: What is to be done before, such as to end a server; where it fails, the thread ends all the same.
+
+        Raises:
+            SinkError: That takes too long.
+        """
+        try:
+            if last is not None:
+                self.run(last)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         asyncio.run_coroutine_threadsafe(_cancel_others(), self._loop).result(PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(PATIENCE_S)

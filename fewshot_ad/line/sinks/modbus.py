@@ -130,13 +130,8 @@ class ModbusSink:
         """End the server."""
         loop, self._loop = self._loop, None
         server, self._server = self._server, None
-        if loop is None:
-            return
-        try:
-            if server is not None:
-                loop.run(server.shutdown())
-        finally:
-            loop.close()
+        if loop is not None:
+            loop.close(None if server is None else server.shutdown())
 
     async def _start(self) -> ModbusTcpServer:
         bits = [SimData(0, count=SIZE, values=False, datatype=DataType.BITS)]

@@ -149,13 +149,8 @@ class OpcuaSink:
         """End the server."""
         loop, self._loop = self._loop, None
         server, self._server = self._server, None
-        if loop is None:
-            return
-        try:
-            if server is not None:
-                loop.run(server.stop())
-        finally:
-            loop.close()
+        if loop is not None:
+            loop.close(None if server is None else server.stop())
 
     async def _start(self) -> None:
         entry = self._entry
