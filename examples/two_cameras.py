@@ -35,7 +35,7 @@ def watch(inspector: Inspector, source: str, stop: threading.Event, counts: Coun
             return
         if not stop.is_set():
             # Unplugged, or not there yet: the other camera goes on, and this one is opened again.
-            print(f"{source}: no frame", flush=True)
+            print(f"{source}: no frame\n", end="", flush=True)
             stop.wait(PAUSE_S)
 
 
@@ -43,9 +43,11 @@ def verdict_on(frame: np.ndarray, inspector: Inspector, source: str) -> str:
     try:
         result = inspector.inspect(frame, color="bgr")
     except ImageError as error:
-        print(f"{source}: {error}", flush=True)
+        print(f"{source}: {error}\n", end="", flush=True)
         return "unreadable"
-    print(f"{source}: {result.product} {result.verdict}, severity {result.severity_text}", flush=True)
+    line = f"{source}: {result.product} {result.verdict}, severity {result.severity_text}"
+    # In one piece with its end: the other thread prints, too.
+    print(f"{line}\n", end="", flush=True)
     return result.verdict
 
 
