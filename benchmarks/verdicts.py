@@ -29,6 +29,7 @@ import numpy as np
 from fewshot_ad.encoder import Encoder, load_encoder
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale
 from fewshot_ad.enrollment.calibration import calibrate
+from fewshot_ad.enrollment.drawing import probes_on
 from fewshot_ad.enrollment.embedding import embed_image, embed_support, scale_image
 from fewshot_ad.enrollment.hygiene import check_support
 from fewshot_ad.enrollment.prediction import (
@@ -41,7 +42,7 @@ from fewshot_ad.enrollment.prediction import (
     reference_scores,
 )
 from fewshot_ad.enrollment.presets import BASE_SIZES, EnrollmentSettings, enrollment_settings
-from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images, shrunk
+from fewshot_ad.enrollment.probes import Probes, distinct_images, shrunk
 from fewshot_ad.enrollment.selection import cheapest, choose_views
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.images import read_image
@@ -215,16 +216,10 @@ def _scales(
     images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder
 ) -> tuple[list[EnrolledScale], Probes]:
     """The support set at each candidate scale, and what was drawn on it."""
-    drawn_on = range(min(len(images), MAX_DRAWN_ON))
-    probes = Probes(
-        {at: images[at].pixels for at in drawn_on},
-        defect_series(drawn_on, settings.min_defect, settings.seed),
-        settings.seed,
-        2 * max(BASE_SIZES),
-    )
+    embedded = [embed_support(images, settings, size, encoder) for size in BASE_SIZES]
+    probes = probes_on(images, embedded[0], settings, max(BASE_SIZES), encoder)
     return [
-        enroll_scale(embed_support(images, settings, size, encoder), settings, size, encoder, probes)
-        for size in BASE_SIZES
+        enroll_scale(one, settings, size, encoder, probes) for one, size in zip(embedded, BASE_SIZES, strict=True)
     ], probes
 
 

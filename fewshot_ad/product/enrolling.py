@@ -14,10 +14,11 @@ from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment import precision
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, join_scales
 from fewshot_ad.enrollment.calibration import calibrate
-from fewshot_ad.enrollment.embedding import Embedded, embed_support, held_out_alike, places_to_draw
+from fewshot_ad.enrollment.drawing import probes_on
+from fewshot_ad.enrollment.embedding import Embedded, embed_support, held_out_alike
 from fewshot_ad.enrollment.hygiene import check_support, expectations_of
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series, distinct_images
+from fewshot_ad.enrollment.probes import Probes, distinct_images
 from fewshot_ad.enrollment.selection import candidate_sizes, choose_scales, choose_views
 from fewshot_ad.enrollment.support import SupportImage, SupportSet
 from fewshot_ad.enrollment.views import View
@@ -121,21 +122,7 @@ def _enroll_scales(
     progress: Progress | None,
 ) -> tuple[list[EnrolledScale], Probes]:
     """The support set at each working scale, and what was drawn on it."""
-    # Of many images only some are held out, and only on these a drawn defect has a score. By hash, so that the order of
-    # the support set decides nothing.
-    held_out = {stand_in.image for stand_in in embedded[0].stand_ins}
-    drawn_on = sorted(held_out, key=lambda at: images[at].sha256)[:MAX_DRAWN_ON]
-    probes = Probes(
-        {at: images[at].pixels for at in drawn_on},
-        defect_series(drawn_on, settings.min_defect, settings.seed),
-        settings.seed,
-        2 * max(sizes),
-        {
-            at: places
-            for at in drawn_on
-            if (places := places_to_draw(images[at].pixels, settings, encoder.threads)) is not None
-        },
-    )
+    probes = probes_on(images, embedded[0], settings, max(sizes), encoder)
     scales = [
         enroll_scale(
             one,

@@ -11,10 +11,10 @@ import numpy as np
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import enroll_scale
-from fewshot_ad.enrollment.embedding import embed_support, places_to_draw
+from fewshot_ad.enrollment.drawing import probes_on
+from fewshot_ad.enrollment.embedding import embed_support
 from fewshot_ad.enrollment.foreground import find_foreground
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series
 from fewshot_ad.enrollment.selection import candidate_sizes
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.errors import ArgumentError, SupportSetError
@@ -157,17 +157,15 @@ def _gain(
 ) -> float:
     """By how much more drawn defects stand out from held-out good images with the part alone, in logarithms."""
     size = min(candidate_sizes(images, settings))
-    on = range(min(len(images), MAX_DRAWN_ON))
-    series = defect_series(on, settings.min_defect, settings.seed)
     alone = dataclasses.replace(settings, roi=part)
-    within = {
-        at: places for at in on if (places := places_to_draw(images[at].pixels, alone, encoder.threads)) is not None
-    }
+    both = [
+        (one, embed_support(images, one, size, encoder)) for one in (dataclasses.replace(settings, roi=drawn), alone)
+    ]
     # The same defects in the same places for both.
-    probes = Probes({at: images[at].pixels for at in on}, series, settings.seed, 2 * size, within)
+    probes = probes_on(images, both[1][1], alone, size, encoder)
     margins = []
-    for one in (dataclasses.replace(settings, roi=drawn), alone):
-        scale = enroll_scale(embed_support(images, one, size, encoder), one, size, encoder, probes)
+    for one, embedded in both:
+        scale = enroll_scale(embedded, one, size, encoder, probes)
         good = np.log([max(m.score, 1e-12) for m in scale.good])
         margins.append(np.log(np.maximum(scale.defects, 1e-12)) - good.max())
     return float(np.mean(margins[1] - margins[0]))

@@ -11,9 +11,10 @@ import numpy as np
 from fewshot_ad.arrays import Uint8Array
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import enroll_scale
-from fewshot_ad.enrollment.embedding import embed_support, places_to_draw, scale_image
+from fewshot_ad.enrollment.drawing import probes_on
+from fewshot_ad.enrollment.embedding import embed_support, scale_image
 from fewshot_ad.enrollment.presets import EnrollmentSettings
-from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series
+from fewshot_ad.enrollment.probes import Probes
 from fewshot_ad.enrollment.selection import candidate_sizes
 from fewshot_ad.enrollment.support import SupportImage
 from fewshot_ad.images import LIGHTING_KINDS, Lighting, LightingKind
@@ -91,11 +92,9 @@ def lighting_of(
 def _margin(images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder) -> float:
     """How far drawn defects lie above held-out good images under any light, in logarithms."""
     size = min(candidate_sizes(images, settings))
-    on = range(min(len(images), MAX_DRAWN_ON))
-    within = {at: p for at in on if (p := places_to_draw(images[at].pixels, settings, encoder.threads)) is not None}
-    series = defect_series(on, settings.min_defect, settings.seed)
-    probes = RelitProbes({at: images[at].pixels for at in on}, series, settings.seed, 2 * size, within)
-    scale = enroll_scale(embed_support(images, settings, size, encoder), settings, size, encoder, probes)
+    embedded = embed_support(images, settings, size, encoder)
+    probes = probes_on(images, embedded, settings, size, encoder, RelitProbes)
+    scale = enroll_scale(embedded, settings, size, encoder, probes)
     good = [m.score for m in scale.good] + list(scale.nuisances)
     defects = np.log(np.maximum(scale.defects, 1e-12))
     return float(defects.mean() - np.quantile(np.log(np.maximum(good, 1e-12)), 0.9))
