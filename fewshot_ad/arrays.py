@@ -17,3 +17,17 @@ IndexArray: TypeAlias = npt.NDArray[np.int64]
 
 # Called as progress(stage, done, total): a word for the stage, how much of it is done, and how much there is.
 Progress: TypeAlias = Callable[[str, int, int], None]
+
+
+def in_steps(progress: Progress | None, at: int, count: int, stage: str | None = None) -> Progress | None:
+    """Progress of one of several equal steps as progress of all of them.
+
+    Args:
+        progress: What is told of all of them; None for nothing.
+        at: Which step it is, from 0.
+        count: Number of steps.
+        stage: Its word for them; None for each step's own.
+    """
+    if progress is None:
+        return None
+    return lambda step, done, total: progress(stage or step, at * total + done, count * total)

@@ -1,4 +1,4 @@
-"""Which images of a support set are drawn on, and where."""
+"""Which images of a support set are compared and drawn on, and where."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ from fewshot_ad.enrollment.embedding import Embedded, places_to_draw
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import MAX_DRAWN_ON, Probes, defect_series
 from fewshot_ad.enrollment.support import SupportImage
+
+# Of very many images so many tell as well what to look at: each choice embeds every view of them again.
+MAX_COMPARED = 32
+
+
+def compared(images: Sequence[SupportImage]) -> list[SupportImage]:
+    """The images that a choice is made on, by hash, so that the order of the support set decides nothing."""
+    return sorted(images, key=lambda image: image.sha256)[:MAX_COMPARED]
 
 
 def probes_on(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fewshot_ad.arrays import Progress, in_steps
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, join_scales
 from fewshot_ad.enrollment.calibration import calibrate
@@ -54,13 +55,16 @@ class ViewChoice(NamedTuple):
     trial: EnrolledScale | None = None
 
 
-def choose_views(images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder) -> ViewChoice:
+def choose_views(
+    images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder, progress: Progress | None = None
+) -> ViewChoice:
     """Flips, or flips and rotations where the parts lie at different angles, if the views were left to `auto`.
 
     Args:
         images: The support set.
         settings: What was asked for.
         encoder: The encoder.
+        progress: Called as `progress("rotations", done, total)` where both are tried.
     """
     if len(images) < 2:
         return _views_of_one_image(settings)
@@ -83,8 +87,13 @@ def choose_views(images: Sequence[SupportImage], settings: EnrollmentSettings, e
         return ViewChoice(flips, (reason,))
     size = min(candidate_sizes(images, settings))
     nothing = Probes({}, (), settings.seed, size)
+    embedded = [
+        embed_support(images, one, size, encoder, in_steps(progress, at, 2, "rotations"))
+        for at, one in enumerate((flips, rotated))
+    ]
     trials = [
-        enroll_scale(embed_support(images, one, size, encoder), one, size, encoder, nothing) for one in (flips, rotated)
+        enroll_scale(of_one, one, size, encoder, nothing)
+        for of_one, one in zip(embedded, (flips, rotated), strict=True)
     ]
     scores = [np.log([max(m.score, 1e-12) for m in trial.good]) for trial in trials]
     gain = float(np.median(scores[0] - scores[1]))

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from fewshot_ad.arrays import IndexArray, Progress
+from fewshot_ad.arrays import IndexArray, Progress, in_steps
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment import precision
 from fewshot_ad.enrollment.banks import EnrolledScale, enroll_scale, join_scales
@@ -63,18 +63,18 @@ def enroll(
     pose_reasons: tuple[str, ...] = ()
     if register:
         settings, pose_notes, pose_reasons = _registered(images, settings, encoder)
-    roi, where_reasons = region_of_interest(images, settings, where, encoder)
+    roi, where_reasons = region_of_interest(images, settings, where, encoder, progress)
     settings = dataclasses.replace(settings, roi=roi)
-    lighting, light_reasons = choose_lighting(images, settings, where.lighting, encoder)
+    lighting, light_reasons = choose_lighting(images, settings, where.lighting, encoder, progress)
     settings = dataclasses.replace(settings, lighting=lighting)
-    settings, reasons, trial = choose_views(images, settings, encoder)
+    settings, reasons, trial = choose_views(images, settings, encoder, progress)
     sizes = candidate_sizes(images, settings)
     # What the choice of the views has embedded and thinned already is not done again.
     done = {} if trial is None else {trial.image_size: trial}
     embedded = [
         done[size].embedded
         if size in done
-        else embed_support(images, settings, size, encoder, _of_several(progress, at, len(sizes)))
+        else embed_support(images, settings, size, encoder, in_steps(progress, at, len(sizes)))
         for at, size in enumerate(sizes)
     ]
     embedded = held_out_alike(embedded)
@@ -131,18 +131,11 @@ def _enroll_scales(
             encoder,
             probes,
             coresets[at],
-            _of_several(progress, at, len(sizes)),
+            in_steps(progress, at, len(sizes)),
         )
         for at, (one, size) in enumerate(zip(embedded, sizes, strict=True))
     ]
     return scales, probes
-
-
-def _of_several(progress: Progress | None, at: int, count: int) -> Progress | None:
-    """Progress of one of several scales as progress of the whole."""
-    if progress is None:
-        return None
-    return lambda stage, done, total: progress(stage, at * total + done, count * total)
 
 
 def _product_of(
@@ -204,7 +197,7 @@ def _faster_if_equal(
     if gain < precision.MIN_SPEEDUP:
         return encoder, product.with_reasons(f"precision: f32; {name} is only {gain:.2f} times as fast here.")
     embedded = [
-        embed_support(support.images, settings, size, faster, _of_several(progress, at, len(scales)))
+        embed_support(support.images, settings, size, faster, in_steps(progress, at, len(scales)))
         for at, size in enumerate(settings.image_sizes)
     ]
     embedded = held_out_alike(embedded)

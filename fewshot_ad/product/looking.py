@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.arrays import Progress, Uint8Array, in_steps
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import enroll_scale
-from fewshot_ad.enrollment.drawing import probes_on
+from fewshot_ad.enrollment.drawing import compared, probes_on
 from fewshot_ad.enrollment.embedding import embed_support
 from fewshot_ad.enrollment.foreground import find_foreground
 from fewshot_ad.enrollment.presets import EnrollmentSettings
@@ -51,9 +51,20 @@ EVERYWHERE = Where()
 
 
 def region_of_interest(
-    images: Sequence[SupportImage], settings: EnrollmentSettings, where: Where, encoder: Encoder
+    images: Sequence[SupportImage],
+    settings: EnrollmentSettings,
+    where: Where,
+    encoder: Encoder,
+    progress: Progress | None = None,
 ) -> tuple[RegionOfInterest | None, tuple[str, ...]]:
     """The region that counts, in the frame of the registered image; None for all of it. And why.
+
+    Args:
+        images: The support set.
+        settings: What was asked for, with registration.
+        where: What was asked for of the region.
+        encoder: The encoder.
+        progress: Called as `progress("foreground", done, total)` where all and the part alone are compared.
 
     Raises:
         SupportSetError: An image has other proportions than the first, or the region is smaller than a few patches.
@@ -65,7 +76,7 @@ def region_of_interest(
         of = "the image" if settings.parts is None else "a part's own image"
         reasons.append(f"region of interest: {roi.share:.0%} of {of}, {where.reason}.")
     if where.foreground != "off":
-        found, reason = _part(images, settings, where.foreground, roi, encoder)
+        found, reason = _part(images, settings, where.foreground, roi, encoder, progress)
         roi = found or roi
         reasons.append(reason)
     return roi, tuple(reasons)
@@ -117,6 +128,7 @@ def _part(
     choice: ForegroundChoice,
     drawn: RegionOfInterest | None,
     encoder: Encoder,
+    progress: Progress | None,
 ) -> tuple[RegionOfInterest | None, str]:
     """The part on its background, within what was drawn; None where all of that counts."""
     # By hash, so that the order of the support set decides nothing.
@@ -141,11 +153,11 @@ def _part(
         return roi, f"{reason}."
     if len(images) < 2:
         return None, "foreground: all of the image; of a single image it cannot be told whether the part alone helps."
-    gain = _gain(ordered, settings, drawn, roi, encoder)
-    compared = f"drawn defects stand out {abs(gain):.0%} {'more' if gain > 0 else 'less'} where only the part counts"
+    gain = _gain(compared(images), settings, drawn, roi, encoder, progress)
+    margin = f"drawn defects stand out {abs(gain):.0%} {'more' if gain > 0 else 'less'} where only the part counts"
     if gain < MIN_GAIN:
-        return None, f"foreground: all of the image; {compared} ({MIN_GAIN:.0%} asked)."
-    return roi, f"{reason}; {compared}."
+        return None, f"foreground: all of the image; {margin} ({MIN_GAIN:.0%} asked)."
+    return roi, f"{reason}; {margin}."
 
 
 def _gain(
@@ -154,18 +166,21 @@ def _gain(
     drawn: RegionOfInterest | None,
     part: RegionOfInterest,
     encoder: Encoder,
+    progress: Progress | None,
 ) -> float:
     """By how much more drawn defects stand out from held-out good images with the part alone, in logarithms."""
     size = min(candidate_sizes(images, settings))
     alone = dataclasses.replace(settings, roi=part)
-    both = [
-        (one, embed_support(images, one, size, encoder)) for one in (dataclasses.replace(settings, roi=drawn), alone)
+    ways = (dataclasses.replace(settings, roi=drawn), alone)
+    embedded = [
+        embed_support(images, one, size, encoder, in_steps(progress, at, len(ways), "foreground"))
+        for at, one in enumerate(ways)
     ]
     # The same defects in the same places for both.
-    probes = probes_on(images, both[1][1], alone, size, encoder)
+    probes = probes_on(images, embedded[1], alone, size, encoder)
     margins = []
-    for one, embedded in both:
-        scale = enroll_scale(embedded, one, size, encoder, probes)
+    for one, of_one in zip(ways, embedded, strict=True):
+        scale = enroll_scale(of_one, one, size, encoder, probes)
         good = np.log([max(m.score, 1e-12) for m in scale.good])
         margins.append(np.log(np.maximum(scale.defects, 1e-12)) - good.max())
     return float(np.mean(margins[1] - margins[0]))

@@ -8,10 +8,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from fewshot_ad.arrays import Uint8Array
+from fewshot_ad.arrays import Progress, Uint8Array, in_steps
 from fewshot_ad.encoder import Encoder
 from fewshot_ad.enrollment.banks import enroll_scale
-from fewshot_ad.enrollment.drawing import probes_on
+from fewshot_ad.enrollment.drawing import compared, probes_on
 from fewshot_ad.enrollment.embedding import embed_support, scale_image
 from fewshot_ad.enrollment.presets import EnrollmentSettings
 from fewshot_ad.enrollment.probes import Probes
@@ -44,7 +44,11 @@ def relit(image: Uint8Array, gains: Sequence[float]) -> Uint8Array:
 
 
 def choose_lighting(
-    images: Sequence[SupportImage], settings: EnrollmentSettings, choice: LightingChoice, encoder: Encoder
+    images: Sequence[SupportImage],
+    settings: EnrollmentSettings,
+    choice: LightingChoice,
+    encoder: Encoder,
+    progress: Progress | None = None,
 ) -> tuple[Lighting | None, tuple[str, ...]]:
     """How the light of images is taken out, and why; None leaves it as it is.
 
@@ -53,6 +57,7 @@ def choose_lighting(
         settings: What was asked for, with registration and region of interest.
         choice: What was asked for of the light.
         encoder: The encoder.
+        progress: Called as `progress("lighting", done, total)` where all kinds are compared.
     """
     if choice == "off":
         return None, ()
@@ -60,16 +65,23 @@ def choose_lighting(
         return lighting_of(images, settings, choice, encoder), (f"lighting: {choice}, as asked.",)
     if len(images) < 2:
         return None, ("lighting: as it is; a single image cannot tell whether it helps to take light out.",)
-    # By hash, so that the order of the support set decides nothing.
-    ordered = sorted(images, key=lambda image: image.sha256)
-    options = [None, *(lighting_of(ordered, settings, kind, encoder) for kind in LIGHTING_KINDS)]
-    margins = [_margin(ordered, dataclasses.replace(settings, lighting=one), encoder) for one in options]
+    chosen = compared(images)
+    options = [None, *(lighting_of(chosen, settings, kind, encoder) for kind in LIGHTING_KINDS)]
+    margins = [
+        _margin(
+            chosen,
+            dataclasses.replace(settings, lighting=one),
+            encoder,
+            in_steps(progress, at, len(options), "lighting"),
+        )
+        for at, one in enumerate(options)
+    ]
     gains = dict(zip(LIGHTING_KINDS, (margin - margins[0] for margin in margins[1:]), strict=True))
-    taken = "normalized" if gains["normalized"] > 0 else None
+    taken: LightingKind | None = "normalized" if gains["normalized"] > 0 else None
     if gains["log_chromaticity"] >= max(0.0, gains["normalized"]) + MIN_GAIN:
         taken = "log_chromaticity"
     rises = ", ".join(f"{kind} {gain:+.1%}" for kind, gain in gains.items())
-    return None if taken is None else options[1 + LIGHTING_KINDS.index(taken)], (
+    return None if taken is None else lighting_of(images, settings, taken, encoder), (
         f"lighting: {taken or 'as it is'}; how much more drawn defects stand out from good images under other light: "
         f"{rises}.",
     )
@@ -89,10 +101,12 @@ def lighting_of(
     return Lighting.of(kind, contents)
 
 
-def _margin(images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder) -> float:
+def _margin(
+    images: Sequence[SupportImage], settings: EnrollmentSettings, encoder: Encoder, progress: Progress | None
+) -> float:
     """How far drawn defects lie above held-out good images under any light, in logarithms."""
     size = min(candidate_sizes(images, settings))
-    embedded = embed_support(images, settings, size, encoder)
+    embedded = embed_support(images, settings, size, encoder, progress)
     probes = probes_on(images, embedded, settings, size, encoder, RelitProbes)
     scale = enroll_scale(embedded, settings, size, encoder, probes)
     good = [m.score for m in scale.good] + list(scale.nuisances)
