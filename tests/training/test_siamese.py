@@ -41,6 +41,9 @@ SMALL = {
     "anchor": 0.5,
 }
 
+# Without transformers, of the backbone with the fewest operations: it is exported in half the time.
+FAST_TO_EXPORT = SMALL | {"backbone": "resnet18", "init": "resnet18_parts", "epochs": 1, "registration": None}
+
 
 @pytest.fixture
 def folders(tmp_path):
@@ -161,7 +164,7 @@ def test_a_trained_encoder_ships_and_inspects(folders, tmp_path):
 
 
 def test_an_encoder_in_half_precision_takes_half_the_size_and_is_the_same_on_all_engines(folders, tmp_path):
-    recipe = TrainingRecipe(**SMALL | {"epochs": 1}, folders=folders)
+    recipe = TrainingRecipe(**FAST_TO_EXPORT, folders=folders)
     trained = train(recipe, tmp_path / "run")
     about = {"recipe": recipe, "data": trained.data, "initialization": "", "license": "Apache-2.0", "source": "a test"}
     # Few images, of 64 pixels: the engines are compared on larger ones where encoders ship.
@@ -176,14 +179,14 @@ def test_an_encoder_in_half_precision_takes_half_the_size_and_is_the_same_on_all
     for other in others:
         np.testing.assert_allclose(other, first, atol=1e-4 * np.abs(first).max())
     rounded = {name: tensor.float() for name, tensor in safetensors.torch.load_file(half).items() if name in single}
-    assert len(rounded) > 100
+    assert len(rounded) > 60
     for name, tensor in rounded.items():
         torch.testing.assert_close(tensor, single[name].float(), rtol=1e-3, atol=1e-4)
     # Such a file starts a training, too.
-    init = {"init": str(half), "epochs": 1}
+    init = {"init": str(half)}
     report = json.loads(half.with_suffix(".parity").read_text())
     assert max(report["feature_difference"].values()) < 5e-5
-    assert train(TrainingRecipe(**SMALL | init, folders=folders), tmp_path / "again") is not None
+    assert train(TrainingRecipe(**FAST_TO_EXPORT | init, folders=folders), tmp_path / "again") is not None
 
 
 def test_the_backbone_has_a_rate_and_statistics_of_its_own(folders, tmp_path):
@@ -315,7 +318,7 @@ def test_content_is_what_an_embedding_tells_besides_the_place():
 
 
 def test_an_export_whose_scores_are_no_numbers_is_refused_in_words(folders, tmp_path, monkeypatch):
-    recipe = TrainingRecipe(**SMALL | {"epochs": 1}, folders=folders)
+    recipe = TrainingRecipe(**FAST_TO_EXPORT, folders=folders)
     trained = train(recipe, tmp_path / "run")
     monkeypatch.setattr("fewshot_ad.training.parity.relative_difference", lambda *_: float("nan"))
     about = {"initialization": "a test", "license": "unknown", "source": "a test"}
