@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from fewshot_ad.cli import app
 from fewshot_ad.errors import StationError
 from fewshot_ad.line import fleet
 from fewshot_ad.line.fleet import Puller, pull, push
-from tests.line.conftest import free_port
+from tests.line.sinks.helpers import free_port, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -239,16 +238,10 @@ def test_an_object_store_that_cannot_be_had_is_told(
 def test_a_station_fetches_by_itself(here: Catalog, there: Catalog, tmp_path: Path) -> None:
     puller = Puller(str(tmp_path / "store"), there, 0.05)
     puller.start()
-    for _ in range(100):
-        if puller.state.error:
-            break
-        time.sleep(0.02)
+    wait_until(lambda: puller.state.error != "")
     assert "push some first" in puller.state.error
     list(push(here, str(tmp_path / "store")))
-    for _ in range(200):
-        if puller.state.seen:
-            break
-        time.sleep(0.02)
+    wait_until(lambda: puller.state.seen > 0)
     puller.stop()
     assert there.names == ("washer",)
     assert puller.state.error == ""

@@ -28,7 +28,7 @@ def record_of(verdict: RecordVerdict = "good", **changes: Any) -> Record:
     return Record.model_validate(content)
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until, "it did not come true in time"

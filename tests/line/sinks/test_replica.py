@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from fewshot_ad.line.journal.database import open_database
 from fewshot_ad.line.journal.tables import records
 from fewshot_ad.line.sinks.replica import Replicator, _reader, replicate, waiting
 from tests.line.conftest import make_record
+from tests.line.sinks.helpers import wait_until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -68,17 +68,11 @@ def test_days_without_the_database_are_made_up_for(tmp_path: Path) -> None:
     folder = tmp_path / "network"
     replicator = Replicator(journal, str(folder / "shared.db"), 0.05)
     replicator.start()
-    for _ in range(100):
-        if replicator.state.error:
-            break
-        time.sleep(0.02)
+    wait_until(lambda: replicator.state.error != "")
     assert replicator.state.waiting == 5
     assert not replicator.state.connected
     folder.mkdir()
-    for _ in range(300):
-        if replicator.state.connected and replicator.state.waiting == 0:
-            break
-        time.sleep(0.02)
+    wait_until(lambda: replicator.state.connected and replicator.state.waiting == 0)
     journal.add(make_record(station="one"))
     replicator.stop()
     # What came last is copied before the end.

@@ -70,7 +70,7 @@ def verdict_of(image: bytes | Uint8Array) -> RecordVerdict:
     return known.get(word, "unreadable")
 
 
-def wait_until(is_so: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < until, "it did not come true in time"

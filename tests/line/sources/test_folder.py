@@ -91,7 +91,7 @@ def test_files_are_moved_to_their_verdicts_the_oldest_first(incoming: Path, stat
 
 
 def test_a_file_that_grows_is_waited_for(incoming: Path, station: StandIn, watch: Watch) -> None:
-    source = watch(every_s=0.2)
+    source = watch(every_s=0.5)
     growing = incoming / "growing.png"
     with growing.open("w") as file:
         for part in ["good "] + ["x" * 10] * 20:
@@ -107,8 +107,9 @@ def test_a_file_that_grows_is_waited_for(incoming: Path, station: StandIn, watch
 def test_an_empty_file_is_given_time(incoming: Path, station: StandIn, watch: Watch) -> None:
     (incoming / "filled.png").touch()
     (incoming / "empty.png").touch()
-    source = watch(every_s=0.06)
-    time.sleep(0.15)
+    # Ten looks are two seconds.
+    source = watch(every_s=0.2)
+    time.sleep(0.5)
     (incoming / "filled.png").write_text("good after a while")
     wait_until(lambda: source.state.seen == 2)
     content = {one.name: one.image for one in station.sent}
@@ -357,6 +358,6 @@ def test_a_stop_does_not_wait_for_ever(incoming: Path) -> None:
     time.sleep(0.1)
     began = time.monotonic()
     source.stop(wait_s=0.1)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 8, "it waited for the image that is stuck"
     go.set()
     wait_until(lambda: (incoming / "done" / "good" / "a.png").exists())
