@@ -15,7 +15,7 @@ import pytest
 
 from fewshot_ad import Inspector
 from fewshot_ad.line import Report
-from tests.line.page.conftest import TOKEN, OpenPage, Photographs, Site
+from tests.line.page.conftest import TOKEN, WAIT_MS, OpenPage, Photographs, Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -31,9 +31,10 @@ def latest(site: Site, **query: Any) -> dict[str, Any]:
 
 
 def expect(locator: Locator) -> Any:
-    """Playwright's own `expect`, which waits."""
+    """Playwright's own `expect`, which waits, here as long as all else does."""
     from playwright.sync_api import expect as expect_that
 
+    expect_that.set_options(timeout=WAIT_MS)
     return expect_that(locator)
 
 
@@ -165,6 +166,7 @@ def test_a_product_is_taught_with_the_keyboard_alone(site: Site, open_page: Open
     page.keyboard.press("ArrowDown")
     tab_to(".teach-form .big")
     page.keyboard.press("Enter")
+    page.get_by_role("heading", name="by keyboard is ready").wait_for()
     expect(page.locator(":focus")).to_have_text("by keyboard is ready")
     tab_to(".sheet input[type=file]")
     httpx.delete(f"{site.url}api/products/by keyboard")
