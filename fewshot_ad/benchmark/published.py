@@ -30,7 +30,7 @@ class Published:
         method: As the source spells it; what tells variants apart in brackets.
         dataset: Name as the readers of `fewshot_ad.datasets` have it.
         shots: Good images per category that it was fitted on, or `full`; 0 for a method that needs none.
-        setting: As `benchmark.record.Record.setting`; `zero-shot` where the shots are 0, which no plan asks for.
+        setting: As `benchmark.record.Record.setting`; `zero-shot` where the shots are 0.
         figures: Means over the categories by name, see `benchmark.record.Record.figures`, and `FIGURES`; in 0..1.
         source: Paper or page, with the table.
         note: What to know before comparing; may be empty.
@@ -81,27 +81,31 @@ def beside(entries: Sequence[Published], records: Sequence[Record]) -> list[tupl
     """The published figures that compare with those on record, each with the name that the records give the dataset.
 
     A plan may call a dataset anything: it is known by the name of its reader, and by the plan's own name for it. Either
-    way all published categories are on record and no others, since a mean over fifteen products says nothing beside
-    one of them, and every test image was inspected. Of a dataset without a reader the categories are not known.
+    way it is of the same setting and shots, some method has done all published categories and none was run on others,
+    since a mean over fifteen products says nothing beside one of them, and every test image was inspected. Of a dataset
+    without a reader the categories are not known.
     """
-    datasets: dict[str, tuple[set[str], set[str]]] = {}
-    parts: set[str] = set()
+    layouts: dict[str, set[str]] = {}
+    tables: dict[tuple[str, str, Shots], list[Record]] = {}
     for record in records:
-        layouts, categories = datasets.setdefault(record.dataset, (set(), set()))
-        layouts.add(record.layout)
-        categories.add(record.category)
-        if record.protocol.get("test_limit") is not None:
-            parts.add(record.dataset)
+        layouts.setdefault(record.dataset, set()).add(record.layout)
+        tables.setdefault((record.dataset, record.setting, record.shots), []).append(record)
     whole = {_plain(name): set(card.categories) for name, card in dataset_cards().items()}
 
     def compares(entry: Published, name: str) -> bool:
-        layouts, categories = datasets[name]
-        dataset = _plain(entry.dataset)
-        if name in parts or dataset not in {_plain(one) for one in (name, *layouts)}:
+        table, dataset = tables.get((name, entry.setting, entry.shots), []), _plain(entry.dataset)
+        if dataset not in {_plain(one) for one in (name, *layouts[name])}:
             return False
-        return categories == (set(entry.over) or whole.get(dataset, categories))
+        if not table or any(record.protocol.get("test_limit") is not None for record in table):
+            return False
+        categories = {record.category for record in table}
+        done: dict[str, set[str]] = {}
+        for record in table:
+            if record.status == "done":
+                done.setdefault(record.method, set()).add(record.category)
+        return categories in done.values() and categories == (set(entry.over) or whole.get(dataset, categories))
 
-    return [(name, entry) for entry in entries for name in datasets if compares(entry, name)]
+    return [(name, entry) for entry in entries for name in layouts if compares(entry, name)]
 
 
 def _plain(name: str) -> str:

@@ -45,7 +45,7 @@ def said(
 
 PUBLISHED = (
     said("PatchCore", "parts_ad", 4, {"image_auroc": 0.951, "au_pro": 0.9}, "Roth et al. 2022, table 9", "WRN-50"),
-    said("Recalled", "Parts-AD", "full", {"image_auroc": 0.97}, "A talk", verified=False, setting="full-shot"),
+    said("Recalled", "Parts-AD", 1, {"image_auroc": 0.97}, "A talk", verified=False),
     said("One for all", "Parts AD", "full", {"image_auroc": 0.98}, "A poster", setting="unified"),
     said("Elsewhere", "other data", 4, {"image_auroc": 0.9}, "not shown"),
 )

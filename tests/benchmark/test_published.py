@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,13 @@ from fewshot_ad.datasets import dataset_cards
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.sample_records import record
 
+FULL: dict[str, Any] = {
+    "dataset": "mvtec",
+    "layout": "mvtec",
+    "setting": "full-shot",
+    "shots": "full",
+    "protocol": {"test_limit": None},
+}
 ENTRY = """
 entries:
   - method: "A"
@@ -29,7 +38,7 @@ def test_all_have_a_source_and_figures_that_are_possible() -> None:
         assert entry.verified
         assert entry.shots in (0, 1, 2, 4, 8, 16, 100, 500, "full")
         assert entry.dataset in (*dataset_cards(), "cardboard")
-        assert entry.setting in ("zero-shot", "few-shot", "full-shot", "unified", "one category's model")
+        assert entry.setting in ("zero-shot", "few-shot", "full-shot", "unified", "one-category")
         cards = dataset_cards()
         if entry.dataset in cards:
             assert set(entry.categories) <= set(cards[entry.dataset].categories)
@@ -102,7 +111,7 @@ def test_published_figures_stand_beside_the_same_categories_and_test_images_only
     categories = dataset_cards()["mvtec"].categories
 
     def names(dataset: str, categories: Sequence[str], limit: int | None = None) -> list[tuple[str, str]]:
-        kept = {"dataset": dataset, "layout": "mvtec", "protocol": {"test_limit": limit}}
+        kept = {**FULL, "dataset": dataset, "protocol": {"test_limit": limit}}
         records = [record("a", category, **kept) for category in categories]
         return [(name, entry.method) for name, entry in beside(entries, records)]
 
@@ -111,13 +120,26 @@ def test_published_figures_stand_beside_the_same_categories_and_test_images_only
     assert names("MVTec", categories, limit=60) == []
     # A source may have looked at a part, too.
     one = published("mvtec", "EfficientAD + CDO, cable (Khanjani 2025)")
-    cable = [record("a", "cable", dataset="mvtec", layout="mvtec", protocol={"test_limit": None})]
+    cable = [record("a", "cable", **FULL)]
     assert [entry for _, entry in beside(one, cable)] == list(one)
     assert names("my copy", categories) == [("my copy", "SPADE")]
     # A part of it is another average, and other products in its layout are other data.
     assert names("my copy", categories[1:]) == []
     assert names("board", ["bottle", "cookie"]) == []
     assert names("board", [*categories, "cookie"]) == []
+
+
+def test_one_category_full_shot_is_not_beside_a_mean_because_all_have_run_at_four() -> None:
+    spade, categories = published("mvtec", "SPADE"), dataset_cards()["mvtec"].categories
+    few = [record("a", category, **{**FULL, "setting": "few-shot", "shots": 4}) for category in categories]
+    assert beside(spade, [*few, record("a", "bottle", **FULL)]) == []
+    full = [record("a", category, **FULL) for category in categories]
+    assert beside(spade, [*few, *full]) == [("mvtec", spade[0])]
+    # Asked for, but not done; and done by no method alone.
+    failed = [dataclasses.replace(one, status="failed", reason="x") for one in full[1:]]
+    assert beside(spade, [full[0], *failed]) == []
+    halves = [dataclasses.replace(one, method="ab"[at % 2]) for at, one in enumerate(full)]
+    assert beside(spade, halves) == []
 
 
 def test_cannot_be_changed_by_accident() -> None:
