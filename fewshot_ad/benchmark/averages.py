@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal, TypeAlias
 
-from fewshot_ad.benchmark.departures import departures
+from fewshot_ad.benchmark.departures import departures, means_nothing
 from fewshot_ad.benchmark.plan import SETTINGS
 from fewshot_ad.benchmark.record import Record, Shots
 
 Pair: TypeAlias = tuple[str, int]
 Unit: TypeAlias = Literal["%", "s", "ms", "MB"]
 
-INCOMPLETE, OTHER_TEST = "†", "‡"
+INCOMPLETE, OTHER_TEST, ON_RANDOM = "†", "‡", "§"
 HOW = (
     "Figures are averaged over the categories of each support draw first; shown are the mean and the sample standard "
     "deviation of these averages over the draws, and no deviation where there is one draw alone. Jobs: finished of "
@@ -25,6 +25,7 @@ HOW = (
 NOTES = {
     INCOMPLETE: "averaged over fewer jobs than the methods beside it, which does not compare; never marked as best.",
     OTHER_TEST: "tested on another number of images than most methods, which does not compare; never marked as best.",
+    ON_RANDOM: "on random weights where pretrained ones belong: the figure means nothing; never marked as best.",
 }
 
 
@@ -144,7 +145,12 @@ class Row:
     def marks(self, name: str) -> str:
         """The signs of `NOTES` that the cell of a figure carries."""
         cell = self.cells[name]
-        return (INCOMPLETE if cell.pairs < cell.of else "") + (OTHER_TEST if self.other_test else "")
+        short, random = cell.pairs < cell.of, means_nothing(self.departed)
+        return "".join(
+            sign
+            for sign, applies in ((INCOMPLETE, short), (OTHER_TEST, self.other_test), (ON_RANDOM, random))
+            if applies
+        )
 
 
 def figure(name: str) -> Figure:

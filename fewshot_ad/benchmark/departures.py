@@ -26,6 +26,11 @@ def departures(record: Record) -> tuple[str, ...] | None:
         return None
 
 
+def means_nothing(departed: Sequence[str] | None) -> bool:
+    """Whether the figures of a run say nothing of its method: pretrained networks held random weights."""
+    return any("figures mean nothing" in text for text in departed or ())
+
+
 def in_short(departed: Sequence[str] | None) -> str:
     """Departures in the few words of a table's cell: the options that differ, `method` for what else does."""
     if departed is None:
@@ -33,4 +38,6 @@ def in_short(departed: Sequence[str] | None) -> str:
     if not departed:
         return "yes"
     words = [text.split()[0] if "(published: " in text else "method" for text in departed]
+    if means_nothing(departed):
+        words.insert(0, "RANDOM WEIGHTS")
     return "no: " + ", ".join(dict.fromkeys(words))

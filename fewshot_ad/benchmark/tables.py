@@ -15,6 +15,7 @@ from fewshot_ad.benchmark.averages import (
     HOW_DECISIONS,
     INCOMPLETE,
     NOTES,
+    ON_RANDOM,
     OTHER_TEST,
     Figure,
     Row,
@@ -250,6 +251,7 @@ _TEX = {
     NONE: "--",
     INCOMPLETE: r"\textsuperscript{\dag}",
     OTHER_TEST: r"\textsuperscript{\ddag}",
+    ON_RANDOM: r"\textsuperscript{\S}",
     **{sign: f"\\{sign}" for sign in "{}$&#_%"},
 }
 

@@ -19,6 +19,8 @@ RANDOM = "random"
 NOT_AT_HAND = "not at hand"
 # Options that say where and how fast a method runs, or which product it is shown; the result is the same.
 IGNORED = ("device", "threads", "engine", "class_name")
+# Options that name a file of weights which no package ships: which file it was, is the user's to know.
+FILES = ("teacher", "detector")
 # Backbones that run with ImageNet's weights without a file, which come with a requirement of the package.
 IMAGENET = ("lite0", "tf_efficientnet_lite0")
 
@@ -47,7 +49,7 @@ def differences(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """
     published = {**running_options(name), **published_options(name)}
     card, resolved = cards()[name], {**running_options(name), **_defaults(name), **settings}
-    ignored = {*IGNORED, *WEIGHTS, *(() if card.trains else ("batch_size", "batch"))}
+    ignored = {*IGNORED, *FILES, *WEIGHTS, *(() if card.trains else ("batch_size", "batch"))}
     found = [
         f"{option} {_text(resolved[option])} (published: {_text(value)})"
         for option, value in published.items()

@@ -14,6 +14,7 @@ from fewshot_ad.benchmark import tables
 from fewshot_ad.benchmark.averages import Cell, aggregate, best, common, failures, figure, latest
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
+from fewshot_ad.zoo import differences
 from tests.benchmark.sample_records import PUBLISHED, plausible, record
 
 
@@ -236,3 +237,20 @@ def test_that_few_methods_decide_is_said_where_it_matters() -> None:
 def test_no_records_are_refused(write: object) -> None:
     with pytest.raises(BenchmarkError, match="at least one record"):
         write([])  # type: ignore[operator]
+
+
+def test_figures_of_random_weights_do_not_look_like_a_result() -> None:
+    differs = differences("padim", {"weights": "random"})
+    records = [
+        *(replace(r, differs=differs) for r in auroc("random", {("bolt", 0): 0.95})),
+        *(replace(r, differs=()) for r in auroc("best", {("bolt", 0): 0.9})),
+        *(replace(r, differs=()) for r in auroc("other", {("bolt", 0): 0.8})),
+    ]
+    text = tables.markdown(records)
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "/1 |" in line]
+    # Below those that mean something, marked, and not the best.
+    assert [line.split(" | ")[0] for line in rows] == ["| best", "| other", "| random"]
+    assert "| **90.0** |" in rows[0]
+    assert "| 95.0§ | no: RANDOM WEIGHTS" in rows[2]
+    assert "§ on random weights" in text
+    assert r"95.0\textsuperscript{\S} & no: RANDOM WEIGHTS" in tables.latex(records)

@@ -52,6 +52,10 @@ def test_every_kind_of_departure_is_told() -> None:
     assert differences("anomalib_padim", {"stages": [1, 2, 3], "weights": "file", "batch_size": 1}) == (
         "the whole image, no center crop",
     )
+    # A file that its own distillation has left, or that the published configuration asks for.
+    assert differences("efficientad_cdo", {"teacher": "pdn.safetensors"}) == differences("efficientad_cdo", {})
+    published = {"proposals": "rcnn", "detector": "detector.pth", "weights": "resnet.safetensors"}
+    assert differences("rkde", published) == CARDS["rkde"].original.departs
     with pytest.raises(ZooError, match="telepathy"):
         differences("telepathy", {})
 
