@@ -49,7 +49,7 @@ def partial_copies(jobs: Sequence[Job]) -> Iterator[str]:
 
 
 def too_few_images(jobs: Sequence[Job]) -> Iterator[str]:
-    """A sentence for each dataset with categories that have fewer good training images than jobs ask for.
+    """A sentence for each dataset with categories that have fewer images to learn from than jobs ask for.
 
     Args:
         jobs: Whose datasets and categories are looked at; files are not opened.
@@ -57,22 +57,48 @@ def too_few_images(jobs: Sequence[Job]) -> Iterator[str]:
     Raises:
         DatasetError: A folder does not have its dataset's layout.
     """
-    asked: dict[tuple[str, Path], tuple[DatasetPlan, Counter[str]]] = {}
+    by_dataset: dict[tuple[str, Path], list[Job]] = {}
+    for job in jobs:
+        by_dataset.setdefault((job.dataset.layout, job.dataset.root), []).append(job)
+    for (layout, root), asking in by_dataset.items():
+        samples = tuple(open_dataset(layout, root).samples())
+        for what, short in (
+            ("good training images", _too_few_good(asking, samples)),
+            ("defective images", _too_few_defective(asking, samples)),
+        ):
+            if short:
+                yield (
+                    f"{asking[0].dataset.name}: fewer {what} than jobs ask for, which will fail: "
+                    f"{'; '.join(short[:NAMED])}{'; ...' if len(short) > NAMED else ''}."
+                )
+
+
+def _too_few_good(jobs: Sequence[Job], samples: Sequence[Sample]) -> list[str]:
+    own = Counter(sample.category for sample in samples if sample.split == "train" and not sample.label)
+    most: Counter[str] = Counter()
     for job in jobs:
         # Of noisy ones a part is no good image.
-        if not isinstance(job.shots, int) or job.noise:
-            continue
-        _, most = asked.setdefault((job.dataset.layout, job.dataset.root), (job.dataset, Counter()))
-        most |= Counter(dict.fromkeys((job.fitted_on,) if job.fitted_on else job.categories, job.shots))
-    for dataset, most in asked.values():
-        samples = open_dataset(dataset.layout, dataset.root).samples()
-        own = Counter(sample.category for sample in samples if sample.split == "train" and not sample.label)
-        short = [f"{name} has {own[name]}, K = {shots}" for name, shots in most.items() if own[name] < shots]
-        if short:
-            yield (
-                f"{dataset.name}: fewer good training images than jobs ask for, which will fail: "
-                f"{'; '.join(short[:NAMED])}{'; ...' if len(short) > NAMED else ''}."
-            )
+        if isinstance(job.shots, int) and not job.noise:
+            most |= Counter(dict.fromkeys((job.fitted_on,) if job.fitted_on else job.categories, job.shots))
+    return [f"{name} has {own[name]}, K = {shots}" for name, shots in most.items() if own[name] < shots]
+
+
+def _too_few_defective(jobs: Sequence[Job], samples: Sequence[Sample]) -> list[str]:
+    """Categories without as many labeled defects as are asked for, and others to test."""
+    most: Counter[tuple[str, str]] = Counter()
+    for job in jobs:
+        if job.abnormal:
+            count = max(job.abnormal, job.set_aside)
+            most |= Counter({(category, job.abnormal_type): count for category in job.categories})
+    short = []
+    for (category, kind), count in most.items():
+        defective = [s for s in samples if s.split == "test" and s.label == 1 and s.category == category]
+        own = sum(kind in ("", s.defect_type) for s in defective)
+        others = len(defective) - (own if kind else count)
+        if own < count or others < 1:
+            of_type = f" that show {kind}" if kind else ""
+            short.append(f"{category} has {own}{of_type}, {count} are to be learned from and others tested")
+    return short
 
 
 def _without_masks(samples: Sequence[Sample], card: DatasetCard) -> list[str]:

@@ -128,7 +128,7 @@ def pending(
     """The jobs of a plan that are not on record yet; arguments as for `run_plan`."""
     known = {record.key: record for record in ledger.read(out, note)}
     left = [job for job in _jobs(plan) if not _ended(job, known, retry_failed)]
-    for text in too_few_images(left):
+    for text in (*partial_copies(left), *too_few_images(left)):
         note(text)
     return left
 

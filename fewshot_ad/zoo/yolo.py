@@ -173,7 +173,7 @@ class Yolo:
         return heat
 
 
-def _card(name: str, paper: str, year: int) -> Card:
+def _card(name: str, paper: str, year: int, **published: Any) -> Card:
     return Card(
         name=name,
         title=name.replace("yolov", "YOLOv"),
@@ -189,6 +189,7 @@ def _card(name: str, paper: str, year: int) -> Card:
         weights="Random weights; weights=FILE takes a state dict trained on COCO. The network and the loss are "
         "ultralytics', the training loop is this package's: AdamW, mirrored copies, no mosaic.",
         original=Original(
+            options=published,
             pretrained="COCO",
             at_hand="random",
             departs=("a training loop of this package: AdamW, mirrored copies, no mosaic",),
@@ -226,7 +227,8 @@ class YoloV6(Yolo):
     size: str = "n"
 
 
-@baseline(_card("yolov8", "Jocher et al. 2023, Ultralytics YOLOv8, software", 2023))
+# The software has five sizes; the figures that are known of it here are of `m`.
+@baseline(_card("yolov8", "Jocher et al. 2023, Ultralytics YOLOv8, software", 2023, size="m"))
 @dataclass(kw_only=True, eq=False)
 class YoloV8(Yolo):
     """YOLOv8."""

@@ -502,11 +502,26 @@ def test_too_few_images_are_told_before_any_job(dataset: Path, mean_baseline: st
     assert "K = 300" in first
 
 
+def test_too_few_defects_are_told_before_any_job(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    asked, notes = plan(dataset, settings=[{"few-abnormal": {"count": 500}}]), list[str]()
+    assert pending(asked, tmp_path / "records.jsonl", note=notes.append)
+    assert len(notes) == 1
+    assert "fewer defective images than jobs ask for" in notes[0]
+    assert "500 are to be learned from and others tested" in notes[0]
+    # One to learn from leaves others to test.
+    notes.clear()
+    pending(plan(dataset, settings=[{"few-abnormal": {"count": 1}}]), tmp_path / "records.jsonl", note=notes.append)
+    assert notes == []
+
+
 def test_masks_that_are_missing_are_told(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(dataset, copied)
     next((copied / "washer/ground_truth/blot").iterdir()).unlink()
-    notes: list[str] = []
-    next(run_plan(plan(copied), tmp_path / "records.jsonl", in_process, note=notes.append))
-    assert len(notes) == 1
-    assert "1 masks are missing" in notes[0]
+    told: list[list[str]] = [[], []]
+    next(run_plan(plan(copied), tmp_path / "records.jsonl", in_process, note=told[0].append))
+    # So does a look at what would run.
+    pending(plan(copied), tmp_path / "records.jsonl", note=told[1].append)
+    assert told[0] == told[1]
+    assert len(told[0]) == 1
+    assert "1 masks are missing" in told[0][0]

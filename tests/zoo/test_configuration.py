@@ -71,6 +71,15 @@ def test_a_method_without_weights_is_refused_unless_random_ones_are_asked_for(na
     assert differences(name, {})[0].startswith("weights not at hand (published: ")
 
 
+@pytest.mark.skipif(importlib.util.find_spec("anomalib") is None, reason="NO ANOMALIB")
+def test_no_backbone_is_advised_that_does_not_fit() -> None:
+    with pytest.raises(ZooError, match="wide_resnet50_2 or resnet50 as backbone, got 'resnet18'"):
+        create("anomalib_uninet", backbone="resnet18", weights="random")
+    with pytest.raises(WeightsError) as refused:
+        create("anomalib_uninet")
+    assert "resnet18" not in str(refused.value)
+
+
 def test_the_published_configuration_asks_for_its_weights() -> None:
     with pytest.raises(WeightsError, match=r"published weights \(ImageNet\).*weights=FILE, or weights='timm'"):
         create("patchcore", published=True)

@@ -18,7 +18,7 @@ from fewshot_ad.zoo.method import FROM_TIMM
 AT_HAND = ("resnet18", "lite0")
 
 
-def timm_name(backbone: str, weights: str | None) -> str:
+def timm_name(backbone: str, weights: str | None, small: bool = True) -> str:
     """A name by which `timm.create_model(name, pretrained=True)` gives a backbone with its weights from disk.
 
     anomalib asks timm for pretrained backbones by name. timm's registry is open to the architectures of others, so a
@@ -27,6 +27,7 @@ def timm_name(backbone: str, weights: str | None) -> str:
     Args:
         backbone: See `tensors.Backbone`.
         weights: See `tensors.Backbone`.
+        small: Whether the method runs on the small backbones whose weights are at hand.
 
     Raises:
         WeightsError: There is no such backbone, or there are no weights for it.
@@ -35,7 +36,7 @@ def timm_name(backbone: str, weights: str | None) -> str:
     if not is_model(model):
         raise WeightsError(f"expected resnet18, lite0 or a timm model, got {backbone!r}.")
     if weights is None and backbone not in AT_HAND:
-        others = "" if "vit" in backbone else ", or take resnet18 or lite0, which come with theirs"
+        others = "" if "vit" in backbone or not small else ", or take resnet18 or lite0, which come with theirs"
         raise WeightsError(
             f"{backbone}: expected weights, which are not at hand. Give weights=FILE (safetensors, or a .pth state "
             f"dict of this timm model){others}; weights='random' runs the code, but its figures mean nothing."

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card
 from fewshot_ad.zoo.anomalib.backbones import timm_name
 from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.components.tensors import Backbone
 from fewshot_ad.zoo.method import Method, baseline
+
+# Backbones that its bottleneck fits.
+UNINET = ("wide_resnet50_2", "resnet50")
 
 _WEIGHTS = "resnet18 distilled on generated pictures in place of the paper's {}: backbone= and weights=FILE take it."
 
@@ -211,7 +215,9 @@ def uninet(
     batch_size: int = 8,
 ) -> Method:
     """UniNet with anomalib's numbers."""
-    network = timm_name(backbone, weights)
+    if backbone not in UNINET:
+        raise ZooError(f"anomalib_uninet: expected {' or '.join(UNINET)} as backbone, got {backbone!r}.")
+    network = timm_name(backbone, weights, small=False)
 
     def build(_: Path) -> Any:
         from fewshot_ad.zoo.anomalib.runtime.unified import OfflineUniNet
