@@ -126,8 +126,8 @@ def fit(
     for note in baseline.notes:
         say(note)
     scale = baseline.scores
-    origin = _origin(scale.held_out, scale.max_false_reject) if scale.held_out else "set by hand"
-    say(f"{method} fitted to {len(baseline.support)} images -> {output}; threshold {scale.threshold:.4g}, {origin}")
+    fitted = f"{method} fitted to {len(baseline.support)} images -> {output}"
+    say(f"{fitted}; threshold {scale.threshold:.4g}, {scale.explain()}")
     for difference in baseline.info()["differs"]:
         say(f"not as published: {difference}")
 
@@ -167,17 +167,6 @@ def predict(
         force=force,
         as_json=as_json,
     )
-
-
-def _origin(held_out: int, max_false_reject: float) -> str:
-    """Where a threshold comes from, and on what its promise rests: of n images none shows a share below 1 in n + 1."""
-    origin = (
-        f"from {held_out} good images that it was not fitted on: about {100 * max_false_reject:g}% of good parts are "
-        "expected above it"
-    )
-    if held_out + 1 < 1 / max_false_reject:
-        origin += " if their scores are normally distributed, which so few cannot show"
-    return origin
 
 
 def _good_of_dataset(layout: str, folders: list[str], category: str | None) -> list[Path]:

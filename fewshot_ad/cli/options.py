@@ -209,6 +209,11 @@ def is_product(name: str | Path) -> bool:
     return Path(name).suffix.lower() == ".fsad" and not os.path.isdir(name)
 
 
+def is_fitted(name: str | Path) -> bool:
+    """Whether a folder looks like a fitted baseline, by the name of its description."""
+    return os.path.isfile(os.path.join(name, "baseline.json"))
+
+
 def training_curves(monitor: MonitorName | None, folder: Path | None, output: Path) -> Curves | None:
     """Where training curves go; None = nowhere.
 
@@ -257,6 +262,11 @@ def refuse_misplaced(command: str, artifact: Path, others: Sequence[str] = ()) -
         raise ArgumentError(
             f"expected the product's .fsad file first, got {artifact} first and {products[0]} after it: they look "
             f"swapped. Try: {shlex.join(['fewshot-ad', command, products[0], *rest])}"
+        )
+    if is_fitted(artifact):
+        raise ArgumentError(
+            f"expected the product's .fsad file, got the fitted baseline in {artifact}. `fewshot-ad predict` and "
+            "`fewshot-ad report` take it."
         )
     if os.path.isdir(artifact):
         raise ArgumentError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fewshot_ad.cli.inspecting import image_paths
 from fewshot_ad.cli.options import (
-    ArtifactArgument,
+    Device,
     DeviceOption,
     DownloadOption,
     EncoderOption,
@@ -17,6 +18,7 @@ from fewshot_ad.cli.options import (
     JsonOption,
     ThreadsOption,
     WeightsOption,
+    is_fitted,
     load_product,
     refuse_misplaced,
 )
@@ -31,12 +33,16 @@ from fewshot_ad.cli.terminal import (
 )
 from fewshot_ad.failures import explanation
 
+if TYPE_CHECKING:
+    from fewshot_ad.inspector import Inspector
+    from fewshot_ad.zoo.fitted import Baseline
+
 commands = typer.Typer()
 
 
 @commands.command()
 def report(
-    artifact: ArtifactArgument,
+    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file, or the folder of a fitted baseline.")],
     images: Annotated[list[str], typer.Argument(help="Images: folders, files, or quoted globs.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page, for example today.html.")],
     *,
@@ -54,26 +60,31 @@ def report(
 ) -> None:
     """Inspect images and write one page: counts, scores, pictures of rejects; exit code 0, or 2 if one cannot be read.
 
-    The page is one HTML file that loads nothing, and can be printed.
+    The page is one HTML file that loads nothing, and can be printed. Of a baseline that `fit` wrote it is the same.
     """
     with reported_errors(as_json):
         from fewshot_ad.enrollment.support import distinct_names
         from fewshot_ad.errors import ImageError
         from fewshot_ad.line import Report, check_report
 
-        refuse_misplaced("report", artifact, images)
-        inspector = load_product(
-            artifact,
-            encoder=encoder,
-            engine=engine,
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-            device=device,
-        )
+        inspector: Inspector | Baseline
+        if is_fitted(artifact):
+            given = {"encoder": encoder, "engine": engine, "weights": weights, "threads": threads}
+            inspector = _fitted(artifact, given, device)
+        else:
+            refuse_misplaced("report", artifact, images)
+            inspector = load_product(
+                artifact,
+                encoder=encoder,
+                engine=engine,
+                weights=weights,
+                allow_download=allow_download,
+                threads=threads,
+                device=device,
+            )
         paths, failures = image_paths(images)
         # Before the work, not after it.
-        check_report(output, [artifact, *paths])
+        check_report(output, [*(artifact.iterdir() if artifact.is_dir() else [artifact]), *paths])
         page = Report(inspector, pictures=pictures)
         counts = dict.fromkeys(("good", "review", "anomalous", "not_inspectable"), 0)
         for failure in failures:
@@ -94,12 +105,28 @@ def report(
                     continue
                 counts[result.verdict] += 1
                 page.add(result, name)
-        drift = inspector.drift()
+        drift = None if is_fitted(artifact) else inspector.drift()  # type: ignore[union-attr]
         # Files need not lie in the order of a line: only of light and camera is it said.
-        page.write(output, title, drift=drift if drift.kind != "part" else None)
+        page.write(output, title, drift=drift if drift is not None and drift.kind != "part" else None)
     if as_json:
         print_json("report", {"report": str(output), "product": inspector.product, **counts, "unreadable": unreadable})
     else:
         shown = ", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items() if count)
         say(f"{shown or 'no image judged'}{f', {unreadable} not readable' if unreadable else ''} -> {output}")
     raise typer.Exit(EXIT_ERROR if unreadable else EXIT_GOOD)
+
+
+def _fitted(folder: Path, given: Mapping[str, object], device: Device) -> Baseline:
+    """A fitted baseline, with none of the options that are of products alone.
+
+    Raises:
+        ArgumentError: There is one of them.
+        ZooError: It cannot be read.
+    """
+    from fewshot_ad.errors import ArgumentError
+    from fewshot_ad.zoo.fitted import Baseline
+
+    for name, value in given.items():
+        if value is not None:
+            raise ArgumentError(f"--{name}: expected a product with it, got the baseline in {folder}. Leave it out.")
+    return Baseline.load(folder, device=device)

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -35,13 +36,25 @@ PICTURE_SIDE, QUALITY = 640, 82
 MAX_ROWS = 2000
 
 
+@runtime_checkable
+class Judge(Protocol):
+    """What else than an `Inspector` gives verdicts that can be reported: a fitted baseline of the zoo."""
+
+    @property
+    def product(self) -> str:
+        """Name of the product."""
+
+    def facts(self) -> dict[str, str]:
+        """What there is to know of it, in words, by their names."""
+
+
 class Report:
     """A page of what was inspected, in one file that loads nothing.
 
     Inspections are added one by one; of each only its figures stay, and the pictures of the worst.
 
     Args:
-        inspector: The product.
+        inspector: The product, or a fitted baseline.
         pictures: How many anomalous images are shown at most, the worst first, and as many to be looked at; 0..1000.
 
     Raises:
@@ -54,8 +67,8 @@ class Report:
         >>> report.write("today.html")                                  # doctest: +SKIP
     """
 
-    def __init__(self, inspector: Inspector, *, pictures: int = PICTURES) -> None:
-        if not isinstance(inspector, Inspector):
+    def __init__(self, inspector: Inspector | Judge, *, pictures: int = PICTURES) -> None:
+        if not isinstance(inspector, (Inspector, Judge)):
             raise ArgumentError(
                 f"expected an Inspector, got {type(inspector).__name__}. Load it: Inspector.load(path)."
             )
@@ -228,23 +241,13 @@ class Report:
 
     def _product(self) -> Iterator[str]:
         inspector = self._inspector
-        calibration, found = inspector.calibration, inspector.sensitivity
-        by_hand = inspector.threshold if inspector.threshold_set_by_hand else None
-        word = "images" if inspector.model.parts is None else "parts"
-        fields = {
-            "Product": inspector.product,
-            "Enrolled from": f"{len(inspector.enrollment.support)} {word}, {inspector.enrollment.created}",
-            "Encoder": f"{inspector.encoder.spec.name}, sha256 {inspector.encoder.spec.sha256[:12]}",
-            "Threshold": f"{inspector.threshold:.6g}{', set by hand' if by_hand is not None else ''}",
-            "Where it comes from": calibration.explain(by_hand),
-        }
-        if found is not None:
-            fields["What it finds"] = found.explain()
+        fields = {"Product": inspector.product}
+        fields |= _facts(inspector) if isinstance(inspector, Inspector) else inspector.facts()
         times = [entry.milliseconds for entry in self._entries]
         if times:
             middle, late, slowest = np.quantile(times, (0.5, 0.95, 1.0))
             fields["Time per image"] = f"{middle:.1f} ms (median), {late:.1f} ms (95%), {slowest:.1f} ms (slowest)"
-        changes = inspector.history()
+        changes = inspector.history() if isinstance(inspector, Inspector) else ()
         if changes:
             fields["Changes"] = (
                 f"{len(changes)} since it was enrolled, the last: {changes[-1].text} ({changes[-1].time})"
@@ -253,6 +256,21 @@ class Report:
         for name, value in fields.items():
             yield f"<dt>{text_of(name)}</dt><dd>{text_of(value)}</dd>"
         yield "</dl></section>"
+
+
+def _facts(inspector: Inspector) -> dict[str, str]:
+    calibration, found = inspector.calibration, inspector.sensitivity
+    by_hand = inspector.threshold if inspector.threshold_set_by_hand else None
+    word = "images" if inspector.model.parts is None else "parts"
+    facts = {
+        "Enrolled from": f"{len(inspector.enrollment.support)} {word}, {inspector.enrollment.created}",
+        "Encoder": f"{inspector.encoder.spec.name}, sha256 {inspector.encoder.spec.sha256[:12]}",
+        "Threshold": f"{inspector.threshold:.6g}{', set by hand' if by_hand is not None else ''}",
+        "Where it comes from": calibration.explain(by_hand),
+    }
+    if found is not None:
+        facts["What it finds"] = found.explain()
+    return facts
 
 
 def check_report(path: Path, inputs: Sequence[Path] = ()) -> None:

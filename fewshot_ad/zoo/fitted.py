@@ -245,6 +245,21 @@ class Baseline:
             f"{low if low == high else f'{low} to {high}'}, and {self.name} scales all to one square"
         )
 
+    def facts(self) -> dict[str, str]:
+        """What a report says of it, in words."""
+        differs = differences(self.name, self.settings)
+        facts = {
+            "Baseline": self.name,
+            "Settings": ", ".join(f"{name} {value}" for name, value in self.settings.items()) or "its defaults",
+            "Differs from the published method in": "; ".join(differs) or "nothing",
+            "Fitted on": f"{len(self.support)} images",
+            "Threshold": f"{self.threshold:.6g}",
+            "Where it comes from": self.scores.explain(),
+        }
+        if self.notes:
+            facts["What was noticed"] = " ".join(self.notes)
+        return facts
+
     def info(self) -> dict[str, Any]:
         """All that is known of it, as plain JSON types, but for the tensors."""
         return {

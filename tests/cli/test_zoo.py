@@ -1,5 +1,6 @@
 import json
 
+import cv2
 import pytest
 from typer.testing import CliRunner
 
@@ -67,3 +68,25 @@ def test_fit_takes_the_good_images_of_a_dataset(dataset, tmp_path):
     assert result.exit_code == 0, result.output
     support = json.loads(result.stdout)["support"]
     assert sorted(support) == sorted(path.name for path in (dataset / "washer/train/good").iterdir())
+
+
+def test_a_fitted_baseline_is_reported_as_a_product_is(part_folder, tmp_path, broken_part):
+    cv2.imwrite(str(tmp_path / "bad.png"), broken_part[..., ::-1])
+    model, page = tmp_path / "spade", tmp_path / "today.html"
+    assert run(app, ["fit", "spade", str(part_folder), "-o", str(model), "--set", "image_size=64"]).exit_code == 0
+    result = run(app, ["report", str(model), str(part_folder), str(tmp_path / "bad.png"), "-o", str(page), "--json"])
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert (said["product"], said["anomalous"] >= 1, said["unreadable"]) == ("spade", True, 0)
+    text = page.read_text(encoding="utf-8")
+    for words in ("bad.png", "Differs from the published method in", "good images that it was not fitted on"):
+        assert words in text
+    refused = run(app, ["report", str(model), str(part_folder), "-o", str(page), "--encoder", "lite0"])
+    assert refused.exit_code == 2
+    assert "--encoder: expected a product with it" in refused.output
+    refused = run(app, ["report", str(model), str(part_folder), "-o", str(model / "baseline.json")])
+    assert refused.exit_code == 2
+    # What takes products alone says what takes it.
+    refused = run(app, ["inspect", str(model), str(part_folder)])
+    assert refused.exit_code == 2
+    assert "`fewshot-ad predict` and `fewshot-ad report` take it" in " ".join(refused.output.split())

@@ -44,6 +44,19 @@ class ScoreScale:
         """A score on the scale: 0 for a median good image, 1 at the threshold, and never below 0."""
         return max(0.0, (score - self.median_good) / (self.threshold - self.median_good))
 
+    def explain(self) -> str:
+        """Where the threshold comes from, and on what its promise rests, in words."""
+        if not self.held_out:
+            return "set by hand"
+        origin = (
+            f"from {self.held_out} good images that it was not fitted on: about {100 * self.max_false_reject:g}% of "
+            "good parts are expected above it"
+        )
+        # Of n images none shows a share below 1 in n + 1.
+        if self.held_out + 1 < 1 / self.max_false_reject:
+            origin += " if their scores are normally distributed, which so few cannot show"
+        return origin
+
 
 @dataclass(frozen=True, eq=False)
 class Fit:
