@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections import Counter
@@ -390,7 +391,12 @@ def survey_board() -> str:
 
 def survey_trained() -> str:
     """The survey's methods on the two products on which all of them ran, beside this package and PatchCore."""
-    picked = [one for one in (*read("zoo_survey"), *read("efficientad_cdo")) if one.category in TWO]
+    picked = [one for one in read("zoo_survey") if one.category in TWO]
+    picked += [
+        dataclasses.replace(one, method=f"{one.baseline} {one.method}")
+        for one in read("efficientad_cdo")
+        if one.method in ("S", "M")
+    ]
     peers = ("fewshot_ad", "patchcore")
     picked += [one for one in read("few_shot") if one.method in peers and one.category in TWO and one.shots in (4, 8)]
     found = {(row.shots, row.method, row.category): row for row in aggregate(picked, by_category=True)}

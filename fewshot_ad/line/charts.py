@@ -80,7 +80,7 @@ def histogram(all_entries: Sequence[Entry]) -> Iterator[str]:
         f"Histogram of the severity of {len(entries)} images; {sum(e.severity > 1 for e in entries)} lie above 1.",
     )
     yield (
-        "<figcaption>Severity, the score over the threshold, from left to right on a logarithmic scale; how many "
+        "<figcaption>Severity, 1 at the threshold, from left to right on a logarithmic scale; how many "
         "images, upward. Above 1, the dashed line, an image is anomalous; below it, by a missing part or something "
         "else alone.</figcaption></figure></section>"
     )

@@ -255,6 +255,7 @@ class Baseline:
             "Fitted on": f"{len(self.support)} images",
             "Threshold": f"{self.threshold:.6g}",
             "Where it comes from": self.scores.explain(),
+            "Severity": "0 for a median good image, 1 at the threshold",
         }
         if self.notes:
             facts["What was noticed"] = " ".join(self.notes)
