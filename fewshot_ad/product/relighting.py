@@ -66,7 +66,9 @@ def choose_lighting(
     if len(images) < 2:
         return None, ("lighting: as it is; a single image cannot tell whether it helps to take light out.",)
     chosen = compared(images)
-    options = [None, *(lighting_of(chosen, settings, kind, encoder) for kind in LIGHTING_KINDS)]
+    # All kinds need the same means.
+    first = lighting_of(images, settings, LIGHTING_KINDS[0], encoder)
+    options = [None, *(dataclasses.replace(first, kind=kind) for kind in LIGHTING_KINDS)]
     margins = [
         _margin(
             chosen,
@@ -81,7 +83,7 @@ def choose_lighting(
     if gains["log_chromaticity"] >= max(0.0, gains["normalized"]) + MIN_GAIN:
         taken = "log_chromaticity"
     rises = ", ".join(f"{kind} {gain:+.1%}" for kind, gain in gains.items())
-    return None if taken is None else lighting_of(images, settings, taken, encoder), (
+    return None if taken is None else dataclasses.replace(first, kind=taken), (
         f"lighting: {taken or 'as it is'}; how much more drawn defects stand out from good images under other light: "
         f"{rises}.",
     )
