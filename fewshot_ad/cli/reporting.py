@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,7 +34,6 @@ from fewshot_ad.cli.terminal import (
 from fewshot_ad.failures import explanation
 
 if TYPE_CHECKING:
-    from fewshot_ad.inspector import Inspector
     from fewshot_ad.zoo.fitted import Baseline
 
 commands = typer.Typer()
@@ -65,23 +64,17 @@ def report(
     with reported_errors(as_json):
         from fewshot_ad.enrollment.support import distinct_names
         from fewshot_ad.errors import ImageError
+        from fewshot_ad.inspector import Inspector
         from fewshot_ad.line import Report, check_report
 
+        given: dict[str, Any] = {"encoder": encoder, "engine": engine, "weights": weights, "threads": threads}
+        given["allow_download"] = allow_download
         inspector: Inspector | Baseline
         if is_fitted(artifact):
-            given = {"encoder": encoder, "engine": engine, "weights": weights, "threads": threads}
             inspector = _fitted(artifact, given, device)
         else:
             refuse_misplaced("report", artifact, images)
-            inspector = load_product(
-                artifact,
-                encoder=encoder,
-                engine=engine,
-                weights=weights,
-                allow_download=allow_download,
-                threads=threads,
-                device=device,
-            )
+            inspector = load_product(artifact, device=device, **given)
         paths, failures = image_paths(images)
         # Before the work, not after it.
         check_report(output, [*(artifact.iterdir() if artifact.is_dir() else [artifact]), *paths])
@@ -105,7 +98,7 @@ def report(
                     continue
                 counts[result.verdict] += 1
                 page.add(result, name)
-        drift = None if is_fitted(artifact) else inspector.drift()  # type: ignore[union-attr]
+        drift = inspector.drift() if isinstance(inspector, Inspector) else None
         # Files need not lie in the order of a line: only of light and camera is it said.
         page.write(output, title, drift=drift if drift is not None and drift.kind != "part" else None)
     if as_json:
@@ -127,6 +120,7 @@ def _fitted(folder: Path, given: Mapping[str, object], device: Device) -> Baseli
     from fewshot_ad.zoo.fitted import Baseline
 
     for name, value in given.items():
-        if value is not None:
-            raise ArgumentError(f"--{name}: expected a product with it, got the baseline in {folder}. Leave it out.")
+        if value not in (None, False):
+            option = name.replace("_", "-")
+            raise ArgumentError(f"--{option}: expected a product with it, got the baseline in {folder}. Leave it out.")
     return Baseline.load(folder, device=device)

@@ -81,9 +81,10 @@ def test_a_fitted_baseline_is_reported_as_a_product_is(part_folder, tmp_path, br
     text = page.read_text(encoding="utf-8")
     for words in ("bad.png", "Differs from the published method in", "good images that it was not fitted on"):
         assert words in text
-    refused = run(app, ["report", str(model), str(part_folder), "-o", str(page), "--encoder", "lite0"])
-    assert refused.exit_code == 2
-    assert "--encoder: expected a product with it" in refused.output
+    for option in (["--encoder", "lite0"], ["--allow-download"]):
+        refused = run(app, ["report", str(model), str(part_folder), "-o", str(page), *option])
+        assert refused.exit_code == 2
+        assert f"{option[0]}: expected a product with it" in refused.output
     refused = run(app, ["report", str(model), str(part_folder), "-o", str(model / "baseline.json")])
     assert refused.exit_code == 2
     # What takes products alone says what takes it.
