@@ -37,7 +37,8 @@ def in_short(departed: Sequence[str] | None) -> str:
         return "unknown"
     if not departed:
         return "yes"
-    words = [text.split()[0] if "(published: " in text else "method" for text in departed]
-    if means_nothing(departed):
-        words.insert(0, "RANDOM WEIGHTS")
+    words = [
+        "RANDOM WEIGHTS" if means_nothing([text]) else text.split()[0] if "(published: " in text else "method"
+        for text in departed
+    ]
     return "no: " + ", ".join(dict.fromkeys(words))

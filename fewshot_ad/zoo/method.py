@@ -340,12 +340,13 @@ def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:
     pretrained = cards()[name].original.pretrained
     option = next((option for option in WEIGHTS if option in options(name)), None)
     if pretrained and option is not None and settings.get(option) is None:
-        timm_has = option == "weights" and pretrained.startswith(("ImageNet", "DINO")) and "," not in pretrained
-        fetched = f", or {option}='{FROM_TIMM}' to let timm fetch them" if timm_has else ""
-        detector = " and detector=FILE" if "detector" in options(name) else ""
+        # Those with a backbone take it, and its weights, from timm.
+        from_timm = option == "weights" and "backbone" in options(name)
+        fetched = f", or {option}='{FROM_TIMM}' to let timm fetch them" if from_timm else ""
+        detector = ", and detector=FILE" if "detector" in options(name) else ""
         raise WeightsError(
             f"{name}: expected the published weights ({pretrained}), which do not ship, got none. Give "
-            f"{option}=FILE{detector}{fetched}."
+            f"{option}=FILE{fetched}{detector}."
         )
 
 

@@ -251,6 +251,6 @@ def test_figures_of_random_weights_do_not_look_like_a_result() -> None:
     # Below those that mean something, marked, and not the best.
     assert [line.split(" | ")[0] for line in rows] == ["| best", "| other", "| random"]
     assert "| **90.0** |" in rows[0]
-    assert "| 95.0§ | no: RANDOM WEIGHTS" in rows[2]
+    assert "| 95.0§ | no: RANDOM WEIGHTS, method |" in rows[2]
     assert "§ on random weights" in text
     assert r"95.0\textsuperscript{\S} & no: RANDOM WEIGHTS" in tables.latex(records)

@@ -83,8 +83,13 @@ def test_no_backbone_is_advised_that_does_not_fit() -> None:
 def test_the_published_configuration_asks_for_its_weights() -> None:
     with pytest.raises(WeightsError, match=r"published weights \(ImageNet\).*weights=FILE, or weights='timm'"):
         create("patchcore", published=True)
-    with pytest.raises(WeightsError, match=r"Visual Genome.*Give weights=FILE and detector=FILE\.$"):
+    with pytest.raises(
+        WeightsError, match=r"Visual Genome.*Give weights=FILE, or weights='timm'.*, and detector=FILE\.$"
+    ):
         create("rkde", published=True)
+    # No detector of ultralytics is timm's.
+    with pytest.raises(WeightsError, match=r"published weights \(COCO\).*Give weights=FILE\.$"):
+        create("yolov8", published=True)
     method: Any = create("patchcore", published=True, weights="random", coreset_ratio=0.5)
     assert (method.backbone, method.views, method.coreset_ratio) == ("wide_resnet50_2", "none", 0.5)
     with pytest.raises(WeightsError, match=r"published weights \(on ImageNet\).*latent_weights=FILE\.$"):
