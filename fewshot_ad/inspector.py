@@ -26,7 +26,7 @@ from fewshot_ad.artifact import (
     unpack,
 )
 from fewshot_ad.batch import Reading, read, verdicts
-from fewshot_ad.check import Check, Recalibration, check_product, draw_limits, recalibration
+from fewshot_ad.check import Check, Recalibration, Subject, check_images, draw_limits, recalibration
 from fewshot_ad.encoder import DEFAULT_ENCODER, DEFAULT_NORM_POWER, Encoder, Fusion, load_encoders
 from fewshot_ad.encoder.engine import Device, EngineName, Precision
 from fewshot_ad.enrollment.calibration import Calibration
@@ -863,7 +863,8 @@ class Inspector:
         def judge(images: ImageSource | Iterable[ImageSource]) -> Iterator[Inspection | ImageError]:
             return unchanged.inspect_batch(images, color=color, errors="return")
 
-        return check_product(unchanged._product, judge, good, bad, progress, bursts_count_once=bursts_count_once)
+        subject = Subject.of(unchanged._product)
+        return check_images(subject, judge, good, bad, progress, bursts_count_once=bursts_count_once)
 
     def _prepared(self, pixels: Uint8Array, roi: RegionSpec | None) -> Prepared | PreparedParts:
         """An image (H, W, 3) uint8 RGB made ready, looked at only in a region."""

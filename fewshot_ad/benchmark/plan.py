@@ -200,8 +200,8 @@ class Plan:
     def jobs(self) -> Iterator[Job]:
         """All jobs, the categories of one method and draw together; reads the datasets' folders.
 
-        A category is not transferred to itself, a model of one category is tested where there are several, and noise
-        that comes to no image of a support set, or to all, is left out.
+        A category is not transferred to itself, a model of one category is tested where there are several, noise that
+        comes to no image of a support set, or to all, is left out, and so are 0 images where a method needs some.
 
         Raises:
             BenchmarkError: A category or support list is absent, a list of the user's is too short, or noise leaves
@@ -230,6 +230,8 @@ class Plan:
                     continue
                 for shots in _with_noise(self.shots, options):
                     for method in self.methods:
+                        if not can_run(setting, shots, cards()[method.baseline].zero_shot):
+                            continue
                         for draw in range(self.draws):
                             for group, origin in itertools.product(groups, origins):
                                 listed = tuple(self._listed(dataset, lists, c, shots, draw) for c in group)
@@ -296,6 +298,17 @@ class Plan:
         return max(
             (int(o["count"]) for _, o in self.settings if "count" in o and o.get("defect_type") == kind), default=0
         )
+
+
+def can_run(setting: Setting, shots: Shots, zero_shot: bool) -> bool:
+    """Whether a method can be measured with so many images in a setting: 0 are none to learn from.
+
+    Args:
+        setting: The setting.
+        shots: Good images per category, or `full`.
+        zero_shot: Whether the method judges without having seen any image.
+    """
+    return shots != 0 or setting == "transfer" or (setting == "few-shot" and zero_shot)
 
 
 def _untransferred(dataset: DatasetPlan, categories: tuple[str, ...], source: DatasetPlan | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewshot_ad.benchmark.plan import DatasetPlan, MethodPlan, Plan, Protocol, Setting
+from fewshot_ad.benchmark.plan import DatasetPlan, MethodPlan, Plan, Protocol, Setting, can_run
 from fewshot_ad.benchmark.plan_schema import DatasetEntry, MethodEntry, PlanEntry, SettingEntry
 from fewshot_ad.documents.fields import Problem, check, raise_problems, words
 from fewshot_ad.documents.naming import shown, unknown
@@ -129,14 +129,18 @@ def _setting_problems(entry: PlanEntry) -> Iterator[Problem]:
         if setting.transfer is not None and setting.transfer.source not in entry.datasets:
             place = ("settings", number, "transfer", "source")
             yield Problem(place, unknown(setting.transfer.source, entry.datasets, "a dataset of the plan"))
-    if 0 in entry.shots and any(setting.transfer is None for setting in entry.settings):
-        learning = [name for name, method in entry.methods.items() if not _is_zero_shot(name, method)]
-        if learning or any(setting.transfer is None and setting.few_shot is None for setting in entry.settings):
-            message = (
-                "0 images of a product are for the setting `transfer`, and for `few-shot` with methods that judge "
-                f"without any{', which ' + ', '.join(learning) + ' cannot' if learning else ''}. Take other shots"
-            )
-            yield Problem(("shots", entry.shots.index(0)), message)
+    if 0 not in entry.shots:
+        return
+    settings = [name_of(setting) for setting in entry.settings]
+    able = {name: any(can_run(s, 0, _is_zero_shot(name, m)) for s in settings) for name, m in entry.methods.items()}
+    learning = [name for name, is_able in able.items() if not is_able]
+    # Beside other numbers, those that need images wait for these.
+    if not any(able.values()) or (learning and set(entry.shots) == {0}):
+        message = (
+            "0 images of a product are for the setting `transfer`, and for `few-shot` with methods that judge without "
+            f"any{', which ' + ', '.join(learning) + ' cannot' if learning else ''}. Take other shots"
+        )
+        yield Problem(("shots", entry.shots.index(0)), message)
 
 
 def _is_zero_shot(name: str, method: MethodEntry | None) -> bool:
@@ -162,4 +166,10 @@ def _setting(entry: SettingEntry, datasets: Mapping[str, DatasetPlan]) -> tuple[
     options = getattr(entry, name).model_dump(exclude_unset=True)
     if entry.transfer is not None:
         options = {"source": datasets[entry.transfer.source]}
-    return typing.cast("Setting", SettingEntry.model_fields[name].alias or name), options
+    return name_of(entry), options
+
+
+def name_of(entry: SettingEntry) -> Setting:
+    """The name of a setting in a plan."""
+    (name,) = entry.model_fields_set
+    return typing.cast("Setting", SettingEntry.model_fields[name].alias or name)

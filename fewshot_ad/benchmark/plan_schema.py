@@ -160,7 +160,7 @@ class PlanEntry(Entry):
     shots: list[Shots | Literal["full"]] = Field(
         [2, 4, 8],
         min_length=1,
-        description="Numbers of good images, and `full`; 0 where all settings transfer or all methods are zero-shot.",
+        description="Numbers of good images, and `full`; 0 for settings that transfer and methods that are zero-shot.",
     )
     draws: int = Field(3, ge=1, le=1000, description="Support draws; for `full`, as many seeds.")
     settings: Annotated[list[Setting], BeforeValidator(_list_of_one, json_schema_input_type=SettingsAsWritten)] = Field(

@@ -1,6 +1,6 @@
 """A product held to images whose truth is known: what it gets wrong, and how far that can be trusted."""
 
-from fewshot_ad.check.judging import check_product
+from fewshot_ad.check.judging import Subject, check_images
 from fewshot_ad.check.limits import draw_limits
 from fewshot_ad.check.recalibration import Recalibration, recalibration
 from fewshot_ad.check.report import Check, CheckedDefect, CheckedImage, UncountedImage
@@ -11,9 +11,10 @@ __all__ = [
     "CheckedDefect",
     "CheckedImage",
     "Recalibration",
+    "Subject",
     "Suggestion",
     "UncountedImage",
-    "check_product",
+    "check_images",
     "draw_limits",
     "recalibration",
 ]

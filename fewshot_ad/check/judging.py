@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fewshot_ad.arguments import image_sources
@@ -21,8 +21,40 @@ from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.product import Product
 
 
-def check_product(
-    product: Product,
+class Subject(NamedTuple):
+    """What is checked: a product, or something else that judges images of one.
+
+    Attributes:
+        name: Of the product.
+        threshold: Scores above it are anomalous.
+        support: Names of the images that it was made from, by `pixel_hash`.
+        calibrated: Scores of the images that its threshold was calibrated on.
+        known_defects: What becomes of the defects that it was shown.
+    """
+
+    name: str
+    threshold: float
+    support: Mapping[str, str]
+    calibrated: Collection[float] = frozenset()
+    known_defects: tuple[CheckedDefect, ...] = ()
+
+    @classmethod
+    def of(cls, product: Product) -> Subject:
+        """A product."""
+        model, threshold = product.model, product.model.threshold
+        severities = [(d.name, d.factor * score_against(d.top, model) / threshold) for d in product.known_defects]
+        return cls(
+            product.enrollment.product_name,
+            threshold,
+            {sha256: name for name, sha256 in product.enrollment.support},
+            # The product keeps the scores of the images that it was calibrated on, but not the images.
+            {*product.calibration.further_scores, *product.calibration.bad_scores},
+            tuple(CheckedDefect(name, severity, severity > 1) for name, severity in severities),
+        )
+
+
+def check_images(
+    subject: Subject,
     inspect: Callable[[list[Any]], Iterator[Inspection | ImageError]],
     good: ImageSource | Iterable[ImageSource],
     bad: ImageSource | Iterable[ImageSource] | None,
@@ -33,7 +65,7 @@ def check_product(
     """Judge images whose truth is known.
 
     Args:
-        product: The product.
+        subject: What is checked.
         inspect: Inspects images with it, in order; gives its error for an image that cannot be used.
         good: Good images in any form `Inspector.from_support` takes.
         bad: Bad images; None for none.
@@ -48,7 +80,7 @@ def check_product(
     checked: list[CheckedImage] = []
     left_out: list[UncountedImage] = []
     unreadable: list[UncountedImage] = []
-    known = _KnownImages(product, bursts_count_once)
+    known = _KnownImages(subject, bursts_count_once)
     results = inspect([source.image for source in sources])
     for done, (source, result) in enumerate(zip(_named(sources), results, strict=True), start=1):
         about = (source.name, source.file, source.truth)
@@ -61,13 +93,9 @@ def check_product(
         if progress is not None:
             progress("check", done, len(sources))
     _require_each_side({source.truth for source in sources}, checked, [*unreadable, *left_out])
-    name, threshold = product.enrollment.product_name, product.model.threshold
-    # The product keeps the scores of the images that it was calibrated on, but not the images.
-    calibrated = {*product.calibration.further_scores, *product.calibration.bad_scores}
-    again = sum(image.score in calibrated for image in checked)
-    severities = [(d.name, d.factor * score_against(d.top, product.model) / threshold) for d in product.known_defects]
-    defects = tuple(CheckedDefect(name, severity, severity > 1) for name, severity in severities)
-    return Check(name, threshold, tuple(checked), tuple(left_out), tuple(unreadable), again, defects)
+    again = sum(image.score in subject.calibrated for image in checked)
+    images, uncounted = tuple(checked), (tuple(left_out), tuple(unreadable))
+    return Check(subject.name, subject.threshold, images, *uncounted, again, subject.known_defects)
 
 
 def _checked(source: _Source, result: Inspection, enrolled: Collection[str]) -> list[CheckedImage]:
@@ -134,8 +162,8 @@ def _named(sources: Sequence[_Source]) -> Iterator[_Source]:
 class _KnownImages:
     """The support set and the images seen so far, by the hashes of their pixels."""
 
-    def __init__(self, product: Product, bursts_count_once: bool) -> None:
-        self.support = {sha256: name for name, sha256 in product.enrollment.support}
+    def __init__(self, subject: Subject, bursts_count_once: bool) -> None:
+        self.support = subject.support
         self._seen: dict[str, _Source] = {}
         self._bursts_count_once = bursts_count_once
         self._thumbnails: dict[str, Float32Array] = {}

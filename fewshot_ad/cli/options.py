@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fewshot_ad.images import RegionSpec
     from fewshot_ad.inspector import Inspector
     from fewshot_ad.zoo.components.curves import Curves
+    from fewshot_ad.zoo.fitted import Baseline
 
 # The package's own aliases (`EngineName`, `Metric`, ...) stand beside numpy, OpenCV and OpenVINO, and `--help` must not
 # wait for those to load. A type checker compares these with them where they are passed on; a test, choice by choice.
@@ -214,6 +215,54 @@ def is_fitted(name: str | Path) -> bool:
     return os.path.isfile(os.path.join(name, "baseline.json"))
 
 
+def load_fitted(folder: Path, given: Mapping[str, object], device: Device) -> Baseline:
+    """A fitted baseline, with none of the options that are of products alone.
+
+    Args:
+        folder: Of it.
+        given: Options of products, by name; None and False are not given.
+        device: Where it computes.
+
+    Raises:
+        ArgumentError: There is one of them.
+        ZooError: It cannot be read.
+    """
+    from fewshot_ad.zoo.fitted import Baseline
+
+    for name, value in given.items():
+        if value not in (None, False):
+            option = name.replace("_", "-")
+            raise ArgumentError(f"--{option}: expected a product with it, got the baseline in {folder}. Leave it out.")
+    return Baseline.load(folder, device=device)
+
+
+def load_judge(
+    command: str, artifact: Path, others: Sequence[str] = (), *, device: Device, given: Mapping[str, Any]
+) -> Inspector | Baseline:
+    """What an argument names: a product, or a fitted baseline.
+
+    Args:
+        command: The command's name.
+        artifact: What was given.
+        others: What was given after it.
+        device: Where it computes.
+        given: Further options of `load_product`, by name.
+
+    Raises:
+        ArgumentError: It is neither, or an option is not for it.
+        FewshotADError: It cannot be read.
+    """
+    if is_fitted(artifact):
+        return load_fitted(artifact, given, device)
+    refuse_misplaced(command, artifact, others)
+    return load_product(artifact, device=device, **given)
+
+
+def files_of(artifact: Path) -> list[Path]:
+    """The files of a product or of a fitted baseline, which no output may replace."""
+    return list(artifact.iterdir()) if artifact.is_dir() else [artifact]
+
+
 def training_curves(monitor: MonitorName | None, folder: Path | None, output: Path) -> Curves | None:
     """Where training curves go; None = nowhere.
 
@@ -265,8 +314,8 @@ def refuse_misplaced(command: str, artifact: Path, others: Sequence[str] = ()) -
         )
     if is_fitted(artifact):
         raise ArgumentError(
-            f"expected the product's .fsad file, got the fitted baseline in {artifact}. `fewshot-ad predict` and "
-            "`fewshot-ad report` take it."
+            f"expected the product's .fsad file, got the fitted baseline in {artifact}. `fewshot-ad predict`, "
+            "`report`, `check`, `calibrate` and `serve` take it."
         )
     if os.path.isdir(artifact):
         raise ArgumentError(

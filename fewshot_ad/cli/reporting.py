@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fewshot_ad.cli.inspecting import image_paths
 from fewshot_ad.cli.options import (
-    Device,
     DeviceOption,
     DownloadOption,
     EncoderOption,
@@ -18,9 +16,8 @@ from fewshot_ad.cli.options import (
     JsonOption,
     ThreadsOption,
     WeightsOption,
-    is_fitted,
-    load_product,
-    refuse_misplaced,
+    files_of,
+    load_judge,
 )
 from fewshot_ad.cli.terminal import (
     EXIT_ERROR,
@@ -32,9 +29,6 @@ from fewshot_ad.cli.terminal import (
     say,
 )
 from fewshot_ad.failures import explanation
-
-if TYPE_CHECKING:
-    from fewshot_ad.zoo.fitted import Baseline
 
 commands = typer.Typer()
 
@@ -69,15 +63,10 @@ def report(
 
         given: dict[str, Any] = {"encoder": encoder, "engine": engine, "weights": weights, "threads": threads}
         given["allow_download"] = allow_download
-        inspector: Inspector | Baseline
-        if is_fitted(artifact):
-            inspector = _fitted(artifact, given, device)
-        else:
-            refuse_misplaced("report", artifact, images)
-            inspector = load_product(artifact, device=device, **given)
+        inspector = load_judge("report", artifact, images, device=device, given=given)
         paths, failures = image_paths(images)
         # Before the work, not after it.
-        check_report(output, [*(artifact.iterdir() if artifact.is_dir() else [artifact]), *paths])
+        check_report(output, [*files_of(artifact), *paths])
         page = Report(inspector, pictures=pictures)
         counts = dict.fromkeys(("good", "review", "anomalous", "not_inspectable"), 0)
         for failure in failures:
@@ -107,20 +96,3 @@ def report(
         shown = ", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in counts.items() if count)
         say(f"{shown or 'no image judged'}{f', {unreadable} not readable' if unreadable else ''} -> {output}")
     raise typer.Exit(EXIT_ERROR if unreadable else EXIT_GOOD)
-
-
-def _fitted(folder: Path, given: Mapping[str, object], device: Device) -> Baseline:
-    """A fitted baseline, with none of the options that are of products alone.
-
-    Raises:
-        ArgumentError: There is one of them.
-        ZooError: It cannot be read.
-    """
-    from fewshot_ad.errors import ArgumentError
-    from fewshot_ad.zoo.fitted import Baseline
-
-    for name, value in given.items():
-        if value not in (None, False):
-            option = name.replace("_", "-")
-            raise ArgumentError(f"--{option}: expected a product with it, got the baseline in {folder}. Leave it out.")
-    return Baseline.load(folder, device=device)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from fewshot_ad.cli.options import JsonOption, ThreadsOption
 from fewshot_ad.cli.terminal import EXIT_ERROR, print_json, reported_errors, say
+
+if TYPE_CHECKING:
+    from fewshot_ad.line.judge import Judge
 
 commands = typer.Typer()
 
@@ -20,6 +23,13 @@ def serve(
     ] = None,
     catalog: Annotated[
         Path | None, typer.Option(help="Folder of the products, .fsad files. Default: products.")
+    ] = None,
+    baselines: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--baseline",
+            help="Folder of a fitted baseline, which judges the product it is named after. Repeatable; extra 'zoo'.",
+        ),
     ] = None,
     journal: Annotated[
         str | None, typer.Option(help="The journal's file, or the URL of a database. Default: journal.db.")
@@ -47,6 +57,7 @@ def serve(
 
         given: dict[str, Any] = {
             "catalog": catalog,
+            "baselines": [str(folder) for folder in baselines] if baselines else None,
             "journal": journal,
             "threads": threads,
             "listen.host": host,
@@ -61,7 +72,7 @@ def serve(
         with needs_extra():
             from fewshot_ad.line.station import ServingStation, check_settings
         if check:
-            problems = check_settings(settings)
+            problems = check_settings(settings, _load_baseline)
             if as_json:
                 print_json("serve-check", {"station": settings.station, "problems": problems})
             for problem in [] if as_json else problems:
@@ -69,9 +80,16 @@ def serve(
             if not problems and not as_json:
                 say(f"station {settings.station}: nothing is wrong with its settings")
             raise typer.Exit(EXIT_ERROR if problems else 0)
-        serving = ServingStation(settings)
+        serving = ServingStation(settings, _load_baseline)
         if as_json:
             print_json("serve", {"station": settings.station, "url": serving.url})
         else:
             say(f"station {settings.station}: {serving.url} (Ctrl-C ends it)")
         serving.run()
+
+
+def _load_baseline(folder: Path) -> Judge:
+    # The line lies below the zoo, and runs without it.
+    from fewshot_ad.zoo.fitted import Baseline
+
+    return Baseline.load(folder)

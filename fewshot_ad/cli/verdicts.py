@@ -19,6 +19,10 @@ from fewshot_ad.cli.options import (
     JsonOption,
     ThreadsOption,
     WeightsOption,
+    files_of,
+    is_fitted,
+    load_fitted,
+    load_judge,
     load_product,
     locked,
     refuse_misplaced,
@@ -36,6 +40,7 @@ from fewshot_ad.cli.terminal import (
 if TYPE_CHECKING:
     from fewshot_ad.check import Check, CheckedImage, UncountedImage
     from fewshot_ad.inspector import Inspector
+    from fewshot_ad.zoo.fitted import Baseline
 
 COLUMNS = (*("file", "truth", "verdict", "outcome", "score", "threshold", "severity", "error"), "schema")
 TABLE_SCHEMA = "fewshot-ad/check-csv/1"
@@ -83,21 +88,14 @@ def check(
     """
     outputs = Outputs(as_json)
     with reported_errors(as_json):
-        refuse_misplaced("check", artifact)
-        inspector = load_product(
-            artifact,
-            encoder=encoder,
-            engine=engine,
-            weights=weights,
-            allow_download=allow_download,
-            threads=threads,
-            device=device,
-        )
+        given: dict[str, Any] = {"encoder": encoder, "engine": engine, "weights": weights, "threads": threads}
+        given["allow_download"] = allow_download
+        inspector = load_judge("check", artifact, device=device, given=given)
         if threshold is not None:
             inspector.threshold = threshold
         good_images, bad_images = _images(good), None if bad is None else _images(bad)
         images = [image for image in [*good_images, *(bad_images or [])] if isinstance(image, Path)]
-        others = [artifact, *(Path(given) for given in (encoder, weights) if given is not None)]
+        others = [*files_of(artifact), *(Path(file) for file in (encoder, weights) if file is not None)]
         check_table(csv_file, [*images, *others], force, COLUMNS)
         check_picture(sheet, "--sheet", SHEET_MARK, images, others, force=force)
         with progress_bar(quiet=as_json or len(images) < 20) as progress:
@@ -145,20 +143,18 @@ def calibrate(
     A threshold that was set by hand is replaced. Nothing else of the product changes.
     """
     with reported_errors(as_json):
+        given: dict[str, Any] = {"encoder": encoder, "engine": engine, "weights": weights, "threads": threads}
+        given["allow_download"] = allow_download
+        if is_fitted(artifact):
+            given["max_review"] = max_review
+            _calibrate_fitted(load_fitted(artifact, given, device), artifact, good, bad, max_false_reject, as_json)
+            return
         refuse_misplaced("calibrate", artifact)
         from fewshot_ad.artifact import check_product_file
 
         # As in `add`: nobody else changes the product meanwhile.
         with locked(artifact), progress_bar(quiet=as_json) as progress:
-            inspector = load_product(
-                artifact,
-                encoder=encoder,
-                engine=engine,
-                weights=weights,
-                allow_download=allow_download,
-                threads=threads,
-                device=device,
-            )
+            inspector = load_product(artifact, device=device, **given)
             # Before the work, not after it.
             check_product_file(artifact)
             sides = _images(good), None if bad is None else _images(bad)
@@ -170,6 +166,26 @@ def calibrate(
     for line in change.explain().splitlines():
         say(line)
     say_limits(inspector.info())
+
+
+def _calibrate_fitted(
+    baseline: Baseline,
+    folder: Path,
+    good: list[str],
+    bad: list[str] | None,
+    max_false_reject: float | None,
+    as_json: bool,
+) -> None:
+    """Set the threshold of a fitted baseline, and store it again."""
+    sides = _images(good), None if bad is None else _images(bad)
+    with progress_bar(quiet=as_json) as progress:
+        said = baseline.calibrate(*sides, max_false_reject, progress=progress)
+    baseline.save(folder, force=True)
+    if as_json:
+        print_json("fit", {**baseline.info(), "schema": "fewshot-ad/fit/1", "folder": str(folder)})
+        return
+    for line in [*said.splitlines(), *baseline.notes]:
+        say(line)
 
 
 def _images(names: list[str]) -> list[Any]:
@@ -207,7 +223,7 @@ def _uncounted_row(image: UncountedImage, verdict: str) -> dict[str, Any]:
     return table_row(cells, TABLE_SCHEMA)
 
 
-def _write_sheet(path: Path, result: Check, inspector: Inspector, force: bool) -> None:
+def _write_sheet(path: Path, result: Check, inspector: Inspector | Baseline, force: bool) -> None:
     from fewshot_ad.check.sheet import draw_sheet
     from fewshot_ad.demo import write_png
 

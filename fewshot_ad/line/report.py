@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from fewshot_ad.inspection.verdict import Verdict, format_severity, verdict_word
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.line.charts import VERDICTS, Entry, histogram, run, text_of
 from fewshot_ad.line.document import MARK, document, tile
+from fewshot_ad.line.judge import Judge
 from fewshot_ad.metrics import Rate
 from fewshot_ad.storage import check_output, write_atomically, write_failure
 
@@ -34,18 +34,6 @@ CLOSE_CALLS = UNJUDGED = 8
 PICTURE_SIDE, QUALITY = 640, 82
 # Rows of the table at most; beyond, good images are left out of it.
 MAX_ROWS = 2000
-
-
-@runtime_checkable
-class Judge(Protocol):
-    """What else than an `Inspector` gives verdicts that can be reported: a fitted baseline of the zoo."""
-
-    @property
-    def product(self) -> str:
-        """Name of the product."""
-
-    def facts(self) -> dict[str, str]:
-        """What there is to know of it, in words, by their names."""
 
 
 class Report:

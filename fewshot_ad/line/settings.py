@@ -196,6 +196,9 @@ class StationSettings(Entry):
 
     station: Name = Field("station", description="Its name in every record.")
     catalog: File = Field("products", description="Folder of the products, .fsad files.")
+    baselines: list[File] = Field(
+        default_factory=list, description="Folders of fitted baselines, which judge the products they are named after."
+    )
     journal: File = Field("journal.db", description="The journal's file, or the URL of a database.")
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(None, description="CPU threads. Default: all.")
     memory_mb: Annotated[float, Field(ge=1)] = Field(700.0, description="What loaded products may take.")
@@ -279,6 +282,7 @@ def resolved(settings: StationSettings, folder: Path) -> StationSettings:
     content = settings.model_dump()
     base = folder.absolute()
     content["catalog"] = str(base / content["catalog"])
+    content["baselines"] = [str(base / folder) for folder in content["baselines"]]
     if "://" not in content["journal"]:
         content["journal"] = str(base / content["journal"])
     content["pictures"]["folder"] = str(base / content["pictures"]["folder"])

@@ -17,21 +17,32 @@ import numpy as np
 from fewshot_ad import __version__, arguments
 from fewshot_ad.arrays import Float32Array, Progress
 from fewshot_ad.batch import Reading, read
+from fewshot_ad.check import Check, Subject, check_images
 from fewshot_ad.enrollment.presets import FALSE_REJECTS
-from fewshot_ad.enrollment.support import read_support
+from fewshot_ad.enrollment.support import pixel_hash, read_support
 from fewshot_ad.errors import ArgumentError, FewshotADError, ImageError, ZooError
+from fewshot_ad.host.lifetime import ForkSafeLock
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources
 from fewshot_ad.inspection.regions import MapScale, find_regions
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.zoo.components.curves import Curves
 from fewshot_ad.zoo.components.model_folder import SCHEMA, model_read, write_model
-from fewshot_ad.zoo.components.score_scale import Fitting, ScoreScale, by_hand, finite, map_scale_of, score_scale
+from fewshot_ad.zoo.components.score_scale import (
+    Fitting,
+    ScoreScale,
+    by_hand,
+    finite,
+    map_scale_of,
+    scale_with_threshold,
+    score_scale,
+)
 from fewshot_ad.zoo.configuration import check_settings, differences
 from fewshot_ad.zoo.method import Labeled, Method, cards, create
 
 MAX_FALSE_REJECT = 0.05
 # A threshold from fewer good images than this is provisional.
 ENOUGH = 20
+PROVISIONAL = "the threshold is provisional"
 # Baselines scale every image to one square. By how much an image may be wider or narrower than those of the fit, before
 # its part looks like another one.
 ASPECT_SLACK = 1.1
@@ -40,6 +51,8 @@ ASPECT_SLACK = 1.1
 @dataclass(eq=False)
 class Baseline:
     """A baseline, fitted to one product, with a threshold from good images.
+
+    It may be used on several threads, and judges one image at a time.
 
     Attributes:
         name: Name in the zoo.
@@ -53,6 +66,9 @@ class Baseline:
         notes: What was noticed while fitting.
         aspects: Least and greatest width by height of the images it was fitted on; None of one that was stored
             without them, which judges images of any.
+        seen: Names of the images that it was fitted on or that set its threshold, by the SHA-256 of their pixels; empty
+            of one that was stored without them.
+        artifact: SHA-256 of what it was loaded from; empty of one that was not.
     """
 
     name: str
@@ -65,6 +81,9 @@ class Baseline:
     support: tuple[str, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
     aspects: tuple[float, float] | None = None
+    seen: Mapping[str, str] = field(default_factory=dict, repr=False)
+    artifact: str = ""
+    _lock: ForkSafeLock = field(default_factory=ForkSafeLock, init=False, repr=False)
 
     @classmethod
     def fit(  # noqa: PLR0913 - keywords of a facade, each with a default
@@ -136,30 +155,38 @@ class Baseline:
         with _explained(name), curves.drawn(f"{product} {name}") if curves is not None else contextlib.nullcontext():
             if threshold is None:
                 fitted = fitting.with_held_out()
-                scale = score_scale(name, fitted, max_false_reject)
+                scale = score_scale(name, fitted.scores, fitted.held_out, max_false_reject)
             else:
                 arguments.number(threshold, "threshold", -1e30, 1e30)
                 fitted = fitting.on_all()
                 scale = by_hand(name, fitted, float(threshold), max_false_reject)
         notes = support.notes
         if threshold is None and fitted.held_out < ENOUGH:
-            notes = (
-                *notes,
-                f"the threshold is provisional: it rests on {fitted.held_out} good image(s) that the method was not "
-                "fitted on. Judge further good ones with it before relying on it.",
-            )
+            notes = (*notes, provisional(fitted.held_out))
         names = tuple(support.images[i].name for i in fitted.fitted_on)
         map_scale = map_scale_of(fitted.maps, max_false_reject)
         # Where it computes is for the reader of the folder to say again.
         settings.pop("device", None)
         shapes = [image.shape[1] / image.shape[0] for image in pixels]
         aspects = (min(shapes), max(shapes))
-        return cls(name, dict(settings), seed, product, fitted.method, scale, map_scale, names, notes, aspects)
+        seen = {pixel_hash(image.pixels): image.name for image in support.images}
+        return cls(name, dict(settings), seed, product, fitted.method, scale, map_scale, names, notes, aspects, seen)
 
     @property
     def threshold(self) -> float:
-        """Scores above it are anomalous."""
+        """Scores above it are anomalous.
+
+        Setting it by hand replaces the one of the fit.
+
+        Raises:
+            ZooError: On setting: half of the good images would be above it.
+        """
         return self.scores.threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        value = float(arguments.number(value, "threshold", -1e30, 1e30))
+        self.scores = scale_with_threshold(self.name, self.scores.median_good, value, self.scores.max_false_reject)
 
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect one image.
@@ -197,12 +224,84 @@ class Baseline:
                     raise
                 yield error
 
+    def check(
+        self,
+        good: ImageSource | Iterable[ImageSource],
+        bad: ImageSource | Iterable[ImageSource] | None = None,
+        *,
+        color: ColorOrder = "rgb",
+        progress: Progress | None = None,
+    ) -> Check:
+        """Judge images whose truth is known; see `Inspector.check`.
+
+        Images that it was fitted on, or that set its threshold, are named and not counted.
+
+        Raises:
+            ZooError: It was stored by an earlier version, and does not know which these are.
+        """
+        arguments.function(progress, "progress")
+        if not self.seen:
+            raise ZooError(
+                f"{self.product}: expected a baseline that knows the images it was fitted on, got one of an earlier "
+                "version, which does not: they would be counted. Fit it again."
+            )
+
+        def judged(images: list[ImageSource]) -> Iterator[Inspection | ImageError]:
+            return self.inspect_batch(images, color=color, errors="return")
+
+        return check_images(Subject(self.product, self.threshold, self.seen), judged, good, bad, progress)
+
+    def calibrate(
+        self,
+        good: ImageSource | Iterable[ImageSource],
+        bad: ImageSource | Iterable[ImageSource] | None = None,
+        max_false_reject: float | None = None,
+        *,
+        color: ColorOrder = "rgb",
+        progress: Progress | None = None,
+    ) -> str:
+        """Set the threshold from further good images, as `fit` does; the method stays as it is.
+
+        Args:
+            good: Two or more good images that it was not fitted on.
+            bad: Images of defective parts, which only say how many of them pass; None for none.
+            max_false_reject: Share of good parts that may be rejected, 0.0001 to 0.5; None takes that of the fit.
+            color: Channel order of arrays.
+            progress: Called as `progress("check", done, total)`.
+
+        Returns:
+            What was done, in words.
+
+        Raises:
+            ArgumentError: The bad images mostly score below the good ones, or an argument is out of range.
+            ZooError: No threshold follows from them.
+            ImageError: There are no images that count.
+        """
+        if max_false_reject is not None:
+            arguments.number(max_false_reject, "max_false_reject", *FALSE_REJECTS)
+        check = self.check(good, bad, color=color, progress=progress)
+        scores, former = check.scores("good"), self.threshold
+        if len(scores) < 2:
+            raise ZooError(f"{self.product}: expected 2 or more good images that count, got {len(scores)}. Give more.")
+        if check.auroc is not None and check.auroc < 0.5:
+            raise ArgumentError(
+                "expected bad images that mostly score above the good ones, got them below. Are the two swapped? "
+                "Nothing was changed; `fewshot-ad check` names each."
+            )
+        share = self.scores.max_false_reject if max_false_reject is None else max_false_reject
+        self.scores = score_scale(self.name, np.array(scores, np.float32), len(scores), share)
+        self.notes = tuple(note for note in self.notes if not note.startswith(PROVISIONAL))
+        if len(scores) < ENOUGH:
+            self.notes += (provisional(len(scores)),)
+        return "\n".join(_changes(check, former, self.scores))
+
     def _judged(self, reading: Reading) -> Inspection:
         image = reading.pixels
         if isinstance(image, ImageError):
             raise image
         start = time.perf_counter()
-        predicted = finite(self.name, self.method.predict([image]))
+        with self._lock:
+            predicted = finite(self.name, self.method.predict([image]))
         predict_ms = (time.perf_counter() - start) * 1e3
         score = float(predicted.scores[0])
         # A method without maps says nothing of where.
@@ -275,6 +374,7 @@ class Baseline:
             "map_scale": asdict(self.map_scale),
             "notes": list(self.notes),
             "aspects": None if self.aspects is None else list(self.aspects),
+            "seen": dict(self.seen),
             "version": __version__,
         }
 
@@ -316,7 +416,31 @@ class Baseline:
                 tuple(said["support"]),
                 tuple(said["notes"]),
                 _aspects(said.get("aspects")),
+                dict(said.get("seen", {})),
+                said["manifest_sha256"],
             )
+
+
+def provisional(count: int) -> str:
+    """What is said of a threshold from few good images."""
+    return (
+        f"{PROVISIONAL}: it rests on {count} good image(s) that the method was not fitted on. Calibrate it on further "
+        "ones before relying on it (`fewshot-ad calibrate`)."
+    )
+
+
+def _changes(check: Check, former: float, now: ScoreScale) -> Iterator[str]:
+    """What another threshold changes for the images of a check, and where it comes from."""
+    good, bad = check.scores("good"), check.scores("bad")
+    uncounted = [*check.left_out, *check.unreadable]
+    yield f"{check.product}: calibrated on {len(good)} good images: threshold {former:.6g} -> {now.threshold:.6g}."
+    yield from (f"note: left out of the calibration: {one.name} ({one.truth}): {one.reason}" for one in uncounted)
+    rejects = [sum(score > at for score in good) for at in (former, now.threshold)]
+    yield f"Rejects of these {len(good)} good images: {rejects[0]} before, {rejects[1]} now."
+    if bad:
+        passes = [sum(score <= at for score in bad) for at in (former, now.threshold)]
+        yield f"Passes of these {len(bad)} bad images: {passes[0]} before, {passes[1]} now."
+    yield f"The threshold comes {now.explain()}."
 
 
 def _aspects(said: Any) -> tuple[float, float] | None:

@@ -307,8 +307,15 @@ def test_zero_shot_is_for_methods_that_need_no_image(dataset: Path, tmp_path: Pa
     assert {job.setting for job in plan.jobs()} == {"zero-shot"}
     records = [record for state in run_plan(plan, tmp_path / "record.jsonl", in_process) for record in state.records]
     assert [(record.status, record.setting, record.shots) for record in records] == [("done", "zero-shot", 0)] * 2
+    both = {**methods, "mean": {"baseline": "padim"}}
     with pytest.raises(BenchmarkError, match="mean cannot"):
-        parse_plan(content(dataset, methods={**methods, "mean": {"baseline": "padim"}}, shots=[0]), Path())
+        parse_plan(content(dataset, methods=both, shots=[0]), Path())
+    # Beside other numbers of images, it has no rows of none.
+    mixed = parse_plan(content(dataset, methods=both, shots=[0, 2], draws=1), Path())
+    rows = {(job.method.name, job.setting, job.shots) for job in mixed.jobs()}
+    assert rows == {("vfm", "zero-shot", 0), ("vfm", "few-shot", 2), ("mean", "few-shot", 2)}
+    with pytest.raises(BenchmarkError, match="mean cannot"):
+        parse_plan(content(dataset, methods={"mean": {"baseline": "padim"}}, shots=[0, 2]), Path())
 
 
 def test_few_abnormal_is_part_of_the_job_and_its_key(dataset: Path, mean_baseline: str) -> None:

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
 from fewshot_ad.zoo import cards, options
+from tests.conftest import make_part
 
 run = CliRunner().invoke
 
@@ -90,4 +91,45 @@ def test_a_fitted_baseline_is_reported_as_a_product_is(part_folder, tmp_path, br
     # What takes products alone says what takes it.
     refused = run(app, ["inspect", str(model), str(part_folder)])
     assert refused.exit_code == 2
-    assert "`fewshot-ad predict` and `fewshot-ad report` take it" in " ".join(refused.output.split())
+    takers = "`fewshot-ad predict`, `report`, `check`, `calibrate` and `serve` take it"
+    assert takers in " ".join(refused.output.split())
+
+
+def test_a_fitted_baseline_is_checked_and_calibrated(part_folder, tmp_path, broken_part):
+    model, bad, more = tmp_path / "spade", tmp_path / "bad", tmp_path / "more"
+    for folder in (bad, more):
+        folder.mkdir()
+    cv2.imwrite(str(bad / "bad.png"), broken_part[..., ::-1])
+    cv2.imwrite(str(bad / "worse.png"), make_part(50, defect=True)[..., ::-1])
+    for seed in range(40, 46):
+        cv2.imwrite(str(more / f"{seed}.png"), make_part(seed)[..., ::-1])
+    assert run(app, ["fit", "spade", str(part_folder), "-o", str(model), "--set", "image_size=64"]).exit_code == 0
+    sides = ["--good", str(more), "--good", str(part_folder), "--bad", str(bad)]
+    table, sheet = tmp_path / "check.csv", tmp_path / "sheet.png"
+    checked = run(app, ["check", str(model), *sides, "--csv", str(table), "--sheet", str(sheet), "--json"])
+    assert checked.exit_code == 0, checked.output
+    said = json.loads(checked.stdout)
+    assert len(said["images"]) == 8
+    assert {one["name"] for one in said["left_out"]} == {path.name for path in part_folder.iterdir()}
+    assert "in the support set" in said["left_out"][0]["reason"]
+    assert table.is_file()
+    assert sheet.is_file()
+
+    before = json.loads((model / "baseline.json").read_text())["scores"]["threshold"]
+    # Swapped, nothing changes.
+    swapped = run(app, ["calibrate", str(model), "--good", str(bad), "--bad", str(more)])
+    assert swapped.exit_code == 2
+    assert "Are the two swapped?" in " ".join(swapped.output.split())
+    assert json.loads((model / "baseline.json").read_text())["scores"]["threshold"] == before
+    calibrated = run(app, ["calibrate", str(model), "--good", str(more), "--bad", str(bad)])
+    assert calibrated.exit_code == 0, calibrated.output
+    words = " ".join(calibrated.output.split())
+    assert "calibrated on 6 good images" in words
+    assert "the threshold is provisional: it rests on 6 good image(s)" in words
+    stored = json.loads((model / "baseline.json").read_text())
+    assert stored["scores"]["threshold"] != before
+    assert stored["scores"]["held_out"] == 6
+    assert [note for note in stored["notes"] if note.startswith("the threshold")] == stored["notes"][-1:]
+    assert run(app, ["calibrate", str(model), "--good", str(more), "--max-review", "0.1"]).exit_code == 2
+    by_hand = run(app, ["check", str(model), "--good", str(more), "--threshold", "1e9", "--json"])
+    assert json.loads(by_hand.stdout)["false_rejects"]["count"] == 0

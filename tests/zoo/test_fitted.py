@@ -16,7 +16,7 @@ from fewshot_ad.errors import ImageError, ZooError
 from fewshot_ad.zoo import Labeled, cards
 from fewshot_ad.zoo.components.freezing import freeze, thaw
 from fewshot_ad.zoo.components.model_folder import MANIFEST, TENSORS, _hash_of
-from fewshot_ad.zoo.components.score_scale import Fit, score_scale
+from fewshot_ad.zoo.components.score_scale import score_scale
 from fewshot_ad.zoo.fitted import Baseline
 from fewshot_ad.zoo.method import Predictions
 from tests.conftest import make_part
@@ -94,8 +94,7 @@ def test_a_share_of_good_parts_is_above_the_threshold() -> None:
     above = []
     for _ in range(400):
         scores = rng.normal(5, 1, 9).astype(np.float32)
-        fit = Fit(None, (), scores[:8], (), 8)  # type: ignore[arg-type]
-        above.append(scores[8] > score_scale("any", fit, 0.05).threshold)
+        above.append(scores[8] > score_scale("any", scores[:8], 8, 0.05).threshold)
     assert np.mean(above) == pytest.approx(0.05, abs=0.025)
 
 
@@ -151,6 +150,18 @@ def test_an_image_of_another_shape_is_not_judged(baseline: Baseline, tmp_path: P
         assert told.verdict == "not_inspectable"
         assert told.is_anomalous
         assert "width by height is 1.50, that of the good images 1.00" in told.reason
+
+
+def test_one_of_an_earlier_version_cannot_tell_what_it_was_fitted_on(baseline: Baseline, tmp_path: Path) -> None:
+    baseline.save(tmp_path / "model")
+    manifest = json.loads((tmp_path / "model" / MANIFEST).read_text())
+    del manifest["seen"], manifest["manifest_sha256"]
+    manifest["manifest_sha256"] = _hash_of(manifest)
+    (tmp_path / "model" / MANIFEST).write_text(json.dumps(manifest))
+    earlier = Baseline.load(tmp_path / "model")
+    assert earlier.inspect(BAD).verdict == "anomalous"
+    with pytest.raises(ZooError, match="they would be counted"):
+        earlier.check([NEXT])
 
 
 def test_a_damaged_folder_is_refused(baseline: Baseline, tmp_path: Path) -> None:

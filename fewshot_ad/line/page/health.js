@@ -126,7 +126,8 @@ async function showDrift(place, signal) {
     const products = await get("/api/products", { signal });
     const since = station.health?.started;
     const rows = [];
-    for (const { name } of products) {
+    // A fitted baseline does not know what its good images looked like.
+    for (const { name } of products.filter((one) => one.baseline === null)) {
       const counts = await get("/api/counts", { query: { product: name, since }, signal });
       // One that nothing was inspected with is not loaded only to say so.
       if (Object.values(counts).some((n) => n > 0)) rows.push(driftRow(name, await get(`/api/products/${part(name)}/drift`, { signal })));

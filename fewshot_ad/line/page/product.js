@@ -18,6 +18,7 @@ import { viewer } from "./viewer.js";
  * @param onChange Called once something was taken back.
  */
 export function productSheet(product, signal, onChange) {
+  if (product.baseline) return baselineSheet(product, signal);
   return el(
     "div",
     { class: "sheet" },
@@ -27,6 +28,16 @@ export function productSheet(product, signal, onChange) {
     tryIt(product, signal),
     section(t("product.changes"), changes(product, onChange)),
     settings(product),
+  );
+}
+
+/** What is known of a product that a fitted baseline judges. */
+function baselineSheet(product, signal) {
+  return el(
+    "div",
+    { class: "sheet" },
+    section(t("product.baseline"), el("p", {}, t("product.baseline_text")), facts(Object.entries(product.facts))),
+    tryIt(product, signal),
   );
 }
 

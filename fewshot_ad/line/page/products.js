@@ -55,6 +55,10 @@ export function productList(place, signal) {
   function entry(product) {
     const link = el("a", { href: `#/teach/${part(product.name)}`, class: "row-link" }, product.name);
     const about = el("span", { class: "faint" }, `${dayAndTime(1000 * product.changed)} · ${bytes(product.bytes)}`);
+    if (product.baseline !== null) {
+      const method = el("span", { class: "faint" }, t("products.baseline", { method: product.baseline }));
+      return el("li", {}, el("span", { class: "row-text" }, link, about), method);
+    }
     const deletion = button(t("delete"), () => deleteProduct(product.name).then((done) => done && show()), "quiet", {
       "aria-label": t("products.delete", { name: product.name }),
     });

@@ -16,16 +16,19 @@ from typing import Any
 
 import uvicorn
 
-from fewshot_ad.errors import StationError
+from fewshot_ad.catalog import Catalog
+from fewshot_ad.errors import FewshotADError, StationError
 from fewshot_ad.line import sinks
 from fewshot_ad.line.fleet import Puller
 from fewshot_ad.line.journal import InUseError, Journal
+from fewshot_ad.line.judge import LoadJudge
 from fewshot_ad.line.record import Record
 from fewshot_ad.line.settings import StationSettings, camera_name, read_secret
 from fewshot_ad.line.sinks import Publisher, Sink
 from fewshot_ad.line.sinks.replica import Replicator
 from fewshot_ad.line.sources import CameraSource, FolderSource
 from fewshot_ad.line.station.app import create_app
+from fewshot_ad.line.station.baselines import load_baselines
 from fewshot_ad.line.station.condition import disk_free
 from fewshot_ad.line.station.connections import Connection
 from fewshot_ad.line.station.jobs import Jobs
@@ -66,6 +69,8 @@ class ServingStation:
 
     Args:
         settings: What it is told, see `settings.read_settings`.
+        load_baseline: Reads one of the fitted baselines that the settings name: `Baseline.load`. None if they name
+            none.
 
     Attributes:
         url: Where it is served.
@@ -74,7 +79,7 @@ class ServingStation:
         StationError: Something that the settings name cannot be used, or the port is taken.
     """
 
-    def __init__(self, settings: StationSettings) -> None:
+    def __init__(self, settings: StationSettings, load_baseline: LoadJudge | None = None) -> None:
         if not Path(settings.catalog).is_dir():
             raise StationError(
                 f"catalog: expected a folder at {settings.catalog}, got none. Create it, or name another."
@@ -94,7 +99,7 @@ class ServingStation:
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
         try:
-            station = Station(settings)
+            station = Station(settings, load_baseline)
         except BaseException:
             self._socket.close()
             raise
@@ -187,7 +192,7 @@ class ServingStation:
         return {
             "fewshot_ad_up": ("1 while verdicts are recorded.", float(not station.trouble)),
             "fewshot_ad_waiting": ("Images that wait or are inspected.", float(station.waiting)),
-            "fewshot_ad_products": ("Products in the catalog.", float(len(station.catalog))),
+            "fewshot_ad_products": ("Products that are judged.", float(len(station.products))),
             "fewshot_ad_pictures_bytes": ("What pictures take.", float(station.pictures.nbytes)),
             "fewshot_ad_disk_free_bytes": ("Free on disk.", {k: float(v) for k, v in disk_free(station).items()}),
             "fewshot_ad_sink_waiting": (
@@ -201,15 +206,21 @@ class ServingStation:
         }
 
 
-def check_settings(settings: StationSettings) -> list[str]:
+def check_settings(settings: StationSettings, load_baseline: LoadJudge | None = None) -> list[str]:
     """What is wrong with settings before a station is started with them, each with what to do; empty for nothing.
 
     Nothing is made, and a station that runs with them meanwhile is not disturbed.
+
+    Args:
+        settings: The settings.
+        load_baseline: As for `ServingStation`.
     """
     running, problem = _look_at_journal(settings.journal, settings.station)
     checks: list[Callable[[], object]]
     checks = [functools.partial(read_secret, file, what) for file, what in _secret_files(settings)]
     checks.append(functools.partial(_sinks, settings, None))
+    if Path(settings.catalog).is_dir():
+        checks.append(lambda: load_baselines(settings.baselines, load_baseline, Catalog(settings.catalog)))
     # The station whose settings are checked has the port, too.
     checks += [] if running else [lambda: _bound(settings.listen.host, settings.listen.port).close()]
     return [*_missing_folders(settings), *([problem] if problem else []), *_failures(checks)]
@@ -219,7 +230,7 @@ def _failures(checks: Iterable[Callable[[], object]]) -> Iterator[str]:
     for check in checks:
         try:
             check()
-        except StationError as error:
+        except FewshotADError as error:
             yield str(error)
 
 

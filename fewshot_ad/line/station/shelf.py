@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from fewshot_ad.errors import ArgumentError, ArtifactError, NotEnrolledError, St
 from fewshot_ad.inspector import Inspector
 from fewshot_ad.line.journal import Journal
 from fewshot_ad.line.record import new_id
+from fewshot_ad.line.station.baselines import StationBaseline
 from fewshot_ad.product import MAX_NAME
 from fewshot_ad.storage import lock, rename_to_free, write_failure
 
@@ -53,10 +54,11 @@ class Shelf:
     Args:
         catalog: Whose they are.
         journal: That says what was done.
+        baselines: The fitted baselines that judge products, too, by their names; nothing of these is changed.
     """
 
-    def __init__(self, catalog: Catalog, journal: Journal) -> None:
-        self._catalog, self._journal = catalog, journal
+    def __init__(self, catalog: Catalog, journal: Journal, baselines: Mapping[str, StationBaseline]) -> None:
+        self._catalog, self._journal, self._baselines = catalog, journal, baselines
         self._folder = catalog.folder / DELETED
         # What is known of a product, by name and stamp of its file.
         self._described: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {}
@@ -64,10 +66,16 @@ class Shelf:
     def describe(self, name: str) -> dict[str, Any]:
         """All that is known of a product, docs/reference/schemas/product.json, its name here and its file's hash.
 
+        Of a fitted baseline it is what `fit --json` says, and `facts`, the same in words.
+
         Raises:
             NotEnrolledError: There is no such product.
             ArtifactError: Its file is damaged.
         """
+        baseline = self._baselines.get(name)
+        if baseline is not None:
+            judge = baseline.judge
+            return {"name": name, "sha256": judge.artifact, **judge.info(), "facts": judge.facts()}
         path = self.path(name)
         status = path.stat()
         stamp = (status.st_size, status.st_mtime_ns)
@@ -149,8 +157,15 @@ class Shelf:
         """The file of a product that is there.
 
         Raises:
+            ConflictError: It is judged by a fitted baseline, and has none.
             NotEnrolledError: There is no such product.
         """
+        if name in self._baselines:
+            raise ConflictError(
+                f"expected a product that was enrolled, got {name!r}, which a fitted baseline judges "
+                f"({self._baselines[name].judge.name}): it does not learn from single images, and stays until the "
+                "station is started without it. `fewshot-ad calibrate` sets its threshold, `fewshot-ad fit` all else."
+            )
         path = self._catalog.path(name)
         if not path.is_file():
             raise NotEnrolledError(f"expected one of the {len(self._catalog)} products, got {name!r}.")
@@ -178,6 +193,10 @@ class Shelf:
         Raises:
             ConflictError: There is a product of that name, and it is not to make way.
         """
+        if name in self._baselines:
+            raise ConflictError(
+                f"expected a name that is free, got {name!r}, which a fitted baseline judges. Choose another one."
+            )
         if path.exists() and not replace:
             raise ConflictError(
                 f"expected a name that is free, got {name!r}, which is taught already. Choose another one, or replace "

@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewshot_ad.catalog import Catalog
+from fewshot_ad.catalog.catalog import Judged
 from fewshot_ad.errors import ImageError, NotEnrolledError, StationError
 from fewshot_ad.failures import explanation
 from fewshot_ad.images.limits import at_most_pixels
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.line.journal import DiskFullError, Journal, JournalError, Lost, Picture, PictureFolder
+from fewshot_ad.line.judge import LoadJudge
 from fewshot_ad.line.record import Record, RecordVerdict, new_id, utc_now
 from fewshot_ad.line.settings import StationSettings
 from fewshot_ad.line.sources.source import BusyError
+from fewshot_ad.line.station.baselines import load_baselines
 from fewshot_ad.line.station.sent import RecentImages, Sent, encoded, overlay_jpeg
 from fewshot_ad.line.station.watching import LineWatch
 
@@ -53,10 +56,12 @@ class Station:
 
     Args:
         settings: What it is told, see `settings.read_settings`.
+        load_baseline: Reads one of the fitted baselines that the settings name; None if they name none.
 
     Attributes:
         settings: As given.
         catalog: Its products.
+        baselines: Its fitted baselines, by the names of their products.
         journal: Its journal.
         pictures: The pictures of the journal.
         watch: Whether its lines drift.
@@ -66,18 +71,20 @@ class Station:
         latest: The latest record since the start; None for none.
 
     Raises:
-        StationError: The journal or the folder of pictures cannot be used.
+        StationError: The journal or the folder of pictures cannot be used, or two judge a product of one name.
+        FewshotADError: A baseline cannot be read.
         NotEnrolledError: There is no folder at the place of the catalog.
     """
 
-    def __init__(self, settings: StationSettings) -> None:
+    def __init__(self, settings: StationSettings, load_baseline: LoadJudge | None = None) -> None:
         self.settings = settings
         self.catalog = Catalog(settings.catalog, memory_mb=settings.memory_mb, threads=settings.threads)
+        self.baselines = load_baselines(settings.baselines, load_baseline, self.catalog)
         self.journal = Journal.open(settings.journal, settings.station, exclusive=True)
         try:
             quota = int(settings.pictures.quota_mb * 1e6)
             self.pictures = PictureFolder(Path(settings.pictures.folder), self.journal, quota)
-            self.lost = self.journal.start(f"{len(self.catalog)} product(s) in {self.catalog.folder.name}")
+            self.lost = self.journal.start(f"{len(self.products)} product(s) in {self.catalog.folder.name}")
         except BaseException:
             self.journal.close()
             raise
@@ -153,8 +160,8 @@ class Station:
         if self._closed:
             raise BusyError("expected a station that runs, got one that stops. Send it again once it is back.")
         # Before anything is written; it also refuses names that lead out of the catalog.
-        if product is not None and not self.catalog.path(product).is_file():
-            raise NotEnrolledError(f"expected one of the {len(self.catalog)} products, got {product!r}.")
+        if product is not None and product not in self.baselines and not self.catalog.path(product).is_file():
+            raise NotEnrolledError(f"expected one of the {len(self.products)} products, got {product!r}.")
         if key is None:
             return self._inspect(image, product, source, name, None)
         # The same request a second time, while the first is under way: both get one verdict.
@@ -194,6 +201,15 @@ class Station:
         self._listeners.append(tell)
 
     @property
+    def products(self) -> tuple[str, ...]:
+        """Names of all products that it can judge now, sorted.
+
+        Raises:
+            NotEnrolledError: The folder of the catalog cannot be read.
+        """
+        return tuple(sorted({*self.catalog.names, *self.baselines}))
+
+    @property
     def waiting(self) -> int:
         """Images that wait or are inspected."""
         return self._waiting
@@ -228,7 +244,7 @@ class Station:
             raise BusyError("expected a picture that is asked for now and then, got many at once. Ask again.")
         try:
             with self._turn():
-                return self.catalog.judge(record.product, image).inspection
+                return self._judged(record.product, image).inspection
         finally:
             self._looking.release()
 
@@ -348,28 +364,36 @@ class Station:
                     product, reason = self._product_on(image)
                     if product is None:
                         return _Judgement("", "", "not_inspectable", reason, None)
-                judged = self.catalog.judge(product, image)
+                judged = self._judged(product, image)
         except ImageError as error:
             return _Judgement(product or "", "", "unreadable", explanation(error), None)
         inspection = judged.inspection
-        self.watch.see(product, judged.artifact, inspection)
+        if product not in self.baselines:
+            self.watch.see(product, judged.artifact, inspection)
         return _Judgement(product, judged.artifact, inspection.verdict, inspection.reason, inspection)
+
+    def _judged(self, product: str, image: Sent) -> Judged:
+        baseline = self.baselines.get(product)
+        if baseline is None:
+            return self.catalog.judge(product, image)
+        return Judged(baseline.judge.inspect(image), baseline.judge.artifact)
 
     def _product_on(self, image: Sent) -> tuple[str | None, str]:
         """The product that an image shows; None and the reason where it is none of the catalog's."""
-        names = self.catalog.names
+        names = self.products
         if not names:
             raise NotEnrolledError("expected a product to inspect with, got none. Teach one first.")
         if len(names) == 1:
             return names[0], ""
         route = self.catalog.route(image)
+        unseen = f". What a baseline judges has to be named: {', '.join(self.baselines)}" if self.baselines else ""
         if damaged := self.catalog.damaged:
             # It may be the one that it shows: the others must not pass it in its place.
             return None, f"it may show {' or '.join(damaged)}, whose file is damaged. Restore it, or name the product."
         if route.name is not None or not route.candidates:
-            return route.name, "it shows none of the products"
+            return route.name, f"it shows none of the products{unseen}"
         best = route.candidates[0]
-        return None, f"it shows none of {len(names)} products; closest is {best.name}: {best.reason}"
+        return None, f"it shows none of {len(self.catalog)} products; closest is {best.name}: {best.reason}{unseen}"
 
     def _kept_pictures(self, record_id: str, image: Sent, judged: _Judgement) -> tuple[Picture | None, Picture | None]:
         """Image and overlay on disk, as the settings say."""

@@ -77,7 +77,7 @@ class Teaching:
 
     def __init__(self, station: Station, jobs: Jobs) -> None:
         self._station, self._jobs = station, jobs
-        self.shelf = Shelf(station.catalog, station.journal)
+        self.shelf = Shelf(station.catalog, station.journal, station.baselines)
         # Images while they are worked with; what a killed station has left of them is nobody's any more.
         self._work = station.catalog.folder / WORK
         shutil.rmtree(self._work, ignore_errors=True)
@@ -128,11 +128,14 @@ class Teaching:
             NotEnrolledError: There is no such product.
             BusyError: Too much waits already.
         """
-        self.shelf.path(name)
+        baseline = self._station.baselines.get(name)
+        if baseline is None:
+            self.shelf.path(name)
 
         def work(progress: Progress) -> dict[str, Any]:
             with self._sides(good, bad) as (good_paths, bad_paths):
-                check = self._station.catalog.load(name).check(good_paths, bad_paths or None, progress=progress)
+                judge = self._station.catalog.load(name) if baseline is None else baseline.judge
+                check = judge.check(good_paths, bad_paths or None, progress=progress)
             return {**check.as_dict(), "explanation": check.explain()}
 
         return self._jobs.add("check", name, work)
@@ -274,6 +277,7 @@ class Teaching:
             ArtifactError: Its file is damaged.
             ConflictError: There is no such picture of it.
         """
+        self.shelf.path(name)
         inspector = self._station.catalog.load(name)
         try:
             return inspector.limits_picture()
@@ -289,6 +293,8 @@ class Teaching:
             NotEnrolledError: There is no such product.
             ImageError: The image is none.
         """
+        if name in self._station.baselines:
+            return None
         references = self._station.catalog.load(name).references
         if not references:
             return None

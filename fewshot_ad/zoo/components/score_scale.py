@@ -175,15 +175,20 @@ def finite(name: str, predicted: Predictions) -> Predictions:
     return predicted
 
 
-def score_scale(name: str, fit: Fit, max_false_reject: float) -> ScoreScale:
-    """The scale that follows from the held-out scores of good images.
+def score_scale(name: str, scores: Float32Array, held_out: int, max_false_reject: float) -> ScoreScale:
+    """The scale that follows from scores of good images that a method was not fitted on.
+
+    Args:
+        name: Of the baseline.
+        scores: (n,) float32.
+        held_out: Number of those images, without their copies.
+        max_false_reject: Share of good parts that is to lie above the threshold.
 
     Raises:
         ZooError: They are all the same.
     """
-    scores = fit.scores
     if np.ptp(scores) == 0:
-        few = " Of two images each says the same of the other: give three or more." if fit.held_out == 2 else ""
+        few = " Of two images each says the same of the other: give three or more." if held_out == 2 else ""
         raise ZooError(
             f"{name}: expected scores of good images that differ, got {scores[0]:g} for all of them: no threshold "
             f"follows.{few} Or give a threshold of your own (threshold=, --threshold)."
@@ -191,7 +196,7 @@ def score_scale(name: str, fit: Fit, max_false_reject: float) -> ScoreScale:
     good, threshold = float(np.median(scores)), _bound(scores, max_false_reject)
     # Where half of the good may be rejected, the threshold is their mean, which may be below their median.
     good = good if threshold > good else float(scores.min())
-    return ScoreScale(good, threshold, fit.held_out, max_false_reject)
+    return ScoreScale(good, threshold, held_out, max_false_reject)
 
 
 def by_hand(name: str, fit: Fit, threshold: float, max_false_reject: float) -> ScoreScale:
@@ -200,7 +205,15 @@ def by_hand(name: str, fit: Fit, threshold: float, max_false_reject: float) -> S
     Raises:
         ZooError: Half of the good images would be above it.
     """
-    good = float(np.median(fit.scores))
+    return scale_with_threshold(name, float(np.median(fit.scores)), threshold, max_false_reject)
+
+
+def scale_with_threshold(name: str, good: float, threshold: float, max_false_reject: float) -> ScoreScale:
+    """The same by the median score of good images.
+
+    Raises:
+        ZooError: Half of the good images would be above it.
+    """
     if not threshold > good:
         raise ZooError(
             f"{name}: expected a threshold above the median score of good images, {good:g}, got {threshold:g}. Give a "

@@ -59,10 +59,11 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Photographs:
     return Photographs(paths[:4], paths[4:8], paths[8:])
 
 
-def _serve(folder: Path, **content: Any) -> Iterator[Site]:
+def _serve(folder: Path, load_baseline: Callable[[Path], Any] | None = None, **content: Any) -> Iterator[Site]:
     catalog = folder / "products"
     catalog.mkdir(exist_ok=True)
-    serving = ServingStation(parse_settings({"listen": {"port": 0}, "threads": 2, **content}, folder))
+    settings = parse_settings({"listen": {"port": 0}, "threads": 2, **content}, folder)
+    serving = ServingStation(settings, load_baseline)
     thread = threading.Thread(target=serving.run)
     thread.start()
     for _ in range(200):
@@ -103,6 +104,16 @@ def site(product_file: Path, photographs: Photographs, tmp_path_factory: pytest.
 def new_site(tmp_path: Path) -> Iterator[Site]:
     """A station without products."""
     yield from _serve(tmp_path)
+
+
+@pytest.fixture
+def baseline_site(photographs: Photographs, tmp_path: Path) -> Iterator[Site]:
+    """A station whose only product is judged by a fitted baseline."""
+    from fewshot_ad.zoo.fitted import Baseline
+
+    images = [str(path) for path in photographs.support]
+    Baseline.fit("padim", images, product="part", image_size=128).save(tmp_path / "padim")
+    yield from _serve(tmp_path, Baseline.load, baselines=["padim"])
 
 
 @pytest.fixture

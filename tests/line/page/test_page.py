@@ -419,3 +419,25 @@ def test_a_report_is_printed_whole(browser: Browser, product_file: Path, photogr
     page.close()
     assert printed.startswith(b"%PDF-")
     assert printed.count(b"/Subtype /Image") >= 5
+
+
+def test_a_product_that_a_fitted_baseline_judges(
+    baseline_site: Site, open_page: OpenPage, photographs: Photographs
+) -> None:
+    page = open_page(baseline_site, "#/teach")
+    expect(page.locator(".products")).to_contain_text("judged by padim")
+    assert page.locator(".products").get_by_role("button", name=re.compile("Delete")).count() == 0
+    page.get_by_role("link", name="part", exact=True).click()
+    sheet = page.locator(".sheet")
+    expect(sheet).to_contain_text("A fitted baseline judges it")
+    expect(sheet).to_contain_text("Differs from the published method in")
+    sheet.locator("input[type=file]").set_input_files(str(photographs.bad[0]))
+    expect(sheet.locator(".outcome")).to_contain_text("ANOMALOUS")
+    # It is not watched for drift, which is no error; and it says that it does not learn.
+    page.get_by_role("link", name="Health").click()
+    expect(page.get_by_text("No product has inspected anything since the start.")).to_be_visible()
+    record = latest(baseline_site)
+    page.goto(f"{baseline_site.url}#/history/{record['id']}")
+    page.get_by_role("button", name="No, it is good").click()
+    page.get_by_role("dialog").get_by_role("button", name="It is good: learn it").click()
+    expect(page.get_by_role("dialog")).to_contain_text("it does not learn from single images")

@@ -25,9 +25,11 @@ def make_client(catalog_folder: Path, tmp_path: Path) -> Iterator[MakeClient]:
     """Makes an application with some settings, and a client that speaks to it."""
     opened: list[tuple[TestClient, Running]] = []
 
-    def make(token: str | None = None, **content: Any) -> TestClient:
+    def make(
+        token: str | None = None, load_baseline: Callable[[Path], Any] | None = None, **content: Any
+    ) -> TestClient:
         settings = parse_settings({"catalog": str(catalog_folder), **content}, tmp_path)
-        station, jobs = Station(settings), Jobs()
+        station, jobs = Station(settings, load_baseline), Jobs()
         metrics = StationMetrics(lambda: {"fewshot_ad_up": ("Up.", 1.0)})
         station.on_record(metrics.see)
         running = Running(station, jobs, Teaching(station, jobs), metrics, token)

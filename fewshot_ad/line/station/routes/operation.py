@@ -10,7 +10,6 @@ from anyio import to_thread
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from fewshot_ad.catalog import Catalog
 from fewshot_ad.errors import NotEnrolledError
 from fewshot_ad.line.record import Record, utc_now
 from fewshot_ad.line.station.access import COOKIE, WRONG_TOKEN_S, knows_token, merged, same, session_of
@@ -18,6 +17,7 @@ from fewshot_ad.line.station.condition import blocking, disk_free
 from fewshot_ad.line.station.condition import problems as problems_of
 from fewshot_ad.line.station.metrics import CONTENT_TYPE
 from fewshot_ad.line.station.routes.common import Running, RunningStation, jpeg
+from fewshot_ad.line.station.station import Station
 
 router = APIRouter(tags=["operation"])
 
@@ -125,7 +125,7 @@ def health_of(running: Running) -> Health:
         version=importlib.metadata.version("fewshot-ad"),
         started=station.started.isoformat(),
         now=utc_now().isoformat(),
-        products=_count(station.catalog),
+        products=_count(station),
         waiting=station.waiting,
         inspections=sum(station.counts().values()),
         latency_ms=_quantiles(station.latencies()),
@@ -218,9 +218,9 @@ async def trigger(running: RunningStation, camera: CameraName) -> Any:
     return Response(record.to_json(), media_type="application/json")
 
 
-def _count(catalog: Catalog) -> int:
+def _count(station: Station) -> int:
     try:
-        return len(catalog)
+        return len(station.products)
     except NotEnrolledError:
         return 0
 

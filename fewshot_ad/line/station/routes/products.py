@@ -26,6 +26,7 @@ from fewshot_ad.line.station.routes.inspections import (
     correction_answer,
     sent_image,
 )
+from fewshot_ad.line.station.shelf import ConflictError
 from fewshot_ad.line.station.teaching import OPTIONS
 from fewshot_ad.line.station.uploads import Upload
 
@@ -43,6 +44,7 @@ class ProductEntry(BaseModel):
     name: str
     bytes: int
     changed: float = Field(description="When its file was written, in seconds since 1970.")
+    baseline: str | None = Field(description="The fitted baseline that judges it; null for this package.")
 
 
 class DeletedEntry(BaseModel):
@@ -68,13 +70,16 @@ def products(running: RunningStation) -> list[ProductEntry]:
             status = catalog.path(name).stat()
         except FileNotFoundError:
             continue
-        found.append(ProductEntry(name=name, bytes=status.st_size, changed=status.st_mtime))
-    return found
+        found.append(ProductEntry(name=name, bytes=status.st_size, changed=status.st_mtime, baseline=None))
+    for name, baseline in running.station.baselines.items():
+        method, nbytes = baseline.judge.name, baseline.nbytes
+        found.append(ProductEntry(name=name, bytes=nbytes, changed=baseline.changed, baseline=method))
+    return sorted(found, key=lambda entry: entry.name)
 
 
 @router.get("/api/products/{product}", response_model=dict[str, Any], responses=merged((404, 500)))
 def product(running: RunningStation, product: ProductName) -> Any:
-    """All that is known of a product, docs/reference/schemas/product.json."""
+    """All that is known of a product, docs/reference/schemas/product.json; of a fitted baseline, fit.json."""
     return running.teaching.shelf.describe(product)
 
 
@@ -91,7 +96,7 @@ async def enroll(
     return job_answer(running.teaching.enroll(product, sent, options_of(options), replace=replace))
 
 
-@router.delete("/api/products/{product}", response_model=DeletedEntry, responses=merged((404, 500)))
+@router.delete("/api/products/{product}", response_model=DeletedEntry, responses=merged((404, 409, 500)))
 def delete(running: RunningStation, product: ProductName) -> DeletedEntry:
     """Take a product out of the catalog; /api/deleted/ID/restore brings it back."""
     return DeletedEntry(**running.teaching.shelf.delete(product)._asdict())
@@ -116,7 +121,7 @@ async def check(running: RunningStation, product: ProductName, good: Images, bad
 
 
 @router.post(
-    "/api/products/{product}/calibrate", status_code=202, response_model=JobAnswer, responses=merged((404, 503))
+    "/api/products/{product}/calibrate", status_code=202, response_model=JobAnswer, responses=merged((404, 409, 503))
 )
 async def calibrate(
     running: RunningStation,
@@ -139,7 +144,7 @@ async def calibrate(
     "/api/products/{product}/accept",
     response_model=CorrectionAnswer,
     openapi_extra=IMAGE_BODY,
-    responses=merged((404, 415, 500, 507)),
+    responses=merged((404, 409, 415, 500, 507)),
 )
 async def accept(
     request: Request,
@@ -155,7 +160,7 @@ async def accept(
     "/api/products/{product}/reject",
     response_model=CorrectionAnswer,
     openapi_extra=IMAGE_BODY,
-    responses=merged((404, 415, 500, 507)),
+    responses=merged((404, 409, 415, 500, 507)),
 )
 async def reject(
     request: Request,
@@ -185,9 +190,14 @@ def undo(running: RunningStation, product: ProductName) -> CorrectionAnswer:
     return correction_answer(running.teaching.undo(product))
 
 
-@router.get("/api/products/{product}/drift", response_model=dict[str, Any], responses=merged((404, 500)))
+@router.get("/api/products/{product}/drift", response_model=dict[str, Any], responses=merged((404, 409, 500)))
 def drift(running: RunningStation, product: ProductName) -> Any:
     """Whether light, camera or part have changed since the station was started, docs/reference/schemas/drift.json."""
+    if product in running.station.baselines:
+        raise ConflictError(
+            f"expected a product that was enrolled, got {product!r}, which a fitted baseline judges: only products "
+            "know what their good images look like. Watch its verdicts."
+        )
     return running.station.watch.drift(product).as_dict()
 
 
