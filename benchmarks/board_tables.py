@@ -486,7 +486,7 @@ def zoo_by_product() -> str:
 
 
 def surveyed() -> str:
-    """The methods of a survey, by whether the zoo has them."""
+    """The methods of a survey that the zoo has, by group, and how many it lacks."""
     groups: dict[str, tuple[list[str], list[str]]] = {}
     for method in survey():
         here, missing = groups.setdefault(method.group, ([], []))
@@ -495,8 +495,18 @@ def surveyed() -> str:
             here.append(f"{name} (`{method.baseline}`{f', {method.note}' if method.note else ''})")
         else:
             missing.append(name)
-    lines = [[group, "; ".join(here) or NONE, "; ".join(missing) or NONE] for group, (here, missing) in groups.items()]
-    return table(["group", "in the zoo", "not written yet"], lines)
+    lines = [[group, "; ".join(here) or NONE, str(len(missing))] for group, (here, missing) in groups.items()]
+    return table(["group", "in the zoo", "missing"], lines)
+
+
+def survey_missing() -> str:
+    """The methods of a survey that the zoo lacks: what each has that no baseline does, and which comes nearest."""
+    lines = [
+        [method.group, f"{method.name} {method.year}", method.missing, f"`{method.nearest}`"]
+        for method in survey()
+        if not method.baseline
+    ]
+    return table(["group", "method", "what it takes, or has, that no baseline here does", "nearest here"], lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -529,6 +539,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "pose-board": pose_board,
     "zoo": zoo,
     "survey": surveyed,
+    "survey-missing": survey_missing,
     "few-shot": few_shot,
     "few-shot-times": few_shot_times,
     "survey-board": survey_board,

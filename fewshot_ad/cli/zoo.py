@@ -97,7 +97,8 @@ def _print_survey(as_json: bool) -> None:
         if method.group != group:
             group = method.group
             say(group)
-        state = f"{method.baseline} (by {source})" if method.baseline else "not written yet"
+        missing = f"missing: {method.missing}; nearest: {method.nearest}"
+        state = f"{method.baseline} (by {source})" if method.baseline else missing
         say(f"  {method.name:<36}  {method.year}  {state}{f', {method.note}' if method.note else ''}")
     if not as_json:
         say(f"{sum(bool(method.baseline) for method in methods)} of {len(methods)} are in the zoo.")

@@ -17,8 +17,10 @@ class Surveyed:
         name: As the survey calls it.
         year: Of its paper.
         group: Its place in the survey.
-        baseline: Name in the zoo; empty where it is not written yet.
+        baseline: Name in the zoo; empty where it is missing.
         note: What to know of that baseline.
+        nearest: Of one that is missing, the baseline that comes nearest.
+        missing: Of one that is missing, what it would take, or has, that no baseline of the zoo does.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Surveyed:
     group: str
     baseline: str = ""
     note: str = ""
+    nearest: str = ""
+    missing: str = ""
 
 
 @functools.cache

@@ -18,6 +18,12 @@ def test_every_method_is_there_once_and_leads_to_a_baseline() -> None:
     assert not [method.name for method in methods if method.name.lower() in titles and not method.baseline]
 
 
+def test_of_one_that_is_missing_it_says_why_and_what_comes_nearest() -> None:
+    for method in survey():
+        assert bool(method.missing) == bool(method.nearest) == (not method.baseline), method.name
+        assert method.nearest in {"", *cards()}, method.name
+
+
 def test_a_note_names_an_option_that_exists() -> None:
     (block,) = [method for method in survey() if method.name == "SSPCAB"]
     assert block.note == "option sspcab"
