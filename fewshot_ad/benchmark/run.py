@@ -34,7 +34,7 @@ from fewshot_ad.errors import BenchmarkError
 from fewshot_ad.host.cores import pin_to
 from fewshot_ad.storage import check_output, write_atomically, write_failure
 from fewshot_ad.zoo.components.curves import Curves
-from fewshot_ad.zoo.method import FROM_TIMM
+from fewshot_ad.zoo.method import FROM_TIMM, cards
 
 logger = logging.getLogger(__name__)
 Runner: TypeAlias = Callable[[Sequence[Job]], Iterator[tuple[Job, list[Outcome]]]]
@@ -173,7 +173,8 @@ def attempt(job: Job, curves: Curves | None = None, progress: Progress | None = 
     """
     forget_peak()
     try:
-        with curves.drawn(str(job)) if curves is not None else contextlib.nullcontext():
+        drawn = curves is not None and cards()[job.method.baseline].trains
+        with curves.drawn(str(job)) if curves is not None and drawn else contextlib.nullcontext():
             return run_continual(job, progress) if job.setting == "continual" else run_single_fit(job, progress)
     except Exception as error:
         logger.debug("%s failed:\n%s", job, traceback.format_exc())

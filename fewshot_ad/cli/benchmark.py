@@ -101,7 +101,8 @@ def run(
         from fewshot_ad.zoo.placement import check_device
 
         _check_runner(context, runner, limit)
-        drawn = training_curves(monitor, curves, out)
+        # On other computers there may be no such folder.
+        drawn = training_curves(monitor, curves, out, by_default=runner != "ray")
         benchmark_plan = read_plan(plan)
         if device is not None and runner != "ray":
             check_device(device)

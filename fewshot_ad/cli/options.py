@@ -29,7 +29,7 @@ Device: TypeAlias = Literal["cpu", "cuda"]
 Target: TypeAlias = Literal["onnx-single", "openvino", "onnx"]
 Fusion: TypeAlias = Literal["concat", "separate"]
 Metric: TypeAlias = Literal["l2", "cosine"]
-MonitorName: TypeAlias = Literal["tensorboard", "csv", "wandb", "mlflow", "comet"]
+MonitorName: TypeAlias = Literal["tensorboard", "csv", "wandb", "mlflow", "comet", "none"]
 ImageScore: TypeAlias = Literal["top_mean", "reweighted"]
 ForegroundChoice: TypeAlias = Literal["off", "auto", "part"]
 PartsChoice: TypeAlias = Literal["off", "auto"]
@@ -83,7 +83,8 @@ DownloadOption = Annotated[
 MonitorOption = Annotated[
     MonitorName | None,
     typer.Option(
-        help="What draws training curves, by its own package; nothing is sent anywhere. Default: they are not drawn."
+        help="What draws training curves, by its own package; nothing is sent anywhere. Default: tensorboard, where "
+        "installed; `none` draws nothing."
     ),
 ]
 CurvesOption = Annotated[
@@ -263,24 +264,29 @@ def files_of(artifact: Path) -> list[Path]:
     return list(artifact.iterdir()) if artifact.is_dir() else [artifact]
 
 
-def training_curves(monitor: MonitorName | None, folder: Path | None, output: Path) -> Curves | None:
+def training_curves(
+    monitor: MonitorName | None, folder: Path | None, output: Path, *, by_default: bool = True
+) -> Curves | None:
     """Where training curves go; None = nowhere.
 
     Args:
         monitor: What `--monitor` says.
         folder: What `--curves` says.
         output: The command's output, beside which they go by default.
+        by_default: Whether TensorBoard draws them, where it is installed, without being asked to.
 
     Raises:
-        ArgumentError: A folder without a monitor, or one that is a file.
-        ZooError: There is no such monitor, or its package is missing.
+        ArgumentError: A folder for nothing, or one that is a file.
+        ZooError: The monitor's package is missing.
     """
-    if monitor is None:
-        if folder is not None:
-            raise ArgumentError("expected --curves with --monitor, got it alone. Add --monitor tensorboard.")
-        return None
-    from fewshot_ad.zoo.components.curves import Curves
+    from fewshot_ad.zoo.components.curves import Curves, is_installed
 
+    asked = monitor is not None or folder is not None
+    if monitor == "none" or not (asked or (by_default and is_installed("tensorboard"))):
+        if folder is not None:
+            raise ArgumentError("--curves: expected a monitor with it, got --monitor none. Leave one of them out.")
+        return None
+    monitor = monitor or "tensorboard"
     folder = folder if folder is not None else output.resolve().parent / "curves"
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"--curves: expected a folder, got the file {folder}. Name another one.")

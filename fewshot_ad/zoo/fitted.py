@@ -152,7 +152,10 @@ class Baseline:
         support = read_support(images, color, progress)
         pixels = [image.pixels for image in support.images]
         fitting = Fitting(name, asked, pixels, labeled, progress)
-        with _explained(name), curves.drawn(f"{product} {name}") if curves is not None else contextlib.nullcontext():
+        with (
+            _explained(name),
+            curves.drawn(f"{product} {name}") if curves is not None and card.trains else contextlib.nullcontext(),
+        ):
             if threshold is None:
                 fitted = fitting.with_held_out()
                 scale = score_scale(name, fitted.scores, fitted.held_out, max_false_reject)

@@ -36,8 +36,9 @@ WEIGHTS = ("weights", "teacher_weights", "latent_weights", "points_weights")
 RUNNING: Mapping[str, Any] = {"device": "cpu", "precision": "f32"}
 RUNNING_TYPES: Mapping[str, Any] = {"device": str, "precision": Literal["f32", "bf16"]}
 # And of those that anomalib trains.
-STOPPING: Mapping[str, Any] = {"patience": None, "validation": 0.0}
-STOPPING_TYPES: Mapping[str, Any] = {"patience": int | None, "validation": float}
+STOPPING: Mapping[str, Any] = {"patience": None, "validation": 0.0, "monitor": "loss"}
+Monitored: TypeAlias = Literal["loss", "image_auroc", "pixel_auroc"]
+STOPPING_TYPES: Mapping[str, Any] = {"patience": int | None, "validation": float, "monitor": Monitored}
 # In place of a file of weights: those that timm fetches from the internet.
 FROM_TIMM = "timm"
 # Pixels of a side, below which the backbones have not one feature.
@@ -262,8 +263,10 @@ def running_options(name: str) -> dict[str, Any]:
     """How a baseline can be told to run, beside its hyper-parameters, and the defaults.
 
     `device` is `cpu`, `cuda` or `cuda:N`; `precision` is `f32`, or `bf16` for mixed precision by torch.autocast. Those
-    whose card says `stops_early` also have `patience`, epochs without a lower loss after which training stops, and
-    `validation`, the share of the good images that are held out for that loss, 0 to 0.5; 0 takes the training's own.
+    whose card says `stops_early` also have `patience`, epochs without a better figure after which training stops, and
+    `validation`, the share of the good images that are held out for it, 0 to 0.5. `monitor` is that figure: `loss`,
+    with `validation=0` the training's own; `image_auroc` or `pixel_auroc` of the held-out images against copies of them
+    with drawn defects, for no image of the test tells when to stop.
 
     Raises:
         ZooError: No baseline has that name.

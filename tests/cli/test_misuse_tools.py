@@ -44,7 +44,7 @@ CALLS: list[tuple[str, tuple[str, ...]]] = [
     ("datasets draw DATASET/washer/train/good -o OUT --test-share 2", ("test_share", "at least 0.05")),
     ("datasets draw DATASET/washer/train/good -o OUT --category ../up", ("the name of a folder",)),
     ("zoo padim --survey", ("got both",)),
-    ("fit mkd DATASET/washer/train/good -o OUT --curves OUT", ("--monitor",)),
+    ("fit mkd DATASET/washer/train/good -o OUT --curves OUT --monitor none", ("--monitor",)),
     ("fit mkd DATASET/washer/train/good -o OUT --monitor pencil", ("tensorboard", "pencil")),
     ("fit mkd DATASET/washer/train/good -o OUT --monitor csv --curves PICTURE", ("expected a folder",)),
     # fitted baselines

@@ -30,7 +30,7 @@ CHOICES = {
     "image-score": get_args(ImageScore),
     "lighting": LIGHTING_CHOICES,
     "metric": get_args(Metric),
-    "monitor": get_args(Monitor),
+    "monitor": (*get_args(Monitor), "none"),
     "parts": get_args(PartsChoice),
     "precision": (*get_args(Precision), "auto"),
     "preset": get_args(PresetName),

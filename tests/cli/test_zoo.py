@@ -133,3 +133,18 @@ def test_a_fitted_baseline_is_checked_and_calibrated(part_folder, tmp_path, brok
     assert run(app, ["calibrate", str(model), "--good", str(more), "--max-review", "0.1"]).exit_code == 2
     by_hand = run(app, ["check", str(model), "--good", str(more), "--threshold", "1e9", "--json"])
     assert json.loads(by_hand.stdout)["false_rejects"]["count"] == 0
+
+
+def test_what_trains_is_drawn_unless_told_otherwise(part_folder, tmp_path):
+    short = ["--set", "image_size=64", "--set", "steps=2", "--set", "width=8"]
+
+    def fit(method, *options):
+        result = run(app, ["fit", method, str(part_folder), "-o", str(tmp_path / "m"), "--force", *options])
+        assert result.exit_code == 0, result.output
+        return sorted(path.name for path in tmp_path.glob("curves/*"))
+
+    assert fit("mkd", *short, "--monitor", "none") == []
+    # What takes no gradient steps has no curves.
+    assert fit("spade", "--set", "image_size=64") == []
+    assert fit("mkd", *short) == ["m-mkd"]
+    assert any(path.name.startswith("events.out") for path in (tmp_path / "curves" / "m-mkd").iterdir())

@@ -13,11 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 
+from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import FewshotADError, ZooError
 from fewshot_ad.zoo.anomalib.textures import write_textures
@@ -29,7 +30,7 @@ from fewshot_ad.zoo.components.tensors import (
     tensor_bytes,
     to_batch,
 )
-from fewshot_ad.zoo.method import Card, Family, Labeled, Original, Predictions, require_fitted
+from fewshot_ad.zoo.method import Card, Family, Labeled, Monitored, Original, Predictions, cards, require_fitted
 
 # For the cards; the names of the paper's backbone go in.
 DISTILLED = (
@@ -80,6 +81,7 @@ class AnomalibMethod:
         restructure: Called with the module when a stored model is to fill it: puts in place what `finish` did.
         zero_shot: Whether it also judges without having seen any image.
         numbers: Attributes of the module's model that training sets and that are no tensors.
+        own_steps: Whether the module takes its gradient steps itself, so that its loss cannot be had without them.
 
     Raises:
         ZooError: anomalib is not installed, or a number of the schedule makes no sense.
@@ -94,10 +96,12 @@ class AnomalibMethod:
     restructure: Callable[[Any], None] | None = None
     zero_shot: bool = False
     numbers: tuple[str, ...] = ()
+    own_steps: bool = False
     _device: str = field(default="cpu", init=False)
     _precision: str = field(default="f32", init=False)
     _patience: int | None = field(default=None, init=False)
     _validation: float = field(default=0.0, init=False)
+    _monitor: Monitored = field(default="loss", init=False)
     _model: torch.nn.Module | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -113,8 +117,8 @@ class AnomalibMethod:
         """Fit and predict on a device, in a precision, see `placement`."""
         self._device, self._precision = device, precision
 
-    def stop_early(self, patience: int | None, validation: float) -> None:
-        """Stop training when the loss falls no longer, see `running_options`.
+    def stop_early(self, patience: int | None, validation: float, monitor: Monitored) -> None:
+        """Stop training when a figure gets no better, see `running_options`.
 
         Raises:
             ZooError: A number is out of range, or one asks for the other.
@@ -125,9 +129,22 @@ class AnomalibMethod:
                 f"{self.name}: expected patience of at least 1 or none and validation in 0..{MOST_HELD_OUT}, got "
                 f"{patience} and {validation}."
             )
-        if validation > 0 and patience is None:
-            raise ZooError(f"{self.name}: expected patience with validation, got none: nothing would come of it.")
-        self._patience, self._validation = patience, validation
+        arguments.choice(monitor, "monitor", get_args(Monitored), ZooError)
+        if patience is None and (validation > 0 or monitor != "loss"):
+            what = "validation" if validation > 0 else "monitor"
+            raise ZooError(f"{self.name}: expected patience with {what}, got none: nothing would come of it.")
+        if monitor != "loss" and not validation > 0:
+            raise ZooError(
+                f"{self.name}: expected validation with monitor={monitor}, the share of the images that are held out "
+                "and drawn defects on, got 0."
+            )
+        if patience is not None and monitor == "loss" and self.own_steps:
+            raise ZooError(
+                f"{self.name}: expected monitor=image_auroc with patience, got loss, which says nothing of its state."
+            )
+        if monitor == "pixel_auroc" and not cards()[self.name].maps:
+            raise ZooError(f"{self.name}: expected monitor=image_auroc, got {monitor}: it has no maps.")
+        self._patience, self._validation, self._monitor = patience, validation, monitor
 
     def fit(
         self, normal: Sequence[Uint8Array], labeled: Sequence[Labeled] = (), progress: Progress | None = None
@@ -149,7 +166,8 @@ class AnomalibMethod:
                 module = self.build(folder).to(self._device)
                 if self.prepare:
                     self.prepare(module, images.to(self._device))
-                trained_on, held_out = self._split(images)
+                held_out = self._held_out(len(images))
+                trained_on = images[[i for i in range(len(images)) if i not in held_out]]
                 shots = Shots(trained_on, min(schedule.batch_size, len(trained_on)), self.seed)
                 train(
                     module,
@@ -162,37 +180,46 @@ class AnomalibMethod:
                     schedule.rate_per,
                     device=self._device,
                     precision=self._precision,
-                    callbacks=self._callbacks(shots, held_out),
+                    callbacks=self._callbacks(shots, images[held_out], [normal[i] for i in held_out]),
                 )
                 self._model = module.model.eval().requires_grad_(False)
                 if self.finish:
                     self.finish(module, images.to(self._device))
 
-    def _split(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The images to train on, and those whose loss tells when to stop, evenly spaced.
+    def _held_out(self, total: int) -> list[int]:
+        """Which of the images tell when to stop, evenly spaced.
 
         Raises:
             ZooError: There are too few for both.
         """
-        count = round(self._validation * len(images))
-        if self._validation > 0 and not 0 < count < len(images):
+        count = round(self._validation * total)
+        if self._validation > 0 and not 0 < count < total:
             raise ZooError(
-                f"{self.name}: expected images enough to hold {self._validation:g} of them out, got {len(images)}. "
-                "Give more, or leave validation out."
+                f"{self.name}: expected images enough to hold {self._validation:g} of them out, got {total}. Give "
+                "more, or leave validation out."
             )
-        held = {int((i + 0.5) * len(images) / count) for i in range(count)}
-        chosen = torch.tensor([i in held for i in range(len(images))], dtype=torch.bool)
-        return images[~chosen], images[chosen]
+        return sorted({int((i + 0.5) * total / count) for i in range(count)})
 
-    def _callbacks(self, shots: Any, held_out: torch.Tensor) -> list[Any]:
+    def _callbacks(self, shots: Any, held_out: torch.Tensor, pixels: Sequence[Uint8Array]) -> list[Any]:
+        """What watches a training.
+
+        Args:
+            shots: Its batches.
+            held_out: (n, 3, side, side) float32, the images that tell when to stop, in the form of the input.
+            pixels: The same as they were given.
+        """
         from fewshot_ad.zoo.anomalib.runtime.room import Room
 
         callbacks: list[Any] = [Room(self.name)]
         if self._patience is not None:
-            from fewshot_ad.zoo.anomalib.runtime.patience import Patience
+            from fewshot_ad.zoo.anomalib.runtime.patience import DrawnDefects, HeldOutLoss, Patience
 
-            batch = shots.batch_of(held_out.to(self._device)) if len(held_out) else None
-            callbacks.append(Patience(self.name, self._patience, batch))
+            watch: HeldOutLoss | DrawnDefects | None = None
+            if self._monitor != "loss":
+                watch = DrawnDefects(self._monitor, pixels, self._judge, self.seed)
+            elif len(held_out):
+                watch = HeldOutLoss(shots.batch_of(held_out.to(self._device)))
+            callbacks.append(Patience(self.name, self._patience, watch))
         return callbacks
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:

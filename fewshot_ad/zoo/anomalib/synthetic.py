@@ -224,7 +224,6 @@ def supersimplenet(
         maps=False,
         needs_internet=False,
         published={"image_size": 32, "epochs": 15, "batch_size": 64},
-        stops_early=False,
     )
 )
 def ganomaly(
@@ -255,7 +254,8 @@ def ganomaly(
         terms = (adversarial_weight, contextual_weight, encoder_weight)
         return Ganomaly(batch_size, features, latent, extra_layers, True, *terms, lr, **bare(image_size))
 
-    return AnomalibMethod("anomalib_ganomaly", build, Schedule(image_size, epochs, batch_size=batch_size), seed)
+    schedule = Schedule(image_size, epochs, batch_size=batch_size)
+    return AnomalibMethod("anomalib_ganomaly", build, schedule, seed, own_steps=True)
 
 
 def _divisible(name: str, image_size: int, by: int) -> None:

@@ -60,12 +60,11 @@ class Curves:
     def __post_init__(self) -> None:
         if self.monitor not in MONITORS:
             raise ZooError(f"expected a monitor among {list(MONITORS)}, got {self.monitor!r}.")
-        for module, package in (("lightning", "lightning"), _NEEDS.get(self.monitor, ("lightning", "lightning"))):
-            if importlib.util.find_spec(module) is None:
-                raise ZooError(
-                    f"expected the package {package}, which writes training curves for {self.monitor}, got none: pip "
-                    f"install {package}."
-                )
+        for package in _missing(self.monitor):
+            raise ZooError(
+                f"expected the package {package}, which writes training curves for {self.monitor}, got none: pip "
+                f"install {package}."
+            )
 
     @contextlib.contextmanager
     def drawn(self, run: str) -> Iterator[None]:
@@ -89,6 +88,11 @@ class Curves:
             logger.finalize("success")
 
 
+def is_installed(monitor: Monitor) -> bool:
+    """Whether a monitor has all that it needs."""
+    return not list(_missing(monitor))
+
+
 def current_logger() -> Any:
     """Lightning's logger of the run that is drawn; None where nobody asked for curves."""
     return _logger.get()
@@ -104,6 +108,13 @@ def draw(values: Mapping[str, float], step: int) -> None:
     logger = _logger.get()
     if logger is not None:
         logger.log_metrics(dict(values), step)
+
+
+def _missing(monitor: Monitor) -> Iterator[str]:
+    """The packages that a monitor lacks."""
+    for module, package in (("lightning", "lightning"), _NEEDS.get(monitor, ("lightning", "lightning"))):
+        if importlib.util.find_spec(module) is None:
+            yield package
 
 
 def _numbered(name: str) -> Iterator[str]:
