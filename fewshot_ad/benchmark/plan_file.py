@@ -97,6 +97,9 @@ def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
             "code, but its figures mean nothing"
         )
         yield Problem((*place, "options"), message)
+    elif "endpoint" in kinds and method.options.get("endpoint") is None:
+        message = "expected endpoint, the address of a service on this computer that runs its model, got none"
+        yield Problem((*place, "options"), message)
     elif method.configuration == "published":
         try:
             check_published_weights(baseline, method.options)

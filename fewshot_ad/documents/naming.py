@@ -13,7 +13,7 @@ _MAX_SHOWN = 80
 # More names than these are not listed where one of them is probably meant.
 _MAX_NAMES = 12
 # Nor more than these at all.
-_MAX_LISTED = 30
+_MAX_LISTED = 35
 # Of a name that is taken for a part of another one; shorter ones are in too many.
 _LEAST_PART = 3
 

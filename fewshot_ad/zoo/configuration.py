@@ -20,7 +20,7 @@ NOT_AT_HAND = "not at hand"
 # Options that say where and how fast a method runs, or which product it is shown; the result is the same.
 IGNORED = ("device", "threads", "engine", "class_name")
 # Options that name a file of weights which no package ships: which file it was, is the user's to know.
-FILES = ("teacher", "detector")
+FILES = ("teacher", "detector", "picture_folder")
 # Backbones that run with ImageNet's weights without a file, which come with a requirement of the package.
 IMAGENET = ("lite0", "tf_efficientnet_lite0")
 
@@ -53,9 +53,11 @@ def differences(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     found = [
         f"{option} {_text(resolved[option])} (published: {_text(value)})"
         for option, value in published.items()
-        if option not in ignored and _plain(resolved[option]) != _plain(value)
+        if option not in ignored
+        and _plain(resolved[option]) not in (_plain(value), *map(_plain, card.original.further.get(option, ())))
     ]
-    return (*_of_weights(card, resolved), *found, *card.original.departs)
+    lacking = [sentence for option, sentence in card.original.unless.items() if resolved[option] is None]
+    return (*_of_weights(card, resolved), *found, *lacking, *card.original.departs)
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -104,6 +106,9 @@ def _of_weights(card: Card, resolved: Mapping[str, Any]) -> list[str]:
     given = resolved[option]
     if given == RANDOM:
         return [f"weights random, so the figures mean nothing (published: {original.pretrained})"]
+    if "detector" in resolved:
+        # What was published is the detector; ImageNet's weights of the features are none of it.
+        given = resolved["detector"]
     if given is not None or (original.pretrained == "ImageNet" and resolved.get("backbone") in IMAGENET):
         return []
     return [f"weights {original.at_hand} (published: {original.pretrained})"]

@@ -37,7 +37,7 @@ from fewshot_ad.zoo.components.pdn import (
     STAGES,
     TABLES,
     WEIGHT_DECAY,
-    GeneratedPictures,
+    Pictures,
     distill,
     load_teacher,
     save_teacher,
@@ -70,14 +70,15 @@ PENALTY_GRAY_SHARE = 0.3
         family="teacher-student",
         needs_internet=True,
         trains=True,
-        weights="PDN distilled by this package from resnet18 (itself distilled) on generated pictures; the paper "
-        "distills from WideResNet-101 on ImageNet and takes its penalty pictures from there. The published step counts "
-        "are for a GPU.",
+        weights="PDN distilled by this package from resnet18 (itself distilled) on generated pictures, or on those of "
+        "picture_folder=; the paper distills from WideResNet-101 on ImageNet and takes its penalty pictures from "
+        "there. The published step counts are for a GPU.",
         original=Original(
             options={"backbone": "wide_resnet101_2"},
             pretrained="distilled from WideResNet-101, ImageNet",
             at_hand="distilled by this package from resnet18, generated images",
-            departs=("generated images in place of ImageNet",),
+            unless={"picture_folder": "generated images in place of ImageNet"},
+            further={"size": ("S", "M")},
         ),
     )
 )
@@ -116,7 +117,8 @@ class EfficientAdCdo:
         teacher: A safetensors file: the teacher is loaded from it if it exists, else distilled and written to it.
         teacher_steps: Training steps of the teacher.
         teacher_batch: Pictures per step of the teacher.
-        pictures: Number of generated pictures, for distillation and for the penalty.
+        pictures: Number of pictures, for distillation and for the penalty.
+        picture_folder: Folder of photographs of anything, ImageNet's say, which take the place of generated pictures.
 
     Raises:
         ZooError: A setting makes no sense.
@@ -151,6 +153,7 @@ class EfficientAdCdo:
     teacher_steps: int = 60_000
     teacher_batch: int = BATCH
     pictures: int = 1000
+    picture_folder: str | None = None
     _discrepancies: Discrepancies | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -223,9 +226,11 @@ class EfficientAdCdo:
         rng = np.random.default_rng([self.seed, 7])
 
         @functools.cache
-        def pictures() -> GeneratedPictures:
+        def pictures() -> Pictures:
             """Pictures of anything else; a teacher from its file and no penalty need none."""
-            return GeneratedPictures(self.pictures, self._side, self.seed, progress)
+            if self.picture_folder is not None:
+                return Pictures.of_folder(Path(self.picture_folder), self.pictures, self._side, self.seed, progress)
+            return Pictures.generated(self.pictures, self._side, self.seed, progress)
 
         pdn = self._load_or_distill(pictures, progress)
         train, held = held_out(images, rng)
@@ -242,7 +247,7 @@ class EfficientAdCdo:
         )
         self._discrepancies = Discrepancies(networks, student_range, autoencoder_range)
 
-    def _load_or_distill(self, pictures: Callable[[], GeneratedPictures], progress: Progress | None) -> PDN:
+    def _load_or_distill(self, pictures: Callable[[], Pictures], progress: Progress | None) -> PDN:
         """The teacher from its file, or a new one, which is then written to the file."""
         record = {
             "size": self.size,
@@ -251,6 +256,7 @@ class EfficientAdCdo:
             "teacher_steps": self.teacher_steps,
             # Left out where it is as published: files from before there was this setting say nothing of it.
             **({"teacher_batch": self.teacher_batch} if self.teacher_batch != BATCH else {}),
+            **({"picture_folder": Path(self.picture_folder).name} if self.picture_folder is not None else {}),
         }
         if self.teacher is not None and Path(self.teacher).exists():
             return load_teacher(Path(self.teacher), record)
@@ -267,7 +273,7 @@ class EfficientAdCdo:
         self,
         networks: Networks,
         images: Uint8Array,
-        pictures: Callable[[], GeneratedPictures],
+        pictures: Callable[[], Pictures],
         rng: np.random.Generator,
         progress: Progress | None,
     ) -> None:

@@ -147,12 +147,16 @@ class Original:
         pretrained: Weights that the published method starts from; empty where it starts from random ones.
         at_hand: Weights that run here in their place when no file is given.
         departs: What differs whatever the hyper-parameters.
+        unless: What differs unless an option is given, by the option.
+        further: Values of hyper-parameters that were published beside the first one.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     pretrained: str = ""
     at_hand: str = "distilled by this package"
     departs: tuple[str, ...] = ()
+    unless: Mapping[str, str] = field(default_factory=dict)
+    further: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

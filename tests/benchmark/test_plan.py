@@ -226,6 +226,10 @@ def test_the_defaults_of_every_baseline_are_of_their_types() -> None:
             with pytest.raises(BenchmarkError, match="expected weights, which are not at hand"):
                 parse_plan({"methods": {name: {"options": defaults}}, "datasets": datasets}, Path())
             defaults["weights"] = "random"
+        if "endpoint" in defaults:
+            with pytest.raises(BenchmarkError, match="a service on this computer"):
+                parse_plan({"methods": {name: {"options": defaults}}, "datasets": datasets}, Path())
+            defaults["endpoint"] = "http://localhost:11434/v1"
         plan = parse_plan({"methods": {name: {"options": defaults}}, "datasets": datasets}, Path())
         assert plan.methods[0].name == name
 

@@ -33,7 +33,7 @@ def test_the_published_configuration_is_one_of_the_baselines_own_options(name: s
 @pytest.mark.parametrize("name", CARDS)
 def test_with_the_published_options_and_weights_only_what_no_option_changes_differs(name: str) -> None:
     settings: dict[str, Any] = dict(published_options(name))
-    for option in ("weights", "teacher_weights", "latent_weights"):
+    for option in ("weights", "teacher_weights", "latent_weights", "detector", *CARDS[name].original.unless):
         if option in settings:
             settings[option] = "file.safetensors"
     assert differences(name, settings) == CARDS[name].original.departs
@@ -56,6 +56,12 @@ def test_every_kind_of_departure_is_told() -> None:
     assert differences("efficientad_cdo", {"teacher": "pdn.safetensors"}) == differences("efficientad_cdo", {})
     published = {"proposals": "rcnn", "detector": "detector.pth", "weights": "resnet.safetensors"}
     assert differences("rkde", published) == CARDS["rkde"].original.departs
+    # ImageNet's weights of its features are not the published detector's.
+    assert "(published: Faster R-CNN on Visual Genome)" in differences("rkde", {"weights": "timm"})[0]
+    # Both sizes of EfficientAD were published; the pictures are ImageNet's as far as the user has these.
+    assert not any("size M" in text for text in differences("efficientad_cdo", {"size": "M"}))
+    own = differences("efficientad_cdo", {"picture_folder": "imagenet"})
+    assert set(differences("efficientad_cdo", {})) - set(own) == {"generated images in place of ImageNet"}
     with pytest.raises(ZooError, match="telepathy"):
         differences("telepathy", {})
 

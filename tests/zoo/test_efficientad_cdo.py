@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from fewshot_ad.zoo.components.efficientad_networks import hard_feature_loss  # 
 from fewshot_ad.zoo.components.efficientad_quantiles import Quantiles, held_out  # noqa: E402
 from fewshot_ad.zoo.components.pdn import (  # noqa: E402
     PDN,
-    GeneratedPictures,
+    Pictures,
     distill,
     load_teacher,
     save_teacher,
@@ -49,12 +50,12 @@ def backbone() -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> GeneratedPictures:
-    return GeneratedPictures(1, 32, seed=0)
+def pictures() -> Pictures:
+    return Pictures.generated(1, 32, seed=0)
 
 
 @pytest.fixture(scope="module")
-def distilled(backbone: Backbone, pictures: GeneratedPictures) -> tuple[PDN, tuple[float, ...]]:
+def distilled(backbone: Backbone, pictures: Pictures) -> tuple[PDN, tuple[float, ...]]:
     return distill("S", backbone, pictures, TEACHER_STEPS, seed=1, batch=2)
 
 
@@ -344,7 +345,7 @@ def test_the_teachers_error_falls(distilled: tuple[PDN, tuple[float, ...]]):
     assert np.mean(losses[-4:]) < 0.7 * np.mean(losses[:4])
 
 
-def test_targets_are_384_channels_at_stride_4_whatever_the_backbone(backbone: Backbone, pictures: GeneratedPictures):
+def test_targets_are_384_channels_at_stride_4_whatever_the_backbone(backbone: Backbone, pictures: Pictures):
     batch = pictures.whole(0)
     of_resnet = targets(backbone, batch)
     assert of_resnet.shape == (1, 384, 8, 8)
@@ -354,8 +355,31 @@ def test_targets_are_384_channels_at_stride_4_whatever_the_backbone(backbone: Ba
     np.testing.assert_allclose(of_resnet[0, :128, 5, 5], layer2[0, :, 4:7, 4:7].mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
-def test_generated_pictures_are_seeded_and_some_crops_are_gray(pictures: GeneratedPictures):
-    again, other = GeneratedPictures(1, 32, seed=0), GeneratedPictures(1, 32, seed=1)
+def test_pictures_of_a_folder_take_the_place_of_generated_ones(tmp_path):
+    (tmp_path / "n01" / "deeper").mkdir(parents=True)
+    for number in range(4):
+        wide = np.full((40, 90, 3), 40 * number, np.uint8)
+        wide[:, 25:65] = 255 - 40 * number
+        cv2.imwrite(str(tmp_path / "n01" / "deeper" / f"{number}.png"), wide)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    pictures = Pictures.of_folder(tmp_path, 10, 32, seed=0)
+    # The middle square of each.
+    assert sorted(int(picture.mean()) for picture in pictures.pictures) == [135, 175, 215, 255]
+    assert len(Pictures.of_folder(tmp_path, 3, 32, seed=0).pictures) <= 3
+    own = {**TINY, "teacher": str(tmp_path / "pdn.safetensors")}
+    create("efficientad_cdo", **{**own, "picture_folder": str(tmp_path), "penalty_weight": 1.0}).fit(good(2))
+    # Teachers of other pictures are not taken for it.
+    with pytest.raises(ZooError, match="picture_folder"):
+        create("efficientad_cdo", **own, picture_folder=str(tmp_path / "n01")).fit(good(2))
+    with pytest.raises(ZooError, match="a folder of pictures"):
+        Pictures.of_folder(tmp_path / "none", 1, 32, seed=0)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ZooError, match="none that can be read"):
+        Pictures.of_folder(tmp_path / "empty", 1, 32, seed=0)
+
+
+def test_generated_pictures_are_seeded_and_some_crops_are_gray(pictures: Pictures):
+    again, other = Pictures.generated(1, 32, seed=0), Pictures.generated(1, 32, seed=1)
     np.testing.assert_array_equal(again.pictures[0], pictures.pictures[0])
     assert not np.array_equal(other.pictures[0], pictures.pictures[0])
     crops = pictures.crops(40, 0.5, np.random.default_rng(0))

@@ -1,18 +1,20 @@
-"""PDN, the small teacher of EfficientAD, distilled here from a backbone on generated pictures.
+"""PDN, the small teacher of EfficientAD, distilled here from a backbone on generated pictures, or on those of a folder.
 
 The paper distills from a WideResNet-101 on ImageNet. Neither is available offline, and the license of the weights that
-circulate is not clear; so the target is a backbone that comes with its weights, and the pictures are generated.
+circulate is not clear; so by default the target is a backbone that comes with its weights, on generated pictures.
 
 Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.1 and the tables of the appendix.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,9 +22,11 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from fewshot_ad.arrays import Progress
+from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.encoder.pyramid import local_average
-from fewshot_ad.errors import ZooError
+from fewshot_ad.errors import ImageError, ZooError
+from fewshot_ad.images import read_image
+from fewshot_ad.images.listing import SUFFIXES
 from fewshot_ad.storage import write_atomically, write_failure
 from fewshot_ad.training.augmentation import random_crop
 from fewshot_ad.training.collage import collage
@@ -84,24 +88,63 @@ class PDN(nn.Module):
         return features
 
 
-class GeneratedPictures:
-    """Collages of generated parts, where the paper takes pictures of ImageNet.
+class Pictures:
+    """Pictures of anything, for the teacher to be distilled on and for the penalty.
 
     Args:
-        count: Number of pictures, from which crops are drawn.
+        pictures: (side, side, 3) uint8 RGB each.
         side: Side of the pictures and of the crops, in pixels.
-        seed: The same seed gives the same pictures.
-        progress: Called as `progress(stage, done, total)`.
     """
 
-    def __init__(self, count: int, side: int, seed: int, progress: Progress | None = None) -> None:
-        self.side = side
+    def __init__(self, pictures: Sequence[Uint8Array], side: int) -> None:
+        self.pictures, self.side = pictures, side
+
+    @classmethod
+    def generated(cls, count: int, side: int, seed: int, progress: Progress | None = None) -> Pictures:
+        """Collages of generated parts, where the paper takes pictures of ImageNet.
+
+        Args:
+            count: Number of pictures.
+            side: Their side in pixels.
+            seed: The same seed gives the same pictures.
+            progress: Called as `progress(stage, done, total)`.
+        """
         textures = [render(name, 0, side, variant=seed) for name in CATEGORIES]
-        self.pictures = []
+        pictures = []
         for n in range(count):
-            self.pictures.append(collage(textures, seed * 1_000_003 + n, side))
+            pictures.append(collage(textures, seed * 1_000_003 + n, side))
             if progress is not None:
                 progress("generating pictures", n + 1, count)
+        return cls(pictures, side)
+
+    @classmethod
+    def of_folder(cls, folder: Path, count: int, side: int, seed: int, progress: Progress | None = None) -> Pictures:
+        """Photographs of a folder and of the folders in it, ImageNet's say: the middle square of each.
+
+        Args:
+            folder: The folder.
+            count: Number of pictures at most, drawn at random.
+            side: Side in pixels that they are brought to.
+            seed: The same seed draws the same pictures.
+            progress: Called as `progress(stage, done, total)`.
+
+        Raises:
+            ZooError: There is no such folder, or not one picture in it that can be read. Others that cannot are left
+                out.
+        """
+        if not folder.is_dir():
+            raise ZooError(f"picture_folder: expected a folder of pictures, got {folder}. Check the path.")
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        chosen = [files[i] for i in np.random.default_rng([seed, 5]).permutation(len(files))[:count]]
+        pictures = []
+        for n, path in enumerate(chosen):
+            with contextlib.suppress(ImageError):
+                pictures.append(_middle(read_image(path), side))
+            if progress is not None:
+                progress("reading pictures", n + 1, len(chosen))
+        if not pictures:
+            raise ZooError(f"picture_folder: expected pictures in {folder}, found none that can be read.")
+        return cls(pictures, side)
 
     def whole(self, index: int) -> torch.Tensor:
         """One whole picture, (1, 3, side, side) float32 in 0..1."""
@@ -114,6 +157,15 @@ class GeneratedPictures:
         batch = unit_tensor(np.stack([random_crop(self.pictures[i], self.side, MAGNIFICATIONS, rng) for i in indices]))
         gray = torch.as_tensor(rng.uniform(size=count) < gray_share).view(-1, 1, 1, 1)
         return torch.where(gray, batch.mean(1, keepdim=True), batch)
+
+
+def _middle(image: Uint8Array, side: int) -> Uint8Array:
+    """The middle square of an image (H, W, 3) uint8 RGB, brought to a side."""
+    short = min(image.shape[:2])
+    top, left = ((length - short) // 2 for length in image.shape[:2])
+    interpolation = cv2.INTER_AREA if short > side else cv2.INTER_LINEAR
+    scaled = cv2.resize(image[top : top + short, left : left + short], (side, side), interpolation=interpolation)
+    return np.asarray(scaled, np.uint8)
 
 
 def targets(backbone: Backbone, batch: torch.Tensor) -> torch.Tensor:
@@ -144,7 +196,7 @@ def targets(backbone: Backbone, batch: torch.Tensor) -> torch.Tensor:
 def distill(
     size: str,
     backbone: Backbone,
-    pictures: GeneratedPictures,
+    pictures: Pictures,
     steps: int,
     seed: int,
     progress: Progress | None = None,
@@ -183,7 +235,7 @@ def distill(
     return pdn.requires_grad_(False).eval(), tuple(losses)
 
 
-def _statistics(backbone: Backbone, pictures: GeneratedPictures) -> tuple[torch.Tensor, torch.Tensor]:
+def _statistics(backbone: Backbone, pictures: Pictures) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of each channel over the pictures, (1, 384, 1, 1) each."""
     total, squares, count = torch.zeros(CHANNELS).double(), torch.zeros(CHANNELS).double(), 0
     with torch.no_grad():
