@@ -117,6 +117,13 @@ def startup(rows: Rows) -> str:
     return table(["what", "measured", "goal"], ([r["what"], r["measured"], r.get("goal", NONE)] for r in rows))
 
 
+def ray_resume(rows: Rows) -> str:
+    """A run on Ray that was killed and started again, by plan."""
+    figures = ("jobs", "killed", "end", "doubled", "missing", "failed")
+    heads = ["plan", "jobs", "on record when killed", "in the end", "doubled", "missing", "failed"]
+    return table(heads, ([row["plan"], *(str(row[figure]) for figure in figures)] for row in rows))
+
+
 def install_size(rows: Rows) -> str:
     """What an installation takes on disk."""
     return table(["what", "MB"], ([row["what"], f"{row['megabytes']:,.0f}"] for row in rows))
@@ -282,6 +289,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "levers-left-out": ("levers", levers_left_out),
     "encoder-ms": ("encoder_ms", encoder_ms),
     "startup": ("startup", startup),
+    "ray-resume": ("ray_resume", ray_resume),
     "install-size": ("install_size", install_size),
     "float16-bank": ("float16_bank", float16_bank),
     "registration": ("registration", registration),

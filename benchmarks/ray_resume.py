@@ -10,6 +10,7 @@ and what was doubled or missing.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import measurements
 import yaml
 
 from fewshot_ad.benchmark import record
@@ -82,6 +84,10 @@ def lines(path: Path) -> int:
 
 def main() -> None:
     """Kill, resume, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    measurements.add_record_option(parser)
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
         for plan in write_plans(Path(temporary)):
             out = plan.with_suffix(".jsonl")
@@ -90,14 +96,22 @@ def main() -> None:
             start(plan, out).wait()
             keys = Counter(one.key for one in record.read(out))
             failed = [one for one in record.read(out) if one.status == "failed"]
-            print(
-                f"{plan.stem}: {len(asked)} jobs, {killed_at} on record when killed, {len(keys)} in the end, "
-                f"{sum(n > 1 for n in keys.values())} doubled, {len(asked - keys.keys())} missing, "
-                f"{len(failed)} failed",
-                flush=True,
+            rows.append(
+                {
+                    "plan": plan.name,
+                    "jobs": len(asked),
+                    "killed": killed_at,
+                    "end": len(keys),
+                    "doubled": sum(n > 1 for n in keys.values()),
+                    "missing": len(asked - keys.keys()),
+                    "failed": len(failed),
+                }
             )
+            print(*rows[-1].items(), flush=True)
             for one in failed[:5]:
                 print(f"  {one.method} {one.dataset}/{one.category}: {one.reason}")
+    if args.record:
+        measurements.append("ray_resume", rows)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fewshot_ad.arrays import Progress
 from fewshot_ad.zoo.components.curves import current_logger, draw
+from fewshot_ad.zoo.components.memory import watched_step
 
 Batch = TypeVar("Batch")
 
@@ -40,8 +42,9 @@ def train_epochs(
     step = 0
     for epoch in range(1, epochs + 1):
         for batch in batches():
-            value = loss(batch)
-            descend(value, optimizers)
+            with watched_step(stage) if step == 0 else contextlib.nullcontext():
+                value = loss(batch)
+                descend(value, optimizers)
             if current_logger() is not None:
                 draw(
                     {f"{stage}/loss": float(value.detach()), f"{stage}/rate": optimizers[0].param_groups[0]["lr"]}, step

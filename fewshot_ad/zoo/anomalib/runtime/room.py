@@ -1,17 +1,18 @@
-"""Refuses a fit whose features of all images would not fit into memory, as `components.memory.require_room` does."""
+"""Refuses a fit that would not fit into memory, as `components.memory` does."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from fewshot_ad.zoo.components.memory import require_room
+from fewshot_ad.zoo.components.memory import require_room, watched_step
 
 
 class Room(Callback):
-    """Looks, after the first batch, at what anomalib's model has kept of it.
+    """Looks, during the first batch, at the memory that is left, and after it at what anomalib's model has kept of it.
 
     Models with a memory bank or Gaussians gather the features of each batch in a list, and join them in the end.
 
@@ -21,6 +22,16 @@ class Room(Callback):
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._watched = contextlib.ExitStack()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """See `watched_step`."""
+        if not batch_idx and not trainer.current_epoch:
+            self._watched.enter_context(watched_step(self._name))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Look no longer."""
+        self._watched.close()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -30,6 +41,7 @@ class Room(Callback):
         Raises:
             ZooError: The features of all images would take more than is there.
         """
+        self._watched.close()
         if batch_idx:
             return
         kept = sum(_kept_bytes(value) for value in vars(pl_module.model).values() if isinstance(value, list))
