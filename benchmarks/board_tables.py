@@ -343,7 +343,7 @@ def pose_board() -> str:
 
 
 def zoo() -> str:
-    """Means over the six products, K = 8 and all images."""
+    """Means over the six products, K = 4, K = 8 and all images."""
     return tables.markdown(read("zoo_board")).rstrip()
 
 
@@ -477,7 +477,7 @@ def zoo_by_product() -> str:
     averages = rows("zoo_board", by_category=True)
     cells = {(row.shots, row.method, row.category): text(row, "image_auroc") for row in averages}
     means = {(row.shots, row.method): row.cells["image_auroc"].mean for row in rows("zoo_board")}
-    order = sorted(means, key=lambda key: (key[0] == "full", -means[key]))
+    order = sorted(means, key=lambda key: (key[0] == "full", str(key[0]), -means[key]))
     return table(
         ["K", "method", *PRODUCTS],
         (["all" if shots == "full" else str(shots), method, *(cells[shots, method, p] for p in PRODUCTS)]

@@ -10,7 +10,6 @@ import typer
 
 from fewshot_ad.cli.limits import say_limits
 from fewshot_ad.cli.options import (
-    ArtifactArgument,
     DeviceOption,
     DownloadOption,
     EncoderOption,
@@ -61,7 +60,7 @@ BadOption = Annotated[
 
 @commands.command()
 def check(
-    artifact: ArtifactArgument,
+    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file, or the folder of a fitted baseline.")],
     good: GoodOption,
     bad: BadOption = None,
     *,
@@ -112,7 +111,12 @@ def check(
 
 @commands.command()
 def calibrate(
-    artifact: Annotated[Path, typer.Argument(help="The product's .fsad file; it is replaced once all is done.")],
+    artifact: Annotated[
+        Path,
+        typer.Argument(
+            help="The product's .fsad file, or the folder of a fitted baseline; it is replaced once all is done."
+        ),
+    ],
     good: GoodOption,
     bad: BadOption = None,
     *,
