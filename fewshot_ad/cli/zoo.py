@@ -58,13 +58,9 @@ def zoo(
             if "device" in how and not as_json:
                 say("how it runs, as options or --set: device=cpu, cuda or cuda:N; precision=f32 or bf16")
             if "patience" in how and not as_json:
-                say(
-                    "when training stops: patience=N epochs without a better figure on a share validation=0..0.5 of the"
-                )
-                say(
-                    "good images, which is held out: monitor=loss, or image_auroc or pixel_auroc against drawn defects;"
-                )
-                say("by default it runs to its end")
+                say("when training stops: patience=N epochs without a better figure of a share validation=0..0.5 of")
+                say("the good images, held out: monitor=loss, image_auroc or pixel_auroc against drawn defects; by")
+                say("default it runs to its end")
 
 
 def _print_cards(cards: list[Card], as_json: bool) -> None:
