@@ -13,7 +13,7 @@ from fewshot_ad.documents.fields import Problem, check, raise_problems, words
 from fewshot_ad.documents.naming import shown, unknown
 from fewshot_ad.documents.reading import Document
 from fewshot_ad.documents.yaml_text import read_yaml
-from fewshot_ad.errors import BenchmarkError, WeightsError
+from fewshot_ad.errors import BenchmarkError, WeightsError, ZooError
 
 # Options of baselines before version 0.2 -> their names today.
 FORMER_OPTIONS = {
@@ -75,36 +75,54 @@ def _plan(document: Document, folder: Path) -> Plan:
 
 
 def _method_problems(name: str, method: MethodEntry) -> Iterator[Problem]:
-    from fewshot_ad.zoo import cards, check_published_weights, option_types
-    from fewshot_ad.zoo.configuration import fits, lacks_weights
+    from fewshot_ad.zoo import cards
 
-    place = ("methods", name)
     baseline = method.baseline or name
     if baseline not in cards():
-        yield _unknown_name(place, "baseline", method.baseline, baseline, cards())
+        yield _unknown_name(("methods", name), "baseline", method.baseline, baseline, cards())
         return
+    found = list(_option_problems(name, baseline, method))
+    # What is of the wrong type is not looked at further.
+    yield from found or _configuration_problems(baseline, method, ("methods", name, "options"))
+
+
+def _option_problems(name: str, baseline: str, method: MethodEntry) -> Iterator[Problem]:
+    """Options that a baseline does not have, or whose values are of another type."""
+    from fewshot_ad.zoo import option_types
+    from fewshot_ad.zoo.configuration import fits
+
     kinds = option_types(baseline)
     for option, value in method.options.items():
-        where = (*place, "options", option)
+        where = ("methods", name, "options", option)
         if option not in kinds:
             yield Problem(where, unknown(option, kinds, "an option", FORMER_OPTIONS))
         elif not fits(value, kinds[option]):
             yield Problem(where, f"expected {words(kinds[option])}, got {shown(value)}")
 
-    if lacks_weights(baseline, method.options):
+
+def _configuration_problems(baseline: str, method: MethodEntry, place: tuple[str, ...]) -> Iterator[Problem]:
+    """What a baseline lacks, or cannot be told, though each option by itself is well."""
+    from fewshot_ad.zoo import cards, check_published_weights, options
+    from fewshot_ad.zoo.configuration import lacks_weights
+    from fewshot_ad.zoo.method import STOPPING, check_stopping
+
+    given = method.options
+    try:
+        if cards()[baseline].stops_early:
+            check_stopping(baseline, {option: given[option] for option in STOPPING if option in given})
+        if method.configuration == "published" and not lacks_weights(baseline, given):
+            check_published_weights(baseline, given)
+    except (WeightsError, ZooError) as error:
+        yield Problem(place, str(error).removeprefix(f"{baseline}: ").rstrip("."))
+    if lacks_weights(baseline, given):
         message = (
             "expected weights, which are not at hand, got none. Give a file as `weights`; `weights: random` runs the "
             "code, but its figures mean nothing"
         )
-        yield Problem((*place, "options"), message)
-    elif "endpoint" in kinds and method.options.get("endpoint") is None:
+        yield Problem(place, message)
+    if "endpoint" in options(baseline) and given.get("endpoint") is None:
         message = "expected endpoint, the address of a service on this computer that runs its model, got none"
-        yield Problem((*place, "options"), message)
-    elif method.configuration == "published":
-        try:
-            check_published_weights(baseline, method.options)
-        except WeightsError as error:
-            yield Problem((*place, "options"), str(error).rstrip("."))
+        yield Problem(place, message)
 
 
 def _method(name: str, entry: MethodEntry) -> MethodPlan:

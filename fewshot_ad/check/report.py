@@ -185,6 +185,8 @@ class Check:
         text = f"False reject rate {self.false_rejects}"
         if self.escapes is None:
             return text
+        if self.auroc is not None and self.auroc < 0.5:
+            text = f"warning: bad images mostly score below good ones. Are the two swapped?\n{text}"
         accuracy = f"AUROC {self.auroc:.3f}, balanced accuracy {self.balanced_accuracy:.3f}"
         return f"{text}\nEscape rate {self.escapes}\n{accuracy}"
 
@@ -211,7 +213,8 @@ class Check:
         text = self.suggestion.explain()
         fair, own = self.suggestion.fair_balanced_accuracy, self.balanced_accuracy
         if fair is not None and own is not None and fair <= own:
-            text += " The product's own threshold, which was not chosen on them, does as well: no reason to change it."
+            on = "most of which it was chosen on" if self.calibrated_on else "which was not chosen on them"
+            text += f" The product's own threshold, {on}, does as well: no reason to change it."
         return text
 
     def _with_outcome(self, outcome: Outcome) -> list[CheckedImage]:

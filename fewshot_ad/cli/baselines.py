@@ -95,6 +95,7 @@ def fit(
     The threshold comes from good images that it is not fitted on: each in turn, or, of methods that train, a quarter.
     """
     with reported_errors(as_json):
+        from fewshot_ad.zoo import cards
         from fewshot_ad.zoo.components.model_folder import check_model_folder
         from fewshot_ad.zoo.fitted import Baseline
 
@@ -104,6 +105,11 @@ def fit(
         if layout is None and category is not None:
             raise ArgumentError("--category: expected --layout with it, got none.")
         drawn = training_curves(monitor, curves, output)
+        if drawn is not None and output.resolve() in (drawn.folder.resolve(), *drawn.folder.resolve().parents):
+            raise ArgumentError(
+                f"--curves: expected a folder outside of {output}, got {drawn.folder}. Name another one, or give "
+                "--monitor none."
+            )
         with progress_bar(as_json) as progress:
             baseline = Baseline.fit(
                 method,
@@ -128,6 +134,8 @@ def fit(
     scale = baseline.scores
     fitted = f"{method} fitted to {len(baseline.support)} images -> {output}"
     say(f"{fitted}; threshold {scale.threshold:.4g}, {scale.explain()}")
+    if drawn is not None and drawn.folder.is_dir() and cards()[method].trains:
+        say(f"training curves: {drawn.folder}")
     for difference in baseline.info()["differs"]:
         say(f"not as published: {difference}")
 

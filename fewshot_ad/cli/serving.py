@@ -28,7 +28,8 @@ def serve(
         list[Path] | None,
         typer.Option(
             "--baseline",
-            help="Folder of a fitted baseline, which judges the product it is named after. Repeatable; extra 'zoo'.",
+            help="Folder of a fitted baseline, which judges the product it is named after. Repeatable, in place of "
+            "those of the settings; extra 'zoo'.",
         ),
     ] = None,
     journal: Annotated[

@@ -161,7 +161,7 @@ def calibrate(
             inspector = load_product(artifact, device=device, **given)
             # Before the work, not after it.
             check_product_file(artifact)
-            sides = _images(good), None if bad is None else _images(bad)
+            sides = _named(good), None if bad is None else _named(bad)
             change = inspector.calibrate(*sides, max_false_reject, max_review=max_review, progress=progress)
             inspector.save(artifact)
     if as_json:
@@ -181,7 +181,7 @@ def _calibrate_fitted(
     as_json: bool,
 ) -> None:
     """Set the threshold of a fitted baseline, and store it again."""
-    sides = _images(good), None if bad is None else _images(bad)
+    sides = _named(good), None if bad is None else _named(bad)
     with progress_bar(quiet=as_json) as progress:
         said = baseline.calibrate(*sides, max_false_reject, progress=progress)
     baseline.save(folder, force=True)
@@ -190,6 +190,19 @@ def _calibrate_fitted(
         return
     for line in [*said.splitlines(), *baseline.notes]:
         say(line)
+
+
+def _named(names: list[str]) -> list[Any]:
+    """The files that the arguments name: those of a calibration, which changes the product.
+
+    Raises:
+        ImageError: One of them names none, be it for a slip.
+    """
+    images = _images(names)
+    for image in images:
+        if isinstance(image, Exception):
+            raise image
+    return images
 
 
 def _images(names: list[str]) -> list[Any]:

@@ -58,9 +58,9 @@ def zoo(
             if "device" in how and not as_json:
                 say("how it runs, as options or --set: device=cpu, cuda or cuda:N; precision=f32 or bf16")
             if "patience" in how and not as_json:
+                figures = ", ".join(cards()[name].monitors)
                 say("when training stops: patience=N epochs without a better figure of a share validation=0..0.5 of")
-                say("the good images, held out: monitor=loss, image_auroc or pixel_auroc against drawn defects; by")
-                say("default it runs to its end")
+                say(f"the good images, held out: monitor={figures} (against drawn defects); by default, at its end")
 
 
 def _print_cards(cards: list[Card], as_json: bool) -> None:
@@ -102,15 +102,17 @@ def _print_survey(as_json: bool) -> None:
         state = f"{method.baseline} (by {source})" if method.baseline else missing
         say(f"  {method.name:<36}  {method.year}  {state}{f', {method.note}' if method.note else ''}")
     if not as_json:
-        say(f"{sum(bool(method.baseline) for method in methods)} of {len(methods)} are in the zoo.")
+        count = sum(bool(method.baseline) for method in methods)
+        say(f"{count} of {len(methods)} are in the zoo. The survey is that of Liu, Xie, Wang et al. 2024.")
 
 
 def _as_dict(card: Card) -> dict[str, Any]:
     from fewshot_ad.zoo import differences
 
     fields = dataclasses.asdict(card)
-    fields.pop("original")
-    return {**fields, "task": card.task, "differs": list(differences(card.name, {}))}
+    for name in ("original", "loss_tells"):
+        fields.pop(name)
+    return {**fields, "monitors": list(card.monitors), "task": card.task, "differs": list(differences(card.name, {}))}
 
 
 def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:

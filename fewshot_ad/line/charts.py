@@ -68,8 +68,14 @@ def histogram(all_entries: Sequence[Entry]) -> Iterator[str]:
                     f'width="{across - 1:.1f}" height="{height:.1f}"/>'
                 )
     ticks = [value for value in (0.25, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20) if low <= _position(value) <= high]
+    # What lies below the scale stands in its first bar.
+    least = "\N{LESS-THAN OR EQUAL TO}" if any(entry.severity < ticks[0] for entry in entries) else ""
     marks = [
-        (_LEFT + (_position(value) - low) / step * across, f"{value:g}", "limit" if value == 1 else "")
+        (
+            _LEFT + (_position(value) - low) / step * across,
+            f"{least if value == ticks[0] else ''}{value:g}",
+            "limit" if value == 1 else "",
+        )
         for value in ticks
     ]
     yield "<section><h2>How the scores lie</h2>"

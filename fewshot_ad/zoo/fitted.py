@@ -25,6 +25,7 @@ from fewshot_ad.host.lifetime import ForkSafeLock
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources
 from fewshot_ad.inspection.regions import MapScale, find_regions
 from fewshot_ad.inspection.result import Inspection
+from fewshot_ad.product import MAX_NAME
 from fewshot_ad.zoo.components.curves import Curves
 from fewshot_ad.zoo.components.model_folder import SCHEMA, model_read, write_model
 from fewshot_ad.zoo.components.score_scale import (
@@ -69,6 +70,7 @@ class Baseline:
         seen: Names of the images that it was fitted on or that set its threshold, by the SHA-256 of their pixels; empty
             of one that was stored without them.
         artifact: SHA-256 of what it was loaded from; empty of one that was not.
+        calibrated: Scores of the good images that its threshold was calibrated on; empty where it was not.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Baseline:
     aspects: tuple[float, float] | None = None
     seen: Mapping[str, str] = field(default_factory=dict, repr=False)
     artifact: str = ""
+    calibrated: tuple[float, ...] = field(default=(), repr=False)
     _lock: ForkSafeLock = field(default_factory=ForkSafeLock, init=False, repr=False)
 
     @classmethod
@@ -137,6 +140,11 @@ class Baseline:
             )
         arguments.number(max_false_reject, "max_false_reject", *FALSE_REJECTS)
         arguments.whole_number(seed, "seed", 0)
+        arguments.text(product, "product", MAX_NAME)
+        if any(sign in product for sign in "/\\\0") or product.startswith("."):
+            raise ZooError(
+                f"expected a product's name without slashes, and no dot before it, got {product!r}. Choose another one."
+            )
         # What is wrong with name or settings is said before images are read.
         check_settings(name, settings)
         create(name, published=published, allow_download=allow_download, **settings)
@@ -190,6 +198,7 @@ class Baseline:
     def threshold(self, value: float) -> None:
         value = float(arguments.number(value, "threshold", -1e30, 1e30))
         self.scores = scale_with_threshold(self.name, self.scores.median_good, value, self.scores.max_false_reject)
+        self.calibrated, self.notes = (), _without_provisional(self.notes)
 
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect one image.
@@ -252,7 +261,8 @@ class Baseline:
         def judged(images: list[ImageSource]) -> Iterator[Inspection | ImageError]:
             return self.inspect_batch(images, color=color, errors="return")
 
-        return check_images(Subject(self.product, self.threshold, self.seen), judged, good, bad, progress)
+        subject = Subject(self.product, self.threshold, self.seen, frozenset(self.calibrated))
+        return check_images(subject, judged, good, bad, progress)
 
     def calibrate(
         self,
@@ -285,7 +295,11 @@ class Baseline:
         check = self.check(good, bad, color=color, progress=progress)
         scores, former = check.scores("good"), self.threshold
         if len(scores) < 2:
-            raise ZooError(f"{self.product}: expected 2 or more good images that count, got {len(scores)}. Give more.")
+            others = "; ".join(f"{one.name}: {one.reason}" for one in [*check.left_out, *check.unreadable][:3])
+            raise ZooError(
+                f"{self.product}: expected 2 or more good images that count, got {len(scores)}"
+                f"{f' ({others.rstrip(chr(46))})' if others else ''}. Give more."
+            )
         if check.auroc is not None and check.auroc < 0.5:
             raise ArgumentError(
                 "expected bad images that mostly score above the good ones, got them below. Are the two swapped? "
@@ -293,7 +307,8 @@ class Baseline:
             )
         share = self.scores.max_false_reject if max_false_reject is None else max_false_reject
         self.scores = score_scale(self.name, np.array(scores, np.float32), len(scores), share)
-        self.notes = tuple(note for note in self.notes if not note.startswith(PROVISIONAL))
+        self.calibrated = tuple(scores)
+        self.notes = _without_provisional(self.notes)
         if len(scores) < ENOUGH:
             self.notes += (provisional(len(scores)),)
         return "\n".join(_changes(check, former, self.scores))
@@ -378,6 +393,7 @@ class Baseline:
             "notes": list(self.notes),
             "aspects": None if self.aspects is None else list(self.aspects),
             "seen": dict(self.seen),
+            "calibrated": list(self.calibrated),
             "version": __version__,
         }
 
@@ -421,6 +437,7 @@ class Baseline:
                 _aspects(said.get("aspects")),
                 dict(said.get("seen", {})),
                 said["manifest_sha256"],
+                tuple(map(float, said.get("calibrated", ()))),
             )
 
 
@@ -430,6 +447,10 @@ def provisional(count: int) -> str:
         f"{PROVISIONAL}: it rests on {count} good image(s) that the method was not fitted on. Calibrate it on further "
         "ones before relying on it (`fewshot-ad calibrate`)."
     )
+
+
+def _without_provisional(notes: Sequence[str]) -> tuple[str, ...]:
+    return tuple(note for note in notes if not note.startswith(PROVISIONAL))
 
 
 def _changes(check: Check, former: float, now: ScoreScale) -> Iterator[str]:

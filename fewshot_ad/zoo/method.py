@@ -39,6 +39,8 @@ RUNNING_TYPES: Mapping[str, Any] = {"device": str, "precision": Literal["f32", "
 STOPPING: Mapping[str, Any] = {"patience": None, "validation": 0.0, "monitor": "loss"}
 Monitored: TypeAlias = Literal["loss", "image_auroc", "pixel_auroc"]
 STOPPING_TYPES: Mapping[str, Any] = {"patience": int | None, "validation": float, "monitor": Monitored}
+# Share of the images that may be held out.
+MOST_HELD_OUT = 0.5
 # In place of a file of weights: those that timm fetches from the internet.
 FROM_TIMM = "timm"
 # Pixels of a side, below which the backbones have not one feature.
@@ -181,6 +183,7 @@ class Card:
             `components.colored_points`.
         weights: Weights that it runs on here, and how they differ from the paper's.
         stops_early: Whether its training can stop before its end, see `running_options`.
+        loss_tells: Whether its loss says how far a training is; not where it steps its optimizers itself.
         original: How it was published, where that differs.
     """
 
@@ -199,8 +202,17 @@ class Card:
     zero_shot: bool = False
     needs_points: bool = False
     stops_early: bool = False
+    loss_tells: bool = True
     weights: str
     original: Original = field(default_factory=Original)
+
+    @property
+    def monitors(self) -> tuple[Monitored, ...]:
+        """What may tell when its training stops; nothing where it cannot."""
+        if not self.stops_early:
+            return ()
+        loss: tuple[Monitored, ...] = ("loss",) if self.loss_tells else ()
+        return (*loss, "image_auroc", "pixel_auroc") if self.maps else (*loss, "image_auroc")
 
     @property
     def task(self) -> Task:
@@ -336,6 +348,38 @@ def _check_size(name: str, side: object) -> None:
     """
     if isinstance(side, int) and side < LEAST_SIDE:
         raise ZooError(f"{name}: expected an image_size of at least {LEAST_SIDE} pixels, got {side}.")
+
+
+def check_stopping(name: str, settings: Mapping[str, Any]) -> None:
+    """Make sure that a training can stop as it is told, see `running_options`.
+
+    Args:
+        name: Name of a baseline whose card says `stops_early`.
+        settings: `patience`, `validation` and `monitor`, as far as they are given, of their types.
+
+    Raises:
+        ZooError: A number is out of range, one asks for another, or the baseline has no such figure.
+    """
+    patience, validation, monitor = ({**STOPPING, **settings}[key] for key in STOPPING)
+    monitors = cards()[name].monitors
+    numbers = (patience is None or type(patience) is int) and type(validation) in (int, float)
+    if not numbers or (patience is not None and patience < 1) or not 0 <= validation <= MOST_HELD_OUT:
+        raise ZooError(
+            f"{name}: expected patience of at least 1 or none and validation in 0..{MOST_HELD_OUT}, got {patience} and "
+            f"{validation}."
+        )
+    if patience is None:
+        for option in ("validation", "monitor"):
+            if settings.get(option, STOPPING[option]) != STOPPING[option]:
+                raise ZooError(f"{name}: expected patience with {option}, got none: nothing would come of it.")
+        return
+    if monitor not in monitors:
+        raise ZooError(f"{name}: expected monitor among {', '.join(monitors)}, got {monitor!r}.")
+    if monitor != "loss" and not validation > 0:
+        raise ZooError(
+            f"{name}: expected validation with monitor={monitor}, the share of the images that are held out and drawn "
+            "defects on, got 0."
+        )
 
 
 def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -216,6 +217,22 @@ def test_names_of_digits_and_entries_without_options(tmp_path: Path, mean_baseli
     plan = read_plan(file)
     assert (plan.name, plan.methods[0].options, plan.datasets[0].categories) == ("2026", {}, ("1", "a"))
     assert plan.settings == (("unified", {}),)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("anomalib") is None, reason="NO ANOMALIB")
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("anomalib_cflow", {"patience": 3}, "monitor among image_auroc, pixel_auroc, got 'loss'"),
+        ("anomalib_stfpm", {"validation": 0.2}, "expected patience with validation"),
+        ("anomalib_stfpm", {"monitor": "pixel_auroc"}, "expected patience with monitor"),
+        ("anomalib_stfpm", {"patience": 3, "validation": 2.0}, "validation in 0..0.5"),
+        ("anomalib_stfpm", {"patience": 3, "monitor": "val_loss"}, "pixel_auroc"),
+    ],
+)
+def test_when_a_training_stops_is_checked_with_the_plan(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchmarkError, match=re.escape(message)):
+        parse_plan({"methods": {name: {"options": options}}, "datasets": {"mvtec": {"root": "."}}}, Path())
 
 
 def test_the_defaults_of_every_baseline_are_of_their_types() -> None:

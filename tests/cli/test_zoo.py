@@ -131,6 +131,14 @@ def test_a_fitted_baseline_is_checked_and_calibrated(part_folder, tmp_path, brok
     assert stored["scores"]["held_out"] == 6
     assert [note for note in stored["notes"] if note.startswith("the threshold")] == stored["notes"][-1:]
     assert run(app, ["calibrate", str(model), "--good", str(more), "--max-review", "0.1"]).exit_code == 2
+    # It says that it was calibrated on what it is held to; and a slip in a name changes nothing.
+    again = run(app, ["check", str(model), "--good", str(more), "--bad", str(bad)])
+    assert "6 of these 8 images score exactly as images that the threshold was calibrated on" in again.output
+    assert "which was not chosen on them" not in again.output
+    slip = run(app, ["calibrate", str(model), "--good", str(more), "--good", str(tmp_path / "nowhere")])
+    assert slip.exit_code == 2
+    assert "nowhere" in slip.output
+    assert json.loads((model / "baseline.json").read_text()) == stored
     by_hand = run(app, ["check", str(model), "--good", str(more), "--threshold", "1e9", "--json"])
     assert json.loads(by_hand.stdout)["false_rejects"]["count"] == 0
 
@@ -144,6 +152,10 @@ def test_what_trains_is_drawn_unless_told_otherwise(part_folder, tmp_path):
         return sorted(path.name for path in tmp_path.glob("curves/*"))
 
     assert fit("mkd", *short, "--monitor", "none") == []
+    inside = run(app, ["fit", "mkd", str(part_folder), "-o", str(tmp_path / "curves"), *short])
+    assert inside.exit_code == 2
+    assert "expected a folder outside of" in inside.output
+    assert not (tmp_path / "curves").exists()
     # What takes no gradient steps has no curves.
     assert fit("spade", "--set", "image_size=64") == []
     assert fit("mkd", *short) == ["m-mkd"]

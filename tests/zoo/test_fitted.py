@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fewshot_ad.errors import ImageError, ZooError
+from fewshot_ad.errors import FewshotADError, ImageError, ZooError
 from fewshot_ad.zoo import Labeled, cards
 from fewshot_ad.zoo.components.freezing import freeze, thaw
 from fewshot_ad.zoo.components.model_folder import MANIFEST, TENSORS, _hash_of
@@ -150,6 +150,31 @@ def test_an_image_of_another_shape_is_not_judged(baseline: Baseline, tmp_path: P
         assert told.verdict == "not_inspectable"
         assert told.is_anomalous
         assert "width by height is 1.50, that of the good images 1.00" in told.reason
+
+
+def test_one_image_held_out_promises_nothing() -> None:
+    few = Baseline.fit("mkd", GOOD[:2], image_size=64, width=8, steps=2)
+    assert few.scores.held_out == 1
+    assert "nobody knows" in few.scores.explain()
+
+
+def test_a_threshold_set_later_is_no_longer_provisional(baseline: Baseline, tmp_path: Path) -> None:
+    baseline.save(tmp_path / "model")
+    own = Baseline.load(tmp_path / "model")
+    assert any("provisional" in note for note in own.notes)
+    own.threshold = 2 * own.threshold
+    assert not any("provisional" in note for note in own.notes)
+    assert own.scores.explain() == "set by hand"
+    with pytest.raises(ZooError, match="median"):
+        own.threshold = 0.0
+    with pytest.raises(ZooError, match=r"2 or more good images that count, got 1 \(.*in the support set"):
+        own.calibrate([GOOD[0], NEXT])
+
+
+@pytest.mark.parametrize("product", ["a/../b", ".hidden", "a\\b", ""])
+def test_a_product_is_called_so_that_an_address_can_have_it(product: str) -> None:
+    with pytest.raises(FewshotADError, match="product"):
+        Baseline.fit("padim", GOOD, product=product)
 
 
 def test_one_of_an_earlier_version_cannot_tell_what_it_was_fitted_on(baseline: Baseline, tmp_path: Path) -> None:

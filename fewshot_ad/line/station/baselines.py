@@ -48,10 +48,13 @@ def load_baselines(folders: Sequence[str], load: LoadJudge | None, catalog: Cata
     for folder in folders:
         judge = load(Path(folder))
         name = judge.product
-        if name in found or name in catalog.names:
+        # It refuses names that no address could have.
+        is_product = catalog.path(name).is_file()
+        if name in found or is_product:
             raise StationError(
-                f"baselines: expected one that judges {name!r}, got {folder} beside another one. Fit it under another "
-                "name: fewshot-ad fit --product NAME."
+                f"baselines: expected a product for each, but {folder} judges {name!r}, as does "
+                f"{f'the product {name}.fsad' if is_product else 'another baseline'}. Fit it under another name: "
+                "fewshot-ad fit --product NAME."
             )
         status = [path.stat() for path in Path(folder).iterdir() if path.is_file()]
         nbytes, changed = sum(one.st_size for one in status), max(one.st_mtime for one in status)

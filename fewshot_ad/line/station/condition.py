@@ -35,7 +35,18 @@ def problems(station: Station) -> list[str]:
         for what, usage in _disks(station).items()
         if usage.free < min(LOW_DISK, LOW_SHARE * usage.total)
     ]
-    return list(dict.fromkeys([*blocking(station), *pictures, *damaged, *low]))
+    return list(dict.fromkeys([*blocking(station), *pictures, *damaged, *_twice(station), *low]))
+
+
+def _twice(station: Station) -> list[str]:
+    """Products whose file has come while a baseline judges what is called so."""
+    with contextlib.suppress(FewshotADError):
+        return [
+            f"{name}: a fitted baseline judges it, and a product of that name, which is there too, does not. Rename one"
+            for name in station.catalog.names
+            if name in station.baselines
+        ]
+    return []
 
 
 def disk_free(station: Station) -> dict[str, int]:

@@ -23,7 +23,7 @@ from fewshot_ad.line.fleet import Puller
 from fewshot_ad.line.journal import InUseError, Journal
 from fewshot_ad.line.judge import LoadJudge
 from fewshot_ad.line.record import Record
-from fewshot_ad.line.settings import StationSettings, camera_name, read_secret
+from fewshot_ad.line.settings import CameraEntry, FolderEntry, StationSettings, camera_name, read_secret
 from fewshot_ad.line.sinks import Publisher, Sink
 from fewshot_ad.line.sinks.replica import Replicator
 from fewshot_ad.line.sources import CameraSource, FolderSource
@@ -220,10 +220,28 @@ def check_settings(settings: StationSettings, load_baseline: LoadJudge | None = 
     checks = [functools.partial(read_secret, file, what) for file, what in _secret_files(settings)]
     checks.append(functools.partial(_sinks, settings, None))
     if Path(settings.catalog).is_dir():
-        checks.append(lambda: load_baselines(settings.baselines, load_baseline, Catalog(settings.catalog)))
+        catalog = Catalog(settings.catalog)
+        checks += [functools.partial(load_baselines, [folder], load_baseline, catalog) for folder in settings.baselines]
+        checks.append(lambda: _check_names(settings, load_baseline, catalog))
     # The station whose settings are checked has the port, too.
     checks += [] if running else [lambda: _bound(settings.listen.host, settings.listen.port).close()]
-    return [*_missing_folders(settings), *([problem] if problem else []), *_failures(checks)]
+    return list(dict.fromkeys([*_missing_folders(settings), *([problem] if problem else []), *_failures(checks)]))
+
+
+def _check_names(settings: StationSettings, load_baseline: LoadJudge | None, catalog: Catalog) -> None:
+    """Look for what folders and cameras are said to show.
+
+    Raises:
+        StationError: There is no such product yet.
+        FewshotADError: Baselines cannot be read, or judge the same.
+    """
+    known = {*catalog.names, *load_baselines(settings.baselines, load_baseline, catalog)}
+    sources: list[FolderEntry | CameraEntry] = [*settings.folders, *settings.cameras]
+    named = {entry.product for entry in sources if entry.product is not None}
+    if absent := sorted(named - known):
+        raise StationError(
+            f"product: expected one of the {len(known)} products, got {', '.join(absent)}. Teach it, or mend the name."
+        )
 
 
 def _failures(checks: Iterable[Callable[[], object]]) -> Iterator[str]:

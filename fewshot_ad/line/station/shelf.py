@@ -168,7 +168,8 @@ class Shelf:
             )
         path = self._catalog.path(name)
         if not path.is_file():
-            raise NotEnrolledError(f"expected one of the {len(self._catalog)} products, got {name!r}.")
+            count = len({*self._catalog.names, *self._baselines})
+            raise NotEnrolledError(f"expected one of the {count} products, got {name!r}.")
         return path
 
     def new_path(self, name: str) -> Path:

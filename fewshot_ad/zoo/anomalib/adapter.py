@@ -13,12 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 
-from fewshot_ad import arguments
 from fewshot_ad.arrays import Progress, Uint8Array
 from fewshot_ad.errors import FewshotADError, ZooError
 from fewshot_ad.zoo.anomalib.textures import write_textures
@@ -30,15 +29,22 @@ from fewshot_ad.zoo.components.tensors import (
     tensor_bytes,
     to_batch,
 )
-from fewshot_ad.zoo.method import Card, Family, Labeled, Monitored, Original, Predictions, cards, require_fitted
+from fewshot_ad.zoo.method import (
+    Card,
+    Family,
+    Labeled,
+    Monitored,
+    Original,
+    Predictions,
+    check_stopping,
+    require_fitted,
+)
 
 # For the cards; the names of the paper's backbone go in.
 DISTILLED = (
     "resnet18 distilled on generated pictures (or lite0 with ImageNet's weights) in place of the paper's {}, which "
     "runs with backbone= and weights=FILE."
 )
-# Share of the images that may be held out.
-MOST_HELD_OUT = 0.5
 # Called with anomalib's module and the images, (N, 3, side, side) float32.
 Hook: TypeAlias = Callable[[Any, torch.Tensor], None]
 
@@ -81,7 +87,6 @@ class AnomalibMethod:
         restructure: Called with the module when a stored model is to fill it: puts in place what `finish` did.
         zero_shot: Whether it also judges without having seen any image.
         numbers: Attributes of the module's model that training sets and that are no tensors.
-        own_steps: Whether the module takes its gradient steps itself, so that its loss cannot be had without them.
 
     Raises:
         ZooError: anomalib is not installed, or a number of the schedule makes no sense.
@@ -96,7 +101,6 @@ class AnomalibMethod:
     restructure: Callable[[Any], None] | None = None
     zero_shot: bool = False
     numbers: tuple[str, ...] = ()
-    own_steps: bool = False
     _device: str = field(default="cpu", init=False)
     _precision: str = field(default="f32", init=False)
     _patience: int | None = field(default=None, init=False)
@@ -123,27 +127,7 @@ class AnomalibMethod:
         Raises:
             ZooError: A number is out of range, or one asks for the other.
         """
-        numbers = (patience is None or type(patience) is int) and type(validation) in (int, float)
-        if not numbers or (patience is not None and patience < 1) or not 0 <= validation <= MOST_HELD_OUT:
-            raise ZooError(
-                f"{self.name}: expected patience of at least 1 or none and validation in 0..{MOST_HELD_OUT}, got "
-                f"{patience} and {validation}."
-            )
-        arguments.choice(monitor, "monitor", get_args(Monitored), ZooError)
-        if patience is None and (validation > 0 or monitor != "loss"):
-            what = "validation" if validation > 0 else "monitor"
-            raise ZooError(f"{self.name}: expected patience with {what}, got none: nothing would come of it.")
-        if monitor != "loss" and not validation > 0:
-            raise ZooError(
-                f"{self.name}: expected validation with monitor={monitor}, the share of the images that are held out "
-                "and drawn defects on, got 0."
-            )
-        if patience is not None and monitor == "loss" and self.own_steps:
-            raise ZooError(
-                f"{self.name}: expected monitor=image_auroc with patience, got loss, which says nothing of its state."
-            )
-        if monitor == "pixel_auroc" and not cards()[self.name].maps:
-            raise ZooError(f"{self.name}: expected monitor=image_auroc, got {monitor}: it has no maps.")
+        check_stopping(self.name, {"patience": patience, "validation": validation, "monitor": monitor})
         self._patience, self._validation, self._monitor = patience, validation, monitor
 
     def fit(
@@ -304,6 +288,7 @@ def card(
     departs: tuple[str, ...] = (),
     zero_shot: bool = False,
     stops_early: bool = True,
+    loss_tells: bool = True,
 ) -> Card:
     """The card of one of anomalib's models.
 
@@ -322,6 +307,7 @@ def card(
         weights=weights,
         zero_shot=zero_shot,
         stops_early=trains and stops_early,
+        loss_tells=loss_tells,
         original=Original(options=published or {}, pretrained=pretrained, at_hand=at_hand, departs=departs),
     )
 

@@ -60,6 +60,7 @@ class _SupportScale(torch.nn.Module):
         published={"backbone": "wide_resnet50_2", "stages": (2, 3, 4)},
         pretrained="ImageNet",
         departs=("likelihoods scaled by the support images, not by the test set",),
+        loss_tells=False,
     )
 )
 def cflow(
@@ -99,7 +100,7 @@ def cflow(
         module.model.anomaly_map_generator.learning = False
 
     schedule = Schedule(image_size, epochs, batch_size=batch_size)
-    return AnomalibMethod("anomalib_cflow", build, schedule, seed, finish=scale, restructure=put_scale, own_steps=True)
+    return AnomalibMethod("anomalib_cflow", build, schedule, seed, finish=scale, restructure=put_scale)
 
 
 @baseline(

@@ -224,6 +224,7 @@ def supersimplenet(
         maps=False,
         needs_internet=False,
         published={"image_size": 32, "epochs": 15, "batch_size": 64},
+        loss_tells=False,
     )
 )
 def ganomaly(
@@ -254,8 +255,7 @@ def ganomaly(
         terms = (adversarial_weight, contextual_weight, encoder_weight)
         return Ganomaly(batch_size, features, latent, extra_layers, True, *terms, lr, **bare(image_size))
 
-    schedule = Schedule(image_size, epochs, batch_size=batch_size)
-    return AnomalibMethod("anomalib_ganomaly", build, schedule, seed, own_steps=True)
+    return AnomalibMethod("anomalib_ganomaly", build, Schedule(image_size, epochs, batch_size=batch_size), seed)
 
 
 def _divisible(name: str, image_size: int, by: int) -> None:

@@ -48,6 +48,11 @@ class ScoreScale:
         """Where the threshold comes from, and on what its promise rests, in words."""
         if not self.held_out:
             return "set by hand"
+        if self.held_out == 1:
+            return (
+                "from one good image that it was not fitted on, in small variations: what share of good parts is above "
+                "it, nobody knows"
+            )
         origin = (
             f"from {self.held_out} good images that it was not fitted on: about {100 * self.max_false_reject:g}% of "
             "good parts are expected above it"

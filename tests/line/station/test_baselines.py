@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,14 @@ def test_an_image_that_names_no_product_is_looked_for_among_products(client: Tes
     assert "What a baseline judges has to be named: nut" in record["reason"]
 
 
+def test_a_product_that_comes_under_its_name_is_told(client: TestClient, catalog_folder: Path) -> None:
+    shutil.copy(catalog_folder / "washer.fsad", catalog_folder / "nut.fsad")
+    assert [one["name"] for one in client.get("/api/products").json()] == ["nut", "washer"]
+    health = client.get("/api/health").json()
+    assert health["status"] == "trouble"
+    assert any("nut: a fitted baseline judges it" in problem for problem in health["problems"])
+
+
 def test_drift_is_watched_of_products_alone(client: TestClient) -> None:
     sent(client, GOOD)
     assert running_of(client).station.watch._monitors.keys() == set()
@@ -131,3 +140,8 @@ def test_what_cannot_be_served_is_said_before_it_starts(
         make_client(load_baseline=Baseline.load, baselines=[str(tmp_path / "none")])
     settings = parse_settings({"catalog": str(catalog_folder), "baselines": [str(tmp_path / "none")]}, tmp_path)
     assert any("baseline.json" in problem for problem in check_settings(settings, Baseline.load))
+    (tmp_path / "in").mkdir()
+    content = {"catalog": str(catalog_folder), "baselines": [str(fitted)], "listen": {"port": 0}}
+    for product, problems in (("nut", []), ("bolt", ["product: expected one of the 2 products, got bolt"])):
+        settings = parse_settings({**content, "folders": [{"path": "in", "product": product}]}, tmp_path)
+        assert [problem.partition(".")[0] for problem in check_settings(settings, Baseline.load)] == problems

@@ -124,9 +124,9 @@ def test_what_makes_no_sense_is_refused() -> None:
             create("anomalib_stfpm", patience=value)
     # They step their optimizers themselves: the loss says nothing. One has no maps.
     for name in ("cflow", "ganomaly"):
-        with pytest.raises(ZooError, match="expected monitor=image_auroc"):
+        with pytest.raises(ZooError, match=r"expected monitor among image_auroc.*got 'loss'"):
             create(f"anomalib_{name}", patience=1)
-    with pytest.raises(ZooError, match="it has no maps"):
+    with pytest.raises(ZooError, match="expected monitor among image_auroc, got 'pixel_auroc'"):
         create("anomalib_ganomaly", patience=1, validation=0.2, monitor="pixel_auroc")
     # They take other data in every step, or learn in two phases.
     for name in ("dsr", "glass", "efficient_ad_s"):

@@ -348,5 +348,7 @@ def _record(running: Running, record_id: str) -> Record:
 
 def _not_kept() -> HTTPException:
     return HTTPException(
-        404, "expected an image that was kept, but this one was not, or made room for others. See pictures.keep."
+        404,
+        "expected an image that was kept, but this one was not, or made room for others (pictures.keep); or there is "
+        "no support image of its product, as of a fitted baseline.",
     )

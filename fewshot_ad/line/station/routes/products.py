@@ -70,6 +70,8 @@ def products(running: RunningStation) -> list[ProductEntry]:
             status = catalog.path(name).stat()
         except FileNotFoundError:
             continue
+        if name in running.station.baselines:
+            continue
         found.append(ProductEntry(name=name, bytes=status.st_size, changed=status.st_mtime, baseline=None))
     for name, baseline in running.station.baselines.items():
         method, nbytes = baseline.judge.name, baseline.nbytes
