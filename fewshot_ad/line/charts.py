@@ -16,6 +16,8 @@ VERDICTS: tuple[Verdict, ...] = ("good", "review", "anomalous", "not_inspectable
 MAX_POINTS = 3000
 _WIDTH, _HEIGHT, _LEFT, _BELOW = 960, 220, 44, 34
 _BINS = 48
+# The lowest severity of a chart; what lies below stands there, too.
+_LEAST = 0.25
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,13 @@ def histogram(all_entries: Sequence[Entry]) -> Iterator[str]:
                     f'<rect class="{verdict}" x="{_LEFT + at * across:.1f}" y="{base:.1f}" '
                     f'width="{across - 1:.1f}" height="{height:.1f}"/>'
                 )
-    ticks = [value for value in (0.25, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20) if low <= _position(value) <= high]
+    ticks = [value for value in (_LEAST, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20) if low <= _position(value) <= high]
     # What lies below the scale stands in its first bar.
-    least = "\N{LESS-THAN OR EQUAL TO}" if any(entry.severity < ticks[0] for entry in entries) else ""
+    least = "\N{LESS-THAN OR EQUAL TO}" if any(entry.severity < _LEAST for entry in entries) else ""
     marks = [
         (
             _LEFT + (_position(value) - low) / step * across,
-            f"{least if value == ticks[0] else ''}{value:g}",
+            f"{least if value == _LEAST else ''}{value:g}",
             "limit" if value == 1 else "",
         )
         for value in ticks
@@ -127,7 +129,7 @@ def run(all_entries: Sequence[Entry]) -> Iterator[str]:
 
 def _position(severity: float) -> float:
     """Where a severity lies on a logarithmic scale; 0 is the threshold. What lies far off stands at the edge."""
-    return math.log2(min(max(severity, 0.25), 32))
+    return math.log2(min(max(severity, _LEAST), 32))
 
 
 def _chart(shapes: Sequence[str], marks: Sequence[tuple[float, str, str]], top: str, said: str) -> Iterator[str]:
