@@ -295,10 +295,10 @@ class Baseline:
         check = self.check(good, bad, color=color, progress=progress)
         scores, former = check.scores("good"), self.threshold
         if len(scores) < 2:
-            others = "; ".join(f"{one.name}: {one.reason}" for one in [*check.left_out, *check.unreadable][:3])
+            reasons = [f"{one.name}: {one.reason.rstrip('.')}" for one in [*check.left_out, *check.unreadable][:3]]
+            others = f" ({'; '.join(reasons)})" if reasons else ""
             raise ZooError(
-                f"{self.product}: expected 2 or more good images that count, got {len(scores)}"
-                f"{f' ({others.rstrip(chr(46))})' if others else ''}. Give more."
+                f"{self.product}: expected 2 or more good images that count, got {len(scores)}{others}. Give more."
             )
         if check.auroc is not None and check.auroc < 0.5:
             raise ArgumentError(

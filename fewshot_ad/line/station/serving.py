@@ -221,8 +221,10 @@ def check_settings(settings: StationSettings, load_baseline: LoadJudge | None = 
     checks.append(functools.partial(_sinks, settings, None))
     if Path(settings.catalog).is_dir():
         catalog = Catalog(settings.catalog)
-        checks += [functools.partial(load_baselines, [folder], load_baseline, catalog) for folder in settings.baselines]
-        checks.append(lambda: _check_names(settings, load_baseline, catalog))
+        # Each by itself, so that all that is wrong is told, then together; but read once.
+        load = None if load_baseline is None else functools.cache(load_baseline)
+        checks += [functools.partial(load_baselines, [folder], load, catalog) for folder in settings.baselines]
+        checks.append(lambda: _check_names(settings, load, catalog))
     # The station whose settings are checked has the port, too.
     checks += [] if running else [lambda: _bound(settings.listen.host, settings.listen.port).close()]
     return list(dict.fromkeys([*_missing_folders(settings), *([problem] if problem else []), *_failures(checks)]))
