@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.errors import TrainingError
-from fewshot_ad.training.parts import CATEGORIES, render
+from fewshot_ad.training.parts import CATEGORIES, render, render_placed
 
 
 def test_there_are_at_least_24_categories():
@@ -59,3 +59,18 @@ def test_a_placement_can_be_asked_for():
         return np.mean([np.abs(a - b).mean() for a, b in itertools.pairwise(images)])
 
     assert apart("free") > 1.5 * apart("fixed")
+
+
+def test_a_damaged_part_differs_where_it_was_damaged_and_its_relief_with_it():
+    def dented(canvas):
+        canvas.relief(-0.2 * canvas.cover(canvas.radius - 0.3, soft=20))
+
+    good = render_placed("tablet", 0, 96, variant=90_001)
+    bad = render_placed("tablet", 0, 96, variant=90_001, damage=dented)
+    lowered = good.height - bad.height
+    assert lowered.max() == pytest.approx(0.2, abs=1e-3)
+    assert np.array_equal(good.cover, bad.cover)
+    assert np.array_equal(good.transform, bad.transform)
+    changed = np.abs(good.image.astype(int) - bad.image.astype(int)).max(axis=2) > 0
+    assert changed[lowered > 0.1].mean() > 0.3, "a slope is lit in another way"
+    assert not changed[:20].any(), "the sensor's noise is that of the good part, as the damage took no random numbers"

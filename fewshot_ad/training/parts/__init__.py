@@ -130,10 +130,15 @@ class PlacedPart(NamedTuple):
         image: (size, size, 3) uint8 RGB.
         transform: (2, 3) float32: from the image's coordinates, -1..1 from its center, to the part's own, in which all
             parts of a product lie alike. The slight perspective is not in it.
+        height: (size, size) float32: how far each pixel's surface stands toward the camera, in the part's units, of
+            which the part fills about 2.
+        cover: (size, size) float32: how much of each pixel the part covers, 0..1.
     """
 
     image: Uint8Array
     transform: Float32Array
+    height: Float32Array
+    cover: Float32Array
 
 
 def render_placed(
@@ -144,8 +149,9 @@ def render_placed(
     variant: int = 0,
     placement: Placement | None = None,
     lamp_turn: float = 0.0,
+    damage: Callable[[Canvas], None] | None = None,
 ) -> PlacedPart:
-    """One image of one good part, and where it lies.
+    """One image of one part, good unless it is damaged, and where it lies.
 
     Args:
         category: One of `CATEGORIES`.
@@ -154,6 +160,8 @@ def render_placed(
         variant: Which product of the category.
         placement: How the parts are placed; None = as the variant decides.
         lamp_turn: How far the main lamp is moved around the camera's axis from where the variant has it, in radians.
+        damage: Changes the finished part before its image is taken. The random numbers that it takes from the canvas
+            are not left for the lamp and the sensor.
 
     Raises:
         TrainingError: There is no such category, or the size is too small.
@@ -186,9 +194,12 @@ def render_placed(
         rng,
     )
     kind.build(canvas)
+    if damage:
+        damage(canvas)
     linear = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / scale
     transform = np.column_stack([linear, -linear @ shift]).astype(np.float32)
-    return PlacedPart(image(canvas, station, _background(setting, rng, size)), transform)
+    picture = image(canvas, station, _background(setting, rng, size))
+    return PlacedPart(picture, transform, canvas.height, canvas.mask)
 
 
 def _background(setting: np.random.Generator, rng: np.random.Generator, size: int) -> Field:
