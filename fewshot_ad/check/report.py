@@ -122,13 +122,23 @@ class Check:
         return auroc([image.truth == "bad" for image in self.images], [image.score for image in self.images])
 
     @property
+    def looks_swapped(self) -> bool:
+        """Whether bad images mostly score below good ones, as where the two are given in the other's place."""
+        return self.auroc is not None and self.auroc < 0.5
+
+    @property
     def balanced_accuracy(self) -> float | None:
         """Mean of the share of good images passed and of bad ones rejected; None without bad images."""
         return balanced_accuracy(self.false_rejects, self.escapes)
 
     @functools.cached_property
     def suggestion(self) -> Suggestion | None:
-        """Another threshold for these images; None where there are no bad and fewer than 9 good ones."""
+        """Another threshold for these images.
+
+        None where there are no bad and fewer than 9 good ones, and where the two look swapped.
+        """
+        if self.looks_swapped:
+            return None
         return suggest(self.scores("good"), self.scores("bad"))
 
     def scores(self, truth: Truth) -> list[float]:
@@ -185,7 +195,7 @@ class Check:
         text = f"False reject rate {self.false_rejects}"
         if self.escapes is None:
             return text
-        if self.auroc is not None and self.auroc < 0.5:
+        if self.looks_swapped:
             text = f"warning: bad images mostly score below good ones. Are the two swapped?\n{text}"
         accuracy = f"AUROC {self.auroc:.3f}, balanced accuracy {self.balanced_accuracy:.3f}"
         return f"{text}\nEscape rate {self.escapes}\n{accuracy}"
@@ -208,6 +218,8 @@ class Check:
         )
 
     def _advice(self) -> str:
+        if self.looks_swapped:
+            return "No threshold is suggested while bad images mostly score below good ones."
         if self.suggestion is None:
             return why_none(self.false_rejects.total)
         text = self.suggestion.explain()

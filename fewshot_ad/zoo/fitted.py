@@ -26,6 +26,7 @@ from fewshot_ad.images import ColorOrder, ImageSource, expand_sources
 from fewshot_ad.inspection.regions import MapScale, find_regions
 from fewshot_ad.inspection.result import Inspection
 from fewshot_ad.product import MAX_NAME
+from fewshot_ad.zoo.components.calibration_words import changes, few_good, provisional, without_provisional
 from fewshot_ad.zoo.components.curves import Curves
 from fewshot_ad.zoo.components.model_folder import SCHEMA, model_read, write_model
 from fewshot_ad.zoo.components.score_scale import (
@@ -41,9 +42,6 @@ from fewshot_ad.zoo.configuration import check_settings, differences
 from fewshot_ad.zoo.method import Labeled, Method, cards, create
 
 MAX_FALSE_REJECT = 0.05
-# A threshold from fewer good images than this is provisional.
-ENOUGH = 20
-PROVISIONAL = "the threshold is provisional"
 # Baselines scale every image to one square. By how much an image may be wider or narrower than those of the fit, before
 # its part looks like another one.
 ASPECT_SLACK = 1.1
@@ -171,9 +169,7 @@ class Baseline:
                 arguments.number(threshold, "threshold", -1e30, 1e30)
                 fitted = fitting.on_all()
                 scale = by_hand(name, fitted, float(threshold), max_false_reject)
-        notes = support.notes
-        if threshold is None and fitted.held_out < ENOUGH:
-            notes = (*notes, provisional(fitted.held_out))
+        notes = (*support.notes, *(() if threshold is not None else provisional(fitted.held_out)))
         names = tuple(support.images[i].name for i in fitted.fitted_on)
         map_scale = map_scale_of(fitted.maps, max_false_reject)
         # Where it computes is for the reader of the folder to say again.
@@ -198,7 +194,7 @@ class Baseline:
     def threshold(self, value: float) -> None:
         value = float(arguments.number(value, "threshold", -1e30, 1e30))
         self.scores = scale_with_threshold(self.name, self.scores.median_good, value, self.scores.max_false_reject)
-        self.calibrated, self.notes = (), _without_provisional(self.notes)
+        self.calibrated, self.notes = (), without_provisional(self.notes)
 
     def inspect(self, image: ImageSource, *, color: ColorOrder = "rgb") -> Inspection:
         """Inspect one image.
@@ -295,12 +291,8 @@ class Baseline:
         check = self.check(good, bad, color=color, progress=progress)
         scores, former = check.scores("good"), self.threshold
         if len(scores) < 2:
-            reasons = [f"{one.name}: {one.reason.rstrip('.')}" for one in [*check.left_out, *check.unreadable][:3]]
-            others = f" ({'; '.join(reasons)})" if reasons else ""
-            raise ZooError(
-                f"{self.product}: expected 2 or more good images that count, got {len(scores)}{others}. Give more."
-            )
-        if check.auroc is not None and check.auroc < 0.5:
+            raise ZooError(few_good(check))
+        if check.looks_swapped:
             raise ArgumentError(
                 "expected bad images that mostly score above the good ones, got them below. Are the two swapped? "
                 "Nothing was changed; `fewshot-ad check` names each."
@@ -308,10 +300,8 @@ class Baseline:
         share = self.scores.max_false_reject if max_false_reject is None else max_false_reject
         self.scores = score_scale(self.name, np.array(scores, np.float32), len(scores), share)
         self.calibrated = tuple(scores)
-        self.notes = _without_provisional(self.notes)
-        if len(scores) < ENOUGH:
-            self.notes += (provisional(len(scores)),)
-        return "\n".join(_changes(check, former, self.scores))
+        self.notes = (*without_provisional(self.notes), *provisional(len(scores)))
+        return "\n".join(changes(check, former, self.scores))
 
     def _judged(self, reading: Reading) -> Inspection:
         image = reading.pixels
@@ -439,32 +429,6 @@ class Baseline:
                 said["manifest_sha256"],
                 tuple(map(float, said.get("calibrated", ()))),
             )
-
-
-def provisional(count: int) -> str:
-    """What is said of a threshold from few good images."""
-    return (
-        f"{PROVISIONAL}: it rests on {count} good image(s) that the method was not fitted on. Calibrate it on further "
-        "ones before relying on it (`fewshot-ad calibrate`)."
-    )
-
-
-def _without_provisional(notes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(note for note in notes if not note.startswith(PROVISIONAL))
-
-
-def _changes(check: Check, former: float, now: ScoreScale) -> Iterator[str]:
-    """What another threshold changes for the images of a check, and where it comes from."""
-    good, bad = check.scores("good"), check.scores("bad")
-    uncounted = [*check.left_out, *check.unreadable]
-    yield f"{check.product}: calibrated on {len(good)} good images: threshold {former:.6g} -> {now.threshold:.6g}."
-    yield from (f"note: left out of the calibration: {one.name} ({one.truth}): {one.reason}" for one in uncounted)
-    rejects = [sum(score > at for score in good) for at in (former, now.threshold)]
-    yield f"Rejects of these {len(good)} good images: {rejects[0]} before, {rejects[1]} now."
-    if bad:
-        passes = [sum(score <= at for score in bad) for at in (former, now.threshold)]
-        yield f"Passes of these {len(bad)} bad images: {passes[0]} before, {passes[1]} now."
-    yield f"The threshold comes {now.explain()}."
 
 
 def _aspects(said: Any) -> tuple[float, float] | None:

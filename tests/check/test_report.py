@@ -49,6 +49,15 @@ def test_a_threshold_that_is_as_good_as_the_suggested_one_may_stay() -> None:
     assert "no reason to change it" not in make_check([1.0, 1.1, 1.05], [1.8, 1.9, 5.0]).explain()
 
 
+def test_sides_that_look_swapped_get_a_warning_and_no_threshold() -> None:
+    check = make_check([4.0, 5.0], [1.0, 1.1])
+    assert check.suggestion is None
+    text = check.explain()
+    assert "bad images mostly score below good ones. Are the two swapped?" in text
+    assert "No threshold is suggested" in text
+    assert check.as_dict()["suggestion"] is None
+
+
 def test_long_lists_are_cut_in_the_text_alone() -> None:
     check = make_check([1.0], [1.0 + i / 100 for i in range(30)])
     assert "  and 10 more" in check.explain()
