@@ -111,9 +111,11 @@ def _content(path: Path) -> bytes:
             # No more than it had at the look: it may be growing.
             data = file.read(status.st_size) if status.st_size <= MAX_FILE_BYTES else None
     except FileNotFoundError:
+        # A name without a suffix may be that of a baseline's folder.
+        other = "" if path.suffix else f", or fit a baseline: fewshot-ad fit METHOD GOOD_IMAGES -o {path.name}"
         raise NotEnrolledError(
             f"expected an enrolled product at {path}, but there is no such file. Enroll it first: "
-            f"fewshot-ad enroll GOOD_IMAGES -o {path.name}"
+            f"fewshot-ad enroll GOOD_IMAGES -o {path.name if path.suffix else f'{path.name}.fsad'}{other}"
         ) from None
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}). Check the path and permissions.") from error

@@ -104,12 +104,13 @@ def _configuration_problems(baseline: str, method: MethodEntry, place: tuple[str
     """What a baseline lacks, or cannot be told, though each option by itself is well."""
     from fewshot_ad.zoo import cards, check_published_weights, options
     from fewshot_ad.zoo.configuration import lacks_weights
-    from fewshot_ad.zoo.method import STOPPING, check_stopping
+    from fewshot_ad.zoo.stopping import STOPPING, check_stopping
 
     given = method.options
     try:
         if cards()[baseline].stops_early:
-            check_stopping(baseline, {option: given[option] for option in STOPPING if option in given})
+            stopping = {option: given[option] for option in STOPPING if option in given}
+            check_stopping(baseline, cards()[baseline].monitors, stopping)
         if method.configuration == "published" and not lacks_weights(baseline, given):
             check_published_weights(baseline, given)
     except (WeightsError, ZooError) as error:

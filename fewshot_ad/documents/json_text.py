@@ -14,7 +14,9 @@ from fewshot_ad.errors import FewshotADError
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*"?)(\s*:)?|([\[{])|([\]}])', re.DOTALL)
 
 
-def parse_json(text: str, name: str, error: type[FewshotADError], what: str, line: int | None = None) -> Any:
+def parse_json(
+    text: str, name: str, error: type[FewshotADError], what: str, line: int | None = None, fix: str = "Correct it"
+) -> Any:
     """Read JSON.
 
     Args:
@@ -23,6 +25,7 @@ def parse_json(text: str, name: str, error: type[FewshotADError], what: str, lin
         error: Class of the errors.
         what: What it should be, for messages: `a list of products in JSON`.
         line: Where it stands in its file, from 1, if it is one line of many.
+        fix: What to do about a file that nobody writes by hand, for messages.
 
     Raises:
         FewshotADError: Of the class `error`: it is no JSON, has a name twice in one object, a number that is not
@@ -33,10 +36,10 @@ def parse_json(text: str, name: str, error: type[FewshotADError], what: str, lin
         return json.loads(text, parse_float=_finite, parse_constant=_refuse)
     except json.JSONDecodeError as reason:
         place = f", line {line or reason.lineno}, column {reason.colno}"
-        raise error(f"{name}{place}: expected {what}, got something else ({reason.msg}). Correct it.") from reason
+        raise error(f"{name}{place}: expected {what}, got something else ({reason.msg}). {fix}.") from reason
     except ValueError as reason:
         place = "" if line is None else f", line {line}"
-        raise error(f"{name}{place}: expected {what}, got something else ({reason}). Correct it.") from reason
+        raise error(f"{name}{place}: expected {what}, got something else ({reason}). {fix}.") from reason
 
 
 def _check_tokens(text: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from fewshot_ad.arrays import BoolArray, Float32Array, Progress, Uint8Array
 from fewshot_ad.documents.naming import unknown
 from fewshot_ad.errors import WeightsError, ZooError
+from fewshot_ad.zoo.stopping import STOPPING, STOPPING_TYPES, Monitored
 
 Family: TypeAlias = Literal[
     "memory bank",
@@ -35,12 +36,6 @@ WEIGHTS = ("weights", "teacher_weights", "latent_weights", "points_weights")
 # How a baseline runs, whatever it is: options of every one that has none of that name itself, with their defaults.
 RUNNING: Mapping[str, Any] = {"device": "cpu", "precision": "f32"}
 RUNNING_TYPES: Mapping[str, Any] = {"device": str, "precision": Literal["f32", "bf16"]}
-# And of those that anomalib trains.
-STOPPING: Mapping[str, Any] = {"patience": None, "validation": 0.0, "monitor": "loss"}
-Monitored: TypeAlias = Literal["loss", "image_auroc", "pixel_auroc"]
-STOPPING_TYPES: Mapping[str, Any] = {"patience": int | None, "validation": float, "monitor": Monitored}
-# Share of the images that may be held out.
-MOST_HELD_OUT = 0.5
 # In place of a file of weights: those that timm fetches from the internet.
 FROM_TIMM = "timm"
 # Pixels of a side, below which the backbones have not one feature.
@@ -348,38 +343,6 @@ def _check_size(name: str, side: object) -> None:
     """
     if isinstance(side, int) and side < LEAST_SIDE:
         raise ZooError(f"{name}: expected an image_size of at least {LEAST_SIDE} pixels, got {side}.")
-
-
-def check_stopping(name: str, settings: Mapping[str, Any]) -> None:
-    """Make sure that a training can stop as it is told, see `running_options`.
-
-    Args:
-        name: Name of a baseline whose card says `stops_early`.
-        settings: `patience`, `validation` and `monitor`, as far as they are given, of their types.
-
-    Raises:
-        ZooError: A number is out of range, one asks for another, or the baseline has no such figure.
-    """
-    patience, validation, monitor = ({**STOPPING, **settings}[key] for key in STOPPING)
-    monitors = cards()[name].monitors
-    numbers = (patience is None or type(patience) is int) and type(validation) in (int, float)
-    if not numbers or (patience is not None and patience < 1) or not 0 <= validation <= MOST_HELD_OUT:
-        raise ZooError(
-            f"{name}: expected patience of at least 1 or none and validation in 0..{MOST_HELD_OUT}, got {patience} and "
-            f"{validation}."
-        )
-    if patience is None:
-        for option in ("validation", "monitor"):
-            if settings.get(option, STOPPING[option]) != STOPPING[option]:
-                raise ZooError(f"{name}: expected patience with {option}, got none: nothing would come of it.")
-        return
-    if monitor not in monitors:
-        raise ZooError(f"{name}: expected monitor among {', '.join(monitors)}, got {monitor!r}.")
-    if monitor != "loss" and not validation > 0:
-        raise ZooError(
-            f"{name}: expected validation with monitor={monitor}, the share of the images that are held out and drawn "
-            "defects on, got 0."
-        )
 
 
 def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:

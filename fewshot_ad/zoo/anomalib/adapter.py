@@ -33,12 +33,12 @@ from fewshot_ad.zoo.method import (
     Card,
     Family,
     Labeled,
-    Monitored,
     Original,
     Predictions,
-    check_stopping,
+    cards,
     require_fitted,
 )
+from fewshot_ad.zoo.stopping import Monitored, check_stopping
 
 # For the cards; the names of the paper's backbone go in.
 DISTILLED = (
@@ -127,7 +127,8 @@ class AnomalibMethod:
         Raises:
             ZooError: A number is out of range, or one asks for the other.
         """
-        check_stopping(self.name, {"patience": patience, "validation": validation, "monitor": monitor})
+        told = {"patience": patience, "validation": validation, "monitor": monitor}
+        check_stopping(self.name, cards()[self.name].monitors, told)
         self._patience, self._validation, self._monitor = patience, validation, monitor
 
     def fit(

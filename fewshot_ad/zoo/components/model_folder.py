@@ -164,7 +164,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], bytes]:
             f"{folder}: expected a folder that `fewshot-ad fit` wrote, with {MANIFEST} and {TENSORS}, cannot read them "
             f"({reason}). Check the path."
         ) from error
-    manifest = parse_json(text, str(folder / MANIFEST), ZooError, "a stored baseline in JSON")
+    manifest = parse_json(text, str(folder / MANIFEST), ZooError, "a stored baseline in JSON", fix="Fit it again")
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else "something else"
         newer = isinstance(found, str) and re.fullmatch(rf"{SCHEMA[:-1]}[0-9]+", found)
