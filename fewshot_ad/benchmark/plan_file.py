@@ -159,9 +159,12 @@ def _setting_problems(entry: PlanEntry) -> Iterator[Problem]:
     # Beside other numbers, those that need images wait for these.
     if not any(able.values()) or (learning and set(entry.shots) == {0}):
         message = (
-            "0 images of a product are for the setting `transfer`, and for `few-shot` with methods that judge without "
-            f"any{', which ' + ', '.join(learning) + ' cannot' if learning else ''}. Take other shots"
+            "0 images of a product are for the setting `transfer`, and for `few-shot` with methods that judge without"
         )
+        if not any(can_run(setting, 0, zero_shot=True) for setting in settings):
+            message += f" any, got {', '.join(dict.fromkeys(settings))}. Take other settings or shots"
+        else:
+            message += f" any{', which ' + ', '.join(learning) + ' cannot' if learning else ''}. Take other shots"
         yield Problem(("shots", entry.shots.index(0)), message)
 
 

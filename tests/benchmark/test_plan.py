@@ -86,6 +86,10 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
         ({"datasets": {"mvtec": {}}}, "datasets.mvtec.root: expected text, got nothing"),
         ({"shots": ["all"]}, "shots\\[0\\]: expected a whole number from 0 to 1000000, or `full`, got 'all'"),
         ({"shots": [0]}, "methods that judge without any, which small, mean cannot"),
+        (
+            {"shots": [0, 2], "settings": ["unified"]},
+            "that judge without any, got unified. Take other settings or shots",
+        ),
         ({"shots": [10**7]}, "from 0 to 1000000, or `full`, got 10000000"),
         ({"draws": 0}, "draws"),
         ({"settings": ["full-shot"]}, "For full-shot give shots"),
