@@ -11,6 +11,7 @@ from fewshot_ad.zoo.anomalib.adapter import DISTILLED, AnomalibMethod, Schedule,
 from fewshot_ad.zoo.anomalib.backbones import timm_name
 from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.method import Method, baseline
+from fewshot_ad.zoo.simplenet import NOISE_SHARE
 
 _TEXTURES = "Generated textures in place of the Describable Textures Dataset, which anomalib downloads."
 
@@ -186,7 +187,7 @@ def glass(
         2024,
         "synthetic anomalies",
         DISTILLED.format("WideResNet-50"),
-        published={"backbone": "wide_resnet50_2"},
+        published={"backbone": "wide_resnet50_2", "noise": 0.015},
         pretrained="ImageNet",
     )
 )
@@ -197,18 +198,45 @@ def supersimplenet(
     backbone: str = "resnet18",
     weights: str | None = None,
     stages: Sequence[int] = (2, 3),
+    noise: float | None = None,
     perlin_threshold: float = 0.2,
     adapt_cls_features: bool = False,
     epochs: int = 300,
     batch_size: int = 32,
 ) -> Method:
-    """SuperSimpleNet, unsupervised. Source: Rolih et al. 2024, section 4: 300 epochs of 32; Perlin threshold 0.2."""
+    """SuperSimpleNet, unsupervised. Source: Rolih et al. 2024, section 4: 300 epochs of 32; Perlin threshold 0.2.
+
+    Args:
+        seed: Seed of everything random.
+        image_size: Side in pixels.
+        backbone: See `tensors.Backbone`.
+        weights: File of a backbone's weights, or `random`.
+        stages: Stages of the backbone whose features are used.
+        noise: Standard deviation of the noise, in units of the features; None is a fifth of their root mean square, as
+            of `simplenet`: 0.015, as published, is too little among the distilled features to be told from nothing.
+        perlin_threshold: Above it there is noise, where a map of Perlin noise is.
+        adapt_cls_features: Whether the score is of adapted features, too, as in the conference's paper.
+        epochs: Passes over the images.
+        batch_size: Images per batch.
+
+    Raises:
+        ZooError: The noise is not above 0.
+    """
+    if noise is not None and noise <= 0:
+        raise ZooError(f"anomalib_supersimplenet: expected noise above 0, got {noise}.")
     network = timm_name(backbone, weights)
 
     def build(_: Path) -> Any:
         from anomalib.models import Supersimplenet
 
-        return Supersimplenet(perlin_threshold, network, list(stages), False, adapt_cls_features, **bare())  # type: ignore[arg-type]
+        from fewshot_ad.zoo.anomalib.runtime.feature_noise import RelativeNoise
+
+        model = Supersimplenet(perlin_threshold, network, list(stages), False, adapt_cls_features, **bare())  # type: ignore[arg-type]
+        if noise is None:
+            model.model.anomaly_generator = RelativeNoise(NOISE_SHARE, perlin_threshold)
+        else:
+            model.model.anomaly_generator.noise_std = noise
+        return model
 
     return AnomalibMethod("anomalib_supersimplenet", build, Schedule(image_size, epochs, batch_size=batch_size), seed)
 
