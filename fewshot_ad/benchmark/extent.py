@@ -32,6 +32,15 @@ def extent(records: Sequence[Record]) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
+def missing_images(record: Record) -> int:
+    """How many images of a category its copy lacks; 0 where the reader does not know, or an old record does not say."""
+    card = dataset_cards().get(record.layout)
+    if card is None or record.category not in card.counts or not set(COPY) <= record.counts.keys():
+        return 0
+    expected = sum(count or 0 for count in card.counts[record.category])
+    return max(0, expected - sum(record.counts[field] for field in COPY))
+
+
 def _size(record: Record) -> int:
     return record.counts["test_good"] + record.counts["test_defective"]
 
@@ -66,11 +75,9 @@ def _unpublished(largest: dict[str, Record]) -> list[str]:
     foreign = [name for name in largest if name not in card.counts]
     fewer = []
     for name, record in largest.items():
-        expected = sum(count or 0 for count in card.counts.get(name, ()))
-        # Old records do not say it.
-        own = sum(record.counts[field] for field in COPY) if set(COPY) <= record.counts.keys() else expected
-        if own < expected:
-            fewer.append(f"{name} ({own} of {expected} images)")
+        if missing := missing_images(record):
+            expected = sum(count or 0 for count in card.counts[name])
+            fewer.append(f"{name} ({expected - missing} of {expected} images)")
     return [
         *([f"No category of {card.title}: {_listed(foreign)}."] if foreign else []),
         *([f"Less than {card.title} has: {_listed(fewer)}; its published figures do not compare."] if fewer else []),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
+from fewshot_ad.benchmark.extent import missing_images
 from fewshot_ad.benchmark.record import Record, Shots
 from fewshot_ad.datasets import dataset_cards
 from fewshot_ad.errors import BenchmarkError
@@ -30,7 +31,8 @@ class Published:
         method: As the source spells it; what tells variants apart in brackets.
         dataset: Name as the readers of `fewshot_ad.datasets` have it.
         shots: Good images per category that it was fitted on, or `full`; 0 for a method that needs none.
-        setting: As `benchmark.record.Record.setting`; `zero-shot` where the shots are 0.
+        setting: As `benchmark.record.Record.setting`; `zero-shot` where the shots are 0. A dataset in it is named as by
+            `dataset`.
         figures: Means over the categories by name, see `benchmark.record.Record.figures`, and `FIGURES`; in 0..1.
         source: Paper or page, with the table.
         note: What to know before comparing; may be empty.
@@ -80,10 +82,12 @@ def published(dataset: str | None = None, method: str | None = None) -> tuple[Pu
 def beside(entries: Sequence[Published], records: Sequence[Record]) -> list[tuple[str, Published]]:
     """The published figures that compare with those on record, each with the name that the records give the dataset.
 
+    The setting is spelt as on record, too.
+
     A plan may call a dataset anything: it is known by the name of its reader, and by the plan's own name for it. Either
     way it is of the same setting and shots, some method has done all published categories and none was run on others,
-    since a mean over fifteen products says nothing beside one of them, and every test image was inspected. Of a dataset
-    without a reader the categories are not known.
+    since a mean over fifteen products says nothing beside one of them, every test image was inspected, and no copy had
+    fewer images than the dataset. Of a dataset without a reader the categories are not known.
     """
     layouts: dict[str, set[str]] = {}
     tables: dict[tuple[str, str, Shots], list[Record]] = {}
@@ -92,11 +96,16 @@ def beside(entries: Sequence[Published], records: Sequence[Record]) -> list[tupl
         tables.setdefault((record.dataset, record.setting, record.shots), []).append(record)
     whole = {_plain(name): set(card.categories) for name, card in dataset_cards().items()}
 
-    def compares(entry: Published, name: str) -> bool:
-        table, dataset = tables.get((name, entry.setting, entry.shots), []), _plain(entry.dataset)
+    def compares(entry: Published, name: str, setting: str, shots: Shots) -> bool:
+        if (_plain(setting), shots) != (_plain(entry.setting), entry.shots):
+            return False
+        table, dataset = tables[name, setting, shots], _plain(entry.dataset)
         if dataset not in {_plain(one) for one in (name, *layouts[name])}:
             return False
-        if not table or any(record.protocol.get("test_limit") is not None for record in table):
+        if any(record.protocol.get("test_limit") is not None for record in table):
+            return False
+        # What another dataset lacks that only lies in the same way, says nothing of this one.
+        if any(_plain(record.layout) == dataset and missing_images(record) for record in table):
             return False
         categories = {record.category for record in table}
         done: dict[str, set[str]] = {}
@@ -105,7 +114,9 @@ def beside(entries: Sequence[Published], records: Sequence[Record]) -> list[tupl
                 done.setdefault(record.method, set()).add(record.category)
         return categories in done.values() and categories == (set(entry.over) or whole.get(dataset, categories))
 
-    return [(name, entry) for entry in entries for name in layouts if compares(entry, name)]
+    return [
+        (place[0], replace(entry, setting=place[1])) for entry in entries for place in tables if compares(entry, *place)
+    ]
 
 
 def _plain(name: str) -> str:

@@ -108,13 +108,14 @@ def markdown(records: Sequence[Record], figures: Sequence[str] = MAIN, published
         for row in rows:
             cells = [f"**{t}**" if row.method in top[c.name] else t for c, t in _texts(row, columns)]
             lines.append(_md_line([_md(row.method), f"{row.done}/{row.of}", *cells, _md(in_short(row.departed))]))
+        notes = [*(f"\n{sign} {note}" for sign, note in _notes(rows, columns)), *_extent(records, rows[0], "\n", _md)]
         place = (rows[0].dataset, rows[0].setting, rows[0].shots)
         for entry in (entry for name, entry in known if (name, entry.setting, entry.shots) == place):
             texts = [c.text(entry.figures[c.name]) if c.name in entry.figures else NONE for c in columns]
             if set(texts) - {NONE}:
                 method = f"{_md(entry.method)} (published: {_md(entry.said_by)})"
                 lines.append(_md_line([method, NONE, *texts, "published figures"]))
-        notes = [*(f"\n{sign} {note}" for sign, note in _notes(rows, columns)), *_extent(records, rows[0], "\n", _md)]
+                notes += [f"\n{_md(entry.method)}: {_md(entry.note)}"] if entry.note else []
         blocks.append("\n".join([*lines, *notes]))
         decided = decided or any(c.name in DECISIONS for c in columns)
     blocks.append(f"{HOW} {HOW_DECISIONS}" if decided else HOW)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.benchmark.published import beside, parse, published
+from fewshot_ad.benchmark.record import COPY, Record
 from fewshot_ad.datasets import dataset_cards
 from fewshot_ad.errors import BenchmarkError
 from tests.benchmark.sample_records import record
@@ -39,10 +40,18 @@ def test_all_have_a_source_and_figures_that_are_possible() -> None:
         assert entry.verified
         assert entry.shots in (0, 1, 2, 4, 8, 16, 100, 500, "full")
         assert entry.dataset in (*dataset_cards(), "cardboard", "axiom")
-        assert entry.setting in ("zero-shot", "few-shot", "full-shot", "unified", "one-category", "transfer")
         cards = dataset_cards()
-        if entry.dataset in cards:
-            assert set(entry.categories) <= set(cards[entry.dataset].categories)
+        names = cards[entry.dataset].categories if entry.dataset in cards else ()
+        known = {"zero-shot", "few-shot", "full-shot", "unified", *(f"fitted on {category}" for category in names)}
+        # As records of the setting `transfer` name it.
+        known |= {f"transfer from {dataset}" for dataset in cards}
+        assert entry.setting in known
+        if names:
+            assert set(entry.categories) <= set(names)
+            assert set(entry.over) <= set(names)
+        # A mean over a part stands beside the same part alone, where the others were not run.
+        if "is missing (image_auroc)" in entry.note or "is missing (pixel_auroc)" in entry.note:
+            assert set(entry.over) == set(entry.categories)
         if entry.method.endswith("(IADBE)"):
             # Some of its runs are below chance, and stand there as they are.
             continue
@@ -130,14 +139,44 @@ def test_published_figures_stand_beside_the_same_categories_and_test_images_only
     assert names("MVTec", ["bottle"]) == []
     assert names("MVTec", categories, limit=60) == []
     # A source may have looked at a part, too.
-    one = published("mvtec", "EfficientAD + CDO, cable (Khanjani 2025)")
-    cable = [record("a", "cable", **FULL)]
-    assert [entry for _, entry in beside(one, cable)] == list(one)
+    three = published("mvtec", "EfficientAD + CDO (Khanjani 2025)")
+    assert [entry for _, entry in beside(three, [record("a", name, **FULL) for name in three[0].over])] == list(three)
+    assert beside(three, [record("a", "cable", **FULL)]) == []
     assert names("my copy", categories) == [("my copy", "SPADE")]
     # A part of it is another average, and other products in its layout are other data.
     assert names("my copy", categories[1:]) == []
     assert names("board", ["bottle", "cookie"]) == []
     assert names("board", [*categories, "cookie"]) == []
+
+
+def test_published_figures_stand_beside_whole_copies_only() -> None:
+    card, spade = dataset_cards()["mvtec"], published("mvtec", "SPADE")
+
+    def copied(lacking: int) -> list[Record]:
+        records = []
+        for name in card.categories:
+            train, *others = (count or 0 for count in card.counts[name])
+            counts = dict(zip(COPY, (train - lacking + sum(others), 0, 0, 0), strict=True))
+            records.append(record("a", name, **FULL, counts=counts))
+        return records
+
+    assert beside(spade, copied(0)) == [("mvtec", spade[0])]
+    assert beside(spade, copied(1)) == []
+
+
+def test_published_figures_of_other_settings_are_found_as_records_spell_them() -> None:
+    categories = dataset_cards()["mvtec"].categories
+    one = [e for e in published("mvtec", "PatchCore (IADBE)") if e.setting != "full-shot"]
+    assert len(one) == 1
+    fitted_on = one[0].setting.removeprefix("fitted on ")
+    kept = {**FULL, "setting": f"fitted on {fitted_on}"}
+    assert beside(one, [record("a", name, **kept) for name in categories]) == [("mvtec", one[0])]
+    other = next(name for name in categories if name != fitted_on)
+    kept = {**FULL, "setting": f"fitted on {other}"}
+    assert beside(one, [record("a", name, **kept) for name in categories]) == []
+    axiom = published("axiom")[:1]
+    kept = {**FULL, "dataset": "axiom", "layout": "folder", "setting": "transfer from MPDD", "shots": 2}
+    assert [e.setting for _, e in beside(axiom, [record("a", "clip", **kept)])] == ["transfer from MPDD"]
 
 
 def test_one_category_full_shot_is_not_beside_a_mean_because_all_have_run_at_four() -> None:
