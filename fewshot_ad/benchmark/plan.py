@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -238,6 +238,18 @@ class Plan:
                                 job = self._job(method, dataset, group, setting, options, shots, draw, listed, reserve)
                                 yield dataclasses.replace(job, fitted_on=origin) if origin else job
 
+    def idle(self, jobs: Sequence[Job]) -> Iterator[str]:
+        """Notes on settings of which the plan's jobs have none."""
+        reasons = {
+            "transfer": "nothing but itself is there to transfer to",
+            "one-category": "a model of one category needs others to be tested on",
+            "noisy": "the noise comes to no image of any support set, or to all",
+        }
+        for setting, options in self.settings:
+            if not any(_is_of(job, setting, options) for job in jobs):
+                reason = reasons.get(setting, "no method takes these shots")
+                yield f"{self.name}: the setting {setting} makes no job: {reason}. The others run."
+
     def keys(self) -> set[str]:
         """The keys of all records that the plan asks for."""
         return {job.key(category) for job in self.jobs() for category in job.categories}
@@ -298,6 +310,18 @@ class Plan:
         return max(
             (int(o["count"]) for _, o in self.settings if "count" in o and o.get("defect_type") == kind), default=0
         )
+
+
+def _is_of(job: Job, setting: Setting, options: Mapping[str, Any]) -> bool:
+    """Whether a job is of a setting of its plan."""
+    settings = ("few-shot", "full-shot", "zero-shot") if setting == "few-shot" else (setting,)
+    own = (job.source, job.noise, job.replay, job.abnormal, job.abnormal_type)
+    asked = (options.get("source"), float(options.get("noise", 0.0)), int(options.get("replay", 0)))
+    return job.setting in settings and own == (
+        *asked,
+        int(options.get("count", 0)),
+        str(options.get("defect_type") or ""),
+    )
 
 
 def can_run(setting: Setting, shots: Shots, zero_shot: bool) -> bool:

@@ -215,11 +215,15 @@ def _published(published: Sequence[Published], records: Sequence[Record]) -> lis
 
 
 def _pictures(records: Sequence[Record], folders: Sequence[Path], most: int) -> tuple[list[Json], int]:
-    """Pictures as data URIs, the first ones of all methods before the second ones; and how many are left out."""
+    """Pictures as data URIs, the first ones of all methods before the second ones; and how many are left out.
+
+    A record's last picture comes second: where there is one of a good image, it is that, see `Overlays.pictures`.
+    """
     candidates: list[tuple[int, int, Record, str]] = []
     counts: Counter[tuple[tuple[str, str, str, str], str]] = Counter()
     for number, record in enumerate(records):
-        for name in record.overlays:
+        first, last, between = record.overlays[:1], record.overlays[1:][-1:], record.overlays[1:-1]
+        for name in (*first, *last, *between):
             key = (_place(record), record.category)
             candidates.append((counts[key], number, record, name))
             counts[key] += 1

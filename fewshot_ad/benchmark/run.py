@@ -109,7 +109,7 @@ def run_plan(
         ended = len(jobs) - len(left)
         recorded = [job for job in jobs if _ended(job, known, retry_failed)]
         failures = sum(any(_status(job, c, known) == "failed" for c in job.categories) for job in recorded)
-        for text in (*partial_copies(left), *too_few_images(left)):
+        for text in (*plan.idle(jobs), *partial_copies(left), *too_few_images(left)):
             note(text)
         yield RunState(ended, len(jobs), failures, None)
         for job, outcomes in runner(left):
@@ -127,8 +127,9 @@ def pending(
 ) -> list[Job]:
     """The jobs of a plan that are not on record yet; arguments as for `run_plan`."""
     known = {record.key: record for record in ledger.read(out, note)}
-    left = [job for job in _jobs(plan) if not _ended(job, known, retry_failed)]
-    for text in (*partial_copies(left), *too_few_images(left)):
+    jobs = _jobs(plan)
+    left = [job for job in jobs if not _ended(job, known, retry_failed)]
+    for text in (*plan.idle(jobs), *partial_copies(left), *too_few_images(left)):
         note(text)
     return left
 

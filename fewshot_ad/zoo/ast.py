@@ -52,8 +52,8 @@ MAP_STRIDE = 4
                 "width": 1024,
             },
             pretrained="ImageNet",
+            lengths={"steps": "epochs"},
             departs=(
-                "a number of steps, not epochs",
                 "the end of EfficientNet-B5's last stage, three blocks after the paper's layer 36",
                 "RGB only",
             ),

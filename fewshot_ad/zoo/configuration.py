@@ -49,13 +49,15 @@ def differences(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     """
     published = {**running_options(name), **published_options(name)}
     card, resolved = cards()[name], {**running_options(name), **_defaults(name), **settings}
-    ignored = {*IGNORED, *FILES, *WEIGHTS, *(() if card.trains else ("batch_size", "batch"))}
+    lengths = card.original.lengths
+    ignored = {*IGNORED, *FILES, *WEIGHTS, *lengths, *(() if card.trains else ("batch_size", "batch"))}
     found = [
         f"{option} {_text(resolved[option])} (published: {_text(value)})"
         for option, value in published.items()
         if option not in ignored
         and _plain(resolved[option]) not in (_plain(value), *map(_plain, card.original.further.get(option, ())))
     ]
+    found += [f"{option} {_text(resolved[option])} (published: {text})" for option, text in lengths.items()]
     lacking = [sentence for option, sentence in card.original.unless.items() if resolved[option] is None]
     return (*_of_weights(card, resolved), *found, *lacking, *card.original.departs)
 
@@ -104,7 +106,10 @@ def _of_weights(card: Card, resolved: Mapping[str, Any]) -> list[str]:
     if option is None or not original.pretrained:
         return []
     given = resolved[option]
-    if given == RANDOM:
+    # A detector learns from the boxes, from wherever it starts; that it starts from random weights is its default.
+    if card.family == "detector":
+        given = None if given == RANDOM else given
+    elif any(resolved.get(one) == RANDOM for one in (*WEIGHTS, "detector")) or resolved.get("proposals") == "rpn":
         return [f"weights random, so the figures mean nothing (published: {original.pretrained})"]
     if "detector" in resolved:
         # What was published is the detector; ImageNet's weights of the features are none of it.

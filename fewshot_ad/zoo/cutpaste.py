@@ -59,10 +59,8 @@ ANOMALIES: dict[str, tuple[Anomaly, ...]] = {
                 "batch_size": 32,
                 "copies": 0,
             },
-            departs=(
-                "starts from distilled weights unless weights='random'",
-                "maps by GradCAM only, not by the density of patches",
-            ),
+            unless={"weights": "starts from distilled weights"},
+            departs=("maps by GradCAM only, not by the density of patches",),
         ),
     )
 )

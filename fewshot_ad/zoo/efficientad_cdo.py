@@ -74,7 +74,7 @@ PENALTY_GRAY_SHARE = 0.3
         "picture_folder=; the paper distills from WideResNet-101 on ImageNet and takes its penalty pictures from "
         "there. The published step counts are for a GPU.",
         original=Original(
-            options={"backbone": "wide_resnet101_2"},
+            options={"backbone": "wide_resnet101_2", "pictures": 10_000},
             pretrained="distilled from WideResNet-101, ImageNet",
             at_hand="distilled by this package from resnet18, generated images",
             unless={"picture_folder": "generated images in place of ImageNet"},

@@ -66,10 +66,8 @@ TINY = 1e-31
         original=Original(
             options={"backbone": "vgg11_bn", "width": 512, "batch_size": 128, "learning_rate": 1e-3},
             pretrained="ImageNet",
-            departs=(
-                "a number of steps, not 200 epochs of ten copies of each image",
-                "frozen layers keep their batch statistics and get standardized inputs",
-            ),
+            lengths={"steps": "200 epochs of ten copies of each image"},
+            departs=("frozen layers keep their batch statistics and get standardized inputs",),
         ),
     )
 )

@@ -33,10 +33,8 @@ from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline
         "held out stops falling.",
         original=Original(
             options={"width": 512, "blocks": 13, "batch_size": 256, "learning_rate": 1e-4},
-            departs=(
-                "a number of steps, not epochs until the loss of images held out stops falling",
-                "positions in the whole image alone, none within the window",
-            ),
+            lengths={"steps": "epochs until the loss of images held out stops falling"},
+            departs=("positions in the whole image alone, none within the window",),
         ),
     )
 )

@@ -146,6 +146,8 @@ class Original:
         departs: What differs whatever the hyper-parameters.
         unless: What differs unless an option is given, by the option.
         further: Values of hyper-parameters that were published beside the first one.
+        lengths: Hyper-parameters whose published value is not to be had as a number here, with it in words: of a number
+            of steps, where the number of epochs was published.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -154,6 +156,7 @@ class Original:
     departs: tuple[str, ...] = ()
     unless: Mapping[str, str] = field(default_factory=dict)
     further: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    lengths: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

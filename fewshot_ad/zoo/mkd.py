@@ -35,9 +35,9 @@ from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline
         "images on a CPU instead of epochs, in batches of 16.",
         original=Original(
             pretrained="ImageNet",
+            lengths={"steps": "epochs"},
             departs=(
                 "a ResNet18 as the source, not VGG16",
-                "a number of steps, not epochs",
                 "a plain cloner of the same strides",
             ),
         ),

@@ -47,8 +47,8 @@ LAST_RATE = 1e-6
         "textures, turns for parts that are not aligned) are options here, with one default for all.",
         original=Original(
             options={"weights": "random", "steps": 1280, "batch_size": 64},
+            unless={"weights": "starts from distilled weights"},
             departs=(
-                "starts from distilled weights unless weights='random'",
                 "the whole image, no center crop",
                 "differences smoothed over a square, not a disk",
             ),

@@ -45,8 +45,8 @@ SHIFT, NOISE = 0.02, 0.02
         "so with larger first weights and learning rate, and a weaker pull. Neighbors are searched exactly.",
         original=Original(
             options={"batch_size": 64, "learning_rate": 1e-4, "pull": 1.0},
+            lengths={"steps": "300 epochs of 100 patches of each image"},
             departs=(
-                "a number of steps, not 300 epochs of 100 patches of each image",
                 "first weights of He et al. 2015 for the spread of the images",
                 "minus the mean color, not the mean image, which consists of the few images that are learned from",
             ),

@@ -58,8 +58,8 @@ TRANSPORT_GRID = 8
         original=Original(
             options={"backbone": "wide_resnet50_2", "image_size": 256},
             pretrained="ImageNet",
+            lengths={"steps": "10 to 300 epochs, set per product"},
             departs=(
-                "a number of steps, not epochs set per product",
                 "optimal transport between the patches of two images; the authors' code compares a batch with its own "
                 "permutation, which is always 0",
                 "a new permutation of the simplex noise for each image, not one for all",

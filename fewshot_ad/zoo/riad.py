@@ -36,7 +36,8 @@ FALL = 5 / 6
         "and a number of steps that suits a few images on a CPU instead of 300 epochs.",
         original=Original(
             options={"image_size": 256, "width": 64, "batch_size": 4, "learning_rate": 1e-4, "smoothing": 21},
-            departs=("a number of steps, not epochs", "no images held out for early stopping"),
+            lengths={"steps": "300 epochs"},
+            departs=("no images held out for early stopping",),
         ),
     )
 )

@@ -41,7 +41,8 @@ LARGEST_GRADIENT = 0.1
                 "learning_rate": 1e-4,
             },
             pretrained="ImageNet",
-            departs=("a number of steps, not epochs", "the last training step is kept, not the best on test images"),
+            lengths={"steps": "1000 epochs"},
+            departs=("the last training step is kept, not the best on test images",),
         ),
     )
 )

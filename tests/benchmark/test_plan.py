@@ -179,6 +179,26 @@ def test_a_dataset_is_not_transferred_to_itself(dataset: Path, mean_baseline: st
     assert list(plan.jobs()) == []
 
 
+def test_a_setting_without_jobs_is_named_beside_others(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    one = {"tiny": {"layout": "mvtec", "root": str(dataset), "categories": ["washer"]}}
+    settings = ["few-shot", "one-category", {"transfer": {"source": "tiny"}}]
+    notes: list[str] = []
+    plan = parse_plan(content(dataset, datasets=one, settings=settings), Path())
+    assert {job.setting for job in pending(plan, tmp_path / "records.jsonl", note=notes.append)} == {
+        "few-shot",
+        "full-shot",
+    }
+    idle = [note for note in notes if "makes no job" in note]
+    assert [note.split(":")[1].strip() for note in idle] == [
+        "the setting one-category makes no job",
+        "the setting transfer makes no job",
+    ]
+    notes.clear()
+    both = [*settings[:2], "unified", {"noisy": {"noise": 0.5}}, {"continual": {"replay": 1}}]
+    pending(parse_plan(content(dataset, settings=both), Path()), tmp_path / "records.jsonl", note=notes.append)
+    assert not [note for note in notes if "makes no job" in note]
+
+
 def test_categories_that_are_not_there(dataset: Path, mean_baseline: str) -> None:
     datasets = {"tiny": {"layout": "mvtec", "root": str(dataset), "categories": ["nut"]}}
     with pytest.raises(BenchmarkError, match=r"expected categories among \['washer', 'zinc'\], got \['nut'\]"):

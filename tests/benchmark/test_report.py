@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
@@ -128,6 +129,18 @@ def test_pictures_are_embedded_within_bounds(tmp_path: Path) -> None:
     assert len(places) == len(set(places)) > len(METHODS)
     assert all(p["source"].startswith("data:image/jpeg;base64,") for p in data["pictures"])
     assert data["picturesLeft"].startswith(f"{2 * len(places)} more")
+
+
+def test_a_good_example_is_among_two_pictures(tmp_path: Path) -> None:
+    names = tuple(f"overlays/a-{number}.jpg" for number in range(4))
+    (tmp_path / "overlays").mkdir()
+    for name in names:
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff" + name.encode())
+    # Two draws; the last picture of each is of a good image.
+    records = [dataclasses.replace(record("a", draw=draw), overlays=names) for draw in (0, 1)]
+    shown = data_of(render(records, folders=[tmp_path]))["pictures"]
+    decoded = [base64.b64decode(p["source"].split(",")[1]) for p in shown]
+    assert [content.removeprefix(b"\xff\xd8\xff").decode() for content in decoded] == [names[0], names[3]]
 
 
 def test_only_pictures_of_the_record_folder_are_embedded(tmp_path: Path) -> None:

@@ -215,8 +215,8 @@ def test_every_row_says_whether_it_ran_as_published() -> None:
     assert re.search(r"\| cut \|.*\| no: epochs, backbone, method \|", text)
     assert re.search(r"\| whole \|.*\| yes \|", text)
     assert re.search(r"\| old \|.*\| unknown \|", text)
-    assert re.search(r"\| ours \|.*\| no: steps \|", text)
-    assert "| ours | steps 5 (published: 5000) |" in text
+    assert re.search(r"\| ours \|.*\| no: steps, method \|", text)
+    assert "| ours | steps 5 (published: 5000); " in text
     assert f"| cut | {'; '.join(departed)} |" in text
     assert "no: epochs, backbone, method" in tables.latex(records)
     lines = {line["method"]: line for line in csv.DictReader(io.StringIO(tables.csv(records)))}

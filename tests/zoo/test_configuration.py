@@ -36,7 +36,9 @@ def test_with_the_published_options_and_weights_only_what_no_option_changes_diff
     for option in ("weights", "teacher_weights", "latent_weights", "detector", *CARDS[name].original.unless):
         if option in settings:
             settings[option] = "file.safetensors"
-    assert differences(name, settings) == CARDS[name].original.departs
+    original = CARDS[name].original
+    lengths = tuple(f"{option} {settings[option]} (published: {text})" for option, text in original.lengths.items())
+    assert differences(name, settings) == (*lengths, *original.departs)
 
 
 def test_every_kind_of_departure_is_told() -> None:
@@ -124,3 +126,36 @@ def test_weights_are_fetched_with_permission_only(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(WeightsError, match="could not fetch the weights"):
         Backbone("resnet18", (1, 2), "timm")
+
+
+def test_random_weights_of_any_network_are_told() -> None:
+    def is_random(name: str, **settings: Any) -> bool:
+        return any("figures mean nothing" in text for text in differences(name, settings))
+
+    assert is_random("anomalib_cfm", weights="vit.safetensors", points_weights="random")
+    assert not is_random("anomalib_cfm", weights="vit.safetensors", points_weights="pretrain.pth")
+    assert is_random("rkde", proposals="rcnn", detector="random")
+    assert is_random("rkde", proposals="rpn")
+    assert not is_random("rkde", proposals="rcnn", detector="rcnn.pth")
+    # A detector learns from the boxes: that it starts from random weights is no more than its default.
+    assert differences("yolov8", {"weights": "random"}) == differences("yolov8", {})
+
+
+def test_a_length_that_was_published_in_epochs_is_no_published_number_of_steps() -> None:
+    assert "steps 150 (published: 1000 epochs)" in differences("uniad", {"steps": 150})
+    assert "steps 300 (published: 1000 epochs)" in differences("uniad", {})
+    assert not any("steps" in text for text in differences("efficientad_cdo", {}))
+
+
+def test_what_differs_is_of_what_runs() -> None:
+    assert "starts from distilled weights" in differences("nsa", {})
+    assert "starts from distilled weights" not in differences("nsa", {"weights": "random"})
+    assert differences("tdg", {})
+    assert any(text.startswith("pictures 1000") for text in differences("efficientad_cdo", {"picture_folder": "x"}))
+
+
+def test_cards_hold_sentences() -> None:
+    """A text where a tuple of texts is meant would be one sentence for each letter."""
+    for card in cards().values():
+        assert isinstance(card.original.departs, tuple), card.name
+        assert set(card.original.lengths) <= set(options(card.name)), card.name
