@@ -33,7 +33,7 @@ NOTES = {
 DECISIONS = ("precision", "recall", "f1", "balanced_accuracy", "mcc", "false_reject_rate", "escape_rate")
 HOW_DECISIONS = (
     "Precision, recall, F1, balanced accuracy, MCC, false rejects and escapes exist only for methods that decide at a "
-    "threshold of their own; in the zoo that is fewshot_ad alone."
+    "threshold of their own: fewshot_ad, and the language model of VLM-AD."
 )
 
 

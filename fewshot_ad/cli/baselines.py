@@ -21,7 +21,7 @@ from fewshot_ad.cli.options import (
     ZooPrecisionOption,
     training_curves,
 )
-from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say
+from fewshot_ad.cli.terminal import print_json, progress_bar, reported_errors, say, say_note
 from fewshot_ad.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -159,9 +159,11 @@ def predict(
     with reported_errors(as_json):
         from fewshot_ad.zoo import cards
         from fewshot_ad.zoo.components.model_folder import MANIFEST, TENSORS
-        from fewshot_ad.zoo.fitted import Baseline
+        from fewshot_ad.zoo.fitted import RANDOM_WEIGHTS, Baseline
 
         baseline = Baseline.load(model, device=device or "cpu")
+        if RANDOM_WEIGHTS in baseline.notes:
+            say_note(RANDOM_WEIGHTS)
         if maps is not None and not cards()[baseline.name].maps:
             raise ArgumentError(f"--maps: expected a method with anomaly maps, but {baseline.name} has none.")
     judge_images(

@@ -203,9 +203,12 @@ def _print_state(state: RunState, as_json: bool) -> None:
 
 
 def _figures(record: Record) -> str:
+    from fewshot_ad.benchmark.departures import means_nothing
+
     names = [name for name in ("image_auroc", "pixel_auroc", "au_pro") if name in record.figures]
     figures = ", ".join(f"{name} {record.figures[name]:.3f}" for name in names)
-    return f"{figures}, fit {record.fit_s:.1f} s, {record.ms:.1f} ms"
+    random = ", RANDOM WEIGHTS: the figures mean nothing" if means_nothing(record.differs) else ""
+    return f"{figures}, fit {record.fit_s:.1f} s, {record.ms:.1f} ms{random}"
 
 
 @commands.command("report")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+# What an empty field of a card means.
+EMPTY = {"monitors": "none: training stops at its end", "differs": "in nothing: the defaults are as published"}
 HEADINGS = (
     "name",
     "title",
@@ -122,7 +124,7 @@ def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
         return
     for name, value in _as_dict(card).items():
         if isinstance(value, list):
-            text = "; ".join(value) or "in nothing: the defaults are as published"
+            text = "; ".join(value) or EMPTY[name]
         else:
             text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
         heading = f"{name.replace('_', ' '):<16}"

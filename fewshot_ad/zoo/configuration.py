@@ -15,6 +15,8 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.zoo.method import WEIGHTS, Card, cards, option_types, options, running_options
 
 RANDOM = "random"
+# In the departure of a run whose pretrained networks hold random weights.
+MEANINGLESS = "the figures mean nothing"
 # `Original.at_hand` of a baseline whose weights neither ship nor come with a requirement.
 NOT_AT_HAND = "not at hand"
 # Options that say where and how fast a method runs, or which product it is shown; the result is the same.
@@ -110,7 +112,7 @@ def _of_weights(card: Card, resolved: Mapping[str, Any]) -> list[str]:
     if card.family == "detector":
         given = None if given == RANDOM else given
     elif any(resolved.get(one) == RANDOM for one in (*WEIGHTS, "detector")) or resolved.get("proposals") == "rpn":
-        return [f"weights random, so the figures mean nothing (published: {original.pretrained})"]
+        return [f"weights random, so {MEANINGLESS} (published: {original.pretrained})"]
     if "detector" in resolved:
         # What was published is the detector; ImageNet's weights of the features are none of it.
         given = resolved["detector"]

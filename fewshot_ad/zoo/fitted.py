@@ -38,10 +38,12 @@ from fewshot_ad.zoo.components.score_scale import (
     scale_with_threshold,
     score_scale,
 )
-from fewshot_ad.zoo.configuration import check_settings, differences
+from fewshot_ad.zoo.configuration import MEANINGLESS, check_settings, differences
 from fewshot_ad.zoo.method import Labeled, Method, cards, create
 
 MAX_FALSE_REJECT = 0.05
+# The note on one whose pretrained networks hold random weights.
+RANDOM_WEIGHTS = "random weights: its verdicts mean nothing"
 # Baselines scale every image to one square. By how much an image may be wider or narrower than those of the fit, before
 # its part looks like another one.
 ASPECT_SLACK = 1.1
@@ -129,12 +131,18 @@ class Baseline:
                 `bf16`).
 
         Raises:
-            ZooError: There is no such baseline, it cannot learn from these images, or cannot be stored.
+            ZooError: There is no such baseline, it cannot learn from these images or needs the position of each pixel,
+                or cannot be stored.
             SupportSetError: There are no usable images.
         """
         if name == "fewshot_ad":
             raise ZooError(
                 "expected a baseline of others, got fewshot_ad: enroll products of it (Inspector.from_support)."
+            )
+        if name in cards() and cards()[name].needs_points:
+            raise ZooError(
+                f"{name}: expected a method that sees color alone, got one that needs the position of each pixel, "
+                "which photographs do not have. Run it in a plan, on a dataset that has positions, such as mvtec_3d."
             )
         arguments.number(max_false_reject, "max_false_reject", *FALSE_REJECTS)
         arguments.whole_number(seed, "seed", 0)
@@ -170,6 +178,8 @@ class Baseline:
                 fitted = fitting.on_all()
                 scale = by_hand(name, fitted, float(threshold), max_false_reject)
         notes = (*support.notes, *(() if threshold is not None else provisional(fitted.held_out)))
+        if any(MEANINGLESS in text for text in differences(name, settings)):
+            notes += (RANDOM_WEIGHTS,)
         names = tuple(support.images[i].name for i in fitted.fitted_on)
         map_scale = map_scale_of(fitted.maps, max_false_reject)
         # Where it computes is for the reader of the folder to say again.

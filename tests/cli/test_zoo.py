@@ -160,3 +160,13 @@ def test_what_trains_is_drawn_unless_told_otherwise(part_folder, tmp_path):
     assert fit("spade", "--set", "image_size=64") == []
     assert fit("mkd", *short) == ["m-mkd"]
     assert any(path.name.startswith("events.out") for path in (tmp_path / "curves" / "m-mkd").iterdir())
+
+
+def test_verdicts_by_random_weights_say_that_they_mean_nothing(tmp_path, part_folder):
+    model = tmp_path / "model"
+    settings = ["--set", "image_size=64", "--set", "weights=random"]
+    fitted = run(app, ["fit", "spade", str(part_folder), "-o", str(model), *settings])
+    assert fitted.exit_code == 0, fitted.output
+    assert "random weights: its verdicts mean nothing" in fitted.output
+    asked = run(app, ["predict", str(model), str(part_folder)])
+    assert "note: random weights: its verdicts mean nothing" in asked.stderr
