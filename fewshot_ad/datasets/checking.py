@@ -186,7 +186,10 @@ def _find_nested(dataset: Dataset, samples: list[Sample], report: CheckReport) -
             continue
         count = sum(path.suffix.casefold() in SUFFIXES and path.is_file() for path in folder.iterdir())
         if count:
-            report.notes.append(f"{folder}: {count} images in a folder of a folder of images, which are not read")
+            what = f"{count} images in a folder of a folder of images, which are"
+            if count == 1:
+                what = "1 image in a folder of a folder of images, which is"
+            report.notes.append(f"{folder}: {what} not read")
 
 
 def _compare_counts(card: DatasetCard, category: str | None, report: CheckReport) -> None:

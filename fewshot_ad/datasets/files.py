@@ -11,6 +11,8 @@ from fewshot_ad.images import SUFFIXES
 
 # The lists of the largest public datasets take a tenth of that.
 MAX_BYTES = 64_000_000
+# Folders in folders, of which a link may make a circle.
+MAX_DEPTH = 8
 
 
 def entries(folder: Path) -> list[Path]:
@@ -36,6 +38,16 @@ def subfolders(folder: Path) -> list[Path]:
 def images(folder: Path) -> list[Path]:
     """The image files in a folder, sorted by name."""
     return [path for path in entries(folder) if path.suffix.lower() in SUFFIXES]
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The image files in a folder and in the folders in it, `MAX_DEPTH` deep, sorted by their paths."""
+    found = images(folder)
+    levels = [folder]
+    for _ in range(MAX_DEPTH):
+        levels = [below for one in levels for below in subfolders(one)]
+        found += [path for one in levels for path in images(one)]
+    return sorted(found)
 
 
 def by_stem(folder: Path) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from fewshot_ad.errors import ZooError
 from fewshot_ad.scoring import reweighted
 from fewshot_ad.search.memory_bank import MemoryBank, Origin, greedy_coreset
 from fewshot_ad.zoo.components.memory import require_room
+from fewshot_ad.zoo.components.patch_outliers import like_others
 from fewshot_ad.zoo.components.shots import Chain, patch_features, read_views, shots, shown_patches, smoothed
 from fewshot_ad.zoo.components.tensors import Backbone, one_by_one, seeded, tensor_bytes, to_batch
 from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline, require_fitted
@@ -54,6 +55,8 @@ class PatchCore:
         coreset_ratio: Share of the patches that is kept, in (0, 1].
         neighbors: b of eq. 7, at least 2.
         sigma: Standard deviation of the map's smoothing, in pixels of the input.
+        trim: Share of the patches that is left out before the bank is thinned, in [0, 0.5]: those least like the other
+            images, among which those of a defect are that nobody noticed.
 
     Raises:
         ZooError: A setting makes no sense.
@@ -71,6 +74,7 @@ class PatchCore:
     coreset_ratio: float = 0.1
     neighbors: int = 9
     sigma: float = 4.0
+    trim: float = 0.0
     _network: Backbone = field(init=False, repr=False)
     _chains: tuple[Chain, ...] = field(init=False, repr=False)
     _bank: MemoryBank | None = field(default=None, init=False, repr=False)
@@ -80,6 +84,8 @@ class PatchCore:
             raise ZooError(f"patchcore: expected coreset_ratio above 0 and at most 1, got {self.coreset_ratio}.")
         if self.neighbors < 2:
             raise ZooError(f"patchcore: expected neighbors of at least 2, got {self.neighbors}.")
+        if not 0 <= self.trim <= 0.5:
+            raise ZooError(f"patchcore: expected trim in 0..0.5, got {self.trim}.")
         with seeded(self.seed):
             self._network = Backbone(self.backbone, self.stages, self.weights)
         self._chains = read_views(self.views)
@@ -99,11 +105,14 @@ class PatchCore:
             view = np.nonzero(keep)[0]
             images.append(np.full(len(view), i, np.int32))
             views.append(view.astype(np.int32))
-        pool = np.concatenate(pools)
+        pool, image_of, view_of = np.concatenate(pools), np.concatenate(images), np.concatenate(views)
+        if self.trim:
+            kept = like_others(pool, image_of, view_of, self.trim)
+            pool, image_of, view_of = pool[kept], image_of[kept], view_of[kept]
         rows = greedy_coreset(pool, max(1, round(self.coreset_ratio * len(pool))), self.seed, progress)
         # A baseline is never asked for the place in the image that a bank vector comes from.
         nowhere = np.zeros((len(rows), 2), np.int32)
-        origin = Origin(np.concatenate(images)[rows], np.concatenate(views)[rows], nowhere)
+        origin = Origin(image_of[rows], view_of[rows], nowhere)
         self._bank = MemoryBank(pool[rows], origin, "l2")
 
     def predict(self, images: Sequence[Uint8Array]) -> Predictions:

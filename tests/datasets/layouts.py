@@ -246,11 +246,15 @@ def elpv(root: Path) -> list[Expected]:
 
 def folder(root: Path) -> list[Expected]:
     own = root.name
-    expected = [Expected(f"good/{i}.png", own, "test" if i == 4 else "train", 0, "good") for i in range(5)]
+    expected = [Expected(f"good/{i}.png", own, "train", 0, "good") for i in range(5)]
+    # Folders in these, as of days or cameras; their names may repeat.
+    expected.append(Expected("good/monday/left/4.png", own, "test", 0, "good"))
     expected.append(Expected("bad/a.png", own, "test", 1, "bad", 1))
     expected.append(Expected("bad/scratch/b.png", own, "test", 1, "scratch", 1))
+    expected.append(Expected("bad/scratch/monday/b.png", own, "test", 1, "scratch", 1))
     mask(root / "masks/a_mask.png")
     mask(root / "masks/scratch/b.png")
+    mask(root / "masks/scratch/monday/b.png")
     return drawn(root, expected)
 
 

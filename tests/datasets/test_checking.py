@@ -5,8 +5,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 
 from fewshot_ad.datasets import Counts, DatasetError, Sample, check, dataset_cards, open_dataset
@@ -228,8 +226,13 @@ def test_masks_that_nobody_drew_are_not_missing(tmp_path: Path) -> None:
 
 
 def test_images_in_folders_of_folders_are_noted(tmp_path: Path) -> None:
-    for name in ("good/1.png", "good/2.png", "good/a/b/3.png", "bad/4.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / name), np.zeros((8, 8), np.uint8))
-    notes = check("folder", tmp_path).notes
-    assert notes[1:] == [f"{tmp_path / 'good/a/b'}: 1 images in a folder of a folder of images, which are not read"]
+    for name in (
+        "train/good/1.png",
+        "train/good/a/b/2.png",
+        "train/good/a/b/3.png",
+        "test/good/4.png",
+        "test/cut/5.png",
+    ):
+        image(tmp_path / "widget" / name)
+    nested = tmp_path / "widget/train/good/a/b"
+    assert f"{nested}: 2 images in a folder of a folder of images, which are not read" in check("mvtec", tmp_path).notes

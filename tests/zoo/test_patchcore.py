@@ -85,7 +85,22 @@ def test_one_image_is_enough(good: list[np.ndarray]) -> None:
     assert scores[1] > scores[0]
 
 
-@pytest.mark.parametrize("wrong", [{"coreset_ratio": 0}, {"neighbors": 1}, {"views": "auto"}, {"views": "rotate=x"}])
+def test_a_defect_that_nobody_noticed_among_the_good_images_is_found_with_trim(good: list[np.ndarray]) -> None:
+    odd = make_part(30, size=SIDE, defect=True)
+
+    def contrast(trim: float) -> float:
+        method = create("patchcore", image_size=SIDE, trim=trim, coreset_ratio=1.0)
+        method.fit([*good, odd])
+        bad, fine = method.predict([odd, make_part(50, size=SIDE)]).scores
+        return float(bad / fine)
+
+    assert contrast(0.0) < 0.1, "it is in the bank"
+    assert contrast(0.1) > 1.2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"coreset_ratio": 0}, {"neighbors": 1}, {"trim": 0.6}, {"views": "auto"}, {"views": "rotate=x"}]
+)
 def test_wrong_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ZooError, match="expected"):
         create("patchcore", **wrong)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 
-from fewshot_ad.arrays import Progress
+from fewshot_ad.arrays import Float32Array, IndexArray, Int32Array, Progress
 from fewshot_ad.zoo.components.gaussians import Gaussians
 
 Discriminator: TypeAlias = Literal["lof", "nearest", "gaussian"]
@@ -62,6 +63,31 @@ def outlier_weights(
         if progress is not None:
             progress("outliers", min(start + POSITIONS, len(positions)), len(positions))
     return weights.T.reshape(count, height, width)
+
+
+def like_others(patches: Float32Array, images: Int32Array, views: Int32Array, share: float) -> IndexArray:
+    """Which patches stay when those least like the other images are left out.
+
+    Args:
+        patches: (n, d) float32.
+        images: (n,) the image that each is of; where there is no other, all patches stay.
+        views: (n,) its view, 0 for the image as it is: only such patches of other images are compared with.
+        share: Share of the patches that is left out, 0..1: those farthest from their nearest one in another image.
+
+    Returns:
+        Indices of the patches that stay, in their order.
+    """
+    distances = np.zeros(len(patches))
+    if len(np.unique(images)) < 2:
+        return np.arange(len(patches))
+    for image in np.unique(images):
+        own, others = images == image, (images != image) & (views == 0)
+        reference = torch.from_numpy(patches[others])
+        # So many rows at a time, which bounds the memory of the distances.
+        blocks = torch.from_numpy(patches[own]).split(POSITIONS * POSITIONS)
+        distances[own] = torch.cat([torch.cdist(block, reference).amin(1) for block in blocks]).numpy()
+    kept = len(patches) - int(share * len(patches))
+    return np.sort(np.argsort(distances, kind="stable")[:kept])
 
 
 def local_outlier_factor(distances: torch.Tensor, neighbors: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot_ad.zoo.components.patch_outliers import outlier_weights, projected
+from fewshot_ad.zoo.components.patch_outliers import like_others, outlier_weights, projected
 
 
 def maps(n: int, d: int, seed: int = 0) -> torch.Tensor:
@@ -62,3 +62,22 @@ def test_projection_keeps_distances_up_to_its_scale_and_is_that_of_the_seed() ->
     np.testing.assert_allclose(ratio, (128 / 3 / 300) ** 0.5, rtol=0.05)
     assert torch.equal(points, projected(features, seed=3))
     assert not torch.equal(points, projected(features, seed=4))
+
+
+def test_patches_least_like_those_of_other_images_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.normal(0, 1, (90, 8)).astype(np.float32)
+    images = np.repeat(np.arange(3, dtype=np.int32), 30)
+    views = np.tile(np.repeat(np.array([0, 1], np.int32), 15), 3)
+    # One image shows something that the others do not, in both of its views.
+    odd = [3, 18]
+    patches[odd] += 50
+    kept = like_others(patches, images, views, share=0.05)
+    assert len(kept) == 86
+    assert not set(odd) & set(kept.tolist())
+    # By hand: the distance to the nearest patch of another image as it is.
+    difference = np.linalg.norm(patches[:, None] - patches[None], axis=2)
+    difference[(images[:, None] == images[None]) | (views[None] > 0)] = np.inf
+    assert set(np.argsort(difference.min(1))[86:]) == set(range(90)) - set(kept.tolist())
+    alone = like_others(patches[:30], images[:30], views[:30], 0.1)
+    assert np.array_equal(alone, np.arange(30)), "without another image nothing is left out"
