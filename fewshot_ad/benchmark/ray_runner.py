@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
+from fewshot_ad.arrays import Progress
 from fewshot_ad.benchmark.job import Outcome, failure
 from fewshot_ad.benchmark.plan import Job
-from fewshot_ad.benchmark.run import Runner, attempt, limit_threads
+from fewshot_ad.benchmark.run import Observer, Runner, attempt, limit_threads, now_and_then
 from fewshot_ad.host.cluster import Lost, RayPool
 from fewshot_ad.host.cores import pin_apart
 from fewshot_ad.zoo.components.curves import Curves
@@ -20,6 +21,7 @@ def on_ray(
     gpus: float = 0.0,
     retries: int = 3,
     curves: Curves | None = None,
+    observe: Observer | None = None,
 ) -> Runner:
     """A runner on Ray.
 
@@ -36,6 +38,7 @@ def on_ray(
         gpus: Graphics processors per job.
         retries: How often each job is tried again after the loss of its worker.
         curves: Where training curves go, at the same path on all nodes; None = nowhere.
+        observe: See `run.Observer`.
 
     Raises:
         ClusterError: Ray is not installed. The runner raises it where there is no cluster at that address, where
@@ -44,13 +47,14 @@ def on_ray(
     pool = RayPool(address, cpus, memory_mb, gpus, retries)
 
     def runner(jobs: Sequence[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
-        for job, got in pool.each(functools.partial(_work, cpus=cpus, curves=curves), jobs):
+        told = None if observe is None else lambda job, message: observe(job, *message)
+        for job, got in pool.each(functools.partial(_work, cpus=cpus, curves=curves), jobs, told):
             yield job, failure(job, got.reason) if isinstance(got, Lost) else got
 
     return runner
 
 
-def _work(job: Job, cpus: int, curves: Curves | None) -> list[Outcome]:
+def _work(job: Job, say: Progress | None = None, *, cpus: int, curves: Curves | None) -> list[Outcome]:
     limit_threads(cpus)
     with pin_apart(cpus):
-        return attempt(job, curves)
+        return attempt(job, curves, None if say is None else now_and_then(say))

@@ -264,13 +264,13 @@ def _work(job: Job, threads: int, sender: Any, curves: Curves | None) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     limit_threads(threads)
     try:
-        sender.send(attempt(job, curves, _reports(sender)))
+        sender.send(attempt(job, curves, now_and_then(lambda *message: sender.send(message))))
     except BrokenPipeError:
         # The run was stopped meanwhile; the job counts as not done.
         return
 
 
-def _reports(sender: Any) -> Progress:
+def now_and_then(send: Progress) -> Progress:
     """The progress of a job, sent to the run now and then; the last step of a stage always."""
     last = 0.0
 
@@ -278,7 +278,7 @@ def _reports(sender: Any) -> Progress:
         nonlocal last
         if done >= total or time.monotonic() - last >= REPORT_INTERVAL_S:
             last = time.monotonic()
-            sender.send((stage, done, total))
+            send(stage, done, total)
 
     return report
 

@@ -147,7 +147,7 @@ def _runner(
     if name == "ray":
         from fewshot_ad.benchmark.ray_runner import on_ray
 
-        return on_ray(**ray_options, curves=curves)
+        return on_ray(**ray_options, curves=curves, observe=observe)
     if name == "in-process":
         return partial(in_process, curves=curves, observe=observe)
     return processes(workers, limit, curves, observe)

@@ -16,6 +16,10 @@ Result = TypeVar("Result")
 
 # Pieces that Ray knows of at a time: more than clusters have processors, few enough to look through at every result.
 SUBMITTED = 1000
+# How often what pieces tell is looked at, in seconds.
+LOOK_S = 2.0
+# How long the process that passes it on may take to start, on a busy machine, and to answer.
+START_S, ANSWER_S = 60.0, 20.0
 
 
 class Lost(NamedTuple):
@@ -65,12 +69,19 @@ class RayPool:
             self._resources["memory"] = memory_mb * 1_000_000
         self._asked = {"CPU": cpus, "GPU": gpus, "memory": self._resources.get("memory", 0)}
 
-    def each(self, work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Result | Lost]]:
+    def each(
+        self,
+        work: Callable[..., Result],
+        pieces: Sequence[Piece],
+        observe: Callable[[Piece, tuple[Any, ...]], None] | None = None,
+    ) -> Iterator[tuple[Piece, Result | Lost]]:
         """Do every piece, and give what came of it as soon as it is done.
 
         Args:
-            work: Does a piece, in another process.
+            work: Does a piece, in another process: `work(piece)`, or, with `observe`, `work(piece, say)`.
             pieces: What it is called with.
+            observe: Called, here, with a piece and what its work told `say` meanwhile; what is told while the process
+                that passes it on is lost with its node is lost, too.
 
         Yields:
             A piece and its result, or why there is none.
@@ -91,12 +102,14 @@ class RayPool:
         try:
             _expect_node(ray, self._asked)
             task = ray.remote(**self._resources)(_call)
-            left = iter(pieces)
+            watch = _Watch(ray, pieces, observe)
+            left = iter(enumerate(pieces))
             while True:
-                waiting |= {task.remote(work, piece): piece for piece in islice(left, SUBMITTED - len(waiting))}
+                for number, piece in islice(left, SUBMITTED - len(waiting)):
+                    waiting[task.remote(work, piece, watch.board, number)] = piece
                 if not waiting:
                     return
-                (ready,), _ = ray.wait(list(waiting), num_returns=1)
+                ready = watch.until_one_is_ready(list(waiting))
                 piece = waiting.pop(ready)
                 try:
                     got: Result | Lost = ray.get(ready)
@@ -110,9 +123,65 @@ class RayPool:
                 ray.shutdown()
 
 
-def _call(work: Callable[[Piece], Result], piece: Piece) -> Result:
+class _Board:
+    """Where the processes of pieces leave what they have to tell, until it is taken."""
+
+    def __init__(self) -> None:
+        self._messages: list[tuple[int, tuple[Any, ...]]] = []
+
+    def say(self, number: int, message: tuple[Any, ...]) -> None:
+        """Leave a message of a piece."""
+        self._messages.append((number, message))
+
+    def take(self) -> list[tuple[int, tuple[Any, ...]]]:
+        """All that was left since the last time."""
+        messages, self._messages = self._messages, []
+        return messages
+
+
+class _Watch:
+    """What pieces tell while they are worked on, and who is to hear it.
+
+    Attributes:
+        board: Where it is left; None where nobody is to hear it.
+    """
+
+    def __init__(self, ray: Any, pieces: Sequence[Any], observe: Callable[[Any, tuple[Any, ...]], None] | None) -> None:
+        self._ray, self._pieces, self._observe, self.board = ray, pieces, observe, None
+        if observe is not None:
+            self.board = ray.remote(num_cpus=0)(_Board).remote()
+            # It is there before anybody has to tell something.
+            self._pass_on(START_S)
+
+    def until_one_is_ready(self, references: list[Any]) -> Any:
+        """Wait for one of the pieces, and pass on what all tell meanwhile."""
+        while True:
+            ready, _ = self._ray.wait(references, num_returns=1, timeout=None if self.board is None else LOOK_S)
+            self._pass_on(ANSWER_S)
+            if ready:
+                return ready[0]
+
+    def _pass_on(self, timeout_s: float) -> None:
+        if self.board is None or self._observe is None:
+            return
+        try:
+            told = self._ray.get(self.board.take.remote(), timeout=timeout_s)
+        except self._ray.exceptions.RayError:
+            # Nowhere to be started, or lost with its node: the work goes on unseen.
+            self.board = None
+            return
+        for number, message in told:
+            self._observe(self._pieces[number], message)
+
+
+def _call(work: Callable[..., Result], piece: Piece, board: Any, number: int) -> Result:
     # Ray wants a function of a module; what is called may be a partial one.
-    return work(piece)
+    if board is None:
+        return work(piece)
+    import ray
+
+    # Waited for, since this process may end right after; not for ever, since the board may be lost.
+    return work(piece, lambda *message: ray.wait([board.say.remote(number, message)], timeout=LOOK_S))
 
 
 def _connect(ray: Any, address: str | None) -> None:

@@ -356,7 +356,9 @@ def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:
     """
     pretrained = cards()[name].original.pretrained
     option = next((option for option in WEIGHTS if option in options(name)), None)
-    if pretrained and option is not None and settings.get(option) is None:
+    # Whoever asks for other regions than the detector's needs none.
+    lacks_detector = "detector" in options(name) and not {"detector", "proposals"} & settings.keys()
+    if pretrained and option is not None and (settings.get(option) is None or lacks_detector):
         # Those with a backbone take it, and its weights, from timm.
         from_timm = option == "weights" and "backbone" in options(name)
         fetched = f", or {option}='{FROM_TIMM}' to let timm fetch them" if from_timm else ""

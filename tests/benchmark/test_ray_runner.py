@@ -28,6 +28,17 @@ def cluster() -> Iterator[Any]:
     head.shutdown()
 
 
+def test_how_far_each_job_is_comes_from_the_other_processes(cluster: Any, dataset: Path, tmp_path: Path) -> None:
+    # First of all: once this process has had a cluster of its own, Ray lets no actor live on the next one.
+    head, _ = cluster
+    asked, seen = real(dataset, 1), []
+    runner = on_ray(head.address, observe=lambda job, stage, done, total: seen.append((str(job), stage, done, total)))
+    states = list(run_plan(asked, tmp_path / "records.jsonl", runner))
+    assert {record.status for state in states for record in state.records} == {"done"}
+    assert {job for job, *_ in seen} == {str(job) for job in asked.jobs()}
+    assert all(stage and 0 <= done <= total for _, stage, done, total in seen)
+
+
 def test_a_connection_is_kept_and_no_other_cluster_taken_for_it(cluster: Any, dataset: Path, tmp_path: Path) -> None:
     head, _ = cluster
     ray.init(address=head.address, log_to_driver=False, logging_level=logging.ERROR)

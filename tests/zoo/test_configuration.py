@@ -95,6 +95,9 @@ def test_the_published_configuration_asks_for_its_weights() -> None:
         WeightsError, match=r"Visual Genome.*Give weights=FILE, or weights='timm'.*, and detector=FILE\.$"
     ):
         create("rkde", published=True)
+    with pytest.raises(WeightsError, match=r"detector=FILE\.$"):
+        create("rkde", published=True, weights="random")
+    create("rkde", published=True, weights="random", proposals="edges")
     # No detector of ultralytics is timm's.
     with pytest.raises(WeightsError, match=r"published weights \(COCO\).*Give weights=FILE\.$"):
         create("yolov8", published=True)
