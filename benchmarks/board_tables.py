@@ -57,6 +57,8 @@ LABELS = {"all": "all but scale and hue", "every kind": "all"}
 DRAWS = 3
 # Of the plans that train longest.
 TWO = ("bottle", "casting")
+# Image AUROC up to which a row is marked as near chance.
+NEAR_CHANCE = 0.6
 # Of the board with labeled defects, those whose defects have masks, of which boxes can be made.
 MASKED = ("bottle", "magnetic_tile")
 BANKS = ("E and both stages joined", "E and both stages, one bank each")
@@ -409,10 +411,16 @@ def survey_trained() -> str:
         bottle, casting = (found[row.shots, row.method, product] for product in TWO)
         cells = [text(bottle, "image_auroc"), text(bottle, "au_pro"), text(casting, "image_auroc")]
         costs = [text(row, name) for name in ("fit_s", "ms", "model_mb")]
-        lines.append([str(row.shots), row.method, *cells, *costs, in_short(row.departed)])
+        lines.append([str(row.shots), _marked(row.method, bottle, casting), *cells, *costs, in_short(row.departed)])
     heads = [f"{product}, {figure(name).label} (%)" for product, name in
              (("bottle", "image_auroc"), ("bottle", "au_pro"), ("casting", "image_auroc"))]  # fmt: skip
     return table(["K", "method", *heads, *labels(("fit_s", "ms", "model_mb")), "as published"], lines)
+
+
+def _marked(method: str, *products: Row) -> str:
+    """The name of a method, with a mark where it is near chance on one of the products."""
+    lowest = min(row.cells["image_auroc"].mean for row in products)
+    return f"{method} †" if lowest <= NEAR_CHANCE else method
 
 
 def noisy() -> str:
@@ -456,7 +464,8 @@ def detectors() -> str:
     whole = [row for row in aggregate(picked) if row.done == len(MASKED) * DRAWS]
     whole.sort(key=lambda row: -row.cells["image_auroc"].mean)
     lines = [
-        [row.method, *(text(found[row.method, product], name) for product in MASKED for name in names),
+        [_marked(row.method, *(found[row.method, product] for product in MASKED)),
+         *(text(found[row.method, product], name) for product in MASKED for name in names),
          *(text(row, name) for name in ("fit_s", "ms", "model_mb")), in_short(row.departed)]
         for row in whole
     ]  # fmt: skip

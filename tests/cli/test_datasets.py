@@ -62,8 +62,8 @@ def test_check_tells_by_its_exit_code(tmp_path: Path) -> None:
     LAYOUTS["folder"](tmp_path / "nuts")
     code, out, _ = run("check", "folder", tmp_path / "nuts")
     assert code == 0
-    assert "nuts: test defective 2, test good 1, train good 4" in out
-    assert "folder: 7 images, complete" in out
+    assert "nuts: test defective 3, test good 1, train good 5" in out
+    assert "folder: 9 images, complete" in out
     (tmp_path / "nuts/good/0.png").write_bytes(b"")
     code, out, _ = run("check", "folder", tmp_path / "nuts")
     assert code == 1
