@@ -55,6 +55,7 @@ VIEWS = (
 LABELS = {"all": "all but scale and hue", "every kind": "all"}
 # Support draws of the plan few_shot.yaml.
 DRAWS = 3
+COSTS = ("fit_s", "ms", "model_mb")
 # Of the plans that train longest.
 TWO = ("bottle", "casting")
 # Image AUROC up to which a row is marked as near chance.
@@ -380,7 +381,7 @@ def few_shot_times() -> str:
 
 def survey_board() -> str:
     """The survey's methods beside this package and PatchCore; what is not finished is left out."""
-    names = ("image_auroc", "au_pro", "fit_s", "ms", "model_mb")
+    names = ("image_auroc", "au_pro", *COSTS)
     done = [("zoo_survey", row) for row in rows("zoo_survey")]
     done += [("few_shot", row) for row in rows("few_shot", ("fewshot_ad", "patchcore"), shots=(4, 8))]
     done = [(name, row) for name, row in done if row.done == len(PRODUCTS) * DRAWS]
@@ -410,11 +411,11 @@ def survey_trained() -> str:
     for row in whole:
         bottle, casting = (found[row.shots, row.method, product] for product in TWO)
         cells = [text(bottle, "image_auroc"), text(bottle, "au_pro"), text(casting, "image_auroc")]
-        costs = [text(row, name) for name in ("fit_s", "ms", "model_mb")]
+        costs = [text(row, name) for name in COSTS]
         lines.append([str(row.shots), _marked(row.method, bottle, casting), *cells, *costs, in_short(row.departed)])
     heads = [f"{product}, {figure(name).label} (%)" for product, name in
              (("bottle", "image_auroc"), ("bottle", "au_pro"), ("casting", "image_auroc"))]  # fmt: skip
-    return table(["K", "method", *heads, *labels(("fit_s", "ms", "model_mb")), "as published"], lines)
+    return table(["K", "method", *heads, *labels(COSTS), "as published"], lines)
 
 
 def _marked(method: str, *products: Row) -> str:
@@ -445,7 +446,7 @@ def noisy() -> str:
 
 def labeled() -> str:
     """Methods that learn from ten labeled defects beside those that see good images alone, on the same test."""
-    names = ("image_auroc", "au_pro", "fit_s", "ms", "model_mb")
+    names = ("image_auroc", "au_pro", *COSTS)
     done = [row for row in rows("zoo_labeled") if row.done == len(PRODUCTS) * DRAWS]
     done.sort(key=lambda row: (row.shots, -row.cells["image_auroc"].mean))
     lines = [
@@ -466,11 +467,11 @@ def detectors() -> str:
     lines = [
         [_marked(row.method, *(found[row.method, product] for product in MASKED)),
          *(text(found[row.method, product], name) for product in MASKED for name in names),
-         *(text(row, name) for name in ("fit_s", "ms", "model_mb")), in_short(row.departed)]
+         *(text(row, name) for name in COSTS), in_short(row.departed)]
         for row in whole
     ]  # fmt: skip
     heads = [f"{product}, {label}" for product in MASKED for label in labels(names)]
-    return table(["method", *heads, *labels(("fit_s", "ms", "model_mb")), "as published"], lines)
+    return table(["method", *heads, *labels(COSTS), "as published"], lines)
 
 
 def rgbd() -> str:
@@ -480,11 +481,9 @@ def rgbd() -> str:
     lines = []
     for row in sorted(rows("rgbd_parts"), key=lambda row: -row.cells["image_auroc"].mean):
         cells = [text(found[row.method, product], name) for product in products for name in ("image_auroc", "au_pro")]
-        lines.append(
-            [row.method, *cells, *(text(row, name) for name in ("fit_s", "ms", "model_mb")), in_short(row.departed)]
-        )
+        lines.append([row.method, *cells, *(text(row, name) for name in COSTS), in_short(row.departed)])
     heads = [f"{product}, {label}" for product in products for label in labels(("image_auroc", "au_pro"))]
-    return table(["method", *heads, *labels(("fit_s", "ms", "model_mb")), "as published"], lines)
+    return table(["method", *heads, *labels(COSTS), "as published"], lines)
 
 
 def foreground() -> str:
