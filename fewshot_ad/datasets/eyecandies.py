@@ -8,7 +8,7 @@ from pathlib import Path
 from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
 from fewshot_ad.datasets.files import images, subfolders
 from fewshot_ad.datasets.kolektor_sdd import is_defective
-from fewshot_ad.datasets.points import DEPTH
+from fewshot_ad.datasets.points import positions_beside
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
 CANDIES = (
@@ -60,8 +60,7 @@ def eyecandies(root: Path) -> Iterator[Sample]:
                 if not path.stem.endswith(IMAGE):
                     continue
                 number = path.stem.removesuffix(IMAGE)
-                mask, depth = path.with_name(f"{number}_mask.png"), path.with_name(f"{number}{DEPTH}")
-                points = depth if depth.is_file() else None
+                mask, points = path.with_name(f"{number}_mask.png"), positions_beside(path)
                 if split == "test" and is_defective(mask):
                     masks = (mask,) if mask.is_file() else ()
                     yield Sample(path, folder.name, split, 1, "anomaly", masks, points=points)

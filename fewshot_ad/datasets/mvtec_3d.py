@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fewshot_ad.datasets.card import Counts, DatasetCard, dataset
 from fewshot_ad.datasets.files import by_stem, images, subfolders
+from fewshot_ad.datasets.points import positions_beside
 from fewshot_ad.datasets.sample import GOOD, Sample, Split
 
 # Source: Bergmann et al. 2022, table 1.
@@ -56,8 +57,7 @@ def mvtec_3d(root: Path) -> Iterator[Sample]:
                 masks = by_stem(kind / "gt") if kind.name != GOOD else {}
                 for path in images(kind / "rgb"):
                     mask = (masks[path.stem],) if path.stem in masks else ()
-                    points = kind / "xyz" / f"{path.stem}.tiff"
                     yield Sample(
                         *(path, folder.name, split, int(kind.name != GOOD), kind.name, mask),
-                        points=points if points.is_file() else None,
+                        points=positions_beside(path),
                     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,25 @@ DEPTH, DEPTH_INFO = "_depth.png", "_info_depth.yaml"
 # Of the one camera that rendered all images of Eyecandies, in pixels; its axis meets the middle of the image.
 # Source: the publisher's page.
 FOCAL_LENGTH = 711.11
+
+
+def positions_beside(image: Path) -> Path | None:
+    """The file of the position of each pixel of an image, by where MVTec 3D-AD and Eyecandies have it.
+
+    Args:
+        image: A file in a folder `rgb`, whose positions are `../xyz/NAME.tiff`; or `NUMBER_image_N.png`, whose depths
+            are `NUMBER_depth.png`.
+
+    Returns:
+        None where there is no such file.
+    """
+    if image.parent.name == "rgb":
+        found = image.parent.parent / "xyz" / f"{image.stem}.tiff"
+    elif rendered := re.fullmatch(r"(.+)_image_\d", image.stem):
+        found = image.with_name(f"{rendered[1]}{DEPTH}")
+    else:
+        return None
+    return found if found.is_file() else None
 
 
 @native_work()

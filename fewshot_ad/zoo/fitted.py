@@ -16,10 +16,10 @@ import numpy as np
 
 from fewshot_ad import __version__, arguments
 from fewshot_ad.arrays import Float32Array, Progress
-from fewshot_ad.batch import Reading, read
+from fewshot_ad.batch import read
 from fewshot_ad.check import Check, Subject, check_images
 from fewshot_ad.enrollment.presets import FALSE_REJECTS
-from fewshot_ad.enrollment.support import pixel_hash, read_support
+from fewshot_ad.enrollment.support import read_support
 from fewshot_ad.errors import ArgumentError, FewshotADError, ImageError, ZooError
 from fewshot_ad.host.lifetime import ForkSafeLock
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources
@@ -29,6 +29,7 @@ from fewshot_ad.product import MAX_NAME
 from fewshot_ad.zoo.components.calibration_words import changes, few_good, provisional, without_provisional
 from fewshot_ad.zoo.components.curves import Curves
 from fewshot_ad.zoo.components.model_folder import SCHEMA, model_read, write_model
+from fewshot_ad.zoo.components.scan_sources import read_scan, read_scans
 from fewshot_ad.zoo.components.score_scale import (
     Fitting,
     ScoreScale,
@@ -39,7 +40,7 @@ from fewshot_ad.zoo.components.score_scale import (
     score_scale,
 )
 from fewshot_ad.zoo.configuration import MEANINGLESS, check_settings, differences
-from fewshot_ad.zoo.method import Labeled, Method, cards, create
+from fewshot_ad.zoo.method import Labeled, Method, Predictions, cards, create
 
 MAX_FALSE_REJECT = 0.05
 # The note on one whose pretrained networks hold random weights.
@@ -115,7 +116,8 @@ class Baseline:
 
         Args:
             name: A baseline other than `fewshot_ad`, whose products `Inspector` makes.
-            images: Good images, in any form `Inspector.from_support` takes.
+            images: Good images, in any form `Inspector.from_support` takes; of a method that needs the position of
+                each pixel (CFM), in the forms of `read_scans`.
             product: Name of the product.
             labeled: Images of defective parts, for baselines that learn from them.
             threshold: Set by hand; the baseline is then fitted once, on all images, and small variations of these stand
@@ -131,18 +133,12 @@ class Baseline:
                 `bf16`).
 
         Raises:
-            ZooError: There is no such baseline, it cannot learn from these images or needs the position of each pixel,
-                or cannot be stored.
+            ZooError: There is no such baseline, it cannot learn from these images, or cannot be stored.
             SupportSetError: There are no usable images.
         """
         if name == "fewshot_ad":
             raise ZooError(
                 "expected a baseline of others, got fewshot_ad: enroll products of it (Inspector.from_support)."
-            )
-        if name in cards() and cards()[name].needs_points:
-            raise ZooError(
-                f"{name}: expected a method that sees color alone, got one that needs the position of each pixel, "
-                "which photographs do not have. Run it in a plan, on a dataset that has positions, such as mvtec_3d."
             )
         arguments.number(max_false_reject, "max_false_reject", *FALSE_REJECTS)
         arguments.whole_number(seed, "seed", 0)
@@ -163,8 +159,12 @@ class Baseline:
         asked: dict[str, Any] = {"seed": seed, "published": published, "allow_download": allow_download, **settings}
         if published:
             settings = {**cards()[name].original.options, **settings}
-        support = read_support(images, color, progress)
-        pixels = [image.pixels for image in support.images]
+        pixels: list[Any]
+        if card.needs_points:
+            support, pixels = read_scans(images, color, progress)
+        else:
+            support = read_support(images, color, progress)
+            pixels = [image.pixels for image in support.images]
         fitting = Fitting(name, asked, pixels, labeled, progress)
         with (
             _explained(name),
@@ -186,7 +186,7 @@ class Baseline:
         settings.pop("device", None)
         shapes = [image.shape[1] / image.shape[0] for image in pixels]
         aspects = (min(shapes), max(shapes))
-        seen = {pixel_hash(image.pixels): image.name for image in support.images}
+        seen = {image.sha256: image.name for image in support.images}
         return cls(name, dict(settings), seed, product, fitted.method, scale, map_scale, names, notes, aspects, seen)
 
     @property
@@ -210,7 +210,8 @@ class Baseline:
         """Inspect one image.
 
         Args:
-            image: In any form `Inspector.inspect` takes.
+            image: In any form `Inspector.inspect` takes; of a method that needs the position of each pixel, in one
+                of `read_scan`.
             color: Channel order of an array.
 
         Returns:
@@ -222,7 +223,7 @@ class Baseline:
             ImageError: The image cannot be used.
         """
         arguments.choice(color, "color", get_args(ColorOrder), ImageError)
-        return self._judged(read(image, color))
+        return self._judged(image, color)
 
     def inspect_batch(
         self,
@@ -236,7 +237,7 @@ class Baseline:
         arguments.choice(color, "color", get_args(ColorOrder), ImageError)
         for source in expand_sources(arguments.image_sources(images, ImageError), keep_errors=True):
             try:
-                yield self._judged(read(source, color))
+                yield self._judged(source, color)
             except ImageError as error:
                 if errors == "raise":
                     raise
@@ -313,13 +314,18 @@ class Baseline:
         self.notes = (*without_provisional(self.notes), *provisional(len(scores)))
         return "\n".join(changes(check, former, self.scores))
 
-    def _judged(self, reading: Reading) -> Inspection:
+    def _judged(self, source: ImageSource | ImageError, color: ColorOrder) -> Inspection:
+        scan: Any
+        if self._needs_points:
+            reading, scan = read_scan(source, color)
+        else:
+            reading = read(source, color)
+            scan = reading.pixels
         image = reading.pixels
         if isinstance(image, ImageError):
             raise image
         start = time.perf_counter()
-        with self._lock:
-            predicted = finite(self.name, self.method.predict([image]))
+        predicted = self._predicted(scan)
         predict_ms = (time.perf_counter() - start) * 1e3
         score = float(predicted.scores[0])
         # A method without maps says nothing of where.
@@ -349,6 +355,20 @@ class Baseline:
             name=reading.name,
             reason=reason,
         )
+
+    @property
+    def _needs_points(self) -> bool:
+        return self.name in cards() and cards()[self.name].needs_points
+
+    def _predicted(self, image: Any) -> Predictions:
+        with self._lock:
+            try:
+                return finite(self.name, self.method.predict([image]))
+            except ZooError as error:
+                if not self._needs_points:
+                    raise
+                # The scanner saw too little in this one image: the next one may be well.
+                raise ImageError(str(error)) from error
 
     def _other_shape(self, aspect: float) -> str:
         """Why an image of this width by height cannot be judged; empty if it can."""

@@ -134,7 +134,6 @@ def test_the_place_of_a_defect_does_not_hang_on_where_the_threshold_comes_from(b
         ("padim", GOOD, {"threshold": -1.0, "image_size": 64}, "above the median score of good images"),
         ("yolov8", GOOD, {}, "images of defects with masks"),
         ("paddim", GOOD, {}, "did you mean 'padim'"),
-        ("anomalib_cfm", GOOD, {}, "needs the position of each pixel"),
     ],
 )
 def test_what_cannot_be_fitted(name: str, images: list[np.ndarray], settings: dict[str, Any], message: str) -> None:

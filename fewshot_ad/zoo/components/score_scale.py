@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 
-from fewshot_ad.arrays import Float32Array, Progress, Uint8Array
-from fewshot_ad.enrollment.views import parse_views
+from fewshot_ad.arrays import Float32Array, Progress
+from fewshot_ad.enrollment.views import View, parse_views
 from fewshot_ad.errors import ZooError
 from fewshot_ad.inspection.regions import MapScale
 from fewshot_ad.metrics.distributions import student_t_quantile
+from fewshot_ad.zoo.components.colored_points import colored_points
 from fewshot_ad.zoo.method import Labeled, Method, Predictions, cards, create
 
 # Into so many parts the good images are split for the threshold of a method without gradient steps.
@@ -89,14 +91,14 @@ class Fitting:
     Attributes:
         name: Name of the baseline.
         asked: What `create` takes for it.
-        images: (H, W, 3) uint8 RGB each.
+        images: (H, W, 3) uint8 RGB each, or (H, W, 6) float32 of a method that needs positions.
         labeled: For baselines that learn from defects.
         progress: Called as `progress(stage, done, total)`.
     """
 
     name: str
     asked: Mapping[str, Any]
-    images: Sequence[Uint8Array]
+    images: Sequence[Any]
     labeled: Sequence[Labeled]
     progress: Progress | None
 
@@ -163,10 +165,21 @@ class Fitting:
         copies = []
         for i in held:
             image = self.images[i]
-            whole = np.full(image.shape[:2], 255, np.uint8)
-            copies += [image, *(view.apply(image, whole)[0] for view in parse_views(variations))]
+            copies += [image, *(_varied(image, view) for view in parse_views(variations))]
         predicted = finite(self.name, method.predict(copies))
         return Fit(method, tuple(chosen), predicted.scores, predicted.maps or (), len(held))
+
+
+def _varied(image: Any, view: View) -> Any:
+    """A variation of an image; where it has positions, they go with their pixels, and what comes in has none."""
+    color = np.ascontiguousarray(image[..., :3], np.uint8)
+    varied, _, back = view.apply(color, np.full(image.shape[:2], 255, np.uint8))
+    if image.shape[2] == color.shape[2]:
+        return varied
+    positions = np.ascontiguousarray(image[..., 3:])
+    # Between two positions there is nothing, so none is interpolated.
+    moved = cv2.warpAffine(positions, back, image.shape[1::-1], flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    return colored_points(varied, moved.astype(np.float32, copy=False))
 
 
 def finite(name: str, predicted: Predictions) -> Predictions:
