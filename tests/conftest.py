@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -12,6 +15,9 @@ import pytest
 from fewshot_ad import Inspector, load_encoder
 from fewshot_ad.encoder import Encoder
 
+# What tests make anew must not be kept in the user's own folder of caches.
+os.environ["FEWSHOT_AD_CACHE"] = tempfile.mkdtemp(prefix="fewshot_ad_tests_")
+atexit.register(shutil.rmtree, os.environ["FEWSHOT_AD_CACHE"], ignore_errors=True)
 SHARED = Path(os.environ.get("FEWSHOT_AD_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 

@@ -28,6 +28,7 @@ from fewshot_ad.zoo.components.cdo import LARGEST, Noise, NoisePatches, cdo_loss
 from fewshot_ad.zoo.components.efficientad_autoencoder import Autoencoder
 from fewshot_ad.zoo.components.efficientad_networks import Discrepancies, Networks, Teacher, hard_feature_loss
 from fewshot_ad.zoo.components.efficientad_quantiles import LOWER_QUANTILE, UPPER_QUANTILE, Quantiles, held_out
+from fewshot_ad.zoo.components.kept_teachers import kept_or_distilled, kept_teacher_file
 from fewshot_ad.zoo.components.pdn import (
     BATCH,
     BORDER,
@@ -39,6 +40,7 @@ from fewshot_ad.zoo.components.pdn import (
     WEIGHT_DECAY,
     Pictures,
     distill,
+    listing_hash,
     load_teacher,
     save_teacher,
 )
@@ -57,6 +59,8 @@ from fewshot_ad.zoo.method import Card, Labeled, Original, Predictions, baseline
 
 DECAY_AT, DECAY = 0.95, 0.1
 PENALTY_GRAY_SHARE = 0.3
+# Of the teacher and the pictures, which belong to no product and no fit.
+SHARED_SEED = 0
 
 
 @baseline(
@@ -89,7 +93,7 @@ class EfficientAdCdo:
     Every part of the loss has a weight, by which it is taken out (0): the ablations of the method are settings.
 
     Attributes:
-        seed: Seed of everything random.
+        seed: Seed of everything random but the teacher and the pictures, which are the same for all.
         size: Size of the PDN, `S` or `M`.
         image_size: Side in pixels that images are brought to, a multiple of 32, at least 64.
         tile: Side of the tiles that the networks see, a multiple of 32, at least 64; None is the whole image.
@@ -114,7 +118,8 @@ class EfficientAdCdo:
         upper_quantile: Quantile b, which becomes 0.1.
         backbone: Network that the teacher imitates, see `tensors.Backbone`.
         weights: Weights of the backbone, see `tensors.Backbone`.
-        teacher: A safetensors file: the teacher is loaded from it if it exists, else distilled and written to it.
+        teacher: A safetensors file: the teacher is loaded from it if it exists, else distilled and written to it. None
+            keeps it in the user's folder of caches (or in the one that FEWSHOT_AD_CACHE names), for all further fits.
         teacher_steps: Training steps of the teacher.
         teacher_batch: Pictures per step of the teacher.
         pictures: Number of pictures, for distillation and for the penalty.
@@ -229,8 +234,8 @@ class EfficientAdCdo:
         def pictures() -> Pictures:
             """Pictures of anything else; a teacher from its file and no penalty need none."""
             if self.picture_folder is not None:
-                return Pictures.of_folder(Path(self.picture_folder), self.pictures, self._side, self.seed, progress)
-            return Pictures.generated(self.pictures, self._side, self.seed, progress)
+                return Pictures.of_folder(Path(self.picture_folder), self.pictures, self._side, SHARED_SEED, progress)
+            return Pictures.generated(self.pictures, self._side, SHARED_SEED, progress)
 
         pdn = self._load_or_distill(pictures, progress)
         train, held = held_out(images, rng)
@@ -248,7 +253,7 @@ class EfficientAdCdo:
         self._discrepancies = Discrepancies(networks, student_range, autoencoder_range)
 
     def _load_or_distill(self, pictures: Callable[[], Pictures], progress: Progress | None) -> PDN:
-        """The teacher from its file, or a new one, which is then written to the file."""
+        """The teacher from its file, or from that of an earlier fit, or a new one, which is then written there."""
         record = {
             "size": self.size,
             "backbone": self.backbone,
@@ -260,14 +265,24 @@ class EfficientAdCdo:
         }
         if self.teacher is not None and Path(self.teacher).exists():
             return load_teacher(Path(self.teacher), record)
-        with seeded(self.seed):  # building a network draws random numbers
+        with seeded(SHARED_SEED):  # building a network draws random numbers
             backbone = Backbone(self.backbone, STAGES, self.weights)
         if backbone.strides != (8, 16):
             raise ZooError(f"expected a backbone with stages at strides 8 and 16, got {backbone.strides}.")
-        pdn, _ = distill(self.size, backbone, pictures(), self.teacher_steps, self.seed, progress, self.teacher_batch)
+
+        def distilled() -> PDN:
+            steps, batch = self.teacher_steps, self.teacher_batch
+            return distill(self.size, backbone, pictures(), steps, SHARED_SEED, progress, batch)[0]
+
+        of_pictures: dict[str, Any] = {"image_size": self._side, "pictures": self.pictures, "seed": SHARED_SEED}
         if self.teacher is not None:
-            save_teacher(Path(self.teacher), pdn, {**record, "image_size": self._side, "seed": self.seed})
-        return pdn
+            pdn = distilled()
+            save_teacher(Path(self.teacher), pdn, {**record, **of_pictures})
+            return pdn
+        if self.picture_folder is not None:
+            of_pictures["files"] = listing_hash(Path(self.picture_folder))
+        record |= of_pictures
+        return kept_or_distilled(kept_teacher_file(record, backbone), record, distilled)
 
     def _train(
         self,

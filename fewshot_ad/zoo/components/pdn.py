@@ -9,6 +9,7 @@ Source: Batzner, Heckler & König 2024 (EfficientAD, WACV), section 3.1 and the 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,7 +135,7 @@ class Pictures:
         """
         if not folder.is_dir():
             raise ZooError(f"picture_folder: expected a folder of pictures, got {folder}. Check the path.")
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = _pictures_in(folder)
         chosen = [files[i] for i in np.random.default_rng([seed, 5]).permutation(len(files))[:count]]
         pictures = []
         for n, path in enumerate(chosen):
@@ -157,6 +158,18 @@ class Pictures:
         batch = unit_tensor(np.stack([random_crop(self.pictures[i], self.side, MAGNIFICATIONS, rng) for i in indices]))
         gray = torch.as_tensor(rng.uniform(size=count) < gray_share).view(-1, 1, 1, 1)
         return torch.where(gray, batch.mean(1, keepdim=True), batch)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
+def listing_hash(folder: Path) -> str:
+    """SHA-256 of the names and sizes of the pictures in a folder and in those in it."""
+    digest = hashlib.sha256()
+    for path in _pictures_in(folder):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _middle(image: Uint8Array, side: int) -> Uint8Array:
