@@ -53,11 +53,17 @@ def differences(name: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
     card, resolved = cards()[name], {**running_options(name), **_defaults(name), **settings}
     lengths = card.original.lengths
     ignored = {*IGNORED, *FILES, *WEIGHTS, *lengths, *(() if card.trains else ("batch_size", "batch"))}
+    in_file = {option for option, file in card.original.in_file.items() if resolved[file] is not None}
+    if any(resolved.get(one) not in (None, RANDOM) for one in WEIGHTS):
+        ignored |= card.original.in_file.keys()
     found = [
-        f"{option} {_text(resolved[option])} (published: {_text(value)})"
+        f"{option} {'of its file' if option in in_file else _text(resolved[option])} (published: {_text(value)})"
         for option, value in published.items()
         if option not in ignored
-        and _plain(resolved[option]) not in (_plain(value), *map(_plain, card.original.further.get(option, ())))
+        and (
+            option in in_file
+            or _plain(resolved[option]) not in (_plain(value), *map(_plain, card.original.further.get(option, ())))
+        )
     ]
     found += [f"{option} {_text(resolved[option])} (published: {text})" for option, text in lengths.items()]
     lacking = [sentence for option, sentence in card.original.unless.items() if resolved[option] is None]

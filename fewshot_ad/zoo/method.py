@@ -148,6 +148,7 @@ class Original:
         further: Values of hyper-parameters that were published beside the first one.
         lengths: Hyper-parameters whose published value is not to be had as a number here, with it in words: of a number
             of steps, where the number of epochs was published.
+        in_file: Hyper-parameters that an option, which names a file, decides in their place.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -157,6 +158,7 @@ class Original:
     unless: Mapping[str, str] = field(default_factory=dict)
     further: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     lengths: Mapping[str, str] = field(default_factory=dict)
+    in_file: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewshot_ad.errors import ZooError
+from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.anomalib.adapter import AnomalibMethod, Schedule, card
 from fewshot_ad.zoo.anomalib.bare import bare
 from fewshot_ad.zoo.method import Card, Method, baseline
 
 
 def _card(size: str) -> Card:
-    return card(
+    made = card(
         f"efficient_ad_{size.lower()}",
         f"EfficientAD-{size}",
         "Batzner et al. 2024, EfficientAD: Accurate Visual Anomaly Detection at Millisecond-Level Latencies, WACV",
@@ -31,6 +32,7 @@ def _card(size: str) -> Card:
         departs=("generated penalty images, not ImageNet's", "quantiles from the images it learned from"),
         stops_early=False,
     )
+    return replace(made, original=replace(made.original, in_file={"teacher_steps": "teacher"}))
 
 
 def _factory(size: str) -> Callable[..., Method]:
@@ -68,7 +70,7 @@ def _factory(size: str) -> Callable[..., Method]:
         if teacher is not None and teacher_weights is not None:
             raise ZooError(f"{name}: expected teacher or teacher_weights, got both. Leave one out.")
         if teacher is not None and not Path(teacher).is_file():
-            raise ZooError(
+            raise WeightsError(
                 f"{name}: expected teacher to be a file that efficientad_cdo has written, but {teacher} is none. Check "
                 f"the path, or fit efficientad_cdo with size={size} and teacher={teacher} to make it."
             )
