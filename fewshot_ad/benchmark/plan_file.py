@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -113,6 +114,9 @@ def _configuration_problems(baseline: str, method: MethodEntry, place: tuple[str
             check_stopping(baseline, cards()[baseline].monitors, stopping)
         if method.configuration == "published" and not lacks_weights(baseline, given):
             check_published_weights(baseline, given)
+        # Files of weights may be on other machines alone, or not there yet: a run says which it does not find.
+        with contextlib.suppress(WeightsError):
+            _create(baseline, method)
     except (WeightsError, ZooError) as error:
         yield Problem(place, str(error).removeprefix(f"{baseline}: ").rstrip("."))
     if lacks_weights(baseline, given):
@@ -124,6 +128,22 @@ def _configuration_problems(baseline: str, method: MethodEntry, place: tuple[str
     if "endpoint" in options(baseline) and given.get("endpoint") is None:
         message = "expected endpoint, the address of a service on this computer that runs its model, got none"
         yield Problem(place, message)
+
+
+def _create(baseline: str, method: MethodEntry) -> None:
+    """Let a baseline look at its options, which it does before it is fitted.
+
+    Raises:
+        ZooError: A value is out of range.
+        WeightsError: A file is missing.
+    """
+    from fewshot_ad.zoo import cards, create, options
+
+    published = cards()[baseline].original.options if method.configuration == "published" else {}
+    # What a machine has, is for the one that runs the job to say; nothing is fetched here.
+    settings = {key: value for key, value in {**published, **method.options}.items() if key != "device"}
+    if "endpoint" not in options(baseline) or settings.get("endpoint") is not None:
+        create(baseline, **settings)
 
 
 def _method(name: str, entry: MethodEntry) -> MethodPlan:

@@ -27,6 +27,7 @@ from fewshot_ad.benchmark import record as ledger
 from fewshot_ad.benchmark.continual import run_continual
 from fewshot_ad.benchmark.job import Outcome, failure, run_single_fit
 from fewshot_ad.benchmark.machine import forget_peak
+from fewshot_ad.benchmark.missing_weights import missing_weights
 from fewshot_ad.benchmark.partial_copies import partial_copies, too_few_images
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
@@ -82,7 +83,7 @@ def run_plan(
         runner: Where jobs run: `in_process`, `processes` or `ray_runner.on_ray`.
         retry_failed: Whether jobs on record as failed are tried again.
         note: Called with what is to be known of the record file, see `record.read`, and of copies of datasets that lack
-            something.
+            something, and of weights that are not there.
         allow_download: Whether timm may fetch weights from the internet, as the option `weights: timm` asks for.
         device: Where methods compute whose options do not say: `cpu`, `cuda` or `cuda:N`. Results of one device count
             as done for all; each record says its own.
@@ -109,7 +110,7 @@ def run_plan(
         ended = len(jobs) - len(left)
         recorded = [job for job in jobs if _ended(job, known, retry_failed)]
         failures = sum(any(_status(job, c, known) == "failed" for c in job.categories) for job in recorded)
-        for text in (*plan.idle(jobs), *partial_copies(left), *too_few_images(left)):
+        for text in (*plan.idle(jobs), *partial_copies(left), *too_few_images(left), *missing_weights(left)):
             note(text)
         yield RunState(ended, len(jobs), failures, None)
         for job, outcomes in runner(left):
@@ -129,7 +130,7 @@ def pending(
     known = {record.key: record for record in ledger.read(out, note)}
     jobs = _jobs(plan)
     left = [job for job in jobs if not _ended(job, known, retry_failed)]
-    for text in (*plan.idle(jobs), *partial_copies(left), *too_few_images(left)):
+    for text in (*plan.idle(jobs), *partial_copies(left), *too_few_images(left), *missing_weights(left)):
         note(text)
     return left
 

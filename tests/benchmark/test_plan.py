@@ -233,6 +233,22 @@ def test_all_mistakes_of_a_file_are_named_with_their_lines(tmp_path: Path, mean_
     )
 
 
+def test_values_out_of_range_are_named_and_missing_files_are_not(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    file.write_text(
+        "methods:\n  padim: {options: {dims: 0}}\n  efficientad_cdo: {options: {size: XL, device: 'cuda:99'}}\n"
+        "  spade: {options: {weights: later.pth}}\n  patchcore: {options: {weights: timm, backbone: resnet50}}\n"
+        "datasets:\n  mvtec: {root: .}\n"
+    )
+    with pytest.raises(BenchmarkError) as raised:
+        read_plan(file)
+    assert str(raised.value) == (
+        f"{file}: 2 mistakes. "
+        f"[1] methods.padim.options: expected dims of at least 1, got 0 ({file}, line 2). "
+        f"[2] methods.efficientad_cdo.options: expected size S or M, got XL ({file}, line 3)."
+    )
+
+
 def test_names_of_digits_and_entries_without_options(tmp_path: Path, mean_baseline: str) -> None:
     file = tmp_path / "plan.yaml"
     file.write_text(

@@ -58,7 +58,7 @@ def test_a_record_has_everything(dataset: Path, mean_baseline: str, tmp_path: Pa
         precision, recall = record.figures["precision"], record.figures["recall"]
         assert record.figures["f1"] == pytest.approx(2 * precision * recall / (precision + recall))
         rates = {"false_reject_rate", "escape_rate"}
-        assert set(record.intervals) == {"image_auroc", "image_aupr", "image_f1_max", *rates}
+        assert set(record.intervals) == {"image_auroc", "image_aupr", "image_f1_max", "image_mcc_max", *rates}
         for name, (low, high) in record.intervals.items():
             assert low <= record.figures[name] <= high
         used = {"support": 2, "test_good": 3, "test_defective": 3, "masks": 6, "unreadable": 0}
@@ -232,8 +232,15 @@ def test_a_method_that_wants_to_know_the_product_is_told(
     names: list[str] = []
 
     def named(*, seed: int = 0, class_name: str = "object") -> Any:
-        names.append(class_name)
-        return factory(seed=seed)
+        made = factory(seed=seed)
+        fit = made.fit
+
+        def told(*images: Any, **more: Any) -> None:
+            names.append(class_name)
+            fit(*images, **more)
+
+        monkeypatch.setattr(made, "fit", told)
+        return made
 
     copy = tmp_path / "copy"
     for category, name in (("washer", "steel_washer"), ("zinc", "zinc")):
@@ -500,6 +507,18 @@ def test_too_few_images_are_told_before_any_job(dataset: Path, mean_baseline: st
     assert "fewer good training images than jobs ask for" in first
     assert "washer has" in first
     assert "K = 300" in first
+
+
+def test_missing_weights_are_told_before_any_job(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:
+    options = {"weights": str(tmp_path / "later.pth")}
+    asked = plan(dataset, methods={"mean": {}, "cfa": {"baseline": "anomalib_cfa", "options": options}})
+    first, second = list[str](), list[str]()
+    assert pending(asked, tmp_path / "records.jsonl", note=first.append)
+    next(run_plan(asked, tmp_path / "records.jsonl", in_process, note=second.append))
+    assert first == second
+    assert len(first) == 1
+    assert first[0].startswith("cfa: its jobs will fail unless this changes: ")
+    assert "later.pth is none. Check the path." in first[0]
 
 
 def test_too_few_defects_are_told_before_any_job(dataset: Path, mean_baseline: str, tmp_path: Path) -> None:

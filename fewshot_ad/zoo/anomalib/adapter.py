@@ -114,7 +114,8 @@ class AnomalibMethod:
         schedule = self.schedule
         if min(schedule.image_size, schedule.batch_size) < 1 or max(schedule.epochs, schedule.steps) < 1:
             raise ZooError(
-                f"{self.name}: expected image_size, batch_size and epochs or steps of at least 1, got {schedule}."
+                f"{self.name}: expected image_size, batch_size and epochs or steps of at least 1, got "
+                f"{schedule.image_size}, {schedule.batch_size} and {max(schedule.epochs, schedule.steps)}."
             )
 
     def run_on(self, device: str, precision: str) -> None:
