@@ -33,7 +33,8 @@ NOTES = {
 DECISIONS = ("precision", "recall", "f1", "balanced_accuracy", "mcc", "false_reject_rate", "escape_rate")
 HOW_DECISIONS = (
     "Precision, recall, F1, balanced accuracy, MCC, false rejects and escapes exist only for methods that decide at a "
-    "threshold of their own: fewshot_ad, and the language model of VLM-AD."
+    "threshold of their own: fewshot_ad, and the language model of VLM-AD. F1-max and MCC-max are those of the best "
+    "threshold for the test images, which nobody knows beforehand."
 )
 
 
@@ -64,6 +65,7 @@ FIGURES = (
     Figure("image_auroc", "Image AUROC"),
     Figure("image_aupr", "Image AUPR"),
     Figure("image_f1_max", "Image F1-max"),
+    Figure("image_mcc_max", "Image MCC-max"),
     Figure("pixel_auroc", "Pixel AUROC"),
     Figure("pixel_aupr", "Pixel AUPR"),
     Figure("pixel_f1_max", "Pixel F1-max"),

@@ -51,10 +51,11 @@ class Record:
         status: `done` or `failed`.
         reason: Of a failure; empty otherwise.
         figures: Figures of merit by name, in 0..1, `mcc` in -1..1: `image_auroc`, `image_aupr`, `image_f1_max`,
-            `pixel_auroc`, `pixel_aupr`, `pixel_f1_max`, `pixel_iou_max`, `au_pro`, `au_pro_05`, `au_spro`,
-            `au_spro_05`; `precision`, `recall`, `f1`, `false_reject_rate`, `escape_rate`, `balanced_accuracy` and
-            `mcc` at the method's own threshold; `forgetting`. Those that do not apply are left out.
-        intervals: 95% bootstrap intervals (low, high) of `image_auroc`, `image_aupr`, `image_f1_max`,
+            `image_mcc_max`, `pixel_auroc`, `pixel_aupr`, `pixel_f1_max`, `pixel_iou_max`, `au_pro`, `au_pro_05`,
+            `au_spro`, `au_spro_05`; `precision`, `recall`, `f1`, `false_reject_rate`, `escape_rate`,
+            `balanced_accuracy` and `mcc` at the method's own threshold; `forgetting`. Those that do not
+            apply are left out.
+        intervals: 95% bootstrap intervals (low, high) of `image_auroc`, `image_aupr`, `image_f1_max`, `image_mcc_max`,
             `false_reject_rate` and `escape_rate`; not of figures of maps, all of which would have to stay in memory.
         fit_s: Seconds to fit.
         ms: Median milliseconds per image, from a decoded array to score and map.

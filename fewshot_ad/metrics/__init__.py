@@ -17,6 +17,7 @@ from fewshot_ad.metrics.ranking import (
     forgetting,
     forgetting_by_task,
     iou,
+    mcc_max,
 )
 from fewshot_ad.metrics.rates import (
     FalseRejectLaw,
@@ -58,6 +59,7 @@ __all__ = [
     "forgetting",
     "forgetting_by_task",
     "iou",
+    "mcc_max",
     "needed_for",
     "population_stability_index",
     "pro",

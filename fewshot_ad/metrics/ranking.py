@@ -80,6 +80,24 @@ def f1_max(labels: npt.ArrayLike, scores: npt.ArrayLike) -> F1Max:
     return F1Max(float(f1[best]), float(thresholds[best]) if not np.isnan(f1[best]) else float("nan"))
 
 
+def mcc_max(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Matthews correlation coefficient at the best threshold for these labels: an upper bound, as `f1_max` is.
+
+    Args:
+        labels: (n,) truthy = defective.
+        scores: (n,) higher = worse.
+
+    Returns:
+        0..1, where 0 is reached by rejecting all; NaN if one of the two classes is absent.
+
+    Raises:
+        BenchmarkError: As for `auroc`.
+
+    Source: Matthews 1975.
+    """
+    return float(_operating_points(labels, scores)[0].mcc().max())
+
+
 @dataclass(frozen=True)
 class AtThreshold:
     """The rates that one threshold reaches on labeled images; all in 0..1, NaN where undefined.
@@ -251,6 +269,7 @@ _ALL_AT_ONCE: dict[Any, Callable[[OperatingPoints, npt.NDArray[Any]], Float64Arr
     auroc: lambda draws, _: draws.auroc(),
     aupr: lambda draws, _: draws.aupr(),
     f1_max: lambda draws, _: np.asarray(draws.f1().max(axis=-1)),
+    mcc_max: lambda draws, _: np.asarray(draws.mcc().max(axis=-1)),
     false_reject_rate: lambda draws, rejects: ratio((draws.good * rejects).sum(axis=-1), draws.good.sum(axis=-1)),
     escape_rate: lambda draws, rejects: ratio((draws.defective * ~rejects).sum(axis=-1), draws.defective.sum(axis=-1)),
 }
@@ -310,6 +329,16 @@ class OperatingPoints:
         hits = np.cumsum(self.defective, axis=-1, dtype=np.float64)
         total = hits[..., -1:]
         return ratio(2 * hits, np.cumsum(self.good, axis=-1) + hits + total) * np.where(total > 0, 1, np.nan)
+
+    def mcc(self) -> Float64Array:
+        """(..., n) Matthews correlation coefficient at each operating point; NaN if one of the classes is absent."""
+        hits = np.cumsum(self.defective, axis=-1, dtype=np.float64)
+        false_rejects = np.cumsum(self.good, axis=-1, dtype=np.float64)
+        defective, good, rejects = hits[..., -1:], false_rejects[..., -1:], hits + false_rejects
+        spread = np.sqrt(rejects * (defective + good - rejects)) * np.sqrt(defective * good)
+        # Rejecting all tells nothing of the labels.
+        found = ratio(hits * good - false_rejects * defective, np.where(spread > 0, spread, 1))
+        return found * np.where((defective > 0) & (good > 0), 1, np.nan)
 
 
 def _operating_points(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[OperatingPoints, npt.NDArray[Any]]:

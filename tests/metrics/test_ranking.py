@@ -20,9 +20,10 @@ from fewshot_ad.metrics.ranking import (
     forgetting,
     forgetting_by_task,
     iou,
+    mcc_max,
 )
 
-RANKING = (auroc, aupr, lambda labels, scores: f1_max(labels, scores).f1)
+RANKING = (auroc, aupr, mcc_max, lambda labels, scores: f1_max(labels, scores).f1)
 
 
 def _labeled(seed: int, digits: int = 3, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
@@ -44,6 +45,8 @@ def test_ranking_figures_are_those_of_scikit_learn(seed: int, digits: int) -> No
     best = f1_max(labels, scores)
     assert best.f1 == pytest.approx(f1.max())
     assert best.threshold in thresholds[np.isclose(f1[:-1], f1.max())]
+    cuts = [metrics.matthews_corrcoef(labels, scores >= cut) for cut in np.unique(scores)]
+    assert mcc_max(labels, scores) == pytest.approx(max(cuts))
     rejected = scores >= best.threshold
     assert at_threshold(labels, rejected).f1 == pytest.approx(best.f1)
     for decisions in (rejected, scores > np.median(scores), np.zeros(len(labels), bool)):
@@ -74,6 +77,9 @@ def test_ranking_figures_by_hand() -> None:
     assert auroc([1, 0, 1], [3.0, 2.0, 1.0]) == pytest.approx(0.5)
     assert auroc([1, 0], [1.0, 1.0]) == pytest.approx(0.5)
     assert f1_max([0, 1, 0], [3.0, 2.0, 1.0]) == (pytest.approx(2 / 3), 2.0)
+    # Rejecting the first two: 1 hit, 1 false reject, 1 good passed.
+    assert mcc_max([0, 1, 0], [3.0, 2.0, 1.0]) == pytest.approx(0.5)
+    assert mcc_max([1, 0], [1.0, 2.0]) == 0
 
 
 def test_ranking_figures_where_a_class_is_absent() -> None:
@@ -82,6 +88,8 @@ def test_ranking_figures_where_a_class_is_absent() -> None:
     assert aupr([1, 1], [0.1, 0.2]) == 1
     assert np.isnan(aupr([0, 0], [0.1, 0.2]))
     assert np.isnan(f1_max([0, 0], [0.1, 0.2])).all()
+    assert np.isnan(mcc_max([0, 0], [0.1, 0.2]))
+    assert np.isnan(mcc_max([1, 1], [0.1, 0.2]))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +157,7 @@ def test_forgetting_needs_one_task_per_step(last: list[float]) -> None:
         forgetting([[0.9], [0.8, 0.7, 0.6], last])
 
 
-@pytest.mark.parametrize("figure", [auroc, aupr, f1_max, false_reject_rate, escape_rate])
+@pytest.mark.parametrize("figure", [auroc, aupr, f1_max, mcc_max, false_reject_rate, escape_rate])
 def test_bootstrap_at_once_is_bootstrap_one_by_one(figure: Callable[..., Any]) -> None:
     labels, scores = _labeled(2, digits=1)
     values = scores > 0.3 if figure in (false_reject_rate, escape_rate) else scores
