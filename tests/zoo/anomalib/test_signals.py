@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -26,7 +27,15 @@ create("anomalib_stfpm", image_size=64, epochs=50).fit([make_part(seed, 64) for 
 """
 
 
-def test_ctrl_c_is_an_interruption() -> None:
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as a program in the foreground has it: one that a shell starts in the background ignores it."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+def test_ctrl_c_is_an_interruption(ctrl_c: None) -> None:
     from fewshot_ad.zoo import create
 
     def interrupted(stage: str, done: int, total: int) -> None:
