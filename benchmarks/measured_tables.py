@@ -166,6 +166,38 @@ def train_step(rows: Rows) -> str:
     )
 
 
+def pdn_step(rows: Rows) -> str:
+    """Where the time of a step of distilling EfficientAD's teacher goes."""
+    heads = [
+        "PDN",
+        "precision",
+        "drawing crops, s",
+        "target, s",
+        "forward, s",
+        "backward, s",
+        "optimizer, s",
+        "step, s",
+    ]
+    return table(
+        [
+            *heads,
+            "GFLOP of the PDN",
+            "GFLOP/s of it",
+            "GFLOP/s of a matrix product",
+            "days for the published 60,000 steps",
+        ],
+        (
+            [
+                row["size"],
+                row["precision"],
+                *(number(row[part]) for part in ("crops", "target", "forward", "backward", "optimizer", "step_s")),
+                *(number(row[figure], 0) for figure in ("gflop", "gflops", "peak", "published_days")),
+            ]
+            for row in rows
+        ),
+    )
+
+
 def simsiam(rows: Rows) -> str:
     """SimSiam's loss and collapse monitor, one line per backbone, rate and other setting."""
     return table(
@@ -297,6 +329,7 @@ TABLES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     "pose": ("pose", pose),
     "energy": ("energy", energy),
     "train-step": ("train_step", train_step),
+    "pdn-step": ("pdn_step", pdn_step),
     "large-images": ("large_images", large_images),
     "halo": ("halo", halo),
     "robustness": ("robustness", robustness),
