@@ -24,6 +24,7 @@ from fewshot_ad.images import read_image
 from fewshot_ad.metrics import PixelMetrics, SaturatedRegion
 from fewshot_ad.printable import printable
 from fewshot_ad.zoo import Labeled, Method, cards, create, differences, options
+from fewshot_ad.zoo.fit_memory import require_fit_memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,8 @@ def fit_method(
     progress: Progress | None = None,
 ) -> None:
     """Fit the method of a job on samples."""
+    where: dict[str, Any] = {"device": device_of(job)} if device_of(job) != "cpu" else {}
+    require_fit_memory(job.method.baseline, {**job.method.options, **where}, len(support))
     defects = []
     for sample in labeled:
         image = read_image(sample.path)
@@ -249,6 +252,7 @@ def image_figures(labels: Sequence[int], scores: Sequence[float], rejected: Sequ
         "image_auroc": metrics.auroc(labels, scores),
         "image_aupr": metrics.aupr(labels, scores),
         "image_f1_max": metrics.f1_max(labels, scores)[0],
+        "image_mcc_max": metrics.mcc_max(labels, scores),
     }
     if rejected is not None:
         decided = metrics.at_threshold(labels, rejected)
@@ -274,6 +278,7 @@ def _intervals(
         "image_auroc": metrics.bootstrap(metrics.auroc, labels, scores, repeats, seed=seed),
         "image_aupr": metrics.bootstrap(metrics.aupr, labels, scores, repeats, seed=seed),
         "image_f1_max": metrics.bootstrap(metrics.f1_max, labels, scores, repeats, seed=seed),
+        "image_mcc_max": metrics.bootstrap(metrics.mcc_max, labels, scores, repeats, seed=seed),
     }
     if rejected is not None:
         intervals |= {

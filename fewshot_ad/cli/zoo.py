@@ -47,6 +47,7 @@ def zoo(
     """List the baselines to compare with, or show one with its hyper-parameters (extra 'zoo')."""
     with reported_errors(as_json):
         from fewshot_ad.zoo import cards, options, running_options
+        from fewshot_ad.zoo.fit_memory import fit_bytes
 
         if with_survey:
             if name is not None:
@@ -55,7 +56,8 @@ def zoo(
         elif name is None:
             _print_cards(list(cards().values()), as_json)
         else:
-            _print_card(options(name), cards()[name], as_json)
+            needed = fit_bytes(name, {}, images=8)
+            _print_card(options(name), cards()[name], needed, as_json)
             how = running_options(name)
             if "device" in how and not as_json:
                 say("how it runs, as options or --set: device=cpu, cuda or cuda:N; precision=f32 or bf16")
@@ -117,10 +119,11 @@ def _as_dict(card: Card) -> dict[str, Any]:
     return {**fields, "monitors": list(card.monitors), "task": card.task, "differs": list(differences(card.name, {}))}
 
 
-def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
+def _print_card(options: dict[str, Any], card: Card, fit_bytes: float | None, as_json: bool) -> None:
     options = {key: REQUIRED if value is inspect.Parameter.empty else value for key, value in options.items()}
     if as_json:
-        print_json("zoo", {**_as_dict(card), "options": options})
+        megabytes = None if fit_bytes is None else round(fit_bytes / 1e6)
+        print_json("zoo", {**_as_dict(card), "options": options, "fit_megabytes": megabytes})
         return
     for name, value in _as_dict(card).items():
         if isinstance(value, list):
@@ -130,6 +133,8 @@ def _print_card(options: dict[str, Any], card: Card, as_json: bool) -> None:
         heading = f"{name.replace('_', ' '):<16}"
         for line in textwrap.wrap(text, 110, initial_indent=heading, subsequent_indent=" " * len(heading)):
             say(line)
+    if fit_bytes is not None:
+        say(f"memory          a fit takes about {fit_bytes / 1e9:.2g} GB at the defaults, on 8 images")
     say("hyper-parameters and their defaults" if options else "no hyper-parameters")
     width = max((len(key) for key in options), default=0)
     for key, value in options.items():

@@ -40,6 +40,7 @@ from fewshot_ad.zoo.components.score_scale import (
     score_scale,
 )
 from fewshot_ad.zoo.configuration import MEANINGLESS, check_settings, differences
+from fewshot_ad.zoo.fit_memory import require_fit_memory
 from fewshot_ad.zoo.method import Labeled, Method, Predictions, cards, create
 
 MAX_FALSE_REJECT = 0.05
@@ -165,6 +166,7 @@ class Baseline:
         else:
             support = read_support(images, color, progress)
             pixels = [image.pixels for image in support.images]
+        require_fit_memory(name, settings, len(pixels))
         fitting = Fitting(name, asked, pixels, labeled, progress)
         with (
             _explained(name),
