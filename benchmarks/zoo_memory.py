@@ -101,9 +101,10 @@ def measured(name: str, share: float) -> dict[str, Any]:
         settings.pop("steps" if known["steps"] in (None, -1) else "epochs")
     if card.original.at_hand == NOT_AT_HAND or card.family == "detector":
         settings |= {option: "random" for option in WEIGHTS if option in known}
-    side = int(known["image_size"] * share) // 32 * 32 if share < 1 else known["image_size"]
     if share < 1:
-        settings["image_size"] = side
+        # Of the patches of transformers, or of the strides of the others.
+        unit = 32 if known["image_size"] % 32 == 0 else 14
+        settings["image_size"] = int(known["image_size"] * share) // unit * unit
     names = list(CATEGORIES)
     good: list[Any] = [render(names[0], seed, SIDE) for seed in range(IMAGES)]
     labeled = []
