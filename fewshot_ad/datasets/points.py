@@ -72,8 +72,8 @@ def _values(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.n
     if values is None or values.dtype != dtype or values.shape != shape:
         got = "no image" if values is None else f"{values.dtype} of {values.shape}"
         raise DatasetError(
-            f"{path}: expected {np.dtype(dtype)} positions of {shape}, got {got}. Copy image and positions from the "
-            "same release of the dataset."
+            f"{path}: expected {np.dtype(dtype)} positions of {shape}, got {got}. Save them so, for an image of "
+            "the same size; those of a dataset come with its images in one release."
         )
     return values
 

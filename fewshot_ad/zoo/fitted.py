@@ -327,7 +327,7 @@ class Baseline:
         if isinstance(image, ImageError):
             raise image
         start = time.perf_counter()
-        predicted = self._predicted(scan)
+        predicted = self._predicted(scan, f"{source}: " if isinstance(source, (str, os.PathLike)) else "")
         predict_ms = (time.perf_counter() - start) * 1e3
         score = float(predicted.scores[0])
         # A method without maps says nothing of where.
@@ -362,7 +362,7 @@ class Baseline:
     def _needs_points(self) -> bool:
         return self.name in cards() and cards()[self.name].needs_points
 
-    def _predicted(self, image: Any) -> Predictions:
+    def _predicted(self, image: Any, place: str) -> Predictions:
         with self._lock:
             try:
                 return finite(self.name, self.method.predict([image]))
@@ -370,7 +370,7 @@ class Baseline:
                 if not self._needs_points:
                     raise
                 # The scanner saw too little in this one image: the next one may be well.
-                raise ImageError(str(error)) from error
+                raise ImageError(f"{place}{error}") from error
 
     def _other_shape(self, aspect: float) -> str:
         """Why an image of this width by height cannot be judged; empty if it can."""

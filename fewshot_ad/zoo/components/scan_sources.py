@@ -20,6 +20,11 @@ from fewshot_ad.errors import DatasetError, ImageError, SupportSetError, sentenc
 from fewshot_ad.images import ColorOrder, ImageSource, expand_sources
 from fewshot_ad.zoo.components.colored_points import CHANNELS, colored_points
 
+# Beyond it, squares of distances are no longer numbers.
+FARTHEST = 1e9
+# Of many images that cannot be used, so many are named.
+NAMED = 3
+
 
 def read_scan(source: ImageSource | ImageError, color: ColorOrder) -> tuple[Reading, Float32Array | None]:
     """Read one image and its positions.
@@ -63,22 +68,37 @@ def read_scans(
     """
     try:
         sources = expand_sources(image_sources(images))
-        colors = [_color_of(source) for source in sources]
     except ImageError as error:
         raise SupportSetError(f"no support set: {error}") from error
+    usable, colors, left_out = [], [], list[str]()
+    for index, source in enumerate(sources):
+        try:
+            colors.append(_color_of(source))
+            usable.append(source)
+        except ImageError as error:
+            left_out.append(str(error) if isinstance(source, (str, os.PathLike)) else f"image[{index}]: {error}")
+    if not usable:
+        raise _none_of(left_out)
     support = read_support(colors, color, progress)
-    source_of = dict(zip(distinct_names(colors), sources, strict=True))
+    source_of = dict(zip(distinct_names(colors), usable, strict=True))
     scans: list[Float32Array] = []
-    missing: dict[int, str] = {}
+    without: set[int] = set()
     for i, image in enumerate(support.images):
         try:
             scans.append(_with_positions(source_of[image.name], image.pixels))
         except ImageError as error:
-            missing[i] = str(error)
+            without.add(i)
+            left_out.append(str(error))
     if not scans:
-        raise SupportSetError(f"none of {len(missing)} image(s) can be used: {'; '.join(missing.values())}")
-    notes = (*support.notes, *(f"left out, no positions: {why}" for why in missing.values()))
-    return dataclasses.replace(support.without(missing), notes=notes), scans
+        raise _none_of(left_out)
+    notes = (*support.notes, *(f"left out, no positions: {why}" for why in left_out))
+    return dataclasses.replace(support.without(without), notes=notes), scans
+
+
+def _none_of(left_out: list[str]) -> SupportSetError:
+    more = f" And {len(left_out) - NAMED} more." if len(left_out) > NAMED else ""
+    said = " ".join(sentence(why) for why in left_out[:NAMED])
+    return SupportSetError(f"none of {len(left_out)} image(s) can be used: {said}{more}")
 
 
 def _color_of(source: Any) -> Any:
@@ -88,11 +108,15 @@ def _color_of(source: Any) -> Any:
         ImageError: It is neither a file nor an array with positions.
     """
     if isinstance(source, (str, os.PathLike)):
+        # Before the colors are compared: two files of one color may differ in their positions.
+        _positions_of(Path(source))
         return source
-    array = _checked_array(source)
-    if not np.isfinite(array).all() or array[..., :3].min() < 0 or array[..., :3].max() > 255:
-        raise ImageError("expected R, G, B in 0..255 and finite x, y, z, got other numbers.")
-    return np.rint(array[..., :3]).astype(np.uint8)
+    array = _checked_array(source)[..., :3]
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 255:
+        raise ImageError("expected R, G, B in 0..255, got other numbers.")
+    if array.dtype.kind == "f" and 0 < array.max() <= 1:
+        raise ImageError("expected R, G, B in 0..255, got 0..1. Multiply them by 255, and leave x, y, z alone.")
+    return np.rint(array).astype(np.uint8)
 
 
 def _checked_array(source: Any) -> np.ndarray[Any, np.dtype[Any]]:
@@ -100,7 +124,8 @@ def _checked_array(source: Any) -> np.ndarray[Any, np.dtype[Any]]:
         not isinstance(source, np.ndarray)
         or source.ndim != 3
         or source.shape[-1] != CHANNELS
-        or not np.issubdtype(source.dtype, np.number)
+        or 0 in source.shape
+        or source.dtype.kind not in "fiu"
     ):
         got = f"{source.dtype} {source.shape}" if isinstance(source, np.ndarray) else type(source).__name__
         raise ImageError(
@@ -116,16 +141,32 @@ def _with_positions(source: Any, image: Uint8Array) -> Float32Array:
     Raises:
         ImageError: There are none, or they are damaged or of another size.
     """
-    if not isinstance(source, (str, os.PathLike)):
-        return colored_points(image, np.asarray(source[..., 3:], np.float32))
-    path = Path(source)
-    beside = positions_beside(path)
+    if isinstance(source, (str, os.PathLike)):
+        place, beside = f"{source}: ", _positions_of(Path(source))
+        try:
+            points = read_points(beside, (image.shape[0], image.shape[1]))
+        except DatasetError as error:
+            raise ImageError(sentence(str(error))) from error
+    else:
+        place, points = "", np.array(source[..., 3:], np.float32)
+        points[~np.isfinite(points).all(2)] = 0
+    if not points.any():
+        raise ImageError(f"{place}expected the position of each pixel, got none: all are 0, or not finite.")
+    if np.abs(points).max() > FARTHEST:
+        raise ImageError(f"{place}expected positions within {FARTHEST:g}, got {np.abs(points).max():g}.")
+    return colored_points(image, points)
+
+
+def _positions_of(image: Path) -> Path:
+    """The file of the positions of an image.
+
+    Raises:
+        ImageError: There is none.
+    """
+    beside = positions_beside(image)
     if beside is None:
         raise ImageError(
-            f"{path}: expected the position of each pixel beside the image, got none: xyz/{path.stem}.tiff where the "
+            f"{image}: expected the position of each pixel beside the image, got none: xyz/{image.stem}.tiff where the "
             "image is in a folder rgb/ (as in MVTec 3D-AD), or 000_depth.png beside 000_image_5.png (as in Eyecandies)."
         )
-    try:
-        return colored_points(image, read_points(beside, (image.shape[0], image.shape[1])))
-    except DatasetError as error:
-        raise ImageError(sentence(str(error))) from error
+    return beside

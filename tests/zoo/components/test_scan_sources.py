@@ -60,12 +60,19 @@ def test_one_without_positions_is_left_out_and_noted(good: Path) -> None:
     support, scans = read_scans(good, "rgb")
     assert [image.name for image in support.images] == ["000.png", "001.png"]
     assert len(scans) == 2
-    assert "002.png: expected the position of each pixel beside the image" in support.notes[0]
-    assert "003.tiff: expected float32 positions of (64, 64, 3), got no image" in support.notes[1]
+    missing, damaged = (note for note in support.notes if note.startswith("left out, no positions"))
+    assert "002.png: expected the position of each pixel beside the image" in missing
+    assert "003.tiff: expected float32 positions of (64, 64, 3), got no image" in damaged
     for name in ("000", "001"):
         (good.parent / f"xyz/{name}.tiff").unlink()
-    with pytest.raises(SupportSetError, match=r"none of 4 image\(s\) can be used: .*000_depth.png"):
+    with pytest.raises(SupportSetError, match=r"none of 4 image\(s\) can be used: .*000_depth.png.*And 1 more\."):
         read_scans(good, "rgb")
+
+
+def test_a_bad_array_is_left_out_by_its_number() -> None:
+    support, scans = read_scans([scan(0), np.full((64, 64, 6), np.nan), scan(1)], "rgb")
+    assert len(scans) == 2
+    assert any("image[1]: expected R, G, B" in note for note in support.notes)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +81,12 @@ def test_one_without_positions_is_left_out_and_noted(good: Path) -> None:
         (make_part(0, 64), r"\(H, W, 6\).*uint8 \(64, 64, 3\)"),
         (b"bytes", r"\(H, W, 6\).*bytes"),
         (np.full((8, 8, 6), 300.0), r"R, G, B in 0\.\.255"),
-        (np.full((8, 8, 6), np.nan), "finite x, y, z"),
+        (np.full((8, 8, 6), np.nan), r"R, G, B in 0\.\.255"),
+        (np.full((8, 8, 6), 0.5), r"got 0\.\.1\. Multiply them by 255"),
+        (np.full((8, 8, 6), 5.0 + 0j), "complex128"),
+        (np.zeros((0, 8, 6)), r"\(0, 8, 6\)"),
+        (np.dstack([make_part(0, 64), np.full((64, 64, 3), np.nan)]), "got none: all are 0, or not finite"),
+        (np.dstack([make_part(0, 64), np.full((64, 64, 3), 1e30)]), r"within 1e\+09, got 1e\+30"),
     ],
 )
 def test_other_sources_are_refused(source: Any, message: str) -> None:
@@ -107,12 +119,15 @@ def test_fit_and_predict_from_the_shell(good: Path, tmp_path: Path) -> None:
     blank = scan(9)
     blank[..., 3:] = 0
     write_scan(tmp_path / "line", "blank", blank)
+    blank[4, 4, 3:] = 1
+    write_scan(tmp_path / "line", "few", blank)
     write_scan(tmp_path / "line", "whole", scan(10))
     (write_scan(tmp_path / "line", "zcolor", scan(11)).parents[1] / "xyz/zcolor.tiff").unlink()
     judged = CliRunner().invoke(app, ["predict", str(tmp_path / "model"), str(tmp_path / "line/rgb"), "--json"])
     verdicts = {Path(v["file"]).name: v for v in map(json.loads, judged.stdout.splitlines())}
-    assert verdicts.keys() == {"blank.png", "whole.png", "zcolor.png"}
-    assert "at least 32 positions" in verdicts["blank.png"]["error"]
+    assert verdicts.keys() == {"blank.png", "few.png", "whole.png", "zcolor.png"}
+    assert "line/rgb/blank.png: expected the position of each pixel, got none" in verdicts["blank.png"]["error"]
+    assert "line/rgb/few.png: anomalib_cfm: expected at least 32 positions" in verdicts["few.png"]["error"]
     assert "position of each pixel beside the image" in verdicts["zcolor.png"]["error"]
     again = Baseline.load(tmp_path / "model").inspect(scan(10))
     assert again.score == pytest.approx(verdicts["whole.png"]["score"], rel=1e-5)
