@@ -131,7 +131,9 @@ def _list_words(origin: type, items: tuple[Any, ...]) -> str:
 def _limit_words(limits: Iterable[Any]) -> str:
     flat = [one for limit in limits for one in (limit.metadata if isinstance(limit, FieldInfo) else (limit,))]
     texts = {Ge: "from {ge}", Gt: "above {gt}", Le: "to {le}", Lt: "below {lt}"}
-    parts = [texts[type(one)].format(**dataclasses.asdict(one)) for one in flat if type(one) in texts]
+    order = list(texts)
+    known = sorted((one for one in flat if type(one) in texts), key=lambda one: order.index(type(one)))
+    parts = [texts[type(one)].format(**dataclasses.asdict(one)) for one in known]
     return f" {' '.join(parts)}" if parts else ""
 
 

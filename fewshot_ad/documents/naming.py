@@ -44,6 +44,10 @@ def unknown(name: str, names: Iterable[str], what: str = "a name", former: Mappi
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The name that another one is probably a slip or a part of; None if none is near."""
     known = list(names)
+    # What a package's name leads, as `anomalib_` does.
+    led = [one for one in known if one.casefold().endswith(f"_{name.casefold().replace('-', '_')}")]
+    if len(led) == 1:
+        return led[0]
     near = next(iter(difflib.get_close_matches(name, known, 1, 0.65)), None)
     if near is not None or len(name) < _LEAST_PART:
         return near

@@ -40,6 +40,8 @@ RUNNING_TYPES: Mapping[str, Any] = {"device": str, "precision": Literal["f32", "
 FROM_TIMM = "timm"
 # Pixels of a side, below which the backbones have not one feature.
 LEAST_SIDE = 16
+# Of the larger sides, one image alone takes gigabytes in any of them.
+MOST_SIDE = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,13 +343,15 @@ def create(
 
 
 def _check_size(name: str, side: object) -> None:
-    """Refuse images that no network has a feature of; what each method needs beyond this it says itself.
+    """Refuse images that no network has a feature of, or none has memory for; what a method needs it says itself.
 
     Raises:
-        ZooError: They are that small.
+        ZooError: They are that small or large.
     """
     if isinstance(side, int) and side < LEAST_SIDE:
         raise ZooError(f"{name}: expected an image_size of at least {LEAST_SIDE} pixels, got {side}.")
+    if isinstance(side, int) and side > MOST_SIDE:
+        raise ZooError(f"{name}: expected an image_size of at most {MOST_SIDE} pixels, got {side}.")
 
 
 def check_published_weights(name: str, settings: Mapping[str, Any]) -> None:

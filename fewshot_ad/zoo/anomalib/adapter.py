@@ -112,11 +112,10 @@ class AnomalibMethod:
         if importlib.util.find_spec("anomalib") is None:
             raise ZooError(f"{self.name} runs anomalib's code, which is not installed: pip install 'fewshot-ad[zoo]'.")
         schedule = self.schedule
-        if min(schedule.image_size, schedule.batch_size) < 1 or max(schedule.epochs, schedule.steps) < 1:
-            raise ZooError(
-                f"{self.name}: expected image_size, batch_size and epochs or steps of at least 1, got "
-                f"{schedule.image_size}, {schedule.batch_size} and {max(schedule.epochs, schedule.steps)}."
-            )
+        length = ("epochs", schedule.epochs) if schedule.steps == -1 else ("steps", schedule.steps)
+        for option, value in (("image_size", schedule.image_size), ("batch_size", schedule.batch_size), length):
+            if value < 1:
+                raise ZooError(f"{self.name}: expected {option} of at least 1, got {value}.")
 
     def run_on(self, device: str, precision: str) -> None:
         """Fit and predict on a device, in a precision, see `placement`."""

@@ -65,15 +65,12 @@ def _factory(size: str) -> Callable[..., Method]:
             penalty_images: Generated pictures that the student must not follow the teacher on.
             steps: Images it learns from, one at a time.
         """
+        if penalty_images < 1:
+            # Without one, anomalib would fetch a data set in their place.
+            raise ZooError(f"{name}: expected penalty_images of at least 1, got {penalty_images}.")
         if image_size < 256:
             raise ZooError(f"{name}: expected an image_size of at least 256, for its autoencoder, got {image_size}.")
-        if teacher is not None and teacher_weights is not None:
-            raise ZooError(f"{name}: expected teacher or teacher_weights, got both. Leave one out.")
-        if teacher is not None and not Path(teacher).is_file():
-            raise WeightsError(
-                f"{name}: expected teacher to be a file that efficientad_cdo has written, but {teacher} is none. Check "
-                f"the path, or fit efficientad_cdo with size={size} and teacher={teacher} to make it."
-            )
+        _check_teacher(name, size, teacher, teacher_weights)
 
         def build(folder: Path) -> Any:
             from fewshot_ad.zoo.anomalib.runtime.pretraining import (
@@ -101,6 +98,22 @@ def _factory(size: str) -> Callable[..., Method]:
         return AnomalibMethod(name, build, schedule, seed, finish=finish)
 
     return make
+
+
+def _check_teacher(name: str, size: str, teacher: str | None, teacher_weights: str | None) -> None:
+    """Make sure that there is at most one teacher, and its file.
+
+    Raises:
+        ZooError: There are two.
+        WeightsError: The file of one is missing.
+    """
+    if teacher is not None and teacher_weights is not None:
+        raise ZooError(f"{name}: expected teacher or teacher_weights, got both. Leave one out.")
+    if teacher is not None and not Path(teacher).is_file():
+        raise WeightsError(
+            f"{name}: expected teacher to be a file that efficientad_cdo has written, but {teacher} is none. Check "
+            f"the path, or fit efficientad_cdo with size={size} and teacher={teacher} to make it."
+        )
 
 
 for _size in ("S", "M"):

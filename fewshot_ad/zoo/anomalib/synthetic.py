@@ -42,6 +42,9 @@ def draem(
 ) -> Method:
     """DRÆM. Source: Zavrtanik et al. 2021, section 4.1: 700 epochs of 8, rate 1e-4, a tenth after 400 and after 600."""
     _divisible("anomalib_draem", image_size, 32)
+    _at_least_one_texture("anomalib_draem", textures)
+    if not 0 <= blend[0] <= blend[1] <= 1:
+        raise ZooError(f"anomalib_draem: expected blend as two shares in 0..1, the smaller first, got {list(blend)}.")
 
     def build(folder: Path) -> Any:
         from anomalib.models import Draem
@@ -153,6 +156,7 @@ def glass(
         batch_size: Images per batch.
     """
     network = timm_name(backbone, weights)
+    _at_least_one_texture("anomalib_glass", textures)
 
     def build(folder: Path) -> Any:
         from anomalib.models.image.glass import Glass
@@ -289,3 +293,9 @@ def ganomaly(
 def _divisible(name: str, image_size: int, by: int) -> None:
     if image_size % by:
         raise ZooError(f"{name}: expected an image_size that {by} divides, got {image_size}.")
+
+
+def _at_least_one_texture(name: str, textures: int) -> None:
+    """Without one, anomalib would fetch a data set in their place."""
+    if textures < 1:
+        raise ZooError(f"{name}: expected textures of at least 1, got {textures}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -121,6 +122,9 @@ class Fitting:
             # A method that learns nothing from good images has seen none of them.
             return self._judged_on(range(count), range(count)) if card.supervision == "none" else self._in_turn()
         except ZooError as error:
+            # Only where it is of as many images as it was fitted on without the others.
+            if not any(re.search(rf"\bgot {fewer}\b", str(error)) for fewer in range(1, count)):
+                raise
             raise ZooError(
                 f"{str(error).rstrip('.')} (for the threshold it is fitted without some of the {count} images: give "
                 "more, or a threshold of your own, threshold= or --threshold)."

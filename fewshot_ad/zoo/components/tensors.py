@@ -183,7 +183,9 @@ class Backbone(nn.Module):
             # timm draws random weights first; unless they are asked for, the caller's random numbers stay as they are.
             with torch.random.fork_rng(devices=[], enabled=weights != "random"):
                 self.network = timm.create_model(model, features_only=True, pretrained=False, out_indices=tuple(stages))
-        except (RuntimeError, ValueError, AttributeError, IndexError) as error:
+        except IndexError as error:
+            raise ZooError(f"expected stages that {name} has, counted from 0, got {list(stages)}.") from error
+        except (RuntimeError, ValueError, AttributeError) as error:
             raise WeightsError(f"expected resnet18, lite0 or a timm model, got {name!r} ({error}).") from error
         self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
         self.strides: tuple[int, ...] = tuple(self.network.feature_info.reduction())
