@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ def kept_teacher_file(record: Mapping[str, Any], backbone: nn.Module) -> Path:
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes())
     folder = os.environ.get(VARIABLE)
-    root = Path(folder) if folder else platformdirs.user_cache_path("fewshot_ad")
+    root = Path(folder).expanduser() if folder else platformdirs.user_cache_path("fewshot_ad")
     return root / "teachers" / f"pdn_{str(record['size']).lower()}_{digest.hexdigest()[:16]}.safetensors"
 
 
@@ -53,14 +54,21 @@ def kept_or_distilled(path: Path, record: Mapping[str, Any], distilled: Callable
     if path.is_file():
         with contextlib.suppress(ZooError):
             return load_teacher(path, record)
-    teacher = distilled()
     try:
+        # Before hours of work, not after them.
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_teacher(path, teacher, record)
-    except (OSError, ZooError) as error:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
         warnings.warn(
-            f"The teacher is not kept, so that the next fit distills it again: {error} Name a file with teacher=FILE, "
-            f"or a folder with the variable {VARIABLE}.",
+            f"The teacher will not be kept, so that the next fit distills it again: {path.parent} cannot be written "
+            f"({error.strerror}). Name a file with teacher=FILE, or a folder with the variable {VARIABLE}.",
             stacklevel=2,
         )
+        return distilled()
+    teacher = distilled()
+    try:
+        save_teacher(path, teacher, record)
+    except ZooError as error:
+        warnings.warn(f"The teacher is not kept, so that the next fit distills it again: {error}", stacklevel=2)
     return teacher

@@ -273,11 +273,20 @@ def save_teacher(path: Path, teacher: PDN, record: Mapping[str, Any]) -> None:
     Raises:
         ZooError: The file cannot be written.
     """
-    data = save(teacher.state_dict(), {_KEY: json.dumps(dict(record), sort_keys=True)})
+    state = teacher.state_dict()
+    data = save(state, {_KEY: json.dumps({**record, "sha256": _hash_of(state)}, sort_keys=True)})
     try:
         write_atomically(path, data)
     except OSError as error:
         raise ZooError(write_failure(path, error)) from error
+
+
+def _hash_of(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode())
+        digest.update(state[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_teacher(path: Path, expected: Mapping[str, Any]) -> PDN:
@@ -299,6 +308,9 @@ def load_teacher(path: Path, expected: Mapping[str, Any]) -> PDN:
             f"{path}: expected a teacher that efficientad_cdo has written, got something else "
             f"({type(error).__name__}). Name a file that does not exist yet, and it will be written."
         ) from error
+    # Those of earlier versions have no hash.
+    if record.get("sha256", _hash_of(state)) != _hash_of(state):
+        raise ZooError(f"{path}: expected the tensors that efficientad_cdo has written, got them changed. Delete it.")
     for key, value in expected.items():
         if record.get(key) != value:
             raise ZooError(

@@ -65,13 +65,16 @@ def test_a_damaged_file_is_replaced(folder: Path) -> None:
     fit()
     (kept,) = folder.iterdir()
     content = kept.read_bytes()
-    kept.write_bytes(content[:100])
-    assert STAGE in fit()[1]
-    assert kept.read_bytes() == content
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 1
+    for damaged in (content[:100], bytes(flipped)):
+        kept.write_bytes(damaged)
+        assert STAGE in fit()[1]
+        assert kept.read_bytes() == content
 
 
 def test_where_nothing_can_be_kept_the_fit_goes_on_and_says_so(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("a file in the place of the folder")
-    with pytest.warns(UserWarning, match=r"not kept.*teacher=FILE"):
+    with pytest.warns(UserWarning, match=r"will not be kept.*teacher=FILE"):
         method, _ = fit()
     assert np.isfinite(score(method))
