@@ -9,6 +9,7 @@ from pathlib import Path
 from fewshot_ad.benchmark.plan import DatasetPlan, Job
 from fewshot_ad.datasets import DatasetCard, Sample, open_dataset
 from fewshot_ad.datasets.checking import categories_without_masks
+from fewshot_ad.zoo import cards
 
 NAMED = 3
 
@@ -45,6 +46,30 @@ def partial_copies(jobs: Sequence[Job]) -> Iterator[str]:
             yield (
                 f"{dataset.name}: a partial copy in {dataset.root}: {', '.join(said)}. Its figures do not compare with "
                 f"published ones. `fewshot-ad datasets check {dataset.layout} {dataset.root}` lists everything."
+            )
+
+
+def without_positions(jobs: Sequence[Job]) -> Iterator[str]:
+    """A sentence for each method that needs the position of each pixel, and dataset that lacks some.
+
+    Args:
+        jobs: Whose datasets and categories are looked at; files are not opened.
+
+    Raises:
+        DatasetError: A folder does not have its dataset's layout.
+    """
+    asking: dict[tuple[str, str, Path], tuple[str, set[str]]] = {}
+    for job in jobs:
+        if cards()[job.method.baseline].needs_points:
+            key = job.method.name, job.dataset.layout, job.dataset.root
+            asking.setdefault(key, (job.dataset.name, set()))[1].update(job.categories)
+    for (method, layout, root), (dataset, categories) in asking.items():
+        samples = [one for one in open_dataset(layout, root).samples() if one.category in categories]
+        lacking = [str(one.path) for one in samples if one.points is None]
+        if lacking:
+            yield (
+                f"{method}: expected the position of each pixel, which {len(lacking)} of {len(samples)} images of "
+                f"{dataset} do not have ({lacking[0]}): jobs with them will fail."
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -108,6 +109,9 @@ def _configuration_problems(baseline: str, method: MethodEntry, place: tuple[str
     from fewshot_ad.zoo.stopping import STOPPING, check_stopping
 
     given = method.options
+    # Whether the machine has it, the one that runs the job says.
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", str(given.get("device", "cpu"))):
+        yield Problem((*place, "device"), f"expected cpu, cuda or cuda:N, got {shown(given['device'])}")
     try:
         if cards()[baseline].stops_early:
             stopping = {option: given[option] for option in STOPPING if option in given}

@@ -28,7 +28,7 @@ from fewshot_ad.benchmark.continual import run_continual
 from fewshot_ad.benchmark.job import Outcome, failure, run_single_fit
 from fewshot_ad.benchmark.machine import forget_peak
 from fewshot_ad.benchmark.missing_weights import missing_weights
-from fewshot_ad.benchmark.partial_copies import partial_copies, too_few_images
+from fewshot_ad.benchmark.partial_copies import partial_copies, too_few_images, without_positions
 from fewshot_ad.benchmark.plan import Job, Plan
 from fewshot_ad.benchmark.record import Record
 from fewshot_ad.errors import BenchmarkError
@@ -110,7 +110,7 @@ def run_plan(
         ended = len(jobs) - len(left)
         recorded = [job for job in jobs if _ended(job, known, retry_failed)]
         failures = sum(any(_status(job, c, known) == "failed" for c in job.categories) for job in recorded)
-        for text in (*plan.idle(jobs), *partial_copies(left), *too_few_images(left), *missing_weights(left)):
+        for text in (*plan.idle(jobs), *lacking(left)):
             note(text)
         yield RunState(ended, len(jobs), failures, None)
         for job, outcomes in runner(left):
@@ -130,9 +130,15 @@ def pending(
     known = {record.key: record for record in ledger.read(out, note)}
     jobs = _jobs(plan)
     left = [job for job in jobs if not _ended(job, known, retry_failed)]
-    for text in (*plan.idle(jobs), *partial_copies(left), *too_few_images(left), *missing_weights(left)):
+    for text in (*plan.idle(jobs), *lacking(left)):
         note(text)
     return left
+
+
+def lacking(jobs: Sequence[Job]) -> Iterator[str]:
+    """Sentences on what jobs lack, for a user to read before any of them starts."""
+    for look in (partial_copies, too_few_images, without_positions, missing_weights):
+        yield from look(jobs)
 
 
 def _jobs(plan: Plan) -> list[Job]:

@@ -102,6 +102,7 @@ def test_paths_are_relative_to_the_plan(dataset: Path, mean_baseline: str, tmp_p
         ({"settings": [{"noisy": 0.1}]}, "settings\\[0\\].noisy: expected names and values"),
         ({"settings": [{"continual": {"replay": -1}}]}, "got -1"),
         ({"protocol": {"test_limit": 0}}, "protocol.test_limit: expected a whole number from 1, or null, got 0"),
+        ({"protocol": {"bootstrap": -1}}, "protocol.bootstrap: expected a whole number from 0 to 1000000, got -1"),
         (
             {"settings": [{"transfer": {"source": "x"}}]},
             "transfer.source: expected a dataset of the plan among tiny, got 'x'",
@@ -237,15 +238,17 @@ def test_values_out_of_range_are_named_and_missing_files_are_not(tmp_path: Path)
     file = tmp_path / "plan.yaml"
     file.write_text(
         "methods:\n  padim: {options: {dims: 0}}\n  efficientad_cdo: {options: {size: XL, device: 'cuda:99'}}\n"
+        "  rkde: {options: {device: gpu}}\n"
         "  spade: {options: {weights: later.pth}}\n  patchcore: {options: {weights: timm, backbone: resnet50}}\n"
         "datasets:\n  mvtec: {root: .}\n"
     )
     with pytest.raises(BenchmarkError) as raised:
         read_plan(file)
     assert str(raised.value) == (
-        f"{file}: 2 mistakes. "
+        f"{file}: 3 mistakes. "
         f"[1] methods.padim.options: expected dims of at least 1, got 0 ({file}, line 2). "
-        f"[2] methods.efficientad_cdo.options: expected size S or M, got XL ({file}, line 3)."
+        f"[2] methods.efficientad_cdo.options: expected size S or M, got XL ({file}, line 3). "
+        f"[3] methods.rkde.options.device: expected cpu, cuda or cuda:N, got 'gpu' ({file}, line 4)."
     )
 
 

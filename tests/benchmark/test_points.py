@@ -59,10 +59,11 @@ def scans(tmp_path: Path) -> Path:
     return root
 
 
-def records_of(root: Path, method: str, out: Path) -> list[ledger.Record]:
+def records_of(root: Path, method: str, out: Path, notes: list[str] | None = None) -> list[ledger.Record]:
     plan = content(root, methods={method: {}}, datasets={"scans": {"layout": "mvtec_3d", "root": str(root)}})
     small = {"shots": [2], "draws": 1, "protocol": {"pixel_side": 32, "bootstrap": 0}}
-    for _ in run_plan(parse_plan({**plan, **small}, Path()), out, in_process):
+    notes = [] if notes is None else notes
+    for _ in run_plan(parse_plan({**plan, **small}, Path()), out, in_process, note=notes.append):
         pass
     return ledger.read(out)
 
@@ -80,7 +81,11 @@ def test_a_hole_is_found_by_the_method_that_gets_positions(
 
 def test_a_dataset_without_positions_is_one_error(scans: Path, height_baseline: str, tmp_path: Path) -> None:
     (scans / "bagel/test/hole/xyz/001.tiff").unlink()
-    record = records_of(scans, height_baseline, tmp_path / "records.jsonl")[0]
+    notes: list[str] = []
+    record = records_of(scans, height_baseline, tmp_path / "records.jsonl", notes)[0]
+    (note,) = (note for note in notes if note.startswith("height: "))
+    assert "which 1 of 6 images of scans do not have" in note
+    assert "hole/rgb/001.png" in note
     assert record.status == "failed"
     assert "001.png: expected the position of each pixel" in record.reason
     assert cv2.imread(str(scans / "bagel/test/hole/rgb/001.png")) is not None
