@@ -71,7 +71,7 @@ def divided(whole: dict[str, Any], half: dict[str, Any] | None) -> dict[str, Any
     """
     smaller = half["megabytes"] if half is not None else whole["megabytes"] * 0.625
     # Side s and s / 2: fixed + grows, and fixed + grows / 4.
-    growing = max(0.0, (whole["megabytes"] - smaller) * 4 / 3)
+    growing = min(max(0.0, (whole["megabytes"] - smaller) * 4 / 3), whole["megabytes"])
     return {
         "fixed_mb": round(whole["megabytes"] - growing),
         "step_mb": round(growing),
