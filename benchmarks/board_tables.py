@@ -460,18 +460,18 @@ def labeled() -> str:
 def detectors() -> str:
     """Detectors beside the other methods of few labeled defects, on the two products whose defects have masks."""
     names = ("image_auroc", "au_pro")
-    picked = [one for one in read("zoo_labeled") if one.shots == 8 and one.category in MASKED]
-    found = {(row.method, row.category): row for row in aggregate(picked, by_category=True)}
+    picked = [one for one in read("zoo_labeled") if one.category in MASKED]
+    found = {(row.shots, row.method, row.category): row for row in aggregate(picked, by_category=True)}
     whole = [row for row in aggregate(picked) if row.done == len(MASKED) * DRAWS]
-    whole.sort(key=lambda row: -row.cells["image_auroc"].mean)
+    whole.sort(key=lambda row: (row.shots, -row.cells["image_auroc"].mean))
     lines = [
-        [_marked(row.method, *(found[row.method, product] for product in MASKED)),
-         *(text(found[row.method, product], name) for product in MASKED for name in names),
+        [str(row.shots), _marked(row.method, *(found[row.shots, row.method, product] for product in MASKED)),
+         *(text(found[row.shots, row.method, product], name) for product in MASKED for name in names),
          *(text(row, name) for name in COSTS), in_short(row.departed)]
         for row in whole
     ]  # fmt: skip
     heads = [f"{product}, {label}" for product in MASKED for label in labels(names)]
-    return table(["method", *heads, *labels(COSTS), "as published"], lines)
+    return table(["K", "method", *heads, *labels(COSTS), "as published"], lines)
 
 
 def rgbd() -> str:
