@@ -35,7 +35,7 @@ def kept_teacher_file(record: Mapping[str, Any], backbone: nn.Module) -> Path:
     digest = hashlib.sha256(json.dumps(dict(record), sort_keys=True).encode())
     for name, tensor in backbone.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.cpu().numpy().tobytes())
     folder = os.environ.get(VARIABLE)
     root = Path(folder).expanduser() if folder else platformdirs.user_cache_path("fewshot_ad")
     return root / "teachers" / f"pdn_{str(record['size']).lower()}_{digest.hexdigest()[:16]}.safetensors"

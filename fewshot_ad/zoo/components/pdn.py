@@ -285,7 +285,7 @@ def _hash_of(state: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(name.encode())
-        digest.update(state[name].contiguous().numpy().tobytes())
+        digest.update(state[name].cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -91,7 +91,7 @@ def read_scans(
             left_out.append(str(error))
     if not scans:
         raise _none_of(left_out)
-    notes = (*support.notes, *(f"left out, no positions: {why}" for why in left_out))
+    notes = (*support.notes, *(f"left out, unusable: {why}" for why in left_out))
     return dataclasses.replace(support.without(without), notes=notes), scans
 
 

@@ -60,7 +60,7 @@ def test_one_without_positions_is_left_out_and_noted(good: Path) -> None:
     support, scans = read_scans(good, "rgb")
     assert [image.name for image in support.images] == ["000.png", "001.png"]
     assert len(scans) == 2
-    missing, damaged = (note for note in support.notes if note.startswith("left out, no positions"))
+    missing, damaged = (note for note in support.notes if note.startswith("left out, unusable"))
     assert "002.png: expected the position of each pixel beside the image" in missing
     assert "003.tiff: expected float32 positions of (64, 64, 3), got no image" in damaged
     for name in ("000", "001"):
