@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fewshot_ad import zoo
-from fewshot_ad.errors import ZooError
+from fewshot_ad.errors import WeightsError, ZooError
 from fewshot_ad.zoo.components.pdn import PDN, save_teacher
 from fewshot_ad.zoo.components.tensors import seeded
 from tests.conftest import make_part
@@ -154,7 +154,7 @@ def test_teachers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         save_teacher(file, PDN("S"), {"size": "S"})
     with pytest.raises(ZooError, match="size 'M', got 'S'"):
         take_teacher(torch.nn.Identity(), file, "M")
-    with pytest.raises(ZooError, match="efficientad_cdo"):
+    with pytest.raises(WeightsError, match="efficientad_cdo"):
         zoo.create("anomalib_efficient_ad_s", teacher=str(absent))
     with pytest.raises(ZooError, match="got both"):
         zoo.create("anomalib_efficient_ad_s", teacher=str(file), teacher_weights="random")
