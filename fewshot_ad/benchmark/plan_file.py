@@ -141,11 +141,10 @@ def _create(baseline: str, method: MethodEntry) -> None:
         ZooError: A value is out of range.
         WeightsError: A file is missing.
     """
-    from fewshot_ad.zoo import cards, create, options
+    from fewshot_ad.zoo import create, options
 
-    published = cards()[baseline].original.options if method.configuration == "published" else {}
     # What a machine has, is for the one that runs the job to say; nothing is fetched here.
-    settings = {key: value for key, value in {**published, **method.options}.items() if key != "device"}
+    settings = {key: value for key, value in _method(baseline, method).options.items() if key != "device"}
     if "endpoint" not in options(baseline) or settings.get("endpoint") is not None:
         create(baseline, **settings)
 

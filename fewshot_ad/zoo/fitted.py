@@ -358,7 +358,7 @@ class Baseline:
             reason=reason,
         )
 
-    @property
+    @functools.cached_property
     def _needs_points(self) -> bool:
         return self.name in cards() and cards()[self.name].needs_points
 
